@@ -1,0 +1,210 @@
+"""We act as a client towards PostgreSQL: log in to a server.
+
+Source: PostgreSQL documentation, "Message Flow", section "Start-up". The server is not trusted blindly: once
+it has begun a SCRAM exchange it must finish it and prove that it knows the password.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from hyperpool.auth import md5
+from hyperpool.auth.scram import MECHANISM, ScramClient
+from hyperpool.auth.secrets import MD5Digest, PlainPassword, parse_secret
+from hyperpool.errors import LoginFailed, ProtocolError
+from hyperpool.wire import constants as c
+from hyperpool.wire import messages
+from hyperpool.wire.text import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hyperpool.auth.scram import ScramVerifier
+    from hyperpool.config import Secret
+
+_UNSUPPORTED_METHODS: Final = {c.AUTH_KERBEROS_V5: "Kerberos V5", c.AUTH_GSS: "GSSAPI", c.AUTH_SSPI: "SSPI"}
+_FIRST_REQUESTS: Final = frozenset({c.AUTH_OK, c.AUTH_CLEARTEXT_PASSWORD, c.AUTH_MD5_PASSWORD, c.AUTH_SASL})
+_SQLSTATE: Final = re.compile("[0-9A-Z]{5}")
+_REJECTED: Final = "08004"
+
+
+class ServerLogin:
+    """One login to a server.
+
+    Send what `start` returns; then feed each message of the server to `receive` and send what that returns,
+    until `done`.
+
+    Args:
+        user: the user to log in as.
+        password: a plain password; or ``md5`` and a digest, good for MD5 authentication alone; None if the
+            server is expected to ask for none.
+        parameters: the other startup parameters, ``database`` among them.
+
+    Attributes:
+        done: True once the server is ready for queries.
+        parameters: what the server reported with ParameterStatus, the latest value of each.
+        pid: the process ID for a CancelRequest; 0 if the server gave no key.
+        secret: the secret for a CancelRequest; empty if the server gave no key.
+    """
+
+    __slots__ = (
+        "_authenticated",
+        "_expected",
+        "_password",
+        "_scram",
+        "_startup",
+        "_user",
+        "done",
+        "parameters",
+        "pid",
+        "secret",
+    )
+
+    def __init__(self, user: str, password: Secret | None, parameters: Mapping[str, str]) -> None:
+        self._user = user
+        self._password = password
+        self._startup = {**parameters, "user": user}
+        self._scram: ScramClient
+        self._expected = _FIRST_REQUESTS
+        self._authenticated = False
+        self.done = False
+        self.parameters: dict[str, str] = {}
+        self.pid = 0
+        self.secret = b""
+
+    def start(self) -> bytes:
+        """Make the StartupMessage.
+
+        Raises:
+            ProtocolError: a parameter holds a zero byte, or they are too many.
+        """
+        return messages.startup_message(self._startup)
+
+    def receive(self, kind: int, body: bytes) -> bytes:
+        """Take the server's next message.
+
+        Args:
+            kind: the message's type byte.
+            body: its body.
+
+        Returns:
+            What to send to the server, possibly nothing.
+
+        Raises:
+            LoginFailed: the server refuses us, or asks for what we do not have or do not trust.
+            ProtocolError: the message is malformed or out of turn.
+        """
+        if kind == c.ERROR_RESPONSE:
+            raise _refusal(body)
+        if kind == c.NOTICE_RESPONSE:
+            messages.error_fields(body)
+        elif self.done:
+            raise _unexpected(kind)
+        elif not self._authenticated:
+            return self._before_authentication(kind, body)
+        elif kind == c.PARAMETER_STATUS:
+            name, value = messages.parameter_status_fields(body)
+            self.parameters[name] = value
+        elif kind == c.BACKEND_KEY_DATA:
+            self.pid, self.secret = messages.backend_key_fields(body)
+        elif kind == c.READY_FOR_QUERY and messages.ready_for_query_status(body) == b"I":
+            self.done = True
+        else:
+            raise _unexpected(kind)
+        return b""
+
+    def _before_authentication(self, kind: int, body: bytes) -> bytes:
+        if kind == c.AUTHENTICATION:
+            return self._answer(*messages.authentication_fields(body))
+        if kind == c.NEGOTIATE_PROTOCOL_VERSION:
+            # We ask for 3.0 without options, so all that is left to the server is to agree. Some read the
+            # documentation to the letter and send the minor version alone.
+            version, _ = messages.negotiate_protocol_version_fields(body)
+            if version not in {c.PROTOCOL_3_0, 0}:
+                raise ProtocolError(f"the server offers protocol {version >> 16}.{version & 0xFFFF}, not 3.0")
+            return b""
+        raise _unexpected(kind)
+
+    def _answer(self, code: int, data: bytes) -> bytes:
+        """Answer an authentication request, if it is its turn."""
+        if self._expected is _FIRST_REQUESTS and code in _UNSUPPORTED_METHODS:
+            raise LoginFailed(
+                f"the server asks for {_UNSUPPORTED_METHODS[code]} authentication of user "
+                f'"{self._user}", which is not supported; use scram-sha-256 in its pg_hba.conf'
+            )
+        if code not in self._expected:
+            raise ProtocolError(f"unexpected authentication request {code} from the server")
+        match code:
+            case c.AUTH_SASL:
+                self._expected = frozenset({c.AUTH_SASL_CONTINUE})
+                return self._begin_scram(data)
+            case c.AUTH_SASL_CONTINUE:
+                self._expected = frozenset({c.AUTH_SASL_FINAL})
+                return messages.sasl_response(self._scram.respond(data))
+            case c.AUTH_SASL_FINAL:
+                self._scram.verify(data)
+            case c.AUTH_MD5_PASSWORD if len(data) == md5.SALT_LENGTH:
+                self._expected = frozenset({c.AUTH_OK})
+                return messages.password_message(md5.response(self._md5_digest(), data))
+            case c.AUTH_CLEARTEXT_PASSWORD if not data:
+                self._expected = frozenset({c.AUTH_OK})
+                return messages.password_message(self._plain_password().raw)
+            case c.AUTH_OK if not data:
+                self._authenticated = True
+            case _:
+                raise ProtocolError(f"malformed authentication request {code} from the server")
+        self._expected = frozenset({c.AUTH_OK})
+        return b""
+
+    def _begin_scram(self, data: bytes) -> bytes:
+        offered = messages.sasl_mechanisms(data)
+        if MECHANISM not in offered:
+            names = ", ".join(offered)
+            raise LoginFailed(f"the server offers authentication with {names}, but not with {MECHANISM}")
+        self._scram = ScramClient(self._plain_password().text)
+        return messages.sasl_initial_response(MECHANISM, self._scram.first())
+
+    def _stored_password(self) -> PlainPassword | MD5Digest | ScramVerifier:
+        if not self._password:
+            raise LoginFailed(
+                f'the server asks for the password of user "{self._user}", and none is configured: set '
+                "`password` of the database or of the user, or add the user to `auth_file`"
+            )
+        return parse_secret(self._password.reveal())
+
+    def _plain_password(self) -> PlainPassword:
+        stored = self._stored_password()
+        if not isinstance(stored, PlainPassword):
+            raise self._needs_plain_password()
+        return stored
+
+    def _md5_digest(self) -> str:
+        match self._stored_password():
+            case PlainPassword() as stored:
+                return md5.digest(stored.raw, encode(self._user))
+            case MD5Digest(digest):
+                return digest
+            case _:
+                raise self._needs_plain_password()
+
+    def _needs_plain_password(self) -> LoginFailed:
+        return LoginFailed(
+            f'the server asks for the password of user "{self._user}", but only a hash of it is configured: '
+            "a plain password is needed to log in with this method"
+        )
+
+
+def _refusal(body: bytes) -> LoginFailed:
+    """Turn the server's ErrorResponse into an exception. No field can be relied on to be there."""
+    fields = messages.error_fields(body)
+    sqlstate = fields.get("C", "")
+    return LoginFailed(
+        fields.get("M") or "the server refused the login without a message",
+        sqlstate if _SQLSTATE.fullmatch(sqlstate) else _REJECTED,
+        messages.frame(c.ERROR_RESPONSE, body),
+    )
+
+
+def _unexpected(kind: int) -> ProtocolError:
+    return ProtocolError(f"unexpected message type {kind:#04x} from the server during login")

@@ -1,0 +1,209 @@
+"""We act as PostgreSQL: ask a client for its password and check the answer.
+
+What an attacker can learn is kept small. A user that does not exist goes through the same exchange as one
+that does, with a salt that stays the same from try to try, and fails at the same point with the same words.
+Secrets are compared in constant time. No PBKDF2 is computed for unknown users: a SCRAM verifier needs none
+either, a plain password needs it once per process, and so a guessed name costs us no more than a guessed
+password.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from typing import TYPE_CHECKING
+
+from hyperpool.auth import md5
+from hyperpool.auth.scram import (
+    DEFAULT_ITERATIONS,
+    KEY_LENGTH,
+    MECHANISM,
+    SALT_LENGTH,
+    ScramServer,
+    ScramVerifier,
+    salted_password,
+)
+from hyperpool.auth.secrets import MD5Digest, PlainPassword, parse_secret
+from hyperpool.config import AuthType
+from hyperpool.errors import AuthenticationError, ProtocolError
+from hyperpool.wire import constants as c
+from hyperpool.wire import messages
+from hyperpool.wire.text import decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hyperpool.config import Secret
+
+
+class ClientAuthentication:
+    """One client's authentication.
+
+    Call `start` and send what it returns; then feed each message of the client to `receive` and send what
+    that returns, until `done`. AuthenticationOk is left to the caller, who sends it along with what follows.
+    After an error every further message is refused.
+
+    The exchange follows from ``auth_type`` and the stored secret as in pgbouncer: ``md5`` uses SCRAM for a
+    user with a SCRAM verifier; ``scram-sha-256`` needs a SCRAM verifier or a plain password, and a user with
+    an MD5 digest fails as with a wrong password; ``plain`` works with every secret; ``trust`` asks for
+    nothing, but the user must be known.
+
+    Args:
+        auth_type: pgbouncer's ``auth_type``.
+        user: the user name of the startup packet.
+        secret: what is stored for the user; None if the user is unknown. An empty secret lets nobody in, but
+            with ``trust``.
+        mock_key: random bytes, the same for every client of this process; salts are derived from it.
+        scram_iterations: rounds of PBKDF2 for plain passwords and unknown users.
+
+    Attributes:
+        done: True once the client is authenticated.
+    """
+
+    __slots__ = (
+        "_auth_type",
+        "_exchange",
+        "_expected_md5",
+        "_iterations",
+        "_mock_key",
+        "_secret",
+        "_step",
+        "_user",
+        "done",
+    )
+
+    def __init__(
+        self,
+        auth_type: AuthType,
+        user: str,
+        secret: Secret | None,
+        mock_key: bytes,
+        scram_iterations: int = DEFAULT_ITERATIONS,
+    ) -> None:
+        self._auth_type = auth_type
+        self._user = user
+        self._secret = secret
+        self._mock_key = mock_key
+        self._iterations = scram_iterations
+        self._expected_md5 = b""
+        self._exchange: ScramServer
+        self._step: Callable[[ClientAuthentication, bytes], bytes] = ClientAuthentication._out_of_turn
+        self.done = False
+
+    def start(self) -> bytes:
+        """Begin the exchange.
+
+        Returns:
+            The first message to the client, or b"" with ``trust``, which is done at once.
+
+        Raises:
+            AuthenticationError: with ``trust``, the user is unknown.
+        """
+        if self._auth_type is AuthType.TRUST:
+            if self._secret is None:
+                raise AuthenticationError(f'role "{self._user}" does not exist', "28000")
+            self.done = True
+            return b""
+        if self._auth_type is AuthType.PLAIN:
+            self._step = ClientAuthentication._check_cleartext
+            return messages.authentication_cleartext_password()
+        stored = self._stored_secret()
+        if self._auth_type is AuthType.MD5 and not isinstance(stored, ScramVerifier):
+            salt = os.urandom(md5.SALT_LENGTH)
+            self._expected_md5 = md5.response(self._md5_digest(stored), salt)
+            self._step = ClientAuthentication._check_md5
+            return messages.authentication_md5_password(salt)
+        self._exchange = ScramServer(self._verifier(stored))
+        self._step = ClientAuthentication._begin_scram
+        return messages.authentication_sasl([MECHANISM])
+
+    def receive(self, kind: int, body: bytes) -> bytes:
+        """Take the client's next message.
+
+        Args:
+            kind: the message's type byte.
+            body: its body.
+
+        Returns:
+            What to send to the client, possibly nothing.
+
+        Raises:
+            AuthenticationError: the password is wrong, or the user is unknown.
+            ProtocolError: the message is malformed or out of turn.
+        """
+        if kind != c.PASSWORD_MESSAGE:
+            raise ProtocolError(f"expected password response, got message type {kind}")
+        step, self._step = self._step, ClientAuthentication._out_of_turn
+        return step(self, body)
+
+    def _out_of_turn(self, _body: bytes) -> bytes:
+        raise ProtocolError("unexpected password response: none was asked for")
+
+    def _check_cleartext(self, body: bytes) -> bytes:
+        password = messages.password_fields(body)
+        match self._stored_secret():
+            case PlainPassword() as stored:
+                matches = _equal(password, stored.raw)
+            case MD5Digest(digest):
+                matches = _equal(md5.digest(password, encode(self._user)).encode(), digest.encode())
+            case ScramVerifier() as verifier:
+                matches = verifier.accepts(decode(password))
+            case None:
+                matches = False
+        return self._conclude(matches=matches)
+
+    def _check_md5(self, body: bytes) -> bytes:
+        return self._conclude(matches=_equal(messages.password_fields(body), self._expected_md5))
+
+    def _begin_scram(self, body: bytes) -> bytes:
+        mechanism, data = messages.sasl_initial_response_fields(body)
+        if mechanism != MECHANISM:
+            raise ProtocolError("client selected an invalid SASL authentication mechanism")
+        if data is None:
+            # RFC 4422: a client that sends no initial response is asked for it with an empty challenge.
+            self._step = ClientAuthentication._challenge
+            return messages.authentication_sasl_continue(b"")
+        return self._challenge(data)
+
+    def _challenge(self, client_first: bytes) -> bytes:
+        self._step = ClientAuthentication._finish_scram
+        return messages.authentication_sasl_continue(self._exchange.challenge(client_first))
+
+    def _finish_scram(self, client_final: bytes) -> bytes:
+        server_final = self._exchange.finish(client_final)
+        self._conclude(matches=server_final is not None)
+        return messages.authentication_sasl_final(server_final or b"")
+
+    def _conclude(self, *, matches: bool) -> bytes:
+        if not matches:
+            raise AuthenticationError(f'password authentication failed for user "{self._user}"')
+        self.done = True
+        return b""
+
+    def _stored_secret(self) -> PlainPassword | MD5Digest | ScramVerifier | None:
+        return parse_secret(self._secret.reveal()) if self._secret else None
+
+    def _md5_digest(self, stored: PlainPassword | MD5Digest | None) -> str:
+        match stored:
+            case PlainPassword():
+                return md5.digest(stored.raw, encode(self._user))
+            case MD5Digest(digest):
+                return digest
+            case None:
+                return os.urandom(16).hex()
+
+    def _verifier(self, stored: PlainPassword | MD5Digest | ScramVerifier | None) -> ScramVerifier:
+        if isinstance(stored, ScramVerifier):
+            return stored
+        salt = hmac.digest(self._mock_key, encode(self._user), "sha256")[:SALT_LENGTH]
+        if isinstance(stored, PlainPassword):
+            salted = salted_password(stored.text, salt, self._iterations)
+            return ScramVerifier.from_salted(salted, salt, self._iterations)
+        # Nobody knows a client key whose hash is this random StoredKey: every proof will be wrong.
+        return ScramVerifier(self._iterations, salt, os.urandom(KEY_LENGTH), os.urandom(KEY_LENGTH))
+
+
+def _equal(left: bytes, right: bytes) -> bool:
+    """Compare in a time that depends on neither content nor length of the secret."""
+    return hmac.compare_digest(hashlib.sha256(left).digest(), hashlib.sha256(right).digest())
