@@ -1,0 +1,1 @@
+"""Black-box tests: a real pooler process between real clients and a real PostgreSQL."""

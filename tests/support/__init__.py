@@ -1,0 +1,1 @@
+"""The test harness: a real PostgreSQL, a real pooler process, a raw protocol client and a fault proxy."""

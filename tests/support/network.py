@@ -1,0 +1,88 @@
+"""Ports and the kernel's view of TCP connections.
+
+The table of the kernel answers what no client can see: whether the pooler has read what was sent to it.
+Tests use it to put clients into a queue in a known order without guessing at delays.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import attrs
+
+ESTABLISHED = 0x01  # include/net/tcp_states.h of Linux
+CLOSE_WAIT = 0x08
+
+
+@attrs.frozen
+class TcpSocket:
+    """One line of the kernel's socket table.
+
+    Attributes:
+        local_port: the port at this end.
+        remote_port: the port at the other end.
+        state: the TCP state as the kernel numbers it.
+        unread: bytes that arrived and that the owner of this end has not read yet.
+    """
+
+    local_port: int
+    remote_port: int
+    state: int
+    unread: int
+
+
+def tcp_sockets() -> list[TcpSocket]:
+    """Return all TCP sockets of this machine, IPv4 and IPv6, as the kernel sees them."""
+    found = []
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        if not table.exists():
+            continue
+        for line in table.read_text().splitlines()[1:]:
+            fields = line.split()
+            found.append(
+                TcpSocket(
+                    local_port=int(fields[1].rpartition(":")[2], 16),
+                    remote_port=int(fields[2].rpartition(":")[2], 16),
+                    state=int(fields[3], 16),
+                    unread=int(fields[4].partition(":")[2], 16),
+                ),
+            )
+    return found
+
+
+def all_read_by(owner_port: int, peer_port: int) -> bool:
+    """Tell whether the owner of one end has read all that its peer sent over loopback TCP."""
+    ends = [s for s in tcp_sockets() if (s.local_port, s.remote_port) == (owner_port, peer_port)]
+    return bool(ends) and all(end.unread == 0 for end in ends)
+
+
+def half_closed_towards(remote_port: int) -> int:
+    """Count connections to a port whose far end is closed while the near end has not reacted yet."""
+    return sum(1 for s in tcp_sockets() if s.remote_port == remote_port and s.state == CLOSE_WAIT)
+
+
+def free_port() -> int:
+    """Return a TCP port that is free on 127.0.0.1 and on ::1 at this moment."""
+    while True:
+        with socket.socket(socket.AF_INET) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            if not has_ipv6():
+                return port
+            with socket.socket(socket.AF_INET6) as other:
+                try:
+                    other.bind(("::1", port))
+                except OSError:
+                    continue
+                return port
+
+
+def has_ipv6() -> bool:
+    """Tell whether this machine has the IPv6 loopback address."""
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            return False
+        return True
