@@ -1,0 +1,145 @@
+"""A small PostgreSQL client on a plain socket, for what pgbench cannot do: COPY, thousands of idle clients.
+
+It speaks protocol 3.0 (PostgreSQL docs, "Frontend/Backend Protocol") with trust authentication and simple
+queries only, and costs next to nothing itself, so that the pooler is what is measured.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Self
+
+from attrs import define, field, frozen
+
+from benchmarks.processes import BenchError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_TIMEOUT = 30.0
+_COPY_BUFFER = 1 << 20
+_READY = b"Z\0\0\0\5I"
+_TERMINATE = b"X\0\0\0\4"
+
+
+@frozen
+class Endpoint:
+    """Where a target listens and as whom to log in; `password` is "" where trust reigns."""
+
+    port: int
+    user: str = "bench"
+    password: str = ""
+    database: str = "bench"
+    host: str = "127.0.0.1"
+
+
+@define(eq=False)
+class Client:
+    """One connection, logged in. A context manager that says goodbye.
+
+    Raises:
+        BenchError: the server refuses the login or asks for a password.
+        OSError: no connection.
+    """
+
+    endpoint: Endpoint
+    _socket: socket.socket = field(init=False)
+    _buffer: bytes = field(default=b"", init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._socket = socket.create_connection((self.endpoint.host, self.endpoint.port), timeout=_TIMEOUT)
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            parameters = f"user\0{self.endpoint.user}\0database\0{self.endpoint.database}\0\0".encode()
+            self._socket.sendall(struct.pack("!ii", 8 + len(parameters), 3 << 16) + parameters)
+            self._until_ready()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Send Terminate and close the socket."""
+        try:
+            self._socket.sendall(_TERMINATE)
+        except OSError:
+            pass  # the other side was faster; the connection ends either way
+        finally:
+            self._socket.close()
+
+    def execute(self, sql: str) -> None:
+        """Run a simple query and drop its rows.
+
+        Raises:
+            BenchError: the server answers with an error.
+        """
+        self._send_query(sql)
+        self._until_ready()
+
+    def copy_out(self, sql: str) -> tuple[int, float]:
+        """Run a COPY ... TO STDOUT in text format and throw the data away.
+
+        Returns:
+            The bytes that arrived, and the seconds from the query to its end.
+
+        Raises:
+            BenchError: the COPY did not go through to its end.
+        """
+        buffer = bytearray(_COPY_BUFFER)
+        view = memoryview(buffer)
+        total, tail = 0, b""
+        started = time.monotonic()
+        self._send_query(sql)
+        # Text format has no zero bytes in its data, so these six bytes at the end can only be ReadyForQuery.
+        while not tail.endswith(_READY):
+            count = self._socket.recv_into(buffer)
+            if count == 0:
+                raise BenchError(f"the connection was closed after {total:,} bytes of COPY")
+            total += count
+            tail = (tail + bytes(view[max(0, count - 64) : count]))[-64:]
+        seconds = time.monotonic() - started
+        if b"COPY " not in tail:
+            raise BenchError(f"the COPY failed after {total:,} bytes: {tail!r}")
+        return total, seconds
+
+    def _send_query(self, sql: str) -> None:
+        body = sql.encode() + b"\0"
+        self._socket.sendall(b"Q" + struct.pack("!i", 4 + len(body)) + body)
+
+    def _until_ready(self) -> None:
+        """Read messages up to ReadyForQuery."""
+        problem = ""
+        while True:
+            kind, body = self._message()
+            if kind == b"E":
+                fields = {part[:1]: part[1:] for part in body.split(b"\0") if part}
+                problem = fields.get(b"M", b"unknown error").decode(errors="replace")
+                if fields.get(b"S") != b"ERROR":
+                    break
+            elif kind == b"R" and body != b"\0\0\0\0":
+                problem = "the server asks for a password"
+                break
+            elif kind == b"Z":
+                break
+        if problem:
+            raise BenchError(f"port {self.endpoint.port}: {problem}")
+
+    def _message(self) -> tuple[bytes, bytes]:
+        while len(self._buffer) < 5 or len(self._buffer) < 1 + int.from_bytes(self._buffer[1:5], "big"):
+            data = self._socket.recv(65536)
+            if not data:
+                raise BenchError(f"port {self.endpoint.port}: the connection was closed")
+            self._buffer += data
+        end = 1 + int.from_bytes(self._buffer[1:5], "big")
+        kind, body = self._buffer[:1], self._buffer[5:end]
+        self._buffer = self._buffer[end:]
+        return kind, body
