@@ -1,0 +1,165 @@
+"""Listening sockets: opening them, and accepting connections whatever happens."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import structlog
+import trio
+
+from hyperpool.errors import StartupError
+from hyperpool.transport.sockets import TcpOptions, address_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hyperpool.config import PoolerSettings
+
+log = structlog.get_logger("listener")
+
+_ACCEPT_BATCH: Final = 64
+_PAUSE_WHEN_FULL: Final = 0.1
+"""Seconds to wait before accepting again when the system has no descriptors or memory left."""
+
+_FULL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+@attrs.frozen(eq=False)
+class Listener:
+    """A listening socket.
+
+    Attributes:
+        sock: non-blocking.
+        name: its address, for people.
+        path: the file of a Unix socket, removed on close; None for TCP.
+    """
+
+    sock: socket.socket
+    name: str
+    path: Path | None = None
+
+    def close(self) -> None:
+        """Stop listening, and remove a Unix socket's file."""
+        self.sock.close()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def open_listeners(settings: PoolerSettings) -> list[Listener]:
+    """Listen on every configured address.
+
+    Raises:
+        StartupError: an address cannot be had; nothing is left open then.
+    """
+    listeners: list[Listener] = []
+    try:
+        for host in settings.listen_addr:
+            listeners += _listen_tcp(host, settings, listeners)
+        if settings.unix_socket_dir:
+            listeners.append(_listen_unix(settings))
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def _listen_tcp(host: str, settings: PoolerSettings, opened: list[Listener]) -> list[Listener]:
+    port = settings.listen_port
+    try:
+        found = socket.getaddrinfo(
+            None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise StartupError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    taken = {listener.name for listener in opened}
+    listeners: list[Listener] = []
+    try:
+        for family, kind, proto, _, address in found:
+            name = address_name(family, address)
+            if name in taken or (host == "*" and family == socket.AF_INET6 and not socket.has_ipv6):
+                continue
+            taken.add(name)
+            listeners.append(Listener(_bind(family, kind, proto, address, settings), name))
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def _bind(family: int, kind: int, proto: int, address: object, settings: PoolerSettings) -> socket.socket:
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        TcpOptions.of(settings).apply(sock)
+        sock.bind(address)  # type: ignore[arg-type]  # what getaddrinfo returned for this family
+        sock.listen(settings.listen_backlog)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        name = address_name(family, address)
+        raise StartupError(
+            f"cannot listen on {name}: {error.strerror}; see listen_addr and listen_port"
+        ) from error
+    return sock
+
+
+def _listen_unix(settings: PoolerSettings) -> Listener:
+    path = Path(settings.unix_socket_dir) / f".s.PGSQL.{settings.listen_port}"
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket() and not _answers(path):
+            path.unlink()
+        sock.bind(str(path))
+        path.chmod(settings.unix_socket_mode)
+        sock.listen(settings.listen_backlog)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        reason = error.strerror or str(error)
+        raise StartupError(
+            f"cannot listen on {path}: {reason}; see unix_socket_dir and listen_port"
+        ) from error
+    return Listener(sock, str(path), path)
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens on a Unix socket; a file that was left by a crash does not answer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+async def accept_forever(listener: Listener, handle: Callable[[socket.socket, str], None]) -> None:
+    """Accept connections until cancelled.
+
+    Args:
+        listener: stays open when this ends.
+        handle: called with each accepted socket and the peer's address, and owns the socket; must not block.
+    """
+    sock = listener.sock
+    while True:
+        await trio.lowlevel.wait_readable(sock)
+        for _ in range(_ACCEPT_BATCH):
+            try:
+                accepted, address = sock.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno in _FULL:
+                    log.error(
+                        "cannot accept connections",
+                        listener=listener.name,
+                        error=os.strerror(error.errno),
+                        remedy="raise the limit on open files (ulimit -n, LimitNOFILE=) or lower max_client_conn",
+                    )
+                    await trio.sleep(_PAUSE_WHEN_FULL)
+                break
+            handle(accepted, address_name(sock.family, address))

@@ -1,0 +1,99 @@
+"""What a client asks for in its StartupMessage, besides a user and a database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hyperpool.errors import ClientRefused
+from hyperpool.relay.parameters import canonical_encoding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hyperpool.config import PoolerSettings
+    from hyperpool.relay.parameters import ParameterTracker
+    from hyperpool.wire.startup import StartupMessage
+
+
+def requested_parameters(
+    message: StartupMessage, settings: PoolerSettings, tracker: ParameterTracker
+) -> dict[str, str]:
+    """The session parameters that the client wants, by the names that the server reports.
+
+    As in pgbouncer, a parameter that cannot be followed is refused, not dropped: a client that asks for
+    ``statement_timeout`` and does not get it would be surprised much later.
+
+    Raises:
+        ClientRefused: a parameter is neither followed nor in ``ignore_startup_parameters``.
+    """
+    ignored = {name.lower() for name in settings.ignore_startup_parameters}
+    wanted: dict[str, str] = {}
+    for name, value in _settings(message, ignored):
+        canonical = tracker.canonical(name)
+        if canonical is not None:
+            wanted[canonical] = canonical_encoding(value) if canonical == "client_encoding" else value
+        elif name.lower() not in ignored:
+            raise ClientRefused(
+                f"unsupported startup parameter: {name}",
+                "08P01",
+                f"add {name} to ignore_startup_parameters to have it ignored, or, if the server reports it, to"
+                " track_extra_parameters to have it followed",
+            )
+    return wanted
+
+
+def _settings(message: StartupMessage, ignored: set[str]) -> Iterator[tuple[str, str]]:
+    for name, value in message.parameters.items():
+        if name in {"user", "database"}:
+            continue
+        if name == "replication":
+            if value.lower() not in {"", "false", "off", "no", "0"}:
+                raise ClientRefused("replication connections are not supported", "0A000")
+        elif name == "options" and "options" not in ignored:
+            yield from _options(value)
+        else:
+            yield name, value
+
+
+def _options(text: str) -> Iterator[tuple[str, str]]:
+    """Settings in the ``options`` parameter: ``-c name=value``, ``-cname=value`` and ``--name=value``.
+
+    White space separates, a backslash keeps the next character (PostgreSQL docs, section "Parameter Interaction via
+    the Configuration File", and libpq's ``options``).
+
+    Raises:
+        ClientRefused: it holds anything else.
+    """
+    words = iter(_words(text))
+    for word in words:
+        if word == "-c":
+            assignment = next(words, "")
+        elif word.startswith(("-c", "--")):
+            assignment = word[2:]
+        else:
+            assignment = ""
+        name, equals, value = assignment.partition("=")
+        if not equals or not name:
+            raise ClientRefused(
+                f"unsupported startup parameter in options: {word}",
+                "08P01",
+                "only -c name=value is understood; add options to ignore_startup_parameters to have all of it ignored",
+            )
+        yield name.replace("-", "_"), value
+
+
+def _words(text: str) -> list[str]:
+    words: list[str] = []
+    word: str | None = None
+    characters = iter(text)
+    for character in characters:
+        if character.isspace():
+            if word is not None:
+                words.append(word)
+            word = None
+        else:
+            kept = next(characters, "") if character == "\\" else character
+            word = (word or "") + kept
+    if word is not None:
+        words.append(word)
+    return words

@@ -1,0 +1,64 @@
+"""When to try again after a server connection could not be had."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from hyperpool.errors import LoginFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hyperpool.errors import UpstreamError
+
+_FIRST_DELAY: Final = 0.1
+_PROBE_DELAY: Final = 1.0
+_GROWTH: Final = 2.0
+
+_PASSING: Final = ("53", "57P")
+"""SQLSTATE classes of refusals that pass: too many connections; starting up, shutting down, in recovery."""
+
+
+class Backoff:
+    """Exponential delay with jitter, per pool.
+
+    A server that is down, starting, or full is probed at least every second, so that service resumes soon after it
+    is back. A server that refuses our credentials is asked again only after the whole limit: repeating a wrong
+    password locks accounts.
+
+    Args:
+        limit: the longest delay, in seconds (setting ``server_login_retry``).
+        random: a source of numbers in [0, 1), for the jitter.
+
+    Attributes:
+        error: the newest failure, or None after a success.
+    """
+
+    __slots__ = ("_failures", "_random", "_until", "error", "limit")
+
+    def __init__(self, limit: float, random: Callable[[], float]) -> None:
+        self.limit = limit
+        self.error: UpstreamError | None = None
+        self._random = random
+        self._failures = 0
+        self._until = 0.0
+
+    def failed(self, error: UpstreamError, now: float) -> None:
+        """Take note of a failure at monotonic time `now`, in seconds."""
+        self.error = error
+        refused = isinstance(error, LoginFailed) and not error.sqlstate.startswith(_PASSING)
+        longest = self.limit if refused else min(self.limit, _PROBE_DELAY)
+        delay = longest if refused else min(longest, _FIRST_DELAY * _GROWTH**self._failures)
+        delay = max(delay, _FIRST_DELAY)
+        self._failures = min(self._failures + 1, 16)
+        self._until = now + delay * (0.75 + 0.25 * self._random())
+
+    def succeeded(self) -> None:
+        """Forget all failures."""
+        self.error = None
+        self._failures = 0
+        self._until = 0.0
+
+    def holds(self, now: float) -> bool:
+        """Whether it is too early to try again at monotonic time `now`."""
+        return now < self._until

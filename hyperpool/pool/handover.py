@@ -1,0 +1,52 @@
+"""What changes hands between the warmer and the relay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+
+if TYPE_CHECKING:
+    import socket
+
+    from hyperpool.config import PoolSettings
+    from hyperpool.errors import UpstreamError
+    from hyperpool.pool.state import Pool
+
+AnyPool: TypeAlias = "Pool[Any, Any]"
+
+
+@attrs.frozen(eq=False)
+class ServerReady:
+    """A server connection that is logged in. Whoever holds this owns the socket.
+
+    Attributes:
+        sock: non-blocking.
+        pool: the pool that asked for it.
+        settings: those that it was opened with; they may have changed meanwhile.
+        parameters: what the server reported.
+        pid: the server's process id.
+        secret: the server's cancel secret.
+        expires: when its lifetime ends, monotonic seconds; 0 for never.
+    """
+
+    sock: socket.socket
+    pool: AnyPool
+    settings: PoolSettings
+    parameters: dict[str, str]
+    pid: int
+    secret: bytes
+    expires: float
+
+
+@attrs.frozen(eq=False)
+class ServerFailed:
+    """A server connection could not be had.
+
+    Attributes:
+        pool: the pool that asked for it.
+        error: why.
+    """
+
+    pool: AnyPool
+    error: UpstreamError

@@ -1,0 +1,104 @@
+"""Opening a server connection, and cancelling what one does: conversations with PostgreSQL over any stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from hyperpool.auth.client_side import ServerLogin
+from hyperpool.errors import ConnectFailed, LoginFailed, ProtocolError
+from hyperpool.transport.dial import dial
+from hyperpool.wire import messages
+from hyperpool.wire.frames import MAX_SERVER_LOGIN_FRAME, FrameReader
+
+if TYPE_CHECKING:
+    from hyperpool.config import PoolSettings
+    from hyperpool.transport.plain import PlainStream
+    from hyperpool.transport.sockets import TcpOptions
+
+
+@attrs.frozen
+class LoggedIn:
+    """A stream on which PostgreSQL waits for a query.
+
+    Attributes:
+        stream: the caller owns it.
+        parameters: the newest ParameterStatus of each parameter.
+        pid: the server's process id.
+        secret: the server's cancel secret.
+    """
+
+    stream: PlainStream
+    parameters: dict[str, str]
+    pid: int
+    secret: bytes
+
+
+async def connect(settings: PoolSettings, options: TcpOptions) -> LoggedIn:
+    """Open a connection to the server of a pool, and log in.
+
+    Cancelled or failed, it leaves no connection behind.
+
+    Raises:
+        ConnectFailed: nothing is there, it broke, or it took longer than ``server_connect_timeout``.
+        LoginFailed: the server refuses us.
+    """
+    timeout = settings.server_connect_timeout or float("inf")
+    with trio.move_on_after(timeout):
+        stream = await dial(settings.host, settings.port, options)
+        try:
+            login = await _log_in(stream, settings)
+        except BaseException:
+            stream.close()
+            raise
+        return LoggedIn(stream, login.parameters, login.pid, login.secret)
+    raise ConnectFailed(f"server {settings.host}:{settings.port} did not log us in within {timeout:g} s")
+
+
+async def _log_in(stream: PlainStream, settings: PoolSettings) -> ServerLogin:
+    login = ServerLogin(
+        settings.user, settings.password, {**settings.parameters, "database": settings.dbname}
+    )
+    reader = FrameReader(MAX_SERVER_LOGIN_FRAME)
+    try:
+        await stream.send_all(login.start())
+        while not login.done:
+            frame = reader.next_frame()
+            if frame is None:
+                data = await stream.receive_some()
+                if not data:
+                    raise ConnectFailed("server closed the connection during login")
+                reader.feed(data)
+                continue
+            answer = login.receive(*frame)
+            if answer:
+                await stream.send_all(answer)
+    except trio.BrokenResourceError as error:
+        raise ConnectFailed(f"connection broke during login: {error}") from error
+    except ProtocolError as error:
+        raise LoginFailed(f"server broke the protocol during login: {error}") from error
+    if reader.leftover():
+        raise LoginFailed("server sent more than it was asked during login")
+    return login
+
+
+async def cancel(settings: PoolSettings, options: TcpOptions, pid: int, secret: bytes) -> None:
+    """Ask the server to cancel what the backend `pid` does, and wait until it has taken the request.
+
+    The server closes the connection once the signal is on its way (protocol chapter "Canceling Requests in
+    Progress").
+
+    Raises:
+        ConnectFailed: the server cannot be reached.
+    """
+    stream = await dial(settings.host, settings.port, options)
+    try:
+        await stream.send_all(messages.cancel_request(pid, secret))
+        while await stream.receive_some():
+            pass
+    except trio.BrokenResourceError as error:
+        raise ConnectFailed(f"cancel request broke off: {error}") from error
+    finally:
+        stream.close()

@@ -1,0 +1,205 @@
+"""The policy of one pool: which server connections it has, who waits for one, and when it may grow.
+
+Sans-IO: servers and clients are opaque, time is passed in, and nothing here opens or closes anything.
+
+A server connection is in one of these places, and only its mover changes that:
+
+=================  ==================================================================================
+``idle``           ready to be linked; last in, first out, so that a quiet pool shrinks to a warm core
+``conditioning``   runs a query of the pooler's own (reset, check, ``connect_query``)
+linked             its ``client`` is set: it serves that client
+``dialing``        a number only: not yet a server connection, the warmer is opening it
+=================  ==================================================================================
+
+``servers`` holds all but the dialing ones. Clients that want a server wait in ``waiting``, first in, first out.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from hyperpool.pool.backoff import Backoff
+from hyperpool.stats import PoolStats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hyperpool.config import PoolSettings, Settings
+    from hyperpool.errors import UpstreamError
+
+
+class HasIdleSince(Protocol):
+    """What the policy must know of a server connection."""
+
+    idle_since: float
+
+
+S = TypeVar("S", bound=HasIdleSince)
+C = TypeVar("C")
+
+
+class Pool(Generic[S, C]):
+    """The server connections of one database and user, and the clients that want them.
+
+    Args:
+        settings: everything resolved for this database and user; replaced on reload.
+        random: a source of numbers in [0, 1), for jitter.
+
+    Attributes:
+        parameters: what the newest server reported at login (ParameterStatus); None until the first login.
+        clients: how many clients are logged in to this pool.
+        logins: how many client logins wait for `parameters`.
+        paused: no server is handed out (shutdown).
+    """
+
+    def __init__(self, settings: PoolSettings, random: Callable[[], float]) -> None:
+        self.settings = settings
+        self.idle: list[S] = []
+        self.servers: set[S] = set()
+        self.conditioning: dict[S, float] = {}
+        self.waiting: OrderedDict[C, float] = OrderedDict()
+        self.dialing = 0
+        self.clients = 0
+        self.logins = 0
+        self.paused = False
+        self.parameters: dict[str, str] | None = None
+        self.backoff = Backoff(settings.server_login_retry, random)
+        self.stats = PoolStats()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Pool {self.name}: {len(self.idle)} idle, {self.active} active, {len(self.conditioning)} conditioning,"
+            f" {self.dialing} dialing, {len(self.waiting)} waiting>"
+        )
+
+    @property
+    def name(self) -> str:
+        """``database/user``, as logs show it."""
+        return f"{self.settings.database}/{self.settings.user}"
+
+    @property
+    def active(self) -> int:
+        """How many server connections serve a client now."""
+        return len(self.servers) - len(self.idle) - len(self.conditioning)
+
+    def forget(self, server: S) -> None:
+        """Take a server connection out of every place, because it is closed."""
+        self.servers.discard(server)
+        self.conditioning.pop(server, None)
+        if server in self.idle:
+            self.idle.remove(server)
+
+    def missing(self, now: float) -> int:
+        """How many server connections should be opened now.
+
+        Enough for the clients that wait and for ``min_pool_size``, and at least one while a login waits to learn
+        the server's parameters; within ``pool_size``, to which ``reserve_pool_size`` is added once a client has waited
+        ``reserve_pool_timeout``. None while the pool is paused or the backoff holds.
+
+        Args:
+            now: monotonic time in seconds.
+        """
+        if self.paused or self.backoff.holds(now):
+            return 0
+        settings = self.settings
+        have = len(self.servers) + self.dialing
+        wanted = max(len(self.waiting) - self.dialing - len(self.conditioning), settings.min_pool_size - have)
+        if self.logins:
+            wanted = max(wanted, 1 - have)
+        if not settings.pool_size:
+            return max(wanted, 0)
+        limit = settings.pool_size
+        if settings.reserve_pool_size and self._waited(now) >= settings.reserve_pool_timeout:
+            limit += settings.reserve_pool_size
+        return max(min(wanted, limit - have), 0)
+
+    def hopeless(self, now: float) -> UpstreamError | None:
+        """The error to give to clients at once, when there is no server connection and none can be had now."""
+        if self.servers or self.dialing or not self.backoff.holds(now):
+            return None
+        return self.backoff.error
+
+    def stale(self, now: float) -> Iterator[S]:
+        """The servers that have been idle for longer than ``server_idle_timeout``, down to ``min_pool_size``."""
+        timeout = self.settings.server_idle_timeout
+        if not timeout:
+            return
+        spare = len(self.servers) - self.settings.min_pool_size
+        for server in list(self.idle[: max(spare, 0)]):
+            if now - server.idle_since < timeout:
+                return
+            yield server
+
+    def _waited(self, now: float) -> float:
+        for since in self.waiting.values():
+            return now - since
+        return 0.0
+
+
+class Pools(Generic[S, C]):
+    """All pools of the pooler, created when they are first asked for.
+
+    Args:
+        settings: the whole settings; replaced on reload.
+        random: a source of numbers in [0, 1), for jitter.
+    """
+
+    def __init__(self, settings: Settings, random: Callable[[], float]) -> None:
+        self._settings = settings
+        self._random = random
+        self._pools: dict[tuple[str, str], Pool[S, C]] = {}
+
+    def __iter__(self) -> Iterator[Pool[S, C]]:
+        return iter(self._pools.values())
+
+    def find(self, database: str, user: str) -> Pool[S, C] | None:
+        """The pool for a client that asks for `database` as `user`; None when there is no such database."""
+        settings = self._settings.pool_for(database, user)
+        return None if settings is None else self._pool(settings)
+
+    def warm(self) -> list[Pool[S, C]]:
+        """The pools that have connections before any client comes."""
+        return [self._pool(settings) for settings in self._settings.warm_pools()]
+
+    def reload(self, settings: Settings) -> list[Pool[S, C]]:
+        """Take over new settings.
+
+        Returns:
+            The pools whose servers must be replaced: where they connect to, or as whom, has changed, or their
+            database is gone.
+        """
+        self._settings = settings
+        outdated = []
+        for pool in self._pools.values():
+            old = pool.settings
+            new = settings.pool_for(old.database, old.user)
+            if new is None:
+                outdated.append(pool)
+                continue
+            pool.settings = new
+            pool.backoff.limit = new.server_login_retry
+            if _endpoint(new) != _endpoint(old):
+                pool.parameters = None
+                pool.backoff.succeeded()
+                outdated.append(pool)
+        return outdated
+
+    def _pool(self, settings: PoolSettings) -> Pool[S, C]:
+        key = (settings.database, settings.user)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = Pool(settings, self._random)
+        return pool
+
+
+def _endpoint(settings: PoolSettings) -> tuple[object, ...]:
+    return (
+        settings.host,
+        settings.port,
+        settings.dbname,
+        settings.user,
+        settings.password,
+        settings.parameters,
+        settings.connect_query,
+    )

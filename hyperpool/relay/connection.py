@@ -1,0 +1,145 @@
+"""What clients and servers have in common in the relay: a socket, and bytes that it did not take yet."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import socket
+
+    from hyperpool.relay.loop import Relay
+
+HEADER: Final = Struct("!BI").unpack_from
+"""Reads a message's type byte and length."""
+
+HANG_UP: Final = 0x2018
+"""EPOLLRDHUP | EPOLLHUP | EPOLLERR"""
+
+MAX_PARTIAL: Final = 65536
+"""Bytes of a message that is inspected whole (ParameterStatus, ErrorResponse); a longer one passes uninspected."""
+
+
+class Connection(ABC):
+    """An established connection, driven by readiness events.
+
+    Events are edge-triggered: not reading is backpressure, and costs no system call. Whoever stops reading sets
+    `unread`, and whoever lets reading go on calls `readable`.
+
+    Attributes:
+        fd: the socket's file descriptor.
+        outbox: bytes that the socket did not take; while there are any, the other side is not read.
+        skip: how many of the next bytes belong to a message whose beginning has been handled.
+        dropping: those bytes are dropped, not forwarded.
+        rest: the beginning of a message that cannot be handled before more of it has come.
+        unread: the socket may hold bytes that nobody will be told about again.
+        queued: it is in the relay's list of connections to read again.
+        hung_up: the peer has shut down its side.
+        closed: the socket is closed.
+        since: monotonic time of the login, in seconds.
+    """
+
+    __slots__ = (
+        "closed",
+        "dropping",
+        "fd",
+        "hung_up",
+        "outbox",
+        "queued",
+        "relay",
+        "rest",
+        "since",
+        "skip",
+        "sock",
+        "unread",
+    )
+
+    def __init__(self, relay: Relay, sock: socket.socket) -> None:
+        self.relay = relay
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.outbox: bytes | memoryview = b""
+        self.skip = 0
+        self.rest = b""
+        self.dropping = False
+        self.unread = False
+        self.queued = False
+        self.hung_up = False
+        self.closed = False
+        self.since = relay.now
+
+    def transmit(self, data: bytes | memoryview, flags: int = 0) -> None:
+        """Send, and keep what the socket does not take. A broken connection is closed after the current event."""
+        if self.outbox:
+            self.outbox = bytes(self.outbox) + bytes(data)
+            return
+        try:
+            sent = self.sock.send(data, flags)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.relay.doom(self, error)
+            return
+        if sent != len(data):
+            self.outbox = bytes(data[sent:])
+            self.relay.watch_writable(self)
+
+    def writable(self) -> None:
+        """The socket takes bytes again."""
+        outbox = self.outbox
+        if outbox:
+            try:
+                sent = self.sock.send(outbox)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.relay.doom(self, error)
+                return
+            if sent != len(outbox):
+                self.outbox = memoryview(outbox)[sent:]
+                return
+        self.outbox = b""
+        self.relay.unwatch_writable(self)
+        self.flushed()
+
+    def receive(self, view: memoryview) -> int:
+        """Read once into `view`, behind the bytes in `rest`, which are moved to its beginning.
+
+        Returns:
+            How many bytes `view` holds now; 0 at the end of the stream, -1 when nothing was there.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        held = len(self.rest)
+        if held:
+            view[:held] = self.rest
+            view = view[held:]
+        try:
+            got = self.sock.recv_into(view)
+        except BlockingIOError:
+            self.unread = False
+            return -1
+        if not got:
+            return 0
+        if held:
+            self.rest = b""
+        # An edge says "there was news", once: a full read, or the news of a hang-up, may leave more to be read.
+        more = got == len(view) or self.hung_up
+        self.unread = more
+        if more:
+            self.relay.resume(self)
+        return held + got
+
+    @abstractmethod
+    def readable(self, mask: int) -> None:
+        """The socket has bytes, or has been shut down; `mask` holds the epoll events, 0 when resumed."""
+
+    @abstractmethod
+    def flushed(self) -> None:
+        """The outbox is empty again."""
+
+    @abstractmethod
+    def lost(self, reason: str) -> None:
+        """The connection broke or behaves in a way that makes it useless: close it."""

@@ -1,0 +1,42 @@
+"""What changes hands between the front door and the relay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+if TYPE_CHECKING:
+    import socket
+
+    from hyperpool.pool.state import Pool
+    from hyperpool.relay.client import ClientConnection
+    from hyperpool.relay.parameters import ParameterSet
+    from hyperpool.relay.server import ServerConnection
+
+RelayPool: TypeAlias = "Pool[ServerConnection, ClientConnection]"
+
+
+@attrs.frozen(eq=False)
+class ClientReady:
+    """A client that is authenticated. Whoever holds this owns the socket.
+
+    Attributes:
+        sock: non-blocking.
+        pool: where its servers come from.
+        tracked: the session parameters that it asked for.
+        pid: the process id of its cancel key, from `Relay.reserve_key`.
+        secret: the secret of its cancel key.
+        welcome: what is still to be sent to it: AuthenticationOk up to ReadyForQuery.
+        received: bytes that it has already sent behind its login.
+        address: where it comes from, for logs.
+    """
+
+    sock: socket.socket
+    pool: RelayPool
+    tracked: ParameterSet
+    pid: int
+    secret: bytes
+    welcome: bytes
+    received: bytes
+    address: str

@@ -1,0 +1,206 @@
+"""The ledger of outstanding requests of one server connection.
+
+A frontend message that makes the server answer is written down when it is sent, and struck out when its answer has
+come. What is left tells whether the server still owes something, and for each answer whether it goes to the client.
+Sans-IO: the ledger sees message types only.
+
+Rules, from the PostgreSQL docs, chapter "Frontend/Backend Protocol", section "Message Flow":
+
+1.  Query, FunctionCall and Sync are answered in order, and each ends with ReadyForQuery.
+2.  Parse, Bind, Describe, Execute and Close are each completed by one message: ParseComplete, BindComplete,
+    RowDescription or NoData, (CommandComplete, EmptyQueryResponse or PortalSuspended), CloseComplete.
+3.  An error inside extended-query messages makes the server discard everything up to the next Sync, a Query among it
+    included.
+4.  While the server reads COPY data it ignores Sync and Flush, until CopyDone or CopyFail. Copy messages outside of a
+    copy are ignored. CopyDone and CopyFail are written down only to know where the copy ended.
+5.  What does not fit these rules is a *doubt*: messages still pass, but the server connection is never reused.
+
+Each entry is the type byte of the frontend message, plus an action:
+
+FORWARD
+    the client sent the request; its answer belongs to the client.
+SKIP
+    the pooler sent the request; its answer is dropped.
+FAKE
+    the client sent the request, but the server never saw it; the answer is made at this spot of the pipeline.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from hyperpool.wire import constants as wire
+
+FORWARD: Final = 0
+SKIP: Final = 0x100
+FAKE: Final = 0x200
+_KIND: Final = 0xFF
+
+_ENDS_WITH_READY: Final = frozenset({wire.QUERY, wire.FUNCTION_CALL, wire.SYNC})
+_ENDS_COPY: Final = frozenset({wire.COPY_DONE, wire.COPY_FAIL})
+_EXTENDED: Final = frozenset({wire.PARSE, wire.BIND, wire.DESCRIBE, wire.EXECUTE, wire.CLOSE})
+
+_COMPLETES: Final = {
+    wire.PARSE_COMPLETE: wire.PARSE,
+    wire.BIND_COMPLETE: wire.BIND,
+    wire.CLOSE_COMPLETE: wire.CLOSE,
+    wire.ROW_DESCRIPTION: wire.DESCRIBE,
+    wire.NO_DATA: wire.DESCRIBE,
+    wire.COMMAND_COMPLETE: wire.EXECUTE,
+    wire.EMPTY_QUERY_RESPONSE: wire.EXECUTE,
+    wire.PORTAL_SUSPENDED: wire.EXECUTE,
+}
+"""Backend message -> the extended-query request that it completes (rule 2)."""
+
+_WITHIN: Final = {
+    wire.ROW_DESCRIPTION: {wire.QUERY},
+    wire.COMMAND_COMPLETE: {wire.QUERY},
+    wire.EMPTY_QUERY_RESPONSE: {wire.QUERY},
+    wire.DATA_ROW: {wire.QUERY, wire.EXECUTE},
+    wire.PARAMETER_DESCRIPTION: {wire.DESCRIBE},
+    wire.FUNCTION_CALL_RESPONSE: {wire.FUNCTION_CALL},
+    wire.COPY_IN_RESPONSE: {wire.QUERY, wire.EXECUTE},
+    wire.COPY_OUT_RESPONSE: {wire.QUERY, wire.EXECUTE},
+    wire.COPY_BOTH_RESPONSE: {wire.QUERY, wire.EXECUTE},
+    wire.COPY_DATA: {wire.QUERY, wire.EXECUTE},
+    wire.COPY_DONE: {wire.QUERY, wire.EXECUTE},
+}
+"""Backend message -> the requests in whose answer it may stand without completing it."""
+
+_COMPLETION: Final = {
+    wire.PARSE: wire.PARSE_COMPLETE,
+    wire.BIND: wire.BIND_COMPLETE,
+    wire.CLOSE: wire.CLOSE_COMPLETE,
+}
+"""The request that can be faked -> the empty message that answers it."""
+
+
+class Ledger:
+    """What one server connection still owes, in order.
+
+    Attributes:
+        entries: outstanding requests, oldest first; the relay may append a plain QUERY by itself when neither
+            `skipping` nor `copying` is set, which is what `request` would do.
+        skipping: the server discards messages until it sees a Sync (rule 3).
+        copying: the server reads COPY data (rule 4).
+        doubt: why the server connection must not be reused, or "".
+        failed: the answer to a SKIP request was an error.
+    """
+
+    __slots__ = ("copying", "doubt", "entries", "failed", "skipping")
+
+    def __init__(self) -> None:
+        self.entries: deque[int] = deque()
+        self.skipping = False
+        self.copying = False
+        self.failed = False
+        self.doubt = ""
+
+    def __repr__(self) -> str:
+        names = {FORWARD: "", SKIP: "~", FAKE: "+"}
+        pipeline = " ".join(names[entry & ~_KIND] + chr(entry & _KIND) for entry in self.entries)
+        flags = [name for name in ("skipping", "copying", "failed") if getattr(self, name)]
+        return f"<Ledger [{pipeline}] {' '.join(flags)}{self.doubt}>"
+
+    @property
+    def clean(self) -> bool:
+        """Whether the server owes nothing and there is no doubt about it."""
+        return not self.entries and not self.skipping and not self.copying and not self.doubt
+
+    def request(self, kind: int, action: int = FORWARD) -> None:
+        """Write down a frontend message that goes to the server (or, for FAKE, that is kept from it).
+
+        Args:
+            kind: its type byte; types that are never answered (Flush, CopyData) may be left out.
+            action: FORWARD, SKIP or FAKE.
+        """
+        if self.skipping:
+            if kind != wire.SYNC:
+                return
+            self.skipping = False
+        elif kind in _ENDS_COPY:
+            if not self.entries:
+                return
+        elif self.copying and kind == wire.SYNC and _ENDS_COPY.isdisjoint(self.entries):
+            return
+        self.entries.append(kind | action)
+
+    def ready(self) -> int:
+        """Take in ReadyForQuery.
+
+        Returns:
+            FORWARD or SKIP: what to do with it.
+        """
+        entries = self.entries
+        head = entries[0] if entries else 0
+        self.copying = False
+        if head & _KIND not in _ENDS_WITH_READY:
+            self._doubt(wire.READY_FOR_QUERY)
+            return FORWARD
+        entries.popleft()
+        self._strike_copy_ends()
+        return head & SKIP
+
+    def response(self, kind: int) -> int:
+        """Take in any other backend message that answers a request.
+
+        NoticeResponse, NotificationResponse and ParameterStatus answer nothing and do not belong here.
+
+        Args:
+            kind: its type byte.
+
+        Returns:
+            FORWARD or SKIP: what to do with it.
+        """
+        head = self.entries[0] if self.entries else 0
+        request = head & _KIND
+        if kind == wire.ERROR_RESPONSE:
+            return self._error(head)
+        if _COMPLETES.get(kind) == request:
+            self.entries.popleft()
+            self.copying = False
+            self._strike_copy_ends()
+        elif request not in _WITHIN.get(kind, ()):
+            self._doubt(kind)
+        elif kind in (wire.COPY_IN_RESPONSE, wire.COPY_BOTH_RESPONSE):
+            self._begin_copy()
+        return head & SKIP
+
+    def fakes(self) -> bytes:
+        """The answers to make now: those of the FAKE requests at the head of the ledger, which are struck out."""
+        made = b""
+        while self.entries and self.entries[0] & FAKE:
+            made += bytes((_COMPLETION[self.entries.popleft() & _KIND], 0, 0, 0, 4))
+        return made
+
+    def _error(self, head: int) -> int:
+        self.copying = False
+        if head & _KIND in _EXTENDED:
+            entries = self.entries
+            while entries and entries[0] & _KIND != wire.SYNC:
+                entries.popleft()
+            self.skipping = not entries
+        elif not head:
+            self._doubt(wire.ERROR_RESPONSE)
+        if head & SKIP:
+            self.failed = True
+        return head & SKIP
+
+    def _begin_copy(self) -> None:
+        """Drop the Syncs that the server will read, and ignore, while it copies (rule 4)."""
+        self.copying = True
+        kept = deque([self.entries.popleft()])
+        while self.entries and self.entries[0] & _KIND not in _ENDS_COPY:
+            entry = self.entries.popleft()
+            if entry & _KIND != wire.SYNC:
+                kept.append(entry)
+        self.entries.extendleft(reversed(kept))
+
+    def _strike_copy_ends(self) -> None:
+        entries = self.entries
+        while entries and entries[0] & _KIND in _ENDS_COPY:
+            entries.popleft()
+
+    def _doubt(self, kind: int) -> None:
+        self.doubt = self.doubt or f"unexpected {chr(kind)!r} message, {self!r}"

@@ -1,0 +1,444 @@
+"""The relay: one Trio task that owns an epoll object and drives every established connection.
+
+It waits for its epoll object in Trio. Woken, it handles events with plain synchronous code until there are none, and
+then *lingers*: it waits a little longer in its own epoll object, because a trip through Trio's scheduler costs more
+than a query. However busy it is, it gives Trio a checkpoint once per slice, so that the control plane is never
+starved. While the control plane talks to somebody (`attention`), it does not linger at all.
+
+Rules:
+
+1.  Everything here runs in one thread, and nothing but `run` awaits. Between two events every structure is consistent.
+2.  A connection that breaks while another one is being handled is closed after that event (`doom`).
+3.  An exception that escapes a connection's handler closes that connection, and no other.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from collections import deque
+from contextlib import contextmanager
+from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import structlog
+import trio
+
+from hyperpool.relay.client import ClientConnection
+from hyperpool.relay.server import ServerConnection
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+
+    from hyperpool.errors import UpstreamError
+    from hyperpool.pool.handover import ServerFailed, ServerReady
+    from hyperpool.relay.connection import Connection
+    from hyperpool.relay.handover import ClientReady, RelayPool
+    from hyperpool.relay.parameters import ParameterTracker
+
+log = structlog.get_logger("relay")
+
+_READ: Final = EPOLLIN | EPOLLRDHUP | EPOLLET
+_READ_WRITE: Final = _READ | EPOLLOUT
+_EVENTS: Final = 256
+_UNLINKED_READ: Final = 8192
+"""Bytes read from a client before a server is linked: what it may make the pooler hold while it waits."""
+
+
+@attrs.frozen
+class RelayOptions:
+    """The relay's own settings.
+
+    Attributes:
+        buffer: bytes read at once.
+        linger: seconds to wait for more events before going back to Trio.
+        slice: seconds of work after which Trio gets a checkpoint.
+        max_packet_size: the longest message accepted from a client, in bytes.
+        cancel_wait_timeout: seconds that a server is held back for a cancel request under way; 0 for no limit.
+        log_connections: log each client that comes.
+        log_disconnections: log each client that goes, with the reason.
+    """
+
+    buffer: int = 262144
+    linger: float = 0.001
+    slice: float = 0.002
+    max_packet_size: int = 2147483647
+    cancel_wait_timeout: float = 10.0
+    log_connections: bool = True
+    log_disconnections: bool = True
+
+
+class Relay:
+    """The data plane.
+
+    Args:
+        options: its settings.
+        tracker: the session parameters that are followed.
+        clock: monotonic seconds.
+
+    Attributes:
+        demand: called with a pool that should open server connections; must not block.
+        now: the time of the newest wakeup, monotonic seconds.
+        clients: every logged-in client, by the process id of its cancel key.
+        buffer: where every connection reads to.
+        scratch: where bytes are read to that nobody wants.
+    """
+
+    def __init__(
+        self,
+        options: RelayOptions,
+        tracker: ParameterTracker,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.tracker = tracker
+        self.clients: dict[int, ClientConnection] = {}
+        self.buffer = bytearray(options.buffer)
+        self.view = memoryview(self.buffer)
+        self.small_view = self.view[:_UNLINKED_READ]
+        self.scratch = bytearray(16384)
+        self.demand: Callable[[RelayPool], None] = _ignore
+        self._clock = clock
+        self.now = clock()
+        self._epoll = epoll()
+        self._connections: dict[int, Connection] = {}
+        self._again: deque[Connection] = deque()
+        self._doomed: list[tuple[Connection, OSError]] = []
+        self._attention = 0
+        self._reserved: set[int] = set()
+        self._arrivals: dict[RelayPool, trio.Event] = {}
+        self.configure(options)
+
+    def configure(self, options: RelayOptions) -> None:
+        """Take over settings; the size of the buffer stays as it was at the start."""
+        self._linger = options.linger
+        self._slice = options.slice
+        self._log_connections = options.log_connections
+        self._log_disconnections = options.log_disconnections
+        self.max_packet_size = options.max_packet_size
+        self.cancel_wait_timeout = options.cancel_wait_timeout
+
+    def close(self) -> None:
+        """Release the epoll object."""
+        self._epoll.close()
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Relay until cancelled; connections stay as they are then."""
+        fileno = self._epoll.fileno()
+        while True:
+            if self._again:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(fileno)
+            self.turn()
+
+    def turn(self) -> None:
+        """Handle events until there are none for the time of a linger, or the slice is over."""
+        poll = self._epoll.poll
+        clock = self._clock
+        connections = self._connections
+        again = self._again
+        end = clock() + self._slice
+        timeout = 0.0
+        while True:
+            events = poll(timeout, _EVENTS)
+            self.now = now = clock()
+            for fd, mask in events:
+                connection = connections.get(fd)
+                if connection is None:
+                    end = now  # a listener has work for the control plane
+                    continue
+                try:
+                    if mask & EPOLLOUT:
+                        connection.writable()
+                    if mask != EPOLLOUT and not connection.closed:
+                        connection.readable(mask)
+                except Exception as error:  # noqa: BLE001 - rule 3
+                    self._crashed(connection, error)
+            if again:
+                self._read_again()
+            if self._doomed:
+                self._bury()
+            if now >= end or (not events and not again):
+                return
+            timeout = 0.0 if again or self._attention else self._linger
+
+    def _read_again(self) -> None:
+        again = self._again
+        for _ in range(len(again)):
+            connection = again.popleft()
+            connection.queued = False
+            if not connection.closed:
+                try:
+                    connection.readable(0)
+                except Exception as error:  # noqa: BLE001 - rule 3
+                    self._crashed(connection, error)
+
+    def _bury(self) -> None:
+        while self._doomed:
+            connection, error = self._doomed.pop()
+            connection.lost(f"connection broke: {error.strerror}")
+
+    def _crashed(self, connection: Connection, error: Exception) -> None:
+        log.error(
+            "a connection's handler failed: the connection is closed",
+            connection=repr(connection),
+            exc_info=error,
+        )
+        connection.lost("internal error")
+
+    @contextmanager
+    def attention(self) -> Iterator[None]:
+        """While inside, the control plane is talking to somebody: the relay does not linger."""
+        self._attention += 1
+        try:
+            yield
+        finally:
+            self._attention -= 1
+
+    # -- what connections ask for ------------------------------------------------------------------------------------
+
+    def resume(self, connection: Connection) -> None:
+        """Read the connection again, after the events at hand."""
+        if not connection.queued:
+            connection.queued = True
+            self._again.append(connection)
+
+    def doom(self, connection: Connection, error: OSError) -> None:
+        """Close the connection, after the event at hand."""
+        self._doomed.append((connection, error))
+
+    def watch_writable(self, connection: Connection) -> None:
+        """Tell the connection when its socket takes bytes again."""
+        self._epoll.modify(connection.fd, _READ_WRITE)
+
+    def unwatch_writable(self, connection: Connection) -> None:
+        """No longer."""
+        self._epoll.modify(connection.fd, _READ)
+
+    def want(self, pool: RelayPool) -> None:
+        """Ask for server connections, if the pool should have more."""
+        if pool.missing(self.now):
+            self.demand(pool)
+
+    def client_waits(self, pool: RelayPool) -> None:
+        """A client has begun to wait: get a server for it, or tell it at once that there is none to be had."""
+        self.want(pool)
+        error = pool.hopeless(self.now)
+        if error is not None:
+            self._fail_waiting(pool, error)
+
+    def forget_client(self, client: ClientConnection, reason: str) -> None:
+        """The client is about to be closed."""
+        self._connections.pop(client.fd, None)
+        self.clients.pop(client.pid, None)
+        if self._log_disconnections:
+            log.info(
+                "closing client",
+                pool=client.pool.name,
+                client=client.address,
+                reason=reason,
+                age=self._age(client),
+            )
+
+    def forget_server(self, server: ServerConnection, reason: str) -> None:
+        """The server connection has been closed."""
+        self._connections.pop(server.fd, None)
+        if self._log_connections:
+            log.info(
+                "closing server", pool=server.pool.name, pid=server.pid, reason=reason, age=self._age(server)
+            )
+        self.want(server.pool)
+
+    def _age(self, connection: Connection) -> float:
+        return round(self._clock() - connection.since, 3)
+
+    # -- connections come --------------------------------------------------------------------------------------------
+
+    @property
+    def population(self) -> int:
+        """How many clients there are, those that are logging in included."""
+        return len(self.clients) + len(self._reserved)
+
+    @contextmanager
+    def key(self) -> Iterator[tuple[int, bytes]]:
+        """A cancel key (process id, secret) that no other client has; counts as a client while inside."""
+        while (pid := secrets.randbelow(0x7FFFFFFE) + 1) in self.clients or pid in self._reserved:
+            pass
+        self._reserved.add(pid)
+        try:
+            yield pid, secrets.token_bytes(4)
+        finally:
+            self._reserved.discard(pid)
+
+    def adopt_client(self, ready: ClientReady) -> None:
+        """Take over a client's socket, greet it, and handle what it has sent already."""
+        self.now = self._clock()
+        client = ClientConnection(self, ready)
+        ready.pool.clients += 1
+        self.clients[client.pid] = client
+        self._reserved.discard(client.pid)
+        self._register(client)
+        client.transmit(ready.welcome)
+        if self._log_connections:
+            log.info("client logged in", pool=client.pool.name, client=client.address)
+        if ready.received:
+            client.consume(ready.received, memoryview(ready.received), len(ready.received))
+        if self._doomed:
+            self._bury()
+
+    def adopt_server(self, ready: ServerReady) -> None:
+        """Take over a server connection's socket, and give it to a client that waits."""
+        self.now = self._clock()
+        pool = ready.pool
+        pool.dialing -= 1
+        if ready.settings is not pool.settings and ready.settings != pool.settings:
+            ready.sock.close()
+            self.want(pool)
+            return
+        pool.backoff.succeeded()
+        pool.parameters = ready.parameters
+        server = ServerConnection(self, ready)
+        pool.servers.add(server)
+        self._register(server)
+        if self._log_connections:
+            log.info("new connection to server", pool=pool.name, pid=server.pid)
+        self._arrived(pool)
+        server.start()
+        if self._doomed:
+            self._bury()
+        self.want(pool)
+
+    def adopt_failure(self, failed: ServerFailed) -> None:
+        """A server connection could not be had: tell those who wait, if there is nothing else to wait for."""
+        self.now = self._clock()
+        pool = failed.pool
+        pool.dialing -= 1
+        pool.backoff.failed(failed.error, self.now)
+        log.warning("cannot connect to the server", pool=pool.name, error=str(failed.error))
+        if pool.hopeless(self.now):
+            self._fail_waiting(pool, failed.error)
+            self._arrived(pool)
+
+    def _register(self, connection: Connection) -> None:
+        self._connections[connection.fd] = connection
+        self._epoll.register(connection.fd, _READ)
+
+    def _fail_waiting(self, pool: RelayPool, error: UpstreamError) -> None:
+        reason = f"no server connection: {error}"
+        for client in list(pool.waiting):
+            if error.response:
+                client.close(reason, error.response)
+            else:
+                client.refuse(reason, error.sqlstate)
+
+    def _arrived(self, pool: RelayPool) -> None:
+        event = self._arrivals.pop(pool, None)
+        if event is not None:
+            event.set()
+
+    async def parameters(self, pool: RelayPool) -> dict[str, str]:
+        """What the pool's server reports at login; opens a first server connection if none has been open yet.
+
+        Cancelled, it leaves nothing behind.
+
+        Raises:
+            UpstreamError: no server connection can be had.
+        """
+        while pool.parameters is None:
+            self.now = self._clock()
+            error = pool.hopeless(self.now)
+            if error is not None:
+                raise error
+            event = self._arrivals.setdefault(pool, trio.Event())
+            pool.logins += 1
+            try:
+                self.want(pool)
+                await event.wait()
+            finally:
+                pool.logins -= 1
+        return pool.parameters
+
+    # -- cancel ------------------------------------------------------------------------------------------------------
+
+    def cancel_target(self, pid: int, secret: bytes) -> ServerConnection | None:
+        """Find the server that works for the client with this cancel key.
+
+        A client that waits for a server is answered here. The caller sends the server a CancelRequest and then calls
+        its `end_cancel`; until then the server is not handed to anybody else.
+
+        Returns:
+            The server connection, or None if there is nothing to send.
+        """
+        client = self.clients.get(pid)
+        if client is None or not hmac.compare_digest(client.secret, secret):
+            return None
+        self.now = self._clock()
+        server = client.server
+        if server is None:
+            client.cancel_waiting()
+            return None
+        server.begin_cancel()
+        return server
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def sweep(self, pools: Iterator[RelayPool]) -> None:
+        """Find what has timed out among clients that wait and servers that are being conditioned; every 100 ms."""
+        self.now = now = self._clock()
+        for pool in pools:
+            if pool.waiting:
+                self._sweep_waiting(pool, now)
+            for server, deadline in list(pool.conditioning.items()):
+                if now >= deadline:
+                    server.close(f"{server.purpose} took too long")
+        self._bury()
+
+    def _sweep_waiting(self, pool: RelayPool, now: float) -> None:
+        timeout = pool.settings.query_wait_timeout
+        if timeout:
+            for client, since in list(pool.waiting.items()):
+                if now - since < timeout:
+                    break
+                client.refuse(
+                    "query_wait_timeout",
+                    "08P01",
+                    f"no server connection of pool {pool.name} became free in {timeout:g} s; see query_wait_timeout and"
+                    " default_pool_size",
+                )
+        if pool.waiting:
+            self.client_waits(pool)
+
+    def maintain(self, pools: Iterator[RelayPool]) -> None:
+        """Close what is too old or idle for too long, and replace it; about once a second."""
+        self.now = now = self._clock()
+        for pool in pools:
+            for server in pool.stale(now):
+                server.close("server idle timeout")
+            for server in [server for server in pool.servers if server.expires and now >= server.expires]:
+                server.retire("server lifetime over")
+            self.want(pool)
+
+    def shut_down(self, pools: Iterator[RelayPool], message: str) -> None:
+        """Close every connection; clients get a FATAL error."""
+        for client in list(self.clients.values()):
+            client.refuse(message, "57P01")
+        for pool in pools:
+            pool.paused = True
+            for server in list(pool.servers):
+                server.close(message)
+        self._bury()
+
+    # -- listeners -----------------------------------------------------------------------------------------------------
+
+    def wake_for(self, sock: socket.socket) -> None:
+        """End a linger when this listening socket has a connection to accept."""
+        self._epoll.register(sock.fileno(), EPOLLIN | EPOLLET)
+
+
+def _ignore(pool: RelayPool) -> None:
+    """The demand of a relay that nobody warms."""

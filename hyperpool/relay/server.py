@@ -1,0 +1,436 @@
+"""A server connection in the relay: passes answers on, and knows when it may serve somebody else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from hyperpool.config import PoolMode
+from hyperpool.relay.connection import HANG_UP, HEADER, MAX_PARTIAL, Connection
+from hyperpool.relay.ledger import FAKE, SKIP, Ledger
+from hyperpool.relay.parameters import adjustment
+from hyperpool.wire import constants as wire
+from hyperpool.wire import messages
+from hyperpool.wire.frames import hop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hyperpool.pool.handover import ServerReady
+    from hyperpool.relay.client import ClientConnection
+    from hyperpool.relay.loop import Relay
+    from hyperpool.relay.parameters import ParameterSet
+
+_MSG_MORE: Final = 0x8000
+_IDLE: Final = ord("I")
+_WHOLE: Final = frozenset({wire.READY_FOR_QUERY, wire.ERROR_RESPONSE, wire.PARAMETER_STATUS})
+"""What is looked into, and so must be there as a whole."""
+_ASYNCHRONOUS: Final = frozenset({wire.PARAMETER_STATUS, wire.NOTICE_RESPONSE, wire.NOTIFICATION_RESPONSE})
+
+
+def _passing(kinds: Iterable[int]) -> bytes:
+    return bytes(kind in kinds for kind in range(256))
+
+
+_SIMPLE: Final = _passing(
+    {
+        wire.ROW_DESCRIPTION,
+        wire.DATA_ROW,
+        wire.COMMAND_COMPLETE,
+        wire.EMPTY_QUERY_RESPONSE,
+        wire.NOTICE_RESPONSE,
+        wire.COPY_OUT_RESPONSE,
+        wire.COPY_DATA,
+        wire.COPY_DONE,
+    }
+)
+"""What passes uninspected while a Query is answered."""
+_EXTENDED: Final = _passing({wire.DATA_ROW, wire.NOTICE_RESPONSE, wire.COPY_DATA})
+"""What passes uninspected while an Execute is answered."""
+_NOTHING: Final = bytes(256)
+
+
+class ServerConnection(Connection):
+    """One server connection that is logged in.
+
+    Attributes:
+        pool: the pool that it belongs to.
+        client: the client that it serves; None while idle or conditioning.
+        ledger: what it still owes.
+        status: the transaction status of its newest ReadyForQuery (``I``, ``T``, ``E`` as a byte).
+        settled: ReadyForQuery said idle and nothing is outstanding.
+        held: something must be done before it may serve the next client.
+        purpose: what the pooler's own query is for, while conditioning.
+        cancels: cancel requests under way for its client.
+        retiring: why it is closed as soon as it is free, or "".
+        failing: it has sent a FATAL error.
+        tracked: the session parameters that it reports.
+        pid: its process id at PostgreSQL.
+        secret: its cancel secret.
+        idle_since: when it was given back, monotonic seconds.
+        expires: when its lifetime ends, monotonic seconds; 0 for never.
+    """
+
+    __slots__ = (
+        "_needs_reset",
+        "cancels",
+        "client",
+        "expires",
+        "failing",
+        "held",
+        "idle_since",
+        "ledger",
+        "pid",
+        "pool",
+        "purpose",
+        "retiring",
+        "secret",
+        "settled",
+        "status",
+        "tracked",
+    )
+
+    def __init__(self, relay: Relay, ready: ServerReady) -> None:
+        super().__init__(relay, ready.sock)
+        self.pool = ready.pool
+        self.client: ClientConnection | None = None
+        self.ledger = Ledger()
+        self.status = _IDLE
+        self.settled = False
+        self.held = self.pool.settings.server_reset_query_always
+        self._needs_reset = False
+        self.purpose = ""
+        self.cancels = 0
+        self.retiring = ""
+        self.failing = False
+        self.tracked: ParameterSet = relay.tracker.intern(ready.parameters)
+        self.pid = ready.pid
+        self.secret = ready.secret
+        self.idle_since = self.since
+        self.expires = ready.expires
+
+    def __repr__(self) -> str:
+        return f"<server {self.pool.name} pid={self.pid}>"
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def readable(self, mask: int) -> None:
+        """Read once, and pass on what came."""
+        if mask & HANG_UP:
+            self.hung_up = True
+        client = self.client
+        if client is not None and client.outbox:
+            self.unread = True
+            return
+        try:
+            end = self.receive(self.relay.view)
+        except OSError as error:
+            self.lost(f"server connection broke: {error.strerror}")
+            return
+        if end > 0:
+            self._scan(end)
+        elif end == 0:
+            self.lost("server closed the connection")
+
+    def _scan(self, end: int) -> None:
+        """Go through the first `end` bytes of the buffer, frame by frame, and send the client what is its own."""
+        relay = self.relay
+        buffer = relay.buffer
+        ledger = self.ledger
+        entries = ledger.entries
+        at = self.skip
+        start = min(at, end) if self.dropping else 0
+        pieces: list[bytes | memoryview] = []
+        while True:
+            head = entries[0] if entries else 0
+            at = hop(
+                buffer,
+                at,
+                end,
+                _SIMPLE if head == wire.QUERY else _EXTENDED if head == wire.EXECUTE else _NOTHING,
+            )
+            if end - at < 5:
+                break
+            kind, length = HEADER(buffer, at)
+            stop = at + 1 + length
+            if length < 4:
+                self.lost(f"server broke the protocol: message length {length}")
+                return
+            if stop > end and length < MAX_PARTIAL and kind in _WHOLE:
+                break
+            if kind == wire.READY_FOR_QUERY:
+                verdict = self._ready(buffer[stop - 1])
+            elif kind in _ASYNCHRONOUS:
+                verdict = self._asynchronous(kind, head, at, stop)
+            else:
+                self.settled = False
+                verdict = ledger.response(kind)
+                if kind == wire.ERROR_RESPONSE:
+                    verdict = self._error(verdict, at, stop)
+                    if self.closed:
+                        return
+            if verdict:
+                pieces.append(relay.view[start:at])
+                start = stop
+            at = stop
+            if entries and entries[0] >= FAKE:
+                pieces += (relay.view[start:at], ledger.fakes())
+                start = at
+        self._pass_on(pieces, start, at, end)
+        if self.settled:
+            self._settle()
+        elif self.client is None:
+            self._check_idle()
+        elif self.status != _IDLE and self.pool.settings.pool_mode is PoolMode.STATEMENT:
+            self.client.refuse("transaction blocks not allowed in statement pooling mode", "08P01")
+
+    def _pass_on(self, pieces: list[bytes | memoryview], start: int, at: int, end: int) -> None:
+        """Send `pieces`, and the buffer from `start` to the last frame boundary (or to its end, within a frame)."""
+        relay = self.relay
+        if at >= end:
+            self.skip = at - end
+            self.dropping = start > end
+        else:
+            self.skip = 0
+            self.dropping = False
+            self.rest = bytes(relay.buffer[at:end])
+            end = at
+        client = self.client
+        if client is None:
+            return
+        data: bytes | memoryview = relay.view[start:end]
+        if pieces:
+            data = b"".join((*pieces, data))
+        if data:
+            self.pool.stats.sent += len(data)
+            client.transmit(data)
+        if client.unread and not self.outbox and not client.outbox:
+            relay.resume(client)
+
+    def _ready(self, status: int) -> int:
+        """ReadyForQuery. Returns what to do with it: 0 to forward, SKIP to drop."""
+        self.status = status
+        ledger = self.ledger
+        verdict = ledger.ready()
+        self.settled = status == _IDLE and not ledger.entries
+        pool = self.pool
+        if verdict:
+            if self.client is not None:
+                self.client.tracked = self.tracked
+            return verdict
+        stats = pool.stats
+        stats.queries += 1
+        if status == _IDLE:
+            stats.transactions += 1
+        elif pool.settings.pool_mode is PoolMode.STATEMENT:
+            return SKIP
+        return 0
+
+    def _asynchronous(self, kind: int, head: int, at: int, stop: int) -> int:
+        """A message that answers nothing. Returns what to do with it: 0 to forward, SKIP to drop."""
+        if kind == wire.PARAMETER_STATUS:
+            name, value = messages.parameter_status_fields(bytes(self.relay.buffer[at + 5 : stop]))
+            self.tracked = self.relay.tracker.changed(self.tracked, name, value)
+            if self.client is not None and not head & SKIP:
+                self.client.tracked = self.tracked
+        elif kind == wire.NOTIFICATION_RESPONSE and self.pool.settings.pool_mode is not PoolMode.SESSION:
+            # Who listened on this server may be another client: a notification is for nobody that we know.
+            return SKIP
+        return head & SKIP
+
+    def _error(self, verdict: int, at: int, stop: int) -> int:
+        """ErrorResponse. Returns what to do with it: 0 to forward, SKIP to drop."""
+        frame = bytes(self.relay.buffer[at:stop])
+        if b"\0VFATAL\0" in frame or b"\0VPANIC\0" in frame:
+            self.failing = True
+            return 0
+        if verdict:
+            fields = messages.error_fields(frame[5:])
+            self._retire(f"the pooler's own query failed: {fields.get('M')}")
+            if self.client is not None:
+                self.client.refuse(
+                    fields.get("M", "session parameters were refused"), fields.get("C", "58000")
+                )
+        return verdict
+
+    # -- the end of an answer --------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Nothing is outstanding and no transaction is open: finish, unless a message is still on its way."""
+        client = self.client
+        if not self.skip and not self.rest and (client is None or not client.skip):
+            self.finish()
+
+    def finish(self) -> None:
+        """The answer is complete: give the server back, if the pool mode says so."""
+        self.settled = False
+        if self.client is None:
+            if self.purpose:
+                self._conditioned()
+            else:
+                self._check_idle()
+        elif self.pool.settings.pool_mode is not PoolMode.SESSION:
+            self.release(reset=False)
+
+    def release(self, *, reset: bool) -> None:
+        """Part from the client, and serve the next one or become idle. Never waits for anything.
+
+        Args:
+            reset: run ``server_reset_query`` first.
+        """
+        client = self.client
+        if client is not None:
+            client.server = None
+            self.client = None
+        if reset or self.held or self.ledger.doubt:
+            self._recondition(reset=reset or self.pool.settings.server_reset_query_always)
+        else:
+            self._offer()
+
+    def abandoned(self, *, mid_message: bool) -> None:
+        """Its client has gone. Only a server that is clean beyond doubt is kept.
+
+        Args:
+            mid_message: the client has sent the beginning of a message, and will not send the rest.
+        """
+        untouched = self.status == _IDLE and self.ledger.clean
+        if untouched and not (mid_message or self.skip or self.rest or self.outbox):
+            self.release(reset=self.pool.settings.pool_mode is PoolMode.SESSION)
+        else:
+            self.close("client disconnected while the server was not ready")
+
+    def _recondition(self, *, reset: bool) -> None:
+        """What must be done before the next client: close it, wait for a cancel request to be spent, reset it."""
+        self._needs_reset = reset
+        if self.retiring or self.ledger.doubt:
+            self.close(self.retiring or self.ledger.doubt)
+        elif self.cancels:
+            self._condition("cancel", self.relay.cancel_wait_timeout)
+        elif reset and self.pool.settings.server_reset_query:
+            self.converse("reset", self.pool.settings.server_reset_query)
+        else:
+            self._offer()
+
+    def _offer(self) -> None:
+        """Serve the client that has waited longest, or become idle."""
+        pool = self.pool
+        now = self.relay.now
+        if pool.waiting and not pool.paused:
+            following, since = pool.waiting.popitem(last=False)
+            pool.stats.waited += now - since
+            following.serve(self)
+        else:
+            self.idle_since = now
+            pool.idle.append(self)
+
+    # -- the pooler's own queries ----------------------------------------------------------------------------------
+
+    def due_for_check(self) -> bool:
+        """Whether it has been idle for so long that it must be checked (``server_check_delay``)."""
+        settings = self.pool.settings
+        return (
+            bool(settings.server_check_query)
+            and self.relay.now - self.idle_since >= settings.server_check_delay
+        )
+
+    def check(self) -> None:
+        """Run ``server_check_query`` before reuse."""
+        query = self.pool.settings.server_check_query
+        self.converse("check", "" if query == "<empty>" else query)
+
+    def converse(self, purpose: str, sql: str) -> None:
+        """Run a query of the pooler's own; when it is answered, the server is offered to clients.
+
+        It is closed when the query fails, or takes longer than ``server_connect_timeout``.
+        """
+        self._condition(purpose, self.pool.settings.server_connect_timeout)
+        self.ledger.request(wire.QUERY, SKIP)
+        self.transmit(messages.query(sql))
+
+    def adjust(self, wanted: ParameterSet) -> None:
+        """Set session parameters as the client expects them, in front of its first message."""
+        sql = adjustment(wanted, self.tracked)
+        if sql:
+            self.ledger.request(wire.QUERY, SKIP)
+            self.transmit(messages.query(sql), _MSG_MORE)
+
+    def start(self) -> None:
+        """Begin to serve: run ``connect_query``, or be offered to clients."""
+        query = self.pool.settings.connect_query
+        if query:
+            self.converse("connect_query", query)
+        else:
+            self._offer()
+
+    def _condition(self, purpose: str, timeout: float) -> None:
+        self.purpose = purpose
+        self.pool.conditioning[self] = self.relay.now + timeout if timeout else float("inf")
+
+    def _conditioned(self) -> None:
+        purpose, self.purpose = self.purpose, ""
+        del self.pool.conditioning[self]
+        if purpose == "cancel" or self.retiring or self.ledger.doubt:
+            self._recondition(reset=self._needs_reset)
+        else:
+            self._offer()
+
+    def _check_idle(self) -> None:
+        """An unlinked server has said something: it may only tell about parameters."""
+        if self.ledger.doubt or self.failing:
+            self.close(self.ledger.doubt or "server is shutting down")
+
+    # -- cancel and the end ----------------------------------------------------------------------------------------
+
+    def begin_cancel(self) -> None:
+        """A cancel request is on its way to this server; it must not hit another client's query."""
+        self.cancels += 1
+        self.held = True
+
+    def end_cancel(self) -> None:
+        """The server has taken the cancel request."""
+        self.cancels -= 1
+        if not self.cancels:
+            self.held = bool(self.retiring) or self.pool.settings.server_reset_query_always
+            if self.purpose == "cancel" and not self.closed:
+                self._conditioned()
+
+    def retire(self, reason: str) -> None:
+        """Close it now if it is idle, else as soon as it is given back."""
+        self._retire(reason)
+        if self in self.pool.idle:
+            self.close(reason)
+
+    def _retire(self, reason: str) -> None:
+        self.retiring = reason
+        self.held = True
+
+    def flushed(self) -> None:
+        """The server has taken all: its client may be read again."""
+        client = self.client
+        if client is not None and client.unread:
+            client.readable(0)
+
+    def lost(self, reason: str) -> None:
+        """The connection broke, or the server misbehaves."""
+        self.close(reason)
+
+    def close(self, reason: str) -> None:
+        """Close the connection; a client that it serves is told, and closed, too."""
+        if self.closed:
+            return
+        self.closed = True
+        self.pool.forget(self)
+        if self.ledger.clean and not self.outbox and self.status == _IDLE:
+            self._terminate()
+        self.sock.close()
+        self.relay.forget_server(self, reason)
+        client, self.client = self.client, None
+        if client is not None:
+            client.server = None
+            told = self.failing or self.skip
+            client.close(reason, b"" if told else messages.error_response(reason, "08006"))
+
+    def _terminate(self) -> None:
+        try:
+            self.sock.send(messages.TERMINATE)
+        except OSError:
+            return

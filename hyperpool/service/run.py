@@ -1,0 +1,315 @@
+"""From settings to a running pooler, and back to nothing.
+
+::
+
+    embedded PostgreSQL ─▶ listeners ─▶ nursery: relay, intake of clients and servers, warmer, sweeps, accept loops
+                                                 until a signal says otherwise
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import structlog
+import trio
+
+from hyperpool import __version__
+from hyperpool.config import load
+from hyperpool.embedded import EmbeddedPostgres
+from hyperpool.errors import ConfigError
+from hyperpool.frontdoor.listener import accept_forever, open_listeners
+from hyperpool.frontdoor.login import FrontDoor
+from hyperpool.pool.handover import ServerFailed, ServerReady
+from hyperpool.pool.state import Pools
+from hyperpool.pool.warmer import Warmer
+from hyperpool.relay.handover import ClientReady
+from hyperpool.relay.loop import Relay, RelayOptions
+from hyperpool.relay.parameters import ParameterTracker
+from hyperpool.service.limits import raise_open_file_limit
+from hyperpool.service.logs import configure_logging
+from hyperpool.stats import PoolStats
+from hyperpool.transport.sockets import TcpOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from hyperpool.config import DatabaseSettings, PoolerSettings, Settings
+    from hyperpool.frontdoor.listener import Listener
+    from hyperpool.relay.client import ClientConnection
+    from hyperpool.relay.server import ServerConnection
+
+log = structlog.get_logger("pooler")
+
+_SWEEP: Final = 0.1
+_SWEEPS_PER_MAINTENANCE: Final = 10
+_CHANNEL: Final = 64
+"""Connections that may be on their way to the relay; a sender waits beyond that."""
+
+_NEEDS_RESTART: Final = (
+    "listen_addr",
+    "listen_port",
+    "listen_backlog",
+    "unix_socket_dir",
+    "unix_socket_mode",
+    "track_extra_parameters",
+    "relay_buffer",
+    "state_dir",
+)
+
+
+def serve(settings: Settings, config_path: Path) -> int:
+    """Run the pooler until a signal ends it.
+
+    Args:
+        settings: as loaded from `config_path`.
+        config_path: read again on SIGHUP.
+
+    Returns:
+        The exit code of the process.
+
+    Raises:
+        StartupError: it cannot start; nothing is left open.
+    """
+    configure_logging(settings.pooler)
+    raise_open_file_limit(settings.pooler.max_client_conn)
+    return trio.run(Pooler(settings, config_path).run)
+
+
+class Pooler:
+    """The process: owns the relay, the pools and all tasks.
+
+    Args:
+        settings: the whole settings.
+        config_path: read again on SIGHUP.
+    """
+
+    def __init__(self, settings: Settings, config_path: Path) -> None:
+        self._settings = settings
+        self._config_path = config_path
+        self._embedded: dict[str, EmbeddedPostgres] = {}
+        self._pools: Pools[ServerConnection, ClientConnection]
+        self._relay: Relay
+        self._warmer: Warmer
+        self._door: FrontDoor
+        self._draining: tuple[trio.CancelScope, Callable[[], bool]] | None = None
+
+    async def run(self) -> int:
+        """Start everything, serve, and stop everything."""
+        async with AsyncExitStack() as stack:
+            for name, database in self._settings.databases.items():
+                if database.embedded:
+                    await self._start_embedded(name, database, stack)
+            self._settings = self._with_embedded(self._settings)
+            listeners = open_listeners(self._settings.pooler)
+            for listener in listeners:
+                stack.callback(listener.close)
+            await self._serve(listeners)
+        log.info("stopped")
+        return 0
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    async def _serve(self, listeners: list[Listener]) -> None:
+        settings = self._settings
+        self._pools = Pools(settings, random.random)
+        tracker = ParameterTracker(settings.pooler.track_extra_parameters)
+        self._relay = Relay(_relay_options(settings.pooler), tracker)
+        self._warmer = Warmer(TcpOptions.of(settings.pooler), self._relay.attention, random.random)
+        self._relay.demand = self._warmer.demand
+        send_clients, clients = trio.open_memory_channel[ClientReady](_CHANNEL)
+        send_servers, servers = trio.open_memory_channel[ServerReady | ServerFailed](_CHANNEL)
+        self._door = FrontDoor(settings, self._relay, self._pools, send_clients)
+        async with trio.open_nursery() as nursery:
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+                nursery.start_soon(self._relay.run)
+                nursery.start_soon(self._take_servers, servers)
+                nursery.start_soon(self._take_clients, clients)
+                nursery.start_soon(self._warmer.run, send_servers)
+                nursery.start_soon(self._sweep)
+                nursery.start_soon(self._report)
+                for pool in self._pools.warm():
+                    self._warmer.demand(pool)
+                accepting = trio.CancelScope()
+                for listener in listeners:
+                    self._relay.wake_for(listener.sock)
+                    nursery.start_soon(self._accept, listener, accepting, nursery)
+                self._announce(listeners)
+                await self._obey(signals, accepting, listeners)
+            self._relay.shut_down(
+                iter(self._pools), "terminating connection because the pooler is shutting down"
+            )
+            nursery.cancel_scope.cancel()
+        self._relay.close()
+
+    async def _accept(self, listener: Listener, scope: trio.CancelScope, nursery: trio.Nursery) -> None:
+        with scope:
+            await accept_forever(listener, lambda sock, address: self._door.welcome(nursery, sock, address))
+
+    async def _take_clients(self, clients: trio.MemoryReceiveChannel[ClientReady]) -> None:
+        async for ready in clients:
+            self._relay.adopt_client(ready)
+
+    async def _take_servers(self, servers: trio.MemoryReceiveChannel[ServerReady | ServerFailed]) -> None:
+        async for arrival in servers:
+            if isinstance(arrival, ServerReady):
+                self._relay.adopt_server(arrival)
+            else:
+                self._relay.adopt_failure(arrival)
+
+    async def _sweep(self) -> None:
+        while True:
+            for _ in range(_SWEEPS_PER_MAINTENANCE):
+                await trio.sleep(_SWEEP)
+                self._relay.sweep(iter(self._pools))
+                if self._draining is not None:
+                    done, drained = self._draining
+                    if drained():
+                        done.cancel()
+            self._relay.maintain(iter(self._pools))
+
+    async def _report(self) -> None:
+        """Log what has been done in each ``stats_period``."""
+        last = PoolStats()
+        began = time.monotonic()
+        while True:
+            await trio.sleep(self._settings.pooler.stats_period or float("inf"))
+            now = time.monotonic()
+            total = PoolStats()
+            for pool in self._pools:
+                total = total.plus(pool.stats)
+            done, period = total.since(last), now - began
+            last, began = total, now
+            if self._settings.pooler.log_stats:
+                log.info(
+                    "stats",
+                    xacts_per_s=round(done.transactions / period, 1),
+                    queries_per_s=round(done.queries / period, 1),
+                    client_bytes_per_s=round(done.received / period),
+                    server_bytes_per_s=round(done.sent / period),
+                    wait_us_per_query=round(done.waited * 1e6 / max(done.queries, 1)),
+                    clients=len(self._relay.clients),
+                )
+
+    # -- life cycle ----------------------------------------------------------------------------------------------------
+
+    async def _obey(
+        self, signals: AsyncIterator[int], accepting: trio.CancelScope, listeners: list[Listener]
+    ) -> None:
+        """Reload on SIGHUP; return when the pooler shall end.
+
+        As in pgbouncer, SIGINT waits for servers to be given back, SIGTERM for clients to leave, and a second one of
+        either ends at once.
+        """
+        with trio.CancelScope() as waiting:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self._reload()
+                    continue
+                if self._draining is not None:
+                    return
+                accepting.cancel()
+                for listener in listeners:
+                    listener.close()
+                self._drain(number, waiting)
+
+    def _drain(self, number: int, done: trio.CancelScope) -> None:
+        if number == signal.SIGTERM:
+            log.info(
+                "waiting for clients to leave; a second signal ends at once", clients=len(self._relay.clients)
+            )
+            self._draining = done, lambda: not self._relay.population
+        else:
+            log.info(
+                "waiting for servers to be given back; a second signal ends at once", active=self._active()
+            )
+            for pool in self._pools:
+                pool.paused = True
+            self._draining = done, lambda: not self._active()
+
+    def _active(self) -> int:
+        return sum(pool.active + len(pool.conditioning) for pool in self._pools)
+
+    def _reload(self) -> None:
+        """Take over the settings file as it is now; a bad one changes nothing."""
+        try:
+            settings = load(self._config_path)
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("reload: settings are unchanged", problem=problem)
+            return
+        old = self._settings
+        for name in _NEEDS_RESTART:
+            if getattr(settings.pooler, name) != getattr(old.pooler, name):
+                log.warning("reload: this setting needs a restart", setting=f"pooler.{name}")
+        for name, database in settings.databases.items():
+            if database.embedded and name not in self._embedded:
+                log.warning("reload: an embedded database needs a restart", setting=f"databases.{name}")
+        self._settings = settings = self._with_embedded(settings)
+        configure_logging(settings.pooler)
+        self._door.settings = settings
+        self._relay.configure(_relay_options(settings.pooler))
+        self._warmer.options = TcpOptions.of(settings.pooler)
+        for pool in self._pools.reload(settings):
+            for server in list(pool.servers):
+                server.retire("settings have changed")
+        for pool in self._pools.warm():
+            self._warmer.demand(pool)
+        log.info("reloaded", config=str(self._config_path))
+
+    # -- embedded PostgreSQL -----------------------------------------------------------------------------------------
+
+    async def _start_embedded(self, name: str, database: DatabaseSettings, stack: AsyncExitStack) -> None:
+        assert database.user  # noqa: S101 - checked with the settings
+        assert database.password is not None  # noqa: S101
+        server = EmbeddedPostgres(
+            name,
+            user=database.user,
+            password=database.password,
+            dbname=database.dbname or name,
+            state_dir=self._settings.pooler.state_dir,
+        )
+        log.info(
+            "starting embedded PostgreSQL", database=name, data=str(server.data_dir), log=str(server.log_path)
+        )
+        await server.start()
+        self._embedded[name] = server
+        stack.push_async_callback(_stop_embedded, server)
+
+    def _with_embedded(self, settings: Settings) -> Settings:
+        """Point embedded databases at their servers."""
+        databases = dict(settings.databases)
+        for name, server in self._embedded.items():
+            if name in databases and databases[name].embedded:
+                databases[name] = attrs.evolve(databases[name], host=server.host, port=server.port)
+        return attrs.evolve(settings, databases=databases)
+
+    def _announce(self, listeners: list[Listener]) -> None:
+        names = ", ".join(listener.name for listener in listeners)
+        log.info(
+            "listening", addresses=names, version=__version__, python=sys.version.split()[0], pid=os.getpid()
+        )
+
+
+async def _stop_embedded(server: EmbeddedPostgres) -> None:
+    with trio.CancelScope(shield=True):
+        await server.stop()
+
+
+def _relay_options(settings: PoolerSettings) -> RelayOptions:
+    return RelayOptions(
+        buffer=settings.relay_buffer,
+        linger=settings.relay_linger,
+        slice=settings.relay_slice,
+        max_packet_size=settings.max_packet_size,
+        cancel_wait_timeout=settings.cancel_wait_timeout,
+        log_connections=settings.log_connections,
+        log_disconnections=settings.log_disconnections,
+    )

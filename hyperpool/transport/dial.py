@@ -1,0 +1,86 @@
+"""Opening a byte stream to a PostgreSQL server."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import trio
+
+from hyperpool.errors import ConnectFailed
+from hyperpool.transport.plain import PlainStream
+
+if TYPE_CHECKING:
+    from hyperpool.transport.sockets import TcpOptions
+
+
+async def dial(host: str, port: int, options: TcpOptions) -> PlainStream:
+    """Open a stream to the server that listens at `host` and `port`, as libpq reads them.
+
+    Args:
+        host: a name or address (TCP), a directory that starts with ``/`` or an abstract name that starts with ``@``
+            (Unix socket).
+        port: the TCP port; for a Unix socket, the number in its file name ``.s.PGSQL.PORT``.
+        options: for TCP.
+
+    Raises:
+        ConnectFailed: with the reason in plain words.
+    """
+    return await (dial_unix(host, port) if host.startswith(("/", "@")) else dial_tcp(host, port, options))
+
+
+async def dial_tcp(host: str, port: int, options: TcpOptions) -> PlainStream:
+    """Open a TCP stream, trying the addresses of `host` as RFC 8305 (happy eyeballs) says.
+
+    Raises:
+        ConnectFailed: no address could be found, or none answered.
+    """
+    try:
+        stream = await trio.open_tcp_stream(host, port)
+    except OSError as error:
+        raise ConnectFailed(f"cannot connect to {host}:{port}: {_reason(error)}") from error
+    sock = _plain_socket(stream.socket)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0)
+    options.apply(sock)
+    return PlainStream(sock)
+
+
+async def dial_unix(directory: str, port: int) -> PlainStream:
+    """Open a stream to the Unix socket ``.s.PGSQL.PORT`` in `directory`, or in the abstract namespace for ``@...``.
+
+    Raises:
+        ConnectFailed: nothing listens there.
+    """
+    path = f"{directory}/.s.PGSQL.{port}"
+    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        await sock.connect("\0" + path[1:] if path.startswith("@") else path)
+    except OSError as error:
+        sock.close()
+        raise ConnectFailed(f"cannot connect to {path}: {_reason(error)}") from error
+    except BaseException:
+        sock.close()
+        raise
+    return PlainStream(_plain_socket(sock))
+
+
+def _plain_socket(sock: trio.socket.SocketType) -> socket.socket:
+    family, kind, proto = sock.family, sock.type, sock.proto
+    return socket.socket(family, kind, proto, fileno=sock.detach())
+
+
+def _reason(error: OSError) -> str:
+    """What went wrong: of several attempts (Trio chains them in a group), the first one's reason."""
+    causes = [error, error.__cause__]
+    while causes:
+        cause = causes.pop()
+        if isinstance(cause, BaseExceptionGroup):
+            causes.extend(reversed(cause.exceptions))
+        elif isinstance(cause, socket.gaierror):
+            return str(cause.strerror)
+        elif isinstance(cause, OSError) and cause.errno in errno.errorcode:
+            return os.strerror(cause.errno)
+    return str(error)

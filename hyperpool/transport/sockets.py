@@ -1,0 +1,66 @@
+"""Options of TCP sockets, the same for clients and servers, and names for addresses."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from hyperpool.config import PoolerSettings
+
+
+@attrs.frozen
+class TcpOptions:
+    """pgbouncer's ``tcp_*`` settings; 0 leaves the kernel's default.
+
+    Attributes:
+        keepalive: send keepalive probes.
+        keepcnt: probes without an answer before the connection counts as broken.
+        keepidle: seconds of silence before the first probe.
+        keepintvl: seconds between probes.
+        user_timeout: milliseconds that sent data may stay unacknowledged.
+    """
+
+    keepalive: bool = True
+    keepcnt: int = 0
+    keepidle: int = 0
+    keepintvl: int = 0
+    user_timeout: int = 0
+
+    @classmethod
+    def of(cls, settings: PoolerSettings) -> TcpOptions:
+        """The options that the settings ask for."""
+        return cls(
+            keepalive=settings.tcp_keepalive,
+            keepcnt=settings.tcp_keepcnt,
+            keepidle=int(settings.tcp_keepidle),
+            keepintvl=int(settings.tcp_keepintvl),
+            user_timeout=int(settings.tcp_user_timeout),
+        )
+
+    def apply(self, sock: socket.socket) -> None:
+        """Set the options, and ``TCP_NODELAY``; a listener's accepted sockets inherit them on Linux.
+
+        Raises:
+            OSError: the kernel refuses a value.
+        """
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, self.keepalive)
+        for name, value in (
+            (socket.TCP_KEEPCNT, self.keepcnt),
+            (socket.TCP_KEEPIDLE, self.keepidle),
+            (socket.TCP_KEEPINTVL, self.keepintvl),
+            (socket.TCP_USER_TIMEOUT, self.user_timeout),
+        ):
+            if value:
+                sock.setsockopt(socket.IPPROTO_TCP, name, value)
+
+
+def address_name(family: int, address: object) -> str:
+    """A peer's address for people: ``host:port``, ``[host]:port`` or ``unix``."""
+    if isinstance(address, tuple) and len(address) >= 2:
+        host, port = address[:2]
+        return f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+    return "unix"
