@@ -19,6 +19,7 @@ _MD5: Final = re.compile("md5([0-9a-f]{32})")
 _SCRAM: Final = re.compile(
     r"SCRAM-SHA-256\$([1-9][0-9]{0,9}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)"
 )
+_MAX_INT32: Final = 0x7FFFFFFF
 
 
 @attrs.frozen
@@ -68,6 +69,7 @@ def parse_secret(text: str) -> PlainPassword | MD5Digest | ScramVerifier:
             )
         except binascii.Error:
             return PlainPassword(text)
-        if len(stored_key) == len(server_key) == KEY_LENGTH:
-            return ScramVerifier(int(match[1]), salt, stored_key, server_key)
+        iterations = int(match[1])
+        if len(stored_key) == len(server_key) == KEY_LENGTH and iterations <= _MAX_INT32:
+            return ScramVerifier(iterations, salt, stored_key, server_key)
     return PlainPassword(text)

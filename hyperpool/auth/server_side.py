@@ -132,9 +132,9 @@ class ClientAuthentication:
             AuthenticationError: the password is wrong, or the user is unknown.
             ProtocolError: the message is malformed or out of turn.
         """
+        step, self._step = self._step, ClientAuthentication._out_of_turn
         if kind != c.PASSWORD_MESSAGE:
             raise ProtocolError(f"expected password response, got message type {kind}")
-        step, self._step = self._step, ClientAuthentication._out_of_turn
         return step(self, body)
 
     def _out_of_turn(self, _body: bytes) -> bytes:
@@ -151,10 +151,10 @@ class ClientAuthentication:
                 matches = verifier.accepts(decode(password))
             case None:
                 matches = False
-        return self._conclude(matches=matches)
+        return self._conclude(b"", matches=matches)
 
     def _check_md5(self, body: bytes) -> bytes:
-        return self._conclude(matches=_equal(messages.password_fields(body), self._expected_md5))
+        return self._conclude(b"", matches=_equal(messages.password_fields(body), self._expected_md5))
 
     def _begin_scram(self, body: bytes) -> bytes:
         mechanism, data = messages.sasl_initial_response_fields(body)
@@ -167,19 +167,20 @@ class ClientAuthentication:
         return self._challenge(data)
 
     def _challenge(self, client_first: bytes) -> bytes:
+        server_first = self._exchange.challenge(client_first)
         self._step = ClientAuthentication._finish_scram
-        return messages.authentication_sasl_continue(self._exchange.challenge(client_first))
+        return messages.authentication_sasl_continue(server_first)
 
     def _finish_scram(self, client_final: bytes) -> bytes:
         server_final = self._exchange.finish(client_final)
-        self._conclude(matches=server_final is not None)
-        return messages.authentication_sasl_final(server_final or b"")
+        last = messages.authentication_sasl_final(server_final or b"")
+        return self._conclude(last, matches=server_final is not None)
 
-    def _conclude(self, *, matches: bool) -> bytes:
+    def _conclude(self, last: bytes, *, matches: bool) -> bytes:
         if not matches:
             raise AuthenticationError(f'password authentication failed for user "{self._user}"')
         self.done = True
-        return b""
+        return last
 
     def _stored_secret(self) -> PlainPassword | MD5Digest | ScramVerifier | None:
         return parse_secret(self._secret.reveal()) if self._secret else None
