@@ -408,7 +408,7 @@ def password_fields(body: bytes) -> bytes:
     Raises:
         ProtocolError: it is not exactly one terminated string.
     """
-    if body.find(0) != len(body) - 1:
+    if not body or body.find(0) != len(body) - 1:
         raise ProtocolError("invalid password packet size")
     return body[:-1]
 
