@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from hyperpool.config import PoolMode
 from hyperpool.pool.backoff import Backoff
 from hyperpool.stats import PoolStats
 
@@ -43,10 +44,14 @@ class Pool(Generic[S, C]):
     """The server connections of one database and user, and the clients that want them.
 
     Args:
-        settings: everything resolved for this database and user; replaced on reload.
+        settings: everything resolved for this database and user.
         random: a source of numbers in [0, 1), for jitter.
 
     Attributes:
+        settings: as given, or as replaced by `configure`.
+        size: ``pool_size`` as a number to compare with: infinite for 0.
+        session: the pool mode is session.
+        check_after: seconds of idleness after which a server is checked before reuse; infinite for never.
         parameters: what the newest server reported at login (ParameterStatus); None until the first login.
         clients: how many clients are logged in to this pool.
         logins: how many client logins wait for `parameters`.
@@ -54,7 +59,6 @@ class Pool(Generic[S, C]):
     """
 
     def __init__(self, settings: PoolSettings, random: Callable[[], float]) -> None:
-        self.settings = settings
         self.idle: list[S] = []
         self.servers: set[S] = set()
         self.conditioning: dict[S, float] = {}
@@ -66,6 +70,15 @@ class Pool(Generic[S, C]):
         self.parameters: dict[str, str] | None = None
         self.backoff = Backoff(settings.server_login_retry, random)
         self.stats = PoolStats()
+        self.configure(settings)
+
+    def configure(self, settings: PoolSettings) -> None:
+        """Take over settings."""
+        self.settings = settings
+        self.session = settings.pool_mode is PoolMode.SESSION
+        self.size = settings.pool_size or float("inf")
+        self.check_after = settings.server_check_delay if settings.server_check_query else float("inf")
+        self.backoff.limit = settings.server_login_retry
 
     def __repr__(self) -> str:
         return (
@@ -177,8 +190,7 @@ class Pools(Generic[S, C]):
             if new is None:
                 outdated.append(pool)
                 continue
-            pool.settings = new
-            pool.backoff.limit = new.server_login_retry
+            pool.configure(new)
             if _endpoint(new) != _endpoint(old):
                 pool.parameters = None
                 pool.backoff.succeeded()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from select import EPOLLIN
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.relay.connection import HANG_UP, HEADER, Connection
@@ -74,6 +75,39 @@ class ClientConnection(Connection):
 
     def readable(self, mask: int) -> None:
         """Read once, and pass on what came."""
+        if mask != EPOLLIN or self.server is not None or self.parked is not None or self.rest or self.skip:
+            self._read(mask)
+            return
+        # From here on, the common case in as few steps as Python takes: an idle client sends one whole Query.
+        relay = self.relay
+        try:
+            end = self.sock.recv_into(relay.small_view)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.lost(f"client connection broke: {error.strerror}")
+            return
+        buffer = relay.buffer
+        if 5 <= end <= relay.small_query and buffer[0] == wire.QUERY and HEADER(buffer)[1] == end - 1:
+            pool = self.pool
+            idle = pool.idle
+            if idle and relay.now - idle[-1].idle_since < pool.check_after and not pool.paused:
+                server = idle.pop()
+                self._link(server)
+                pool.stats.received += end
+                server.ledger.entries.append(wire.QUERY)
+                server.transmit(relay.view[:end])
+            else:
+                self._ask(relay.view[:end])
+        elif end:
+            if end == len(relay.small_view):
+                relay.resume(self)
+            self.consume(buffer, relay.view, end)
+        else:
+            self.close("client unexpected eof")
+
+    def _read(self, mask: int) -> None:
+        """Read once, in any state."""
         if mask & HANG_UP:
             self.hung_up = True
         relay = self.relay
@@ -96,11 +130,10 @@ class ClientConnection(Connection):
             self.lost(f"client connection broke: {error.strerror}")
             return
         if end > 0:
-            self.pool.stats.received += end
             if server is None:
                 self.consume(relay.buffer, relay.view, end)
             else:
-                self._forward(server, relay.buffer, relay.view, 0, end)
+                self._forward(server, relay.buffer, relay.view[:end])
         elif end == 0:
             self.close("client unexpected eof")
 
@@ -125,48 +158,66 @@ class ClientConnection(Connection):
                     self.violate(f"invalid frontend message type {kind}")
                 else:
                     self.skip = 0
-                    self._ask(buffer, view, at, end)
+                    self._ask(view[at:end])
                 return
             at += 1 + length
         self.skip = max(at - end, 0)
         self.dropping = self.skip > 0
         self.rest = bytes(buffer[at:end])
 
-    def _ask(self, buffer: bytes | bytearray, view: memoryview, start: int, end: int) -> None:
+    def _ask(self, request: memoryview) -> None:
+        """Get a server for a request, at a message boundary: link one, or wait for one."""
         pool = self.pool
         if pool.idle and not pool.paused:
             server = pool.idle.pop()
-            if not server.due_for_check():
-                self.link(server)
-                self._forward(server, buffer, view, start, end)
+            if self.relay.now - server.idle_since < pool.check_after:
+                self._link(server)
+                self._send(server, request)
                 return
             server.check()
-        self.parked = bytes(view[start:end])
+        self.parked = bytes(request)
         pool.waiting[self] = self.relay.now
-        self.relay.client_waits(pool)
+        if len(pool.servers) < pool.size:
+            self.relay.client_waits(pool)
 
-    def link(self, server: ServerConnection) -> None:
-        """Give this client a server connection that nobody else has."""
+    def serve(self, server: ServerConnection) -> None:
+        """This client has waited long enough: link the server, and pass on what was asked."""
+        parked = self.parked
+        if parked is None:
+            raise AssertionError("a client in the queue has asked something")
+        self.parked = None
+        self._link(server)
+        self._send(server, parked)
+        if self.unread and not self.closed:
+            self.relay.resume(self)
+
+    def _link(self, server: ServerConnection) -> None:
+        """Take a server connection that nobody else has."""
         self.server = server
         server.client = self
         if self.tracked is not server.tracked:
             server.adjust(self.tracked)
 
-    def serve(self, server: ServerConnection) -> None:
-        """This client has waited long enough: link the server, and pass on what was asked."""
-        parked = self.parked or b""
-        self.parked = None
-        self.link(server)
-        self._forward(server, parked, memoryview(parked), 0, len(parked))
-        if self.unread and not self.closed:
-            self.relay.resume(self)
+    def _send(self, server: ServerConnection, request: bytes | memoryview) -> None:
+        """Pass the first bytes on to a server that was linked for them."""
+        if request[0] == wire.QUERY and HEADER(request)[1] == len(request) - 1:
+            self.pool.stats.received += len(request)
+            server.ledger.entries.append(wire.QUERY)
+            server.transmit(request)
+        else:
+            self._forward(server, request, memoryview(request))
 
-    def _forward(
-        self, server: ServerConnection, buffer: bytes | bytearray, view: memoryview, start: int, end: int
-    ) -> None:
-        """Pass bytes on to the linked server, and write down what it will have to answer."""
+    def _forward(self, server: ServerConnection, buffer: bytes | bytearray | memoryview, view: memoryview) -> None:
+        """Pass bytes on to the linked server, and write down what it will have to answer.
+
+        Args:
+            server: the linked server.
+            buffer: the bytes, or more than them: `view` tells how many.
+            view: the bytes.
+        """
         ledger = server.ledger
-        at = start + self.skip
+        at = self.skip
+        end = len(view)
         leaving = False
         limit = self.relay.max_packet_size
         while end - at >= 5:
@@ -188,10 +239,11 @@ class ClientConnection(Connection):
             self.skip = at - end
         else:
             self.skip = 0
-            self.rest = bytes(buffer[at:end])
+            self.rest = bytes(view[at:end])
             end = at
-        if end > start:
-            server.transmit(view[start:end])
+        if end:
+            self.pool.stats.received += end
+            server.transmit(view[:end])
         if leaving:
             self.close("client close request")
         elif server.settled:

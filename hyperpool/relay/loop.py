@@ -83,6 +83,7 @@ class Relay:
         demand: called with a pool that should open server connections; must not block.
         now: the time of the newest wakeup, monotonic seconds.
         clients: every logged-in client, by the process id of its cancel key.
+        small_query: the longest Query, in bytes, that a small read can hold whole, with nothing behind it.
         buffer: where every connection reads to.
         scratch: where bytes are read to that nobody wants.
     """
@@ -98,6 +99,7 @@ class Relay:
         self.buffer = bytearray(options.buffer)
         self.view = memoryview(self.buffer)
         self.small_view = self.view[:_UNLINKED_READ]
+        self.small_query = 0
         self.scratch = bytearray(16384)
         self.demand: Callable[[RelayPool], None] = _ignore
         self._clock = clock
@@ -118,6 +120,7 @@ class Relay:
         self._log_connections = options.log_connections
         self._log_disconnections = options.log_disconnections
         self.max_packet_size = options.max_packet_size
+        self.small_query = min(options.max_packet_size + 1, len(self.small_view) - 1)
         self.cancel_wait_timeout = options.cancel_wait_timeout
 
     def close(self) -> None:
@@ -153,6 +156,9 @@ class Relay:
                     end = now  # a listener has work for the control plane
                     continue
                 try:
+                    if mask == EPOLLIN:
+                        connection.readable(EPOLLIN)
+                        continue
                     if mask & EPOLLOUT:
                         connection.writable()
                     if mask != EPOLLOUT and not connection.closed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from select import EPOLLIN
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.config import PoolMode
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _MSG_MORE: Final = 0x8000
 _IDLE: Final = ord("I")
+_READY: Final = messages.ready_for_query()
 _WHOLE: Final = frozenset({wire.READY_FOR_QUERY, wire.ERROR_RESPONSE, wire.PARAMETER_STATUS})
 """What is looked into, and so must be there as a whole."""
 _ASYNCHRONOUS: Final = frozenset({wire.PARAMETER_STATUS, wire.NOTICE_RESPONSE, wire.NOTIFICATION_RESPONSE})
@@ -115,6 +117,45 @@ class ServerConnection(Connection):
 
     def readable(self, mask: int) -> None:
         """Read once, and pass on what came."""
+        client = self.client
+        if mask != EPOLLIN or client is None or client.outbox or self.rest or self.skip:
+            self._read(mask)
+            return
+        relay = self.relay
+        try:
+            end = self.sock.recv_into(relay.view)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.lost(f"server connection broke: {error.strerror}")
+            return
+        if not end:
+            self.lost("server closed the connection")
+            return
+        if end == len(relay.view):
+            self.unread = True
+            relay.resume(self)
+        # The common case, in as few steps as Python takes: the whole answer to one Query, and nothing else.
+        ledger = self.ledger
+        entries = ledger.entries
+        if len(entries) == 1 and entries[0] == wire.QUERY and not (self.held or client.skip or ledger.copying):
+            pool = self.pool
+            at = hop(relay.buffer, 0, end, _SIMPLE)
+            if at + 6 == end and relay.buffer.startswith(_READY, at) and not pool.session:
+                entries.clear()
+                stats = pool.stats
+                stats.queries += 1
+                stats.transactions += 1
+                stats.sent += end
+                self.status = _IDLE
+                self.client = client.server = None
+                client.transmit(relay.view[:end])
+                self._offer()
+                return
+        self._scan(end)
+
+    def _read(self, mask: int) -> None:
+        """Read once, in any state."""
         if mask & HANG_UP:
             self.hung_up = True
         client = self.client
@@ -232,7 +273,7 @@ class ServerConnection(Connection):
             self.tracked = self.relay.tracker.changed(self.tracked, name, value)
             if self.client is not None and not head & SKIP:
                 self.client.tracked = self.tracked
-        elif kind == wire.NOTIFICATION_RESPONSE and self.pool.settings.pool_mode is not PoolMode.SESSION:
+        elif kind == wire.NOTIFICATION_RESPONSE and not self.pool.session:
             # Who listened on this server may be another client: a notification is for nobody that we know.
             return SKIP
         return head & SKIP
@@ -268,7 +309,7 @@ class ServerConnection(Connection):
                 self._conditioned()
             else:
                 self._check_idle()
-        elif self.pool.settings.pool_mode is not PoolMode.SESSION:
+        elif not self.pool.session:
             self.release(reset=False)
 
     def release(self, *, reset: bool) -> None:
@@ -294,7 +335,7 @@ class ServerConnection(Connection):
         """
         untouched = self.status == _IDLE and self.ledger.clean
         if untouched and not (mid_message or self.skip or self.rest or self.outbox):
-            self.release(reset=self.pool.settings.pool_mode is PoolMode.SESSION)
+            self.release(reset=self.pool.session)
         else:
             self.close("client disconnected while the server was not ready")
 
@@ -323,14 +364,6 @@ class ServerConnection(Connection):
             pool.idle.append(self)
 
     # -- the pooler's own queries ----------------------------------------------------------------------------------
-
-    def due_for_check(self) -> bool:
-        """Whether it has been idle for so long that it must be checked (``server_check_delay``)."""
-        settings = self.pool.settings
-        return (
-            bool(settings.server_check_query)
-            and self.relay.now - self.idle_since >= settings.server_check_delay
-        )
 
     def check(self) -> None:
         """Run ``server_check_query`` before reuse."""
