@@ -304,11 +304,8 @@ class Peers:
                 self.postgres.child, self._endpoint(self.postgres.endpoint.port, auth), is_pooler=False
             )
         port = free_port()
-        if target == "pgbouncer":
-            child = self._start_pgbouncer(port, auth)
-        else:
-            child = self._start_hyperpool(port, auth)
-        server = Server(child, self._endpoint(port, auth))
+        launch = self._start_pgbouncer if target == "pgbouncer" else self._start_hyperpool
+        server = Server(launch(port, auth), self._endpoint(port, auth))
         server.wait_until_up()
         return server
 

@@ -78,6 +78,9 @@ def run(workspace: Workspace, pgbench: Path, load: Load, endpoint: Endpoint, *, 
     if load.reconnect:
         command.append("-C")
     else:
+        # A run that failed may have left its log.
+        for leftover in workspace.directory.glob(f"{log_prefix.name}.*"):
+            leftover.unlink()
         # The times in the log leave the login out, which is why it is of no use with -C.
         command += ["-l", f"--log-prefix={log_prefix}", f"--sampling-rate={_SAMPLING_RATE}"]
     output = _execute(workspace, [*command, *connection_options(endpoint)], endpoint, duration + _PATIENCE)

@@ -120,9 +120,11 @@ class Runner:
                 pgbench.warm_up(self.peers.workspace, self.peers.tools.pgbench, server.endpoint)
             yield server
         except (BenchError, OSError) as error:
+            code = server.child.process.poll()
+            state = "" if code is None else f"\n{server.child.name} has ended with exit code {code}"
             log = server.child.log_tail()
             self._end(server)
-            raise BenchError(f"{error}\n{log}") from error
+            raise BenchError(f"{error}{state}\n{log}") from error
         if step.scenario.fresh:
             self._end(server)
         else:
