@@ -209,7 +209,13 @@ def _overrides(_context: click.Context, _parameter: click.Parameter, values: Seq
     callback=_modes,
     help="pgbench's query modes (also: prepared).",
 )
-@click.option("--idle-clients", default=5000, show_default=True, type=click.IntRange(1, MAX_CLIENTS - 100))
+@click.option(
+    "--idle-clients",
+    default=5000,
+    show_default=True,
+    type=click.IntRange(1, MAX_CLIENTS - 100),
+    help="How many clients idle.",
+)
 @click.option("--pgbouncer", metavar="COMMAND", help="How to start pgbouncer; the ini file is appended.")
 @click.option(
     "--set",
@@ -225,7 +231,7 @@ def _overrides(_context: click.Context, _parameter: click.Parameter, values: Seq
 @click.option("--list", "list_only", is_flag=True, help="Print the names of the scenarios and end.")
 @click.pass_context
 def main(context: click.Context, /, **_parameters: object) -> None:
-    r"""Measure hyperpool, pgbouncer and plain PostgreSQL side by side.
+    """Measure hyperpool, pgbouncer and plain PostgreSQL side by side.
 
     One command starts all of them on free ports of 127.0.0.1 in a temporary directory, runs the scenarios in
     several rounds, prints tables, writes JSON and a picture, and leaves nothing running. benchmarks/README.md
@@ -236,7 +242,7 @@ def main(context: click.Context, /, **_parameters: object) -> None:
       python -m benchmarks --quick                      everything once, a few minutes
       python -m benchmarks --only select --rounds 5     selects alone
       python -m benchmarks --only 'copy-*' --only idle --targets pgbouncer,hyperpool
-    """
+    """  # noqa: D301 - click wants the character itself
     options = Options(**context.params)
     scenarios = catalogue(Choice(options.modes, options.clients, options.idle_clients, options.only))
     if not scenarios:
