@@ -1,0 +1,22 @@
+"""Settings: what can be set, loading it from YAML, and finding everything that is wrong with it.
+
+`load` is the way in. `Settings.pool_for` resolves what applies to one pool.
+"""
+
+from hyperpool.config.kinds import AuthType, PoolMode
+from hyperpool.config.loader import load
+from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings
+from hyperpool.config.secret import Secret
+from hyperpool.config.settings import PoolSettings, Settings
+
+__all__ = [
+    "AuthType",
+    "DatabaseSettings",
+    "PoolMode",
+    "PoolSettings",
+    "PoolerSettings",
+    "Secret",
+    "Settings",
+    "UserSettings",
+    "load",
+]

@@ -1,0 +1,136 @@
+"""Contradictions: settings that are fine one by one and make no sense together."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from hyperpool.config.kinds import AuthType
+from hyperpool.config.report import dotted
+from hyperpool.config.settings import FALLBACK
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from hyperpool.config.model import DatabaseSettings
+    from hyperpool.config.report import KeyPath, Report
+    from hyperpool.config.settings import Settings
+
+RESERVED: Final = ("pgbouncer", "hyperpool")
+"""Names of the admin console: pgbouncer's, and our own."""
+
+_MD5: Final = re.compile("md5[0-9a-f]{32}")
+_SCRAM_PREFIX: Final = "SCRAM-SHA-256$"
+
+
+def check(settings: Settings, given: Collection[KeyPath], report: Report) -> None:
+    """Look for contradictions.
+
+    Args:
+        settings: all settings; what could not be read has its default.
+        given: the paths that stand in the file, to tell what was set from what has its default.
+        report: knows what could not be read, and gets the problems.
+    """
+    _check_listeners(settings, report)
+    _check_credentials(settings, report)
+    _check_size(("pooler", "min_pool_size"), settings.pooler.min_pool_size, settings, report)
+    if not settings.databases and report.is_sound(("databases",)):
+        report.add(
+            ("databases",), "found none, expected one or more; add an entry, '*' stands for every name"
+        )
+    for name, database in settings.databases.items():
+        path = ("databases", name)
+        if name in RESERVED:
+            report.add(path, "found a name that is kept for the admin console; choose another one")
+        if database.embedded:
+            _check_embedded(path, database, given, report)
+        else:
+            _check_login(path, database, report)
+        if database.min_pool_size is not None:
+            _check_size((*path, "min_pool_size"), database.min_pool_size, settings, report)
+
+
+def _check_listeners(settings: Settings, report: Report) -> None:
+    addresses, directory = ("pooler", "listen_addr"), ("pooler", "unix_socket_dir")
+    if settings.pooler.listen_addr or settings.pooler.unix_socket_dir:
+        return
+    if report.is_sound(addresses, directory):
+        report.add(
+            addresses,
+            "found nothing to listen on, expected an address such as 127.0.0.1 here, or a directory as "
+            "pooler.unix_socket_dir",
+        )
+
+
+def _check_credentials(settings: Settings, report: Report) -> None:
+    """Report an ``auth_type`` with which nobody at all can log in."""
+    path = ("pooler", "auth_type")
+    if not report.is_sound(path, ("pooler", "auth_file"), ("users",)):
+        return
+    kind = settings.pooler.auth_type
+    known = settings.credentials.values()
+    if kind is AuthType.TRUST:
+        usable, missing = bool(known), "user is known"
+    elif kind is AuthType.SCRAM_SHA_256:
+        usable = any(secret and not _MD5.fullmatch(secret.reveal()) for secret in known)
+        missing = "user has a password or SCRAM verifier"
+    else:
+        usable, missing = any(known), "user has a password"
+    if not usable:
+        report.add(
+            path,
+            f"found {kind.value}, but no {missing}, so nobody can log in; add entries to users or an auth_file",
+        )
+
+
+def _check_embedded(
+    path: KeyPath, database: DatabaseSettings, given: Collection[KeyPath], report: Report
+) -> None:
+    if path[1] == FALLBACK:
+        report.add(
+            (*path, "embedded"), "found true for '*', expected it below a database's own name; move it"
+        )
+    report_useless = "found together with embedded: true, which decides it; remove one of the two"
+    for key in ("host", "port"):
+        if (*path, key) in given:
+            report.add((*path, key), report_useless)
+    user, password = (*path, "user"), (*path, "password")
+    if database.user is None and report.is_sound(user):
+        report.add(user, "found nothing, expected the user that owns the embedded database")
+    if database.password is None:
+        if report.is_sound(password, (*path, "password_file")):
+            report.add(password, "found nothing, expected a password for the embedded database's user")
+    elif _is_hash(database.password.reveal()):
+        report.add(password, "found a hash, expected the embedded database's password itself")
+
+
+def _check_login(path: KeyPath, database: DatabaseSettings, report: Report) -> None:
+    user, password = (*path, "user"), (*path, "password")
+    if database.password is None:
+        return
+    if database.user is None and report.is_sound(user):
+        report.add(password, "found without a user, expected both or none; add user, or remove the password")
+    if database.password.reveal().startswith(_SCRAM_PREFIX):
+        report.add(password, "found a SCRAM verifier, expected the password itself; a verifier cannot log in")
+
+
+def _check_size(path: KeyPath, minimum: int, settings: Settings, report: Report) -> None:
+    """Compare a ``min_pool_size`` with the size of the pool that it is meant for, unless that has no limit."""
+    limit = settings.pooler.default_pool_size
+    limit_path: KeyPath = ("pooler", "default_pool_size")
+    if path[0] == "databases":
+        database = settings.databases[path[1]]
+        if database.pool_size is not None:
+            limit, limit_path = database.pool_size, ("databases", path[1], "pool_size")
+        user = settings.users.get(database.user or "")
+        if database.user is not None and user is not None and user.pool_size is not None:
+            limit, limit_path = user.pool_size, ("users", database.user, "pool_size")
+    if limit and minimum > limit and report.is_sound(path, limit_path):
+        report.add(
+            path,
+            f"found {minimum}, expected no more than the {limit} of {dotted(limit_path)}; change one of them",
+        )
+
+
+def _is_hash(password: str) -> bool:
+    return password.startswith(_SCRAM_PREFIX) or _MD5.fullmatch(password) is not None

@@ -1,0 +1,295 @@
+"""The kinds of values: how what stands in the file becomes what the program uses.
+
+A parser takes a plain YAML value, with environment variables already put in, and either returns the setting's value
+or raises `Unfit`. It never names the value that it got: it may be secret.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from hyperpool.config.secret import Secret
+from hyperpool.config.source import Substituted, default_state_dir
+from hyperpool.config.units import format_duration, format_size, parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import TypeAlias
+
+    from hyperpool.config.source import Source
+
+    Parser: TypeAlias = "Callable[[object, Source], Any]"
+
+_WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
+_DECIMAL: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
+_OCTAL: Final = re.compile(r"(?:0o)?[0-7]{3,4}")
+_CENTURY: Final = 36525 * 86400.0
+_MAX_INT32: Final = 0x7FFFFFFF
+
+
+class PoolMode(enum.Enum):
+    """When a server connection is given back: pgbouncer's ``pool_mode``."""
+
+    SESSION = "session"
+    TRANSACTION = "transaction"
+    STATEMENT = "statement"
+
+
+class AuthType(enum.Enum):
+    """How clients prove who they are: pgbouncer's ``auth_type``."""
+
+    TRUST = "trust"
+    PLAIN = "plain"
+    MD5 = "md5"
+    SCRAM_SHA_256 = "scram-sha-256"
+
+
+class Unfit(ValueError):
+    """A value does not fit its setting.
+
+    Args:
+        expected: what would fit.
+        remedy: what to do, if that is not plain from what would fit.
+    """
+
+    def __init__(self, expected: str, remedy: str = "") -> None:
+        super().__init__(expected)
+        self.expected = expected
+        self.remedy = remedy
+
+
+def text(value: object, _source: Source) -> str:
+    """Any text."""
+    if not isinstance(value, str):
+        raise Unfit("a text", "" if value is None or _is_collection(value) else "put it in quotes")
+    if "\0" in value:
+        raise Unfit("a text without zero bytes", "PostgreSQL can neither store nor transfer them")
+    try:
+        value.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        raise Unfit("a text of Unicode characters", "half of a surrogate pair is none") from None
+    return str(value)
+
+
+def secret(value: object, source: Source) -> Secret:
+    """A text that is never shown."""
+    found = text(value, source)
+    if not found:
+        raise Unfit("a secret that is not empty", "leave the key out when there is none")
+    return Secret(found)
+
+
+def name(value: object, source: Source) -> str:
+    """A text that is not empty."""
+    found = text(value, source)
+    if not found:
+        raise Unfit("a text that is not empty", "leave the key out for the default")
+    return found
+
+
+def flag(value: object, _source: Source) -> bool:
+    """True or false."""
+    if isinstance(value, Substituted):
+        value = {"true": True, "false": False}.get(value, value)
+    if not isinstance(value, bool):
+        raise Unfit("true or false", "without quotes" if isinstance(value, str) else "")
+    return value
+
+
+def whole(minimum: int, maximum: int = _MAX_INT32) -> Parser:
+    """A whole number in a range."""
+    if maximum == _MAX_INT32:
+        expected = f"a whole number, {minimum} or more"
+    else:
+        expected = f"a whole number from {minimum} to {maximum}"
+
+    def parse(value: object, _source: Source) -> int:
+        if isinstance(value, Substituted) and _WHOLE.fullmatch(value):
+            value = int(value)
+        if isinstance(value, str) and _WHOLE.fullmatch(value):
+            raise Unfit(expected, "without quotes")
+        if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+            raise Unfit(expected)
+        return value
+
+    return parse
+
+
+port: Final = whole(1, 65535)
+"""A TCP port."""
+
+
+def seconds(minimum: float = 0.0, maximum: float = _CENTURY) -> Parser:
+    """A duration, as a float in seconds."""
+    expected = 'a duration: seconds as a number, or a text like "500ms", "30s", "5m", "1h" or "1d"'
+    bounds = _bounds(format_duration, minimum, maximum if maximum != _CENTURY else None)
+
+    def parse(value: object, _source: Source) -> float:
+        return _quantity(value, parse_duration, (minimum, maximum), expected, bounds)
+
+    return parse
+
+
+def whole_seconds(maximum: int) -> Parser:
+    """A duration for the kernel, as a whole number of seconds."""
+
+    def parse(value: object, source: Source) -> int:
+        found: float = seconds(maximum=maximum)(value, source)
+        if not found.is_integer():
+            raise Unfit("a whole number of seconds")
+        return int(found)
+
+    return parse
+
+
+def milliseconds(value: object, _source: Source) -> int:
+    """A duration, as a whole number of milliseconds; a plain number is milliseconds too, as in pgbouncer."""
+    expected = 'a duration: milliseconds as a number, or a text like "30s"'
+    bounds = "0 or more, and whole milliseconds"
+    scaled = _quantity(
+        value, lambda given: round(parse_duration(given) * 1000, 6), (0, _MAX_INT32), expected, bounds
+    )
+    if not scaled.is_integer():
+        raise Unfit(expected, bounds)
+    return int(scaled)
+
+
+def size(minimum: int, maximum: int = _MAX_INT32) -> Parser:
+    """A size, as an int in bytes."""
+    expected = 'a size: bytes as a whole number, or a text like "64KiB" or "1MiB"'
+    bounds = _bounds(format_size, minimum, maximum)
+
+    def parse(value: object, _source: Source) -> int:
+        found = _quantity(value, parse_size, (minimum, maximum), expected, bounds)
+        if isinstance(value, float) or not found.is_integer():
+            raise Unfit(expected)
+        return int(found)
+
+    return parse
+
+
+def pool_mode(value: object, source: Source) -> PoolMode:
+    """A pool mode."""
+    return PoolMode(word(*(mode.value for mode in PoolMode))(value, source))
+
+
+def auth_type(value: object, source: Source) -> AuthType:
+    """A way for clients to prove who they are."""
+    return AuthType(word(*(kind.value for kind in AuthType))(value, source))
+
+
+def word(*words: str) -> Parser:
+    """One of several words."""
+
+    def parse(value: object, _source: Source) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise Unfit(f"one of {', '.join(words)}")
+        return str(value)
+
+    return parse
+
+
+def names(value: object, source: Source) -> tuple[str, ...]:
+    """Texts: a list, or one text with commas between them."""
+    if isinstance(value, str):
+        parts: list[object] = list(value.split(","))
+        if parts == [""]:
+            return ()
+    elif isinstance(value, list):
+        parts = value
+    else:
+        raise Unfit("a list of texts, or one text with commas between them")
+    found = []
+    for part in parts:
+        if not isinstance(part, str) or not part.strip():
+            raise Unfit("a list of texts that are not empty")
+        found.append(text(part.strip(), source))
+    return tuple(found)
+
+
+def host(value: object, source: Source) -> str:
+    """Where a server is: a host name, an address, the directory of a Unix socket or an abstract name."""
+    found = name(value, source)
+    return found if found.startswith(("/", "@")) else _address(found)
+
+
+def addresses(value: object, source: Source) -> tuple[str, ...]:
+    """Where to listen: names and addresses, or ``*`` for all."""
+    return tuple(one if one == "*" else _address(one) for one in names(value, source))
+
+
+def path(value: object, source: Source) -> str:
+    """A path, made absolute; an empty text stays as it is."""
+    found = text(value, source)
+    return str(source.anchor(found)) if found else ""
+
+
+def socket_directory(value: object, source: Source) -> str:
+    """A directory for a Unix socket; an empty text stays as it is."""
+    if isinstance(value, str) and value.startswith("@"):
+        raise Unfit("a directory", "the abstract namespace has no file permissions, so it is not offered")
+    return path(value, source)
+
+
+def state_directory(value: object, source: Source) -> Path:
+    """A directory; an empty text stands for the default."""
+    found = text(value, source)
+    return source.anchor(found) if found else default_state_dir(source.environ)
+
+
+def file_mode(value: object, _source: Source) -> int:
+    """Permissions: an octal number."""
+    if isinstance(value, str) and _OCTAL.fullmatch(value):
+        value = int(value.removeprefix("0o"), 8)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 0o777:
+        raise Unfit("an octal number from 0000 to 0777", "it begins with a zero, like 0770")
+    return value
+
+
+def _address(found: str) -> str:
+    if "," in found or any(character.isspace() for character in found):
+        raise Unfit("one host name or address", "no list, and no spaces")
+    if ":" in found or "[" in found:
+        try:
+            ipaddress.IPv6Address(found)
+        except ValueError:
+            raise Unfit(
+                "a host name or address", "the port has a setting of its own, and IPv6 needs no brackets"
+            ) from None
+    return found
+
+
+def _quantity(
+    value: object,
+    parse: Callable[[str], float],
+    limits: tuple[float, float],
+    expected: str,
+    bounds: str,
+) -> float:
+    """A number, or a number with a unit, within limits."""
+    number: object = value
+    if isinstance(value, Substituted) and _DECIMAL.fullmatch(value):
+        number = float(value)
+    elif isinstance(value, str):
+        try:
+            number = parse(value)
+        except ValueError:
+            remedy = "a number without a unit is written without quotes" if _DECIMAL.fullmatch(value) else ""
+            raise Unfit(expected, remedy) from None
+    if not isinstance(number, int | float) or isinstance(number, bool):
+        raise Unfit(expected)
+    if not limits[0] <= number <= limits[1]:
+        raise Unfit(expected, bounds)
+    return float(number)
+
+
+def _bounds(show: Callable[[Any], str], minimum: float, maximum: float | None) -> str:
+    return f"{show(minimum)} or more" if maximum is None else f"from {show(minimum)} to {show(maximum)}"
+
+
+def _is_collection(value: object) -> bool:
+    return isinstance(value, list | dict | set)

@@ -1,0 +1,104 @@
+"""Loading the settings: from a file to objects, or to the list of everything that is wrong with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from hyperpool.config.checks import check
+from hyperpool.config.document import read_document
+from hyperpool.config.model import DatabaseSettings, UserSettings
+from hyperpool.config.report import Report
+from hyperpool.config.settings import Settings
+from hyperpool.config.source import Source, Unavailable, default_state_dir
+from hyperpool.config.structure import structure
+from hyperpool.config.userlist import parse_userlist
+from hyperpool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from hyperpool.config.report import KeyPath
+    from hyperpool.config.secret import Secret
+
+Entry = TypeVar("Entry", DatabaseSettings, UserSettings)
+
+
+def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Load the settings.
+
+    Args:
+        path: the YAML file; relative paths in it start at its directory.
+        environ: the environment variables that it may refer to.
+
+    Raises:
+        ConfigError: with all problems of the file, and of the files that it names, at once.
+    """
+    report = Report()
+    source = Source(path.absolute().parent, environ)
+    raw = read_document(path, report)
+    if report.problems and not raw:
+        raise ConfigError(report.problems)
+    document = structure(raw, source, report)
+    given = frozenset(_paths(raw))
+    pooler = document.pooler
+    if ("pooler", "state_dir") not in given:
+        pooler = attrs.evolve(pooler, state_dir=default_state_dir(environ))
+    settings = Settings(
+        pooler=pooler,
+        databases=_with_secret_files("databases", document.databases, source, report),
+        users=_with_secret_files("users", document.users, source, report),
+        userlist=_read_userlist(pooler.auth_file, source, report),
+    )
+    check(settings, given, report)
+    if report.problems:
+        raise ConfigError(report.problems)
+    return settings
+
+
+def _paths(raw: object) -> Iterator[KeyPath]:
+    """The paths of all settings in the file: a section, an entry, and a key in it at most."""
+    level: list[tuple[KeyPath, object]] = [((), raw)]
+    for path, value in level:
+        if isinstance(value, Mapping) and len(path) < 3:
+            level += [((*path, str(key)), below) for key, below in value.items()]
+        yield path
+
+
+def _with_secret_files(
+    section: str, entries: Mapping[str, Entry], source: Source, report: Report
+) -> dict[str, Entry]:
+    """Put in the passwords that stand in files of their own."""
+    return {
+        name: _with_secret_file((section, name), entry, source, report) for name, entry in entries.items()
+    }
+
+
+def _with_secret_file(path: KeyPath, entry: Entry, source: Source, report: Report) -> Entry:
+    if not entry.password_file:
+        return entry
+    here = (*path, "password_file")
+    if entry.password is not None or not report.is_sound((*path, "password")):
+        report.add(here, "found together with password, expected one of the two; remove the other")
+        return entry
+    try:
+        return attrs.evolve(entry, password=source.read_secret(source.anchor(entry.password_file)))
+    except Unavailable as error:
+        report.add(here, str(error))
+        return entry
+
+
+def _read_userlist(file: str, source: Source, report: Report) -> Mapping[str, Secret]:
+    if not file:
+        return {}
+    try:
+        entries, problems = parse_userlist(source.read(source.anchor(file)))
+    except Unavailable as error:
+        entries, problems = {}, [str(error)]
+    for problem in problems:
+        report.add(("pooler", "auth_file"), problem)
+    return entries

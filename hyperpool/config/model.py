@@ -1,0 +1,225 @@
+"""The settings: every name, its default and what it is for.
+
+Names and defaults are pgbouncer's wherever pgbouncer has the setting. Durations are seconds and sizes are bytes,
+unless a setting says otherwise. Each field's metadata holds ``help`` (one line for people), ``reload`` (whether a
+reload of the file changes it), ``parse`` (its kind) and ``secret``.
+"""
+
+# ruff: noqa: RUF009 - what is called to make a default is `_setting`, and it makes a field
+from __future__ import annotations
+
+import os
+from pathlib import Path  # noqa: TC003 - cattrs evaluates the annotations
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import attrs
+
+from hyperpool.config import kinds
+from hyperpool.config.kinds import AuthType, PoolMode
+from hyperpool.config.secret import Secret  # noqa: TC001 - cattrs evaluates the annotations
+from hyperpool.config.source import default_state_dir
+
+if TYPE_CHECKING:
+    from hyperpool.config.kinds import Parser
+
+T = TypeVar("T")
+
+
+def _metadata(parse: Parser, about: str, *, reload: bool = True, secret: bool = False) -> dict[str, object]:
+    return {"help": about, "reload": reload, "parse": parse, "secret": secret}
+
+
+def _setting(default: T, parse: Parser, about: str, *, reload: bool = True, secret: bool = False) -> T:
+    metadata = _metadata(parse, about, reload=reload, secret=secret)
+    field: T = attrs.field(default=default, metadata=metadata)
+    return field
+
+
+@attrs.frozen(kw_only=True)
+class PoolerSettings:
+    """The section ``pooler``; the metadata of each field explains it."""
+
+    listen_addr: tuple[str, ...] = _setting(
+        (),
+        kinds.addresses,
+        "addresses to listen on; * is all of them, an empty list means no TCP",
+        reload=False,
+    )
+    listen_port: int = _setting(6432, kinds.port, "port, also in the Unix socket's name", reload=False)
+    unix_socket_dir: str = _setting(
+        "", kinds.socket_directory, "directory of the Unix socket; empty: no Unix socket", reload=False
+    )
+    unix_socket_mode: int = _setting(
+        0o777, kinds.file_mode, "permissions of the Unix socket, octal", reload=False
+    )
+    listen_backlog: int = _setting(
+        128, kinds.whole(0), "connections that the kernel may hold until they are accepted", reload=False
+    )
+    auth_type: AuthType = _setting(AuthType.MD5, kinds.auth_type, "how clients prove who they are")
+    auth_file: str = _setting("", kinds.path, "users and secrets in pgbouncer's format; empty: only `users`")
+    pool_mode: PoolMode = _setting(
+        PoolMode.SESSION, kinds.pool_mode, "when a server connection is given back"
+    )
+    max_client_conn: int = _setting(100, kinds.whole(1), "clients at a time")
+    default_pool_size: int = _setting(
+        20, kinds.whole(0), "server connections per database and user; 0 is no limit"
+    )
+    min_pool_size: int = _setting(
+        0, kinds.whole(0), "server connections that are kept open per pool, also when no client needs them"
+    )
+    reserve_pool_size: int = _setting(
+        0, kinds.whole(0), "more server connections for clients that wait longer than reserve_pool_timeout"
+    )
+    reserve_pool_timeout: float = _setting(5.0, kinds.seconds(), "wait before the reserve is used")
+    server_lifetime: float = _setting(
+        3600.0, kinds.seconds(), "age at which an unused server connection is closed; 0 is no limit"
+    )
+    server_idle_timeout: float = _setting(
+        600.0, kinds.seconds(), "idle time after which a server connection is closed; 0 is no limit"
+    )
+    server_connect_timeout: float = _setting(
+        15.0, kinds.seconds(), "limit for connecting and logging in to a server; 0 is no limit"
+    )
+    server_login_retry: float = _setting(
+        15.0, kinds.seconds(), "longest pause between attempts to log in to a server"
+    )
+    query_wait_timeout: float = _setting(
+        120.0, kinds.seconds(), "longest time that a client waits for a server connection; 0 is no limit"
+    )
+    client_login_timeout: float = _setting(60.0, kinds.seconds(), "limit for a client's login; 0 is no limit")
+    cancel_wait_timeout: float = _setting(
+        10.0, kinds.seconds(), "longest time that a cancel request may take; 0 is no limit"
+    )
+    server_reset_query: str = _setting(
+        "DISCARD ALL",
+        kinds.text,
+        "run when a session ends, before another client gets its server; empty: none",
+    )
+    server_reset_query_always: bool = _setting(
+        default=False, parse=kinds.flag, about="run it also in transaction and statement mode"
+    )
+    server_check_query: str = _setting(
+        "<empty>",
+        kinds.text,
+        "checks an idle server before reuse; <empty> is an empty query, empty: no check",
+    )
+    server_check_delay: float = _setting(
+        30.0, kinds.seconds(), "idle time after which a server is checked before reuse"
+    )
+    max_packet_size: int = _setting(0x7FFFFFFF, kinds.size(1), "longest message of a client")
+    ignore_startup_parameters: tuple[str, ...] = _setting(
+        (), kinds.names, "startup parameters of clients that are dropped instead of refused"
+    )
+    track_extra_parameters: tuple[str, ...] = _setting(
+        ("IntervalStyle",), kinds.names, "more session parameters that follow the client", reload=False
+    )
+    log_connections: bool = _setting(default=True, parse=kinds.flag, about="log each client that comes")
+    log_disconnections: bool = _setting(
+        default=True, parse=kinds.flag, about="log each client that goes, with the reason"
+    )
+    log_pooler_errors: bool = _setting(
+        default=True, parse=kinds.flag, about="log errors that the pooler sends to clients"
+    )
+    log_stats: bool = _setting(default=True, parse=kinds.flag, about="log statistics each stats_period")
+    stats_period: float = _setting(60.0, kinds.seconds(), "time between two lines of statistics; 0 is never")
+    tcp_keepalive: bool = _setting(default=True, parse=kinds.flag, about="send TCP keepalive probes")
+    tcp_keepcnt: int = _setting(
+        0, kinds.whole(0, 127), "probes without an answer that end a connection; 0 is the system's default"
+    )
+    tcp_keepidle: int = _setting(
+        0, kinds.whole_seconds(32767), "silence before the first probe; 0 is the system's default"
+    )
+    tcp_keepintvl: int = _setting(
+        0, kinds.whole_seconds(32767), "time between probes; 0 is the system's default"
+    )
+    tcp_user_timeout: int = _setting(
+        0, kinds.milliseconds, "milliseconds that data may stay unacknowledged; 0 is the system's default"
+    )
+    relay_buffer: int = _setting(
+        256 * 1024, kinds.size(1024, 64 * 1024**2), "bytes that the relay reads at once", reload=False
+    )
+    relay_linger: float = _setting(
+        0.001,
+        kinds.seconds(maximum=0.1),
+        "time that the relay waits for more work before it sleeps; 0 is off",
+    )
+    relay_slice: float = _setting(
+        0.002, kinds.seconds(maximum=0.1), "time that the relay works before other tasks have their turn"
+    )
+    state_dir: Path = attrs.field(
+        factory=lambda: default_state_dir(os.environ),
+        metadata=_metadata(
+            kinds.state_directory,
+            "where embedded databases live; empty: $STATE_DIRECTORY, $XDG_STATE_HOME/hyperpool or "
+            "~/.local/state/hyperpool",
+            reload=False,
+        ),
+    )
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = _setting(
+        "info", kinds.word("debug", "info", "warning", "error", "critical"), "the least that is logged"
+    )
+    log_format: Literal["auto", "console", "json"] = _setting(
+        "auto", kinds.word("auto", "console", "json"), "auto: coloured on a terminal, plain lines elsewhere"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class DatabaseSettings:
+    """An entry of the section ``databases``; None stands for the pooler's setting.
+
+    The metadata of each field explains it.
+    """
+
+    dbname: str | None = _setting(
+        None, kinds.name, "the database's name on the server; by default the one that the client asks for"
+    )
+    host: str = _setting(
+        "127.0.0.1",
+        kinds.host,
+        "name or address, or a Unix socket's directory (/...) or abstract name (@...)",
+    )
+    port: int = _setting(5432, kinds.port, "port, also in a Unix socket's name")
+    user: str | None = _setting(
+        None, kinds.name, "log in to the server as this user, whoever the client is: one pool for all"
+    )
+    password: Secret | None = _setting(None, kinds.secret, "that user's password", secret=True)
+    password_file: str = _setting("", kinds.path, "file that holds the password")
+    pool_size: int | None = _setting(None, kinds.whole(0), "instead of default_pool_size")
+    min_pool_size: int | None = _setting(None, kinds.whole(0), "instead of the pooler's min_pool_size")
+    reserve_pool_size: int | None = _setting(
+        None, kinds.whole(0), "instead of the pooler's reserve_pool_size"
+    )
+    pool_mode: PoolMode | None = _setting(None, kinds.pool_mode, "instead of the pooler's pool_mode")
+    query_wait_timeout: float | None = _setting(
+        None, kinds.seconds(), "instead of the pooler's query_wait_timeout"
+    )
+    server_lifetime: float | None = _setting(None, kinds.seconds(), "instead of the pooler's server_lifetime")
+    connect_query: str = _setting("", kinds.text, "run on each new server connection")
+    client_encoding: str | None = _setting(None, kinds.name, "session parameter for new server connections")
+    datestyle: str | None = _setting(None, kinds.name, "session parameter for new server connections")
+    timezone: str | None = _setting(None, kinds.name, "session parameter for new server connections")
+    application_name: str | None = _setting(None, kinds.name, "session parameter for new server connections")
+    embedded: bool = _setting(
+        default=False, parse=kinds.flag, about="hyperpool runs a PostgreSQL server of its own", reload=False
+    )
+
+
+@attrs.frozen(kw_only=True)
+class UserSettings:
+    """An entry of the section ``users``; None stands for the database's setting or the pooler's.
+
+    The metadata of each field explains it.
+    """
+
+    password: Secret | None = _setting(
+        None, kinds.secret, "password, md5... or SCRAM-SHA-256$...; goes before auth_file", secret=True
+    )
+    password_file: str = _setting("", kinds.path, "file that holds the password")
+    pool_mode: PoolMode | None = _setting(None, kinds.pool_mode, "instead of the database's pool_mode")
+    pool_size: int | None = _setting(None, kinds.whole(0), "instead of the database's pool_size")
+    reserve_pool_size: int | None = _setting(
+        None, kinds.whole(0), "instead of the database's reserve_pool_size"
+    )
+    query_wait_timeout: float | None = _setting(
+        None, kinds.seconds(), "instead of the database's query_wait_timeout"
+    )

@@ -1,0 +1,83 @@
+"""Collecting problems: all of them, each once, as one line with its dotted path."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+KeyPath: TypeAlias = "tuple[str, ...]"
+"""Where a setting stands: ``("databases", "app", "host")``."""
+
+_PLAIN_KEY: Final = re.compile(r"[\w*-]+")
+_LONGEST: Final = 60
+_LARGEST: Final = 10**18
+
+
+class Report:
+    """The problems found so far.
+
+    Attributes:
+        problems: one line per problem, in the order in which they were found.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self._broken: set[KeyPath] = set()
+
+    def add(self, path: KeyPath, problem: str) -> None:
+        """Note a problem.
+
+        Args:
+            path: of the setting; an empty one for the file as a whole.
+            problem: what was found, what is expected and the remedy; must not hold a secret.
+        """
+        self._broken.add(path)
+        self.problems.append(f"{dotted(path)}: {problem}" if path else problem)
+
+    def is_sound(self, *paths: KeyPath) -> bool:
+        """Whether nothing was found at, above or below any of these settings: then they can be compared."""
+        return not any(
+            broken[: len(path)] == path[: len(broken)] for path in paths for broken in self._broken
+        )
+
+
+def dotted(path: KeyPath) -> str:
+    """A path for people; names that hold dots, spaces or worse are quoted."""
+    return ".".join(key if _PLAIN_KEY.fullmatch(key) else quoted(key) for key in path)
+
+
+def quoted(text: str) -> str:
+    """A text in quotes, on one line and not too long."""
+    return repr(text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "...")
+
+
+def describe(value: object) -> str:
+    """What was found in the file, with the value where it is short and tells something."""
+    if isinstance(value, str):
+        return f"the text {quoted(value)}"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value) if abs(value) < _LARGEST else "a huge number"
+    return repr(value) if isinstance(value, float) else describe_type(value)
+
+
+def describe_type(value: object) -> str:
+    """What kind of thing was found in the file, without its value."""
+    if value is None:
+        return "nothing"
+    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (str, "a text"),
+        (bool, "true or false"),
+        ((int, float), "a number"),
+        (Mapping, "a mapping"),
+        (bytes, "binary data"),
+        (Sequence, "a list"),
+        (dt.date, "a date"),
+    )
+    return next((name for kind, name in kinds if isinstance(value, kind)), "something else")

@@ -1,0 +1,177 @@
+"""All settings together, and what follows from them for one pool."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import attrs
+
+from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings
+from hyperpool.config.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hyperpool.config.kinds import PoolMode
+
+T = TypeVar("T")
+
+FALLBACK: Final = "*"
+"""The database that stands for every name that has no entry of its own."""
+
+_NO_SETTINGS: Final = UserSettings()
+_NO_SECRET: Final = Secret("")
+
+
+@attrs.frozen(kw_only=True)
+class PoolSettings:
+    """What one pool needs to know: the settings of pooler, database and user, resolved.
+
+    Attributes:
+        database: the name that clients ask for.
+        user: as whom the pool logs in to the server: the database's forced user, or the client's.
+        dbname: the database's name on the server.
+        host: host name or address; a directory that starts with ``/`` or an abstract name that starts with ``@`` for
+            a Unix socket.
+        port: of the server.
+        password: for the login to the server: the database's own, else what is stored about `user`; None if there is
+            none.
+        pool_mode: when a server connection is given back.
+        pool_size: server connections at most; 0 is no limit.
+        min_pool_size: server connections that are kept.
+        reserve_pool_size: more server connections, for clients that wait for long.
+        reserve_pool_timeout: seconds of waiting that count as long.
+        query_wait_timeout: seconds that a client may wait; 0 is no limit.
+        server_lifetime: seconds; 0 is no limit.
+        server_idle_timeout: seconds; 0 is no limit.
+        server_connect_timeout: seconds; 0 is no limit.
+        server_login_retry: seconds.
+        server_reset_query: empty for none.
+        server_reset_query_always: run it in every pool mode.
+        server_check_query: ``<empty>`` for an empty query, empty for no check.
+        server_check_delay: seconds.
+        connect_query: empty for none.
+        parameters: startup parameters that the database forces, by the server's names for them.
+        embedded: the server is hyperpool's own.
+    """
+
+    database: str
+    user: str
+    dbname: str
+    host: str
+    port: int
+    password: Secret | None
+    pool_mode: PoolMode
+    pool_size: int
+    min_pool_size: int
+    reserve_pool_size: int
+    reserve_pool_timeout: float
+    query_wait_timeout: float
+    server_lifetime: float
+    server_idle_timeout: float
+    server_connect_timeout: float
+    server_login_retry: float
+    server_reset_query: str
+    server_reset_query_always: bool
+    server_check_query: str
+    server_check_delay: float
+    connect_query: str
+    parameters: Mapping[str, str]
+    embedded: bool
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The whole settings.
+
+    Attributes:
+        pooler: the section ``pooler``.
+        databases: the section ``databases``, by name.
+        users: the section ``users``, by name.
+        userlist: what the ``auth_file`` says, by user name.
+        credentials: what is stored about each known user. An entry of `users` goes before one of `userlist`; a user
+            that has no secret at all is known with an empty one, which is enough for ``auth_type`` trust alone.
+    """
+
+    pooler: PoolerSettings = attrs.field(factory=PoolerSettings)
+    databases: Mapping[str, DatabaseSettings] = attrs.field(factory=dict)
+    users: Mapping[str, UserSettings] = attrs.field(factory=dict)
+    userlist: Mapping[str, Secret] = attrs.field(factory=dict)
+    credentials: Mapping[str, Secret] = attrs.field(init=False)
+
+    @credentials.default
+    def _merge_credentials(self) -> Mapping[str, Secret]:
+        declared = {
+            name: user.password or self.userlist.get(name, _NO_SECRET) for name, user in self.users.items()
+        }
+        return {**self.userlist, **declared}
+
+    def pool_for(self, database: str, user: str) -> PoolSettings | None:
+        """Resolve the settings of one pool; the pool's user decides, as in pgbouncer, before database and pooler.
+
+        Args:
+            database: the name that a client asks for.
+            user: the client's name; a database with a forced user has one pool for all clients.
+
+        Returns:
+            The settings, or None when there is no such database.
+        """
+        entry = self.databases.get(database) or self.databases.get(FALLBACK)
+        if entry is None:
+            return None
+        pooler = self.pooler
+        login = entry.user or user
+        own = self.users.get(login, _NO_SETTINGS)
+        return PoolSettings(
+            database=database,
+            user=login,
+            dbname=entry.dbname or database,
+            host=entry.host,
+            port=entry.port,
+            password=entry.password or self.credentials.get(login) or None,
+            pool_mode=_first(own.pool_mode, entry.pool_mode, pooler.pool_mode),
+            pool_size=_first(own.pool_size, entry.pool_size, pooler.default_pool_size),
+            min_pool_size=_first(entry.min_pool_size, pooler.min_pool_size),
+            reserve_pool_size=_first(
+                own.reserve_pool_size, entry.reserve_pool_size, pooler.reserve_pool_size
+            ),
+            reserve_pool_timeout=pooler.reserve_pool_timeout,
+            query_wait_timeout=_first(
+                own.query_wait_timeout, entry.query_wait_timeout, pooler.query_wait_timeout
+            ),
+            server_lifetime=_first(entry.server_lifetime, pooler.server_lifetime),
+            server_idle_timeout=pooler.server_idle_timeout,
+            server_connect_timeout=pooler.server_connect_timeout,
+            server_login_retry=pooler.server_login_retry,
+            server_reset_query=pooler.server_reset_query,
+            server_reset_query_always=pooler.server_reset_query_always,
+            server_check_query=pooler.server_check_query,
+            server_check_delay=pooler.server_check_delay,
+            connect_query=entry.connect_query,
+            parameters=_parameters(entry),
+            embedded=entry.embedded,
+        )
+
+    def warm_pools(self) -> list[PoolSettings]:
+        """The pools that open connections before any client comes: ``min_pool_size`` and a forced user are set."""
+        pools = [
+            self.pool_for(name, entry.user)
+            for name, entry in self.databases.items()
+            if entry.user is not None and name != FALLBACK
+        ]
+        return [pool for pool in pools if pool is not None and pool.min_pool_size > 0]
+
+
+def _first(*values: T | None) -> T:
+    """The first that is set; the last one always is."""
+    return next(value for value in values if value is not None)
+
+
+def _parameters(entry: DatabaseSettings) -> dict[str, str]:
+    wanted = {
+        "client_encoding": entry.client_encoding,
+        "DateStyle": entry.datestyle,
+        "TimeZone": entry.timezone,
+        "application_name": entry.application_name,
+    }
+    return {name: value for name, value in wanted.items() if value is not None}

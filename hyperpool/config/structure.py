@@ -1,0 +1,180 @@
+"""From plain YAML values to settings objects, with every problem reported and none of them fatal."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import attrs
+from cattrs import (
+    AttributeValidationNote,
+    BaseValidationError,
+    Converter,
+    ForbiddenExtraKeysError,
+    IterableValidationNote,
+)
+from cattrs.gen import make_dict_structure_fn, override
+
+from hyperpool.config.kinds import Unfit
+from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings
+from hyperpool.config.report import describe, describe_type
+from hyperpool.config.source import Unavailable
+from hyperpool.config.unsupported import UNSUPPORTED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hyperpool.config.kinds import Parser
+    from hyperpool.config.report import KeyPath, Report
+    from hyperpool.config.source import Source
+
+T = TypeVar("T")
+
+_MAPPING: Final = "a mapping of names to settings"
+
+
+@attrs.frozen(kw_only=True)
+class Document:
+    """A settings file: its three sections.
+
+    Attributes:
+        pooler: the pooler itself.
+        databases: by the name that clients ask for.
+        users: by name.
+    """
+
+    pooler: PoolerSettings = attrs.field(factory=PoolerSettings)
+    databases: Mapping[str, DatabaseSettings] = attrs.field(factory=dict)
+    users: Mapping[str, UserSettings] = attrs.field(factory=dict)
+
+
+class Problem(Exception):
+    """What is wrong with one value; its place is known further up."""
+
+
+def structure(raw: Mapping[object, object], source: Source, report: Report) -> Document:
+    """Make settings objects of plain values.
+
+    A value that cannot be used is reported and left out, so that what remains can be checked further.
+
+    Args:
+        raw: the file's content.
+        source: its surroundings.
+        report: gets one problem per value that cannot be used.
+    """
+    converter = _converter(source)
+    # A section or an entry without anything below it is as good as one that says nothing.
+    remaining: dict[object, Any] = {name: {} if below is None else below for name, below in raw.items()}
+    for section in ("databases", "users"):
+        if isinstance(remaining.get(section), dict):
+            remaining[section] = {
+                name: {} if entry is None else entry for name, entry in remaining[section].items()
+            }
+    try:
+        return converter.structure(remaining, Document)
+    except BaseValidationError as errors:
+        for path, problem in _flatten(errors, ()):
+            report.add(tuple(map(str, path)), problem)
+            remaining = _without(remaining, path)
+    return converter.structure(remaining, Document)
+
+
+def _converter(source: Source) -> Converter:
+    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
+    converter.register_structure_hook(str, _structure_name)
+    for cls in (PoolerSettings, DatabaseSettings, UserSettings):
+        hooks: dict[str, Any] = {
+            field.name: override(struct_hook=_leaf(field, source)) for field in attrs.fields(cls)
+        }
+        converter.register_structure_hook(cls, _mapping_of(make_dict_structure_fn(cls, converter, **hooks)))
+    sections: dict[str, Any] = {
+        name: override(struct_hook=_mapping_of(converter.get_structure_hook(kind)))
+        for name, kind in (
+            ("databases", Mapping[str, DatabaseSettings]),
+            ("users", Mapping[str, UserSettings]),
+        )
+    }
+    converter.register_structure_hook(Document, make_dict_structure_fn(Document, converter, **sections))
+    return converter
+
+
+def _structure_name(value: object, _type: object) -> str:
+    if not isinstance(value, str):
+        raise Problem(f"found {describe(value)} as a name, expected a text; put it in quotes")
+    if not value:
+        raise Problem("found an empty name, expected a name")
+    if not value.isprintable():
+        raise Problem("found a name with control characters, expected one that can be printed")
+    return value
+
+
+def _mapping_of(hook: Callable[[Any, Any], T]) -> Callable[[Any, Any], T]:
+    def structure_mapping(value: object, kind: object) -> T:
+        if not isinstance(value, dict):
+            raise Problem(f"found {describe_type(value)}, expected {_MAPPING}")
+        return hook(value, kind)
+
+    return structure_mapping
+
+
+def _leaf(field: attrs.Attribute[Any], source: Source) -> Callable[[Any, Any], Any]:
+    parse: Parser = field.metadata["parse"]
+    show = describe_type if field.metadata["secret"] else describe
+
+    def structure_leaf(value: object, _type: object) -> object:
+        try:
+            return parse(source.substitute(value) if isinstance(value, str) else value, source)
+        except Unavailable as error:
+            raise Problem(str(error)) from None
+        except Unfit as error:
+            remedy = f"; {error.remedy}" if error.remedy else ""
+            raise Problem(f"found {show(value)}, expected {error.expected}{remedy}") from None
+
+    return structure_leaf
+
+
+def _flatten(error: BaseValidationError, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """The problems below `error` with their paths."""
+    for one in error.exceptions:
+        below = (*path, *_step(one))
+        if isinstance(one, BaseValidationError):
+            yield from _flatten(one, below)
+        elif isinstance(one, ForbiddenExtraKeysError):
+            known = [field.name for field in attrs.fields(one.cl)]
+            for key in sorted(one.extra_fields, key=str):
+                yield (*below, key), _unknown(key, known, one.cl)
+        else:
+            yield below, str(one)
+
+
+def _step(error: Exception) -> tuple[Any, ...]:
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            return (note.name,)
+        if isinstance(note, IterableValidationNote):
+            return (note.index,)
+    return ()
+
+
+def _unknown(key: object, known: list[str], cls: type[Any]) -> str:
+    if not isinstance(key, str):
+        return f"found {describe_type(key)} as a key, expected one of {', '.join(known)}"
+    if cls is Document and key in attrs.fields_dict(PoolerSettings):
+        return "found at the top, expected below pooler; indent it there"
+    close = difflib.get_close_matches(key, known, n=1)
+    if key in UNSUPPORTED:
+        return "found a setting of pgbouncer that hyperpool does not have; remove it"
+    if close:
+        return f"found an unknown setting; did you mean {close[0]}?"
+    return f"found an unknown setting, expected one of {', '.join(known)}"
+
+
+def _without(mapping: dict[object, Any], path: KeyPath) -> dict[object, Any]:
+    """A copy that lacks the value at `path`."""
+    key, *below = path
+    if not below:
+        return {name: value for name, value in mapping.items() if name != key}
+    if not isinstance(mapping.get(key), dict):
+        return mapping
+    return {**mapping, key: _without(mapping[key], tuple(below))}
