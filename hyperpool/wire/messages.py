@@ -436,39 +436,3 @@ def sasl_initial_response_fields(body: bytes) -> tuple[str, bytes | None]:
 def _expect_end(body: bytes, at: int, what: str) -> None:
     if at != len(body):
         raise ProtocolError(f"{what} goes on after its last field")
-
-
-__all__ = [
-    "MAX_CANCEL_SECRET",
-    "MIN_CANCEL_SECRET",
-    "SYNC",
-    "TERMINATE",
-    "authentication_cleartext_password",
-    "authentication_fields",
-    "authentication_md5_password",
-    "authentication_ok",
-    "authentication_sasl",
-    "authentication_sasl_continue",
-    "authentication_sasl_final",
-    "backend_key_data",
-    "backend_key_fields",
-    "cancel_request",
-    "error_fields",
-    "error_response",
-    "frame",
-    "negotiate_protocol_version",
-    "negotiate_protocol_version_fields",
-    "notice_response",
-    "parameter_status",
-    "parameter_status_fields",
-    "password_fields",
-    "password_message",
-    "query",
-    "ready_for_query",
-    "ready_for_query_status",
-    "sasl_initial_response",
-    "sasl_initial_response_fields",
-    "sasl_mechanisms",
-    "sasl_response",
-    "startup_message",
-]
