@@ -10,22 +10,20 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 import structlog
-import trio
 
 from hyperpool.errors import StartupError
+from hyperpool.relay.transient import TransientConnection
 from hyperpool.transport.sockets import TcpOptions, address_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hyperpool.config import PoolerSettings
+    from hyperpool.relay.loop import Relay
 
 log = structlog.get_logger("listener")
 
 _ACCEPT_BATCH: Final = 64
-_PAUSE_WHEN_FULL: Final = 0.1
-"""Seconds to wait before accepting again when the system has no descriptors or memory left."""
-
 _FULL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -50,6 +48,67 @@ class Listener:
             self.path.unlink(missing_ok=True)
 
 
+class Acceptor(TransientConnection):
+    """Accepts a listener's connections in the relay's loop: a trip through Trio would cost more than a login.
+
+    When the system has no descriptors or memory left, it says so and tries again at every sweep.
+
+    Args:
+        relay: the data plane.
+        listener: stays open when the acceptor is closed.
+        handle: called with each accepted socket and the peer's address, and owns the socket.
+    """
+
+    __slots__ = ("_complained", "_handle", "_listener")
+
+    def __init__(
+        self, relay: Relay, listener: Listener, handle: Callable[[socket.socket, str], None]
+    ) -> None:
+        super().__init__(relay, listener.sock, float("inf"))
+        self._listener = listener
+        self._handle = handle
+        self._complained = False
+
+    def readable(self, mask: int) -> None:
+        """Accept what is there, in batches so that others get their turn."""
+        sock = self.sock
+        for _ in range(_ACCEPT_BATCH):
+            try:
+                accepted, address = sock.accept()
+            except BlockingIOError:
+                self._complained = False
+                return
+            except OSError as error:
+                if error.errno in _FULL:
+                    self._complain(os.strerror(error.errno))
+                    return
+                continue
+            self._handle(accepted, address_name(sock.family, address))
+        self.relay.resume(self)
+
+    def timed_out(self) -> None:
+        """Try again after the system was full."""
+        self.deadline = float("inf")
+        self.readable(0)
+
+    def flushed(self) -> None:
+        """A listener sends nothing."""
+
+    def gone(self, reason: str) -> None:
+        """The listener has been closed."""
+
+    def _complain(self, reason: str) -> None:
+        self.deadline = self.relay.now
+        if not self._complained:
+            self._complained = True
+            log.error(
+                "cannot accept connections",
+                listener=self._listener.name,
+                error=reason,
+                remedy="raise the limit on open files (ulimit -n, LimitNOFILE=) or lower max_client_conn",
+            )
+
+
 def open_listeners(settings: PoolerSettings) -> list[Listener]:
     """Listen on every configured address.
 
@@ -59,7 +118,7 @@ def open_listeners(settings: PoolerSettings) -> list[Listener]:
     listeners: list[Listener] = []
     try:
         for host in settings.listen_addr:
-            listeners += _listen_tcp(host, settings, listeners)
+            _listen_tcp(host, settings, listeners)
         if settings.unix_socket_dir:
             listeners.append(_listen_unix(settings))
     except BaseException:
@@ -69,28 +128,19 @@ def open_listeners(settings: PoolerSettings) -> list[Listener]:
     return listeners
 
 
-def _listen_tcp(host: str, settings: PoolerSettings, opened: list[Listener]) -> list[Listener]:
+def _listen_tcp(host: str, settings: PoolerSettings, listeners: list[Listener]) -> None:
+    """Add the listeners for one configured address, those left out that are there already."""
     port = settings.listen_port
     try:
         found = socket.getaddrinfo(
             None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except OSError as error:
-        raise StartupError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    taken = {listener.name for listener in opened}
-    listeners: list[Listener] = []
-    try:
-        for family, kind, proto, _, address in found:
-            name = address_name(family, address)
-            if name in taken or (host == "*" and family == socket.AF_INET6 and not socket.has_ipv6):
-                continue
-            taken.add(name)
+        raise StartupError(f"cannot listen on {host}:{port}: {error.strerror}; see listen_addr") from error
+    for family, kind, proto, _, address in found:
+        name = address_name(family, address)
+        if name not in {listener.name for listener in listeners}:
             listeners.append(Listener(_bind(family, kind, proto, address, settings), name))
-    except BaseException:
-        for listener in listeners:
-            listener.close()
-        raise
-    return listeners
 
 
 def _bind(family: int, kind: int, proto: int, address: object, settings: PoolerSettings) -> socket.socket:
@@ -135,31 +185,3 @@ def _answers(path: Path) -> bool:
     """Whether somebody listens on a Unix socket; a file that was left by a crash does not answer."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         return probe.connect_ex(str(path)) == 0
-
-
-async def accept_forever(listener: Listener, handle: Callable[[socket.socket, str], None]) -> None:
-    """Accept connections until cancelled.
-
-    Args:
-        listener: stays open when this ends.
-        handle: called with each accepted socket and the peer's address, and owns the socket; must not block.
-    """
-    sock = listener.sock
-    while True:
-        await trio.lowlevel.wait_readable(sock)
-        for _ in range(_ACCEPT_BATCH):
-            try:
-                accepted, address = sock.accept()
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno in _FULL:
-                    log.error(
-                        "cannot accept connections",
-                        listener=listener.name,
-                        error=os.strerror(error.errno),
-                        remedy="raise the limit on open files (ulimit -n, LimitNOFILE=) or lower max_client_conn",
-                    )
-                    await trio.sleep(_PAUSE_WHEN_FULL)
-                break
-            handle(accepted, address_name(sock.family, address))

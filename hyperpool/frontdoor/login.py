@@ -1,223 +1,94 @@
-"""The front door: from an accepted socket to a logged-in client in the relay.
-
-A client's login costs no round trip to a server: its password is checked here, and what the server would report at
-login is known from the pool's first server connection.
-"""
+"""A client's login as a conversation of bytes: startup, encryption requests, authentication. Sans-IO."""
 
 from __future__ import annotations
 
-import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import structlog
-import trio
-
-from hyperpool.auth.server_side import ClientAuthentication
-from hyperpool.errors import (
-    ClientRefused,
-    ConnectFailed,
-    HyperpoolError,
-    ProtocolError,
-    UpstreamError,
-)
-from hyperpool.frontdoor.startup import requested_parameters
-from hyperpool.pool.login import cancel
-from hyperpool.relay.handover import ClientReady
-from hyperpool.transport.plain import PlainStream
-from hyperpool.transport.sockets import TcpOptions
-from hyperpool.wire import messages
+from hyperpool.errors import ProtocolError
 from hyperpool.wire.frames import FrameReader
-from hyperpool.wire.startup import (
-    CancelRequest,
-    StartupMessage,
-    negotiate,
-    parse_startup,
-)
+from hyperpool.wire.startup import CancelRequest, StartupMessage, negotiate, parse_startup
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
-    from hyperpool.config import Settings
-    from hyperpool.pool.state import Pools
-    from hyperpool.relay.client import ClientConnection
-    from hyperpool.relay.loop import Relay
-    from hyperpool.relay.server import ServerConnection
-
-log = structlog.get_logger("login")
-
-_SPARE_LOGINS: Final = 256
-"""Connections that may be logging in beyond max_client_conn: cancel requests, and clients that will be refused."""
-
-_FAREWELL_TIME: Final = 2.0
-"""Seconds that a refused client has to take its error message."""
-
-_FAREWELL_BYTES: Final = 1 << 20
+    from hyperpool.auth.server_side import ClientAuthentication
 
 
-class FrontDoor:
-    """Logs clients in.
+class Login:
+    """Feed what the client sends to `receive` and send it what that returns, until `done` or `cancel` is set.
 
     Args:
-        settings: the whole settings; replaced on reload.
-        relay: the data plane; limits count its clients.
-        pools: where clients get their servers from.
-        clients: takes the clients that are logged in.
+        admit: called with the StartupMessage; returns how the client must prove who it is, or raises the error that
+            refuses it.
+
+    Attributes:
+        message: the StartupMessage, once it has come.
+        cancel: the CancelRequest, if the client sent one instead.
+        done: the client is authenticated.
+        pending: what must be sent in front of AuthenticationOk, once done.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        relay: Relay,
-        pools: Pools[ServerConnection, ClientConnection],
-        clients: trio.MemorySendChannel[ClientReady],
-    ) -> None:
-        self.settings = settings
-        self._relay = relay
-        self._pools = pools
-        self._clients = clients
-        self._mock_key = secrets.token_bytes(32)
-        self._logging_in = 0
+    __slots__ = ("_admit", "_asked", "_authentication", "_reader", "cancel", "done", "message", "pending")
 
-    def welcome(self, nursery: trio.Nursery, sock: socket.socket, address: str) -> None:
-        """Start to log in an accepted socket; turn it away when too many are at it already."""
-        if self._logging_in >= self.settings.pooler.max_client_conn + _SPARE_LOGINS:
-            log.warning("too many connections are logging in", client=address)
-            sock.close()
-            return
-        self._logging_in += 1
-        nursery.start_soon(self._attend, PlainStream(sock), address)
+    def __init__(self, admit: Callable[[StartupMessage], ClientAuthentication]) -> None:
+        self._admit = admit
+        self._reader = FrameReader()
+        self._asked: set[type] = set()
+        self._authentication: ClientAuthentication | None = None
+        self.message: StartupMessage | None = None
+        self.cancel: CancelRequest | None = None
+        self.done = False
+        self.pending = b""
 
-    async def _attend(self, stream: PlainStream, address: str) -> None:
-        try:
-            with self._relay.attention():
-                await self._attend_in_time(stream, address)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            log.info("client went away during login", client=address, reason=str(error))
-        except Exception as error:
-            log.error("a login failed unexpectedly", client=address, exc_info=error)
-        finally:
-            self._logging_in -= 1
-            stream.close()
+    def receive(self, data: bytes) -> bytes:
+        """Take in what the client sent.
 
-    async def _attend_in_time(self, stream: PlainStream, address: str) -> None:
-        timeout = self.settings.pooler.client_login_timeout or float("inf")
-        with trio.move_on_after(timeout) as scope:
-            try:
-                await self._log_in(stream, address)
-            except HyperpoolError as error:
-                await self._refuse(stream, address, error)
-        if scope.cancelled_caught:
-            await self._refuse(stream, address, ClientRefused("client_login_timeout", "08P01"))
+        Returns:
+            What to send to it.
 
-    async def _refuse(self, stream: PlainStream, address: str, error: HyperpoolError) -> None:
-        """Send a FATAL error so that it arrives: the peer's unread bytes would make a plain close destroy it."""
-        if self.settings.pooler.log_pooler_errors:
-            log.warning("login refused", client=address, reason=str(error), sqlstate=error.sqlstate)
-        response = error.response if isinstance(error, UpstreamError) else b""
-        if not response:
-            hint = error.hint if isinstance(error, ClientRefused) else ""
-            response = messages.error_response(str(error), error.sqlstate, hint=hint)
-        with trio.move_on_after(_FAREWELL_TIME):
-            await stream.send_all(response)
-            await stream.send_eof()
-            left = _FAREWELL_BYTES
-            while left > 0 and (data := await stream.receive_some()):
-                left -= len(data)
+        Raises:
+            ProtocolError: the client broke the protocol.
+            AuthenticationError: it could not prove who it is.
+            ClientRefused: whatever `admit` raises.
+        """
+        self._reader.feed(data)
+        answer = b""
+        while not (self.done or self.cancel):
+            step = self._start() if self._authentication is None else self._authenticate(self._authentication)
+            if step is None:
+                break
+            answer += step
+        if self.done:
+            answer, self.pending = b"", answer
+        return answer
 
-    async def _log_in(self, stream: PlainStream, address: str) -> None:
-        reader = FrameReader()
-        message = await self._startup(stream, reader)
-        if message is None:
-            return
-        if self._relay.population >= self.settings.pooler.max_client_conn:
-            raise ClientRefused(
-                "no more connections allowed (max_client_conn)",
-                "53300",
-                "raise max_client_conn, or let clients close connections that they do not use",
-            )
-        with self._relay.key() as (pid, secret):
-            requested = requested_parameters(message, self.settings.pooler, self._relay.tracker)
-            pending = await self._authenticate(stream, reader, message)
-            pool = self._pools.find(message.database, message.user)
-            if pool is None:
-                raise ClientRefused(f'database "{message.database}" does not exist', "3D000")
-            reported = {**await self._relay.parameters(pool), **requested}
-            welcome = pending + _greeting(reported, pid, secret)
-            tracked = self._relay.tracker.intern(reported)
-            sock = stream.detach()
-            try:
-                await self._clients.send(
-                    ClientReady(sock, pool, tracked, pid, secret, welcome, reader.leftover(), address)
-                )
-            except BaseException:
-                sock.close()
-                raise
+    def leftover(self) -> bytes:
+        """What the client has sent behind its login."""
+        return self._reader.leftover()
 
-    async def _startup(self, stream: PlainStream, reader: FrameReader) -> StartupMessage | None:
-        """Read up to the StartupMessage; None when it was a cancel request, which has been dealt with."""
-        asked: set[type] = set()
-        while True:
-            packet = reader.next_startup_packet()
-            if packet is None:
-                reader.feed(await _receive(stream))
-                continue
-            message = parse_startup(packet)
-            if isinstance(message, StartupMessage):
-                return message
-            if isinstance(message, CancelRequest):
-                await self._cancel(message)
-                return None
-            if type(message) in asked:
-                raise ProtocolError("repeated request for encryption")
-            asked.add(type(message))
-            await stream.send_all(b"N")
+    def _start(self) -> bytes | None:
+        packet = self._reader.next_startup_packet()
+        if packet is None:
+            return None
+        message = parse_startup(packet)
+        if isinstance(message, StartupMessage):
+            self.message = message
+            self._authentication = self._admit(message)
+            first = negotiate(message) + self._authentication.start()
+            self.done = self._authentication.done
+            return first
+        if isinstance(message, CancelRequest):
+            self.cancel = message
+            return b""
+        if type(message) in self._asked:
+            raise ProtocolError("repeated request for encryption")
+        self._asked.add(type(message))
+        return b"N"
 
-    async def _authenticate(self, stream: PlainStream, reader: FrameReader, message: StartupMessage) -> bytes:
-        """Check the client's password. Returns what must be sent to it before AuthenticationOk."""
-        settings = self.settings
-        secret = settings.credentials.get(message.user)
-        exchange = ClientAuthentication(settings.pooler.auth_type, message.user, secret, self._mock_key)
-        pending = negotiate(message) + exchange.start()
-        while not exchange.done:
-            if pending:
-                await stream.send_all(pending)
-                pending = b""
-            frame = reader.next_frame()
-            if frame is None:
-                reader.feed(await _receive(stream))
-            else:
-                pending = exchange.receive(*frame)
-        return pending
-
-    async def _cancel(self, request: CancelRequest) -> None:
-        server = self._relay.cancel_target(request.pid, request.secret)
-        if server is None:
-            return
-        timeout = self.settings.pooler.cancel_wait_timeout or float("inf")
-        try:
-            with trio.move_on_after(timeout):
-                options = TcpOptions.of(self.settings.pooler)
-                await cancel(server.pool.settings, options, server.pid, server.secret)
-        except ConnectFailed as error:
-            log.warning("cannot cancel", pool=server.pool.name, pid=server.pid, error=str(error))
-        finally:
-            server.end_cancel()
-
-
-async def _receive(stream: PlainStream) -> bytes:
-    data = await stream.receive_some()
-    if not data:
-        raise trio.BrokenResourceError("end of stream")
-    return data
-
-
-def _greeting(reported: Mapping[str, str], pid: int, secret: bytes) -> bytes:
-    """From AuthenticationOk to ReadyForQuery."""
-    statuses = b"".join(messages.parameter_status(name, value) for name, value in reported.items())
-    return (
-        messages.authentication_ok()
-        + statuses
-        + messages.backend_key_data(pid, secret)
-        + messages.ready_for_query()
-    )
+    def _authenticate(self, authentication: ClientAuthentication) -> bytes | None:
+        frame = self._reader.next_frame()
+        if frame is None:
+            return None
+        step = authentication.receive(*frame)
+        self.done = authentication.done
+        return step

@@ -8,25 +8,28 @@ from hyperpool.errors import ClientRefused
 from hyperpool.relay.parameters import canonical_encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
-    from hyperpool.config import PoolerSettings
     from hyperpool.relay.parameters import ParameterTracker
     from hyperpool.wire.startup import StartupMessage
 
 
 def requested_parameters(
-    message: StartupMessage, settings: PoolerSettings, tracker: ParameterTracker
+    message: StartupMessage, ignored: Collection[str], tracker: ParameterTracker
 ) -> dict[str, str]:
     """The session parameters that the client wants, by the names that the server reports.
 
     As in pgbouncer, a parameter that cannot be followed is refused, not dropped: a client that asks for
     ``statement_timeout`` and does not get it would be surprised much later.
 
+    Args:
+        message: what the client sent.
+        ignored: the names in ``ignore_startup_parameters``, in lower case.
+        tracker: knows what is followed.
+
     Raises:
-        ClientRefused: a parameter is neither followed nor in ``ignore_startup_parameters``.
+        ClientRefused: a parameter is neither followed nor ignored.
     """
-    ignored = {name.lower() for name in settings.ignore_startup_parameters}
     wanted: dict[str, str] = {}
     for name, value in _settings(message, ignored):
         canonical = tracker.canonical(name)
@@ -42,7 +45,7 @@ def requested_parameters(
     return wanted
 
 
-def _settings(message: StartupMessage, ignored: set[str]) -> Iterator[tuple[str, str]]:
+def _settings(message: StartupMessage, ignored: Collection[str]) -> Iterator[tuple[str, str]]:
     for name, value in message.parameters.items():
         if name in {"user", "database"}:
             continue

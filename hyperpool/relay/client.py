@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Final
 
@@ -36,8 +35,6 @@ _MOOT: Final = frozenset({wire.COPY_DATA, wire.COPY_DONE, wire.COPY_FAIL, wire.F
 
 _MAX_LEDGER: Final = 16384
 """Requests in flight beyond which a client is not read until the server has caught up."""
-
-_MAX_DISCARD: Final = 1 << 20
 
 
 class ClientConnection(Connection):
@@ -207,7 +204,9 @@ class ClientConnection(Connection):
         else:
             self._forward(server, request, memoryview(request))
 
-    def _forward(self, server: ServerConnection, buffer: bytes | bytearray | memoryview, view: memoryview) -> None:
+    def _forward(
+        self, server: ServerConnection, buffer: bytes | bytearray | memoryview, view: memoryview
+    ) -> None:
         """Pass bytes on to the linked server, and write down what it will have to answer.
 
         Args:
@@ -299,7 +298,7 @@ class ClientConnection(Connection):
 
         Args:
             reason: for the log.
-            farewell: an ErrorResponse, sent when the client is at a message boundary and takes it at once.
+            farewell: an ErrorResponse, sent when the client is at a message boundary.
         """
         if self.closed:
             return
@@ -307,25 +306,15 @@ class ClientConnection(Connection):
         self._stop_waiting()
         self.pool.clients -= 1
         server = self.server
-        if farewell and not self.outbox and not (server is not None and server.skip):
-            self._say(farewell)
         self.relay.forget_client(self, reason)
-        self.sock.close()
+        if farewell and not (server is not None and server.skip):
+            self.relay.see_off(self, farewell)
+        else:
+            self.sock.close()
         if server is not None:
             self.server = None
             server.client = None
             server.abandoned(mid_message=self.skip > 0)
-
-    def _say(self, farewell: bytes) -> None:
-        """Send a last message so that it arrives: closing a socket with unread bytes would destroy it (RST)."""
-        try:
-            self.sock.send(farewell)
-            self.sock.shutdown(socket.SHUT_WR)
-            left = _MAX_DISCARD
-            while left > 0 and (got := self.sock.recv_into(self.relay.scratch)):
-                left -= got
-        except OSError:
-            return
 
     def _stop_waiting(self) -> None:
         since = self.pool.waiting.pop(self, None)

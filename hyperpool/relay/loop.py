@@ -28,9 +28,9 @@ import trio
 
 from hyperpool.relay.client import ClientConnection
 from hyperpool.relay.server import ServerConnection
+from hyperpool.relay.transient import LeavingConnection
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator
 
     from hyperpool.errors import UpstreamError
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hyperpool.relay.connection import Connection
     from hyperpool.relay.handover import ClientReady, RelayPool
     from hyperpool.relay.parameters import ParameterTracker
+    from hyperpool.relay.transient import TransientConnection
 
 log = structlog.get_logger("relay")
 
@@ -82,6 +83,7 @@ class Relay:
     Attributes:
         demand: called with a pool that should open server connections; must not block.
         now: the time of the newest wakeup, monotonic seconds.
+        transients: every connection that has a deadline.
         clients: every logged-in client, by the process id of its cancel key.
         small_query: the longest Query, in bytes, that a small read can hold whole, with nothing behind it.
         buffer: where every connection reads to.
@@ -106,11 +108,12 @@ class Relay:
         self.now = clock()
         self._epoll = epoll()
         self._connections: dict[int, Connection] = {}
+        self.transients: dict[TransientConnection, None] = {}
         self._again: deque[Connection] = deque()
         self._doomed: list[tuple[Connection, OSError]] = []
         self._attention = 0
         self._reserved: set[int] = set()
-        self._arrivals: dict[RelayPool, trio.Event] = {}
+        self._arrivals: dict[RelayPool, list[Callable[[UpstreamError | None], None]]] = {}
         self.configure(options)
 
     def configure(self, options: RelayOptions) -> None:
@@ -153,7 +156,6 @@ class Relay:
             for fd, mask in events:
                 connection = connections.get(fd)
                 if connection is None:
-                    end = now  # a listener has work for the control plane
                     continue
                 try:
                     if mask == EPOLLIN:
@@ -270,20 +272,42 @@ class Relay:
         """How many clients there are, those that are logging in included."""
         return len(self.clients) + len(self._reserved)
 
-    @contextmanager
-    def key(self) -> Iterator[tuple[int, bytes]]:
-        """A cancel key (process id, secret) that no other client has; counts as a client while inside."""
+    def reserve_key(self) -> tuple[int, bytes]:
+        """A cancel key (process id, secret) that no other client has; it counts as a client until given back."""
         while (pid := secrets.randbelow(0x7FFFFFFE) + 1) in self.clients or pid in self._reserved:
             pass
         self._reserved.add(pid)
-        try:
-            yield pid, secrets.token_bytes(4)
-        finally:
-            self._reserved.discard(pid)
+        return pid, secrets.token_bytes(4)
 
-    def adopt_client(self, ready: ClientReady) -> None:
-        """Take over a client's socket, greet it, and handle what it has sent already."""
-        self.now = self._clock()
+    def release_key(self, pid: int) -> None:
+        """Give a reserved key back."""
+        self._reserved.discard(pid)
+
+    def welcome(self, connection: TransientConnection) -> None:
+        """Drive a connection that has a deadline."""
+        self._register(connection)
+        self.transients[connection] = None
+
+    def see_off(self, connection: Connection, farewell: bytes) -> None:
+        """Send a last message to a connection that its owner has given up, and close its socket when it has arrived."""
+        leaving = LeavingConnection(self, connection.sock, farewell, bytes(connection.outbox))
+        self._connections[leaving.fd] = leaving
+        self.transients[leaving] = None
+        if connection.outbox:
+            self.watch_writable(leaving)
+
+    def forget(self, connection: TransientConnection) -> None:
+        """The connection is no longer the relay's, or about to be somebody else's."""
+        self._connections.pop(connection.fd, None)
+        self.transients.pop(connection, None)
+
+    def adopt_client(self, ready: ClientReady, *, unread: bool = False) -> None:
+        """Take over a client's socket, greet it, and handle what it has sent already.
+
+        Args:
+            ready: the client.
+            unread: the socket may hold bytes that no event will tell of.
+        """
         client = ClientConnection(self, ready)
         ready.pool.clients += 1
         self.clients[client.pid] = client
@@ -294,8 +318,8 @@ class Relay:
             log.info("client logged in", pool=client.pool.name, client=client.address)
         if ready.received:
             client.consume(ready.received, memoryview(ready.received), len(ready.received))
-        if self._doomed:
-            self._bury()
+        if unread and not client.closed:
+            self.resume(client)
 
     def adopt_server(self, ready: ServerReady) -> None:
         """Take over a server connection's socket, and give it to a client that waits."""
@@ -313,7 +337,7 @@ class Relay:
         self._register(server)
         if self._log_connections:
             log.info("new connection to server", pool=pool.name, pid=server.pid)
-        self._arrived(pool)
+        self._arrived(pool, None)
         server.start()
         if self._doomed:
             self._bury()
@@ -328,11 +352,12 @@ class Relay:
         log.warning("cannot connect to the server", pool=pool.name, error=str(failed.error))
         if pool.hopeless(self.now):
             self._fail_waiting(pool, failed.error)
-            self._arrived(pool)
+            self._arrived(pool, failed.error)
 
     def _register(self, connection: Connection) -> None:
+        if connection.fd not in self._connections:
+            self._epoll.register(connection.fd, _READ)
         self._connections[connection.fd] = connection
-        self._epoll.register(connection.fd, _READ)
 
     def _fail_waiting(self, pool: RelayPool, error: UpstreamError) -> None:
         reason = f"no server connection: {error}"
@@ -342,32 +367,22 @@ class Relay:
             else:
                 client.refuse(reason, error.sqlstate)
 
-    def _arrived(self, pool: RelayPool) -> None:
-        event = self._arrivals.pop(pool, None)
-        if event is not None:
-            event.set()
+    def _arrived(self, pool: RelayPool, error: UpstreamError | None) -> None:
+        for then in self._arrivals.pop(pool, ()):
+            pool.logins -= 1
+            then(error)
 
-    async def parameters(self, pool: RelayPool) -> dict[str, str]:
-        """What the pool's server reports at login; opens a first server connection if none has been open yet.
+    def await_parameters(self, pool: RelayPool, then: Callable[[UpstreamError | None], None]) -> None:
+        """Call back when the pool's `parameters` are known, or when it is known that they cannot be had now.
 
-        Cancelled, it leaves nothing behind.
-
-        Raises:
-            UpstreamError: no server connection can be had.
+        Opens a first server connection if there is none.
         """
-        while pool.parameters is None:
-            self.now = self._clock()
-            error = pool.hopeless(self.now)
-            if error is not None:
-                raise error
-            event = self._arrivals.setdefault(pool, trio.Event())
-            pool.logins += 1
-            try:
-                self.want(pool)
-                await event.wait()
-            finally:
-                pool.logins -= 1
-        return pool.parameters
+        self._arrivals.setdefault(pool, []).append(then)
+        pool.logins += 1
+        self.want(pool)
+        error = pool.hopeless(self.now)
+        if error is not None:
+            self._arrived(pool, error)
 
     # -- cancel ------------------------------------------------------------------------------------------------------
 
@@ -394,7 +409,7 @@ class Relay:
     # -- time --------------------------------------------------------------------------------------------------------
 
     def sweep(self, pools: Iterator[RelayPool]) -> None:
-        """Find what has timed out among clients that wait and servers that are being conditioned; every 100 ms."""
+        """Find what has timed out: logins, clients that wait, servers that are being conditioned. For every 100 ms."""
         self.now = now = self._clock()
         for pool in pools:
             if pool.waiting:
@@ -402,6 +417,9 @@ class Relay:
             for server, deadline in list(pool.conditioning.items()):
                 if now >= deadline:
                     server.close(f"{server.purpose} took too long")
+        for connection in list(self.transients):
+            if now >= connection.deadline:
+                connection.timed_out()
         self._bury()
 
     def _sweep_waiting(self, pool: RelayPool, now: float) -> None:
@@ -438,12 +456,6 @@ class Relay:
             for server in list(pool.servers):
                 server.close(message)
         self._bury()
-
-    # -- listeners -----------------------------------------------------------------------------------------------------
-
-    def wake_for(self, sock: socket.socket) -> None:
-        """End a linger when this listening socket has a connection to accept."""
-        self._epoll.register(sock.fileno(), EPOLLIN | EPOLLET)
 
 
 def _ignore(pool: RelayPool) -> None:

@@ -138,7 +138,11 @@ class ServerConnection(Connection):
         # The common case, in as few steps as Python takes: the whole answer to one Query, and nothing else.
         ledger = self.ledger
         entries = ledger.entries
-        if len(entries) == 1 and entries[0] == wire.QUERY and not (self.held or client.skip or ledger.copying):
+        if (
+            len(entries) == 1
+            and entries[0] == wire.QUERY
+            and not (self.held or client.skip or ledger.copying)
+        ):
             pool = self.pool
             at = hop(relay.buffer, 0, end, _SIMPLE)
             if at + 6 == end and relay.buffer.startswith(_READY, at) and not pool.session:

@@ -23,15 +23,16 @@ import trio
 from hyperpool import __version__
 from hyperpool.config import load
 from hyperpool.embedded import EmbeddedPostgres
-from hyperpool.errors import ConfigError
-from hyperpool.frontdoor.listener import accept_forever, open_listeners
-from hyperpool.frontdoor.login import FrontDoor
+from hyperpool.errors import ConfigError, ConnectFailed
+from hyperpool.frontdoor.guest import FrontDoor
+from hyperpool.frontdoor.listener import Acceptor, open_listeners
 from hyperpool.pool.handover import ServerFailed, ServerReady
+from hyperpool.pool.login import cancel
 from hyperpool.pool.state import Pools
 from hyperpool.pool.warmer import Warmer
-from hyperpool.relay.handover import ClientReady
 from hyperpool.relay.loop import Relay, RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
+from hyperpool.relay.server import ServerConnection
 from hyperpool.service.limits import raise_open_file_limit
 from hyperpool.service.logs import configure_logging
 from hyperpool.stats import PoolStats
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from hyperpool.config import DatabaseSettings, PoolerSettings, Settings
     from hyperpool.frontdoor.listener import Listener
     from hyperpool.relay.client import ClientConnection
-    from hyperpool.relay.server import ServerConnection
 
 log = structlog.get_logger("pooler")
 
@@ -124,38 +124,46 @@ class Pooler:
         self._relay = Relay(_relay_options(settings.pooler), tracker)
         self._warmer = Warmer(TcpOptions.of(settings.pooler), self._relay.attention, random.random)
         self._relay.demand = self._warmer.demand
-        send_clients, clients = trio.open_memory_channel[ClientReady](_CHANNEL)
+        # Bounded by the logins that may be under way at once.
+        send_cancels, cancels = trio.open_memory_channel[ServerConnection](float("inf"))
         send_servers, servers = trio.open_memory_channel[ServerReady | ServerFailed](_CHANNEL)
-        self._door = FrontDoor(settings, self._relay, self._pools, send_clients)
+        self._door = FrontDoor(settings, self._relay, self._pools, send_cancels.send_nowait)
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
                 nursery.start_soon(self._relay.run)
                 nursery.start_soon(self._take_servers, servers)
-                nursery.start_soon(self._take_clients, clients)
+                nursery.start_soon(self._send_cancels, cancels, nursery)
                 nursery.start_soon(self._warmer.run, send_servers)
                 nursery.start_soon(self._sweep)
                 nursery.start_soon(self._report)
                 for pool in self._pools.warm():
                     self._warmer.demand(pool)
-                accepting = trio.CancelScope()
-                for listener in listeners:
-                    self._relay.wake_for(listener.sock)
-                    nursery.start_soon(self._accept, listener, accepting, nursery)
+                acceptors = [Acceptor(self._relay, listener, self._door.welcome) for listener in listeners]
+                for acceptor in acceptors:
+                    self._relay.welcome(acceptor)
                 self._announce(listeners)
-                await self._obey(signals, accepting, listeners)
+                await self._obey(signals, acceptors)
             self._relay.shut_down(
                 iter(self._pools), "terminating connection because the pooler is shutting down"
             )
             nursery.cancel_scope.cancel()
         self._relay.close()
 
-    async def _accept(self, listener: Listener, scope: trio.CancelScope, nursery: trio.Nursery) -> None:
-        with scope:
-            await accept_forever(listener, lambda sock, address: self._door.welcome(nursery, sock, address))
+    async def _send_cancels(
+        self, cancels: trio.MemoryReceiveChannel[ServerConnection], nursery: trio.Nursery
+    ) -> None:
+        async for server in cancels:
+            nursery.start_soon(self._send_cancel, server)
 
-    async def _take_clients(self, clients: trio.MemoryReceiveChannel[ClientReady]) -> None:
-        async for ready in clients:
-            self._relay.adopt_client(ready)
+    async def _send_cancel(self, server: ServerConnection) -> None:
+        timeout = self._settings.pooler.cancel_wait_timeout or float("inf")
+        try:
+            with trio.move_on_after(timeout), self._relay.attention():
+                await cancel(server.pool.settings, self._warmer.options, server.pid, server.secret)
+        except ConnectFailed as error:
+            log.warning("cannot cancel", pool=server.pool.name, pid=server.pid, error=str(error))
+        finally:
+            server.end_cancel()
 
     async def _take_servers(self, servers: trio.MemoryReceiveChannel[ServerReady | ServerFailed]) -> None:
         async for arrival in servers:
@@ -200,9 +208,7 @@ class Pooler:
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
 
-    async def _obey(
-        self, signals: AsyncIterator[int], accepting: trio.CancelScope, listeners: list[Listener]
-    ) -> None:
+    async def _obey(self, signals: AsyncIterator[int], acceptors: list[Acceptor]) -> None:
         """Reload on SIGHUP; return when the pooler shall end.
 
         As in pgbouncer, SIGINT waits for servers to be given back, SIGTERM for clients to leave, and a second one of
@@ -215,9 +221,8 @@ class Pooler:
                     continue
                 if self._draining is not None:
                     return
-                accepting.cancel()
-                for listener in listeners:
-                    listener.close()
+                for acceptor in acceptors:
+                    acceptor.lost("shutting down")
                 self._drain(number, waiting)
 
     def _drain(self, number: int, done: trio.CancelScope) -> None:
@@ -254,7 +259,7 @@ class Pooler:
                 log.warning("reload: an embedded database needs a restart", setting=f"databases.{name}")
         self._settings = settings = self._with_embedded(settings)
         configure_logging(settings.pooler)
-        self._door.settings = settings
+        self._door.configure(settings)
         self._relay.configure(_relay_options(settings.pooler))
         self._warmer.options = TcpOptions.of(settings.pooler)
         for pool in self._pools.reload(settings):

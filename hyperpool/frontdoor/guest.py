@@ -1,0 +1,267 @@
+"""The front door: from an accepted socket to a logged-in client.
+
+A client's login costs no round trip to a server: its password is checked here, and what the server would report at
+login is known from the pool's first server connection. It runs in the relay's loop, and costs no task either; what
+has to wait for something else (a pool's first server, a cancel request on its way) calls back.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import structlog
+
+from hyperpool.auth.server_side import ClientAuthentication
+from hyperpool.errors import ClientRefused, HyperpoolError, UpstreamError
+from hyperpool.frontdoor.login import Login
+from hyperpool.frontdoor.startup import requested_parameters
+from hyperpool.relay.connection import HANG_UP
+from hyperpool.relay.handover import ClientReady
+from hyperpool.relay.transient import TransientConnection
+from hyperpool.wire import messages
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from hyperpool.config import Settings
+    from hyperpool.pool.state import Pools
+    from hyperpool.relay.client import ClientConnection
+    from hyperpool.relay.handover import RelayPool
+    from hyperpool.relay.loop import Relay
+    from hyperpool.relay.parameters import ParameterSet
+    from hyperpool.relay.server import ServerConnection
+    from hyperpool.wire.startup import CancelRequest, StartupMessage
+
+log = structlog.get_logger("login")
+
+_SPARE_LOGINS: Final = 256
+"""Connections that may be logging in beyond max_client_conn: cancel requests, and clients that will be refused."""
+
+_MAX_GREETINGS: Final = 1024
+
+
+@attrs.frozen(eq=False)
+class _Greeting:
+    """What clients that ask for the same parameters of the same pool are told.
+
+    Attributes:
+        reported: the pool's parameters that it was made of.
+        statuses: the ParameterStatus messages.
+        tracked: the session parameters that such a client expects.
+    """
+
+    reported: dict[str, str]
+    statuses: bytes
+    tracked: ParameterSet
+
+
+class FrontDoor:
+    """Lets clients in.
+
+    Args:
+        settings: the whole settings.
+        relay: the data plane; limits count its clients.
+        pools: where clients get their servers from.
+        cancel: sends a cancel request to a server and then calls its `end_cancel`; must not block.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        relay: Relay,
+        pools: Pools[ServerConnection, ClientConnection],
+        cancel: Callable[[ServerConnection], None],
+    ) -> None:
+        self.relay = relay
+        self._pools = pools
+        self._cancel = cancel
+        self._mock_key = secrets.token_bytes(32)
+        self._greetings: dict[tuple[RelayPool, tuple[tuple[str, str], ...]], _Greeting] = {}
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take over settings; logins under way go on under those that they began with, as far as they have come."""
+        self.settings = settings
+        self.log_errors = settings.pooler.log_pooler_errors
+        self._ignored = frozenset(name.lower() for name in settings.pooler.ignore_startup_parameters)
+
+    def welcome(self, sock: socket.socket, address: str) -> None:
+        """Start to log in an accepted socket; turn it away when too many are at it already."""
+        sock.setblocking(False)
+        limit = self.settings.pooler.max_client_conn + _SPARE_LOGINS
+        if len(self.relay.transients) >= limit:
+            log.warning("too many connections are logging in", client=address)
+            sock.close()
+            return
+        timeout = self.settings.pooler.client_login_timeout or float("inf")
+        guest = Guest(self, sock, address, self.relay.now + timeout)
+        self.relay.welcome(guest)
+
+    def admit(self, guest: Guest, message: StartupMessage) -> ClientAuthentication:
+        """Decide whether a client may try to log in, and reserve its place.
+
+        Raises:
+            ClientRefused: there are too many clients, or it asks for a parameter that cannot be followed.
+        """
+        settings = self.settings
+        if self.relay.population >= settings.pooler.max_client_conn:
+            raise ClientRefused(
+                "no more connections allowed (max_client_conn)",
+                "53300",
+                "raise max_client_conn, or let clients close connections that they do not use",
+            )
+        guest.key = self.relay.reserve_key()
+        guest.requested = requested_parameters(message, self._ignored, self.relay.tracker)
+        secret = settings.credentials.get(message.user)
+        return ClientAuthentication(settings.pooler.auth_type, message.user, secret, self._mock_key)
+
+    def enter(self, guest: Guest, message: StartupMessage) -> None:
+        """An authenticated client becomes the relay's, as soon as its pool knows what to tell it.
+
+        Raises:
+            ClientRefused: there is no such database.
+        """
+        pool = self._pools.find(message.database, message.user)
+        if pool is None:
+            raise ClientRefused(f'database "{message.database}" does not exist', "3D000")
+        if pool.parameters is None:
+            self.relay.await_parameters(pool, guest.continued)
+            return
+        greeting = self._greeting(pool, pool.parameters, guest.requested)
+        guest.admitted(pool, greeting.tracked, greeting.statuses)
+
+    def cancel(self, request: CancelRequest) -> None:
+        """Pass a cancel request on, if its key is right."""
+        server = self.relay.cancel_target(request.pid, request.secret)
+        if server is not None:
+            self._cancel(server)
+
+    def _greeting(self, pool: RelayPool, parameters: dict[str, str], requested: dict[str, str]) -> _Greeting:
+        key = (pool, tuple(requested.items()))
+        greeting = self._greetings.get(key)
+        if greeting is None or greeting.reported is not parameters:
+            if len(self._greetings) >= _MAX_GREETINGS:
+                self._greetings.clear()
+            reported = {**parameters, **requested}
+            statuses = b"".join(messages.parameter_status(name, value) for name, value in reported.items())
+            greeting = _Greeting(parameters, statuses, self.relay.tracker.intern(reported))
+            self._greetings[key] = greeting
+        return greeting
+
+
+class Guest(TransientConnection):
+    """A client that is logging in.
+
+    Attributes:
+        address: where it comes from, for logs.
+        key: its cancel key, once it has a place.
+        requested: the session parameters that it asked for.
+    """
+
+    __slots__ = ("_door", "_login", "_waiting", "address", "key", "requested")
+
+    def __init__(self, door: FrontDoor, sock: socket.socket, address: str, deadline: float) -> None:
+        super().__init__(door.relay, sock, deadline)
+        self._door = door
+        self._login = Login(lambda message: door.admit(self, message))
+        self._waiting = False
+        self.address = address
+        self.key: tuple[int, bytes] | None = None
+        self.requested: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"<guest {self.address}>"
+
+    def readable(self, mask: int) -> None:
+        """Go on with the login."""
+        if mask & HANG_UP:
+            self.hung_up = True
+        if self._waiting:
+            self.unread = True
+            if self.hung_up:
+                self.lost("client closed connection during login")
+            return
+        relay = self.relay
+        try:
+            end = self.receive(relay.small_view)
+        except OSError as error:
+            self.lost(f"client connection broke during login: {error.strerror}")
+            return
+        if end == 0:
+            self.lost("client closed connection during login")
+        elif end > 0:
+            try:
+                self._proceed(bytes(relay.small_view[:end]))
+            except HyperpoolError as error:
+                self.refuse(error)
+
+    def _proceed(self, data: bytes) -> None:
+        login = self._login
+        answer = login.receive(data)
+        if answer:
+            self.transmit(answer)
+        if login.cancel is not None:
+            self._door.cancel(login.cancel)
+            self.lost("cancel request taken")
+        elif login.done and login.message is not None:
+            self._waiting = True
+            self._door.enter(self, login.message)
+
+    def continued(self, error: UpstreamError | None) -> None:
+        """The pool's parameters have arrived, or cannot be had."""
+        if self.closed or self._login.message is None:
+            return
+        try:
+            if error is not None:
+                raise error
+            self._door.enter(self, self._login.message)
+        except HyperpoolError as refusal:
+            self.refuse(refusal)
+
+    def admitted(self, pool: RelayPool, tracked: ParameterSet, statuses: bytes) -> None:
+        """Become a client: greet it, and hand the socket over to the relay."""
+        if self.key is None:
+            raise AssertionError("a client that is let in has a place")
+        pid, secret = self.key
+        self.key = None
+        self.closed = True
+        self.relay.transients.pop(self)
+        greeting = (
+            self._login.pending
+            + messages.authentication_ok()
+            + statuses
+            + messages.backend_key_data(pid, secret)
+            + messages.ready_for_query()
+        )
+        received = self._login.leftover()
+        ready = ClientReady(self.sock, pool, tracked, pid, secret, greeting, received, self.address)
+        self.relay.adopt_client(ready, unread=self.unread)
+
+    def refuse(self, error: HyperpoolError) -> None:
+        """Tell the client why it is not let in, and close."""
+        if self._door.log_errors:
+            log.warning("login refused", client=self.address, reason=str(error), sqlstate=error.sqlstate)
+        response = error.response if isinstance(error, UpstreamError) else b""
+        if not response:
+            hint = error.hint if isinstance(error, ClientRefused) else ""
+            response = messages.error_response(str(error), error.sqlstate, hint=hint)
+        self.closed = True
+        self.relay.forget(self)
+        self.relay.see_off(self, response)
+        self.gone("refused")
+
+    def timed_out(self) -> None:
+        """It has taken too long (``client_login_timeout``)."""
+        self.refuse(ClientRefused("client_login_timeout", "08P01"))
+
+    def flushed(self) -> None:
+        """The client has taken what it was sent."""
+
+    def gone(self, reason: str) -> None:
+        """The login has ended without a client."""
+        if self.key is not None:
+            self.relay.release_key(self.key[0])
+            self.key = None

@@ -1,0 +1,99 @@
+"""Connections that are only there for a while: clients that log in, and peers that take a last message."""
+
+from __future__ import annotations
+
+import socket
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Final
+
+from hyperpool.relay.connection import HANG_UP, Connection
+
+if TYPE_CHECKING:
+    from hyperpool.relay.loop import Relay
+
+_LEAVE_TIME: Final = 2.0
+"""Seconds that a peer has to take its last message."""
+
+_LEAVE_BYTES: Final = 1 << 20
+"""Bytes that a peer may send meanwhile."""
+
+
+class TransientConnection(Connection):
+    """A connection that has a deadline; the relay's sweep finds it.
+
+    Attributes:
+        deadline: monotonic seconds.
+    """
+
+    __slots__ = ("deadline",)
+
+    def __init__(self, relay: Relay, sock: socket.socket, deadline: float) -> None:
+        super().__init__(relay, sock)
+        self.deadline = deadline
+
+    @abstractmethod
+    def timed_out(self) -> None:
+        """The deadline has passed."""
+
+    def lost(self, reason: str) -> None:
+        """The connection broke: close it."""
+        if not self.closed:
+            self.closed = True
+            self.relay.forget(self)
+            self.sock.close()
+            self.gone(reason)
+
+    @abstractmethod
+    def gone(self, reason: str) -> None:
+        """The connection has been closed."""
+
+
+class LeavingConnection(TransientConnection):
+    """A peer that is sent a last message and then closed, in a way that lets the message arrive.
+
+    Closing a socket that holds unread bytes makes the kernel reset the connection, and the reset destroys what the
+    peer has not read yet. So what it still sends is read and dropped until it closes, for a while.
+
+    Args:
+        relay: the data plane.
+        sock: handed over.
+        farewell: the last message.
+        outbox: what the socket has not taken of earlier messages.
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self, relay: Relay, sock: socket.socket, farewell: bytes, outbox: bytes = b"") -> None:
+        super().__init__(relay, sock, relay.now + _LEAVE_TIME)
+        self._left = _LEAVE_BYTES
+        self.outbox = outbox
+        self.transmit(farewell)
+        if not self.outbox:
+            self.flushed()
+
+    def readable(self, mask: int) -> None:
+        """Drop what the peer sends, until it closes."""
+        if mask & HANG_UP:
+            self.hung_up = True
+        try:
+            got = self.receive(self.relay.view)
+        except OSError as error:
+            self.lost(f"broke: {error.strerror}")
+            return
+        self._left -= max(got, 0)
+        if got == 0 or self._left <= 0:
+            self.lost("left")
+
+    def flushed(self) -> None:
+        """The last message is on its way."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self.relay.doom(self, error)
+
+    def timed_out(self) -> None:
+        """It has had its time."""
+        self.lost("timed out")
+
+    def gone(self, reason: str) -> None:
+        """Nothing else to do."""
