@@ -387,11 +387,9 @@ def negotiate_protocol_version_fields(body: bytes) -> tuple[int, list[str]]:
     if len(body) < 8:
         raise ProtocolError("NegotiateProtocolVersion is too short")
     version, count = _int32.unpack_from(body)[0], _int32.unpack_from(body, 4)[0]
-    # Each name takes one byte at least: a count is believed only as far as there are bytes.
-    if count > len(body) - 8:
-        raise ProtocolError("NegotiateProtocolVersion announces more options than it holds")
     options = []
     at = 8
+    # Whatever the count says, this ends at the latest when the body does.
     for _ in range(count):
         option, at = take_cstring(body, at)
         options.append(option)
