@@ -21,6 +21,8 @@ RESERVED: Final = ("pgbouncer", "hyperpool")
 
 _MD5: Final = re.compile("md5[0-9a-f]{32}")
 _SCRAM_PREFIX: Final = "SCRAM-SHA-256$"
+_MIN_POOL_SIZE: Final[KeyPath] = ("pooler", "min_pool_size")
+_DEFAULT_POOL_SIZE: Final[KeyPath] = ("pooler", "default_pool_size")
 
 
 def check(settings: Settings, given: Collection[KeyPath], report: Report) -> None:
@@ -33,7 +35,8 @@ def check(settings: Settings, given: Collection[KeyPath], report: Report) -> Non
     """
     _check_listeners(settings, report)
     _check_credentials(settings, report)
-    _check_size(("pooler", "min_pool_size"), settings.pooler.min_pool_size, settings, report)
+    pooler = settings.pooler
+    _compare(_MIN_POOL_SIZE, pooler.min_pool_size, _DEFAULT_POOL_SIZE, pooler.default_pool_size, report)
     if not settings.databases and report.is_sound(("databases",)):
         report.add(
             ("databases",), "found none, expected one or more; add an entry, '*' stands for every name"
@@ -46,8 +49,7 @@ def check(settings: Settings, given: Collection[KeyPath], report: Report) -> Non
             _check_embedded(path, database, given, report)
         else:
             _check_login(path, database, report)
-        if database.min_pool_size is not None:
-            _check_size((*path, "min_pool_size"), database.min_pool_size, settings, report)
+        _check_sizes(name, settings, report)
 
 
 def _check_listeners(settings: Settings, report: Report) -> None:
@@ -90,10 +92,11 @@ def _check_embedded(
         report.add(
             (*path, "embedded"), "found true for '*', expected it below a database's own name; move it"
         )
-    report_useless = "found together with embedded: true, which decides it; remove one of the two"
     for key in ("host", "port"):
         if (*path, key) in given:
-            report.add((*path, key), report_useless)
+            report.add(
+                (*path, key), "found together with embedded: true, which decides it; remove one of the two"
+            )
     user, password = (*path, "user"), (*path, "password")
     if database.user is None and report.is_sound(user):
         report.add(user, "found nothing, expected the user that owns the embedded database")
@@ -114,20 +117,26 @@ def _check_login(path: KeyPath, database: DatabaseSettings, report: Report) -> N
         report.add(password, "found a SCRAM verifier, expected the password itself; a verifier cannot log in")
 
 
-def _check_size(path: KeyPath, minimum: int, settings: Settings, report: Report) -> None:
-    """Compare a ``min_pool_size`` with the size of the pool that it is meant for, unless that has no limit."""
-    limit = settings.pooler.default_pool_size
-    limit_path: KeyPath = ("pooler", "default_pool_size")
-    if path[0] == "databases":
-        database = settings.databases[path[1]]
-        if database.pool_size is not None:
-            limit, limit_path = database.pool_size, ("databases", path[1], "pool_size")
-        user = settings.users.get(database.user or "")
-        if database.user is not None and user is not None and user.pool_size is not None:
-            limit, limit_path = user.pool_size, ("users", database.user, "pool_size")
-    if limit and minimum > limit and report.is_sound(path, limit_path):
+def _check_sizes(name: str, settings: Settings, report: Report) -> None:
+    """Compare the ``min_pool_size`` and the size of the pools of a database; of its one pool if a user is forced."""
+    database = settings.databases[name]
+    minimum, minimum_path = settings.pooler.min_pool_size, _MIN_POOL_SIZE
+    limit, limit_path = settings.pooler.default_pool_size, _DEFAULT_POOL_SIZE
+    if database.min_pool_size is not None:
+        minimum, minimum_path = database.min_pool_size, ("databases", name, "min_pool_size")
+    if database.pool_size is not None:
+        limit, limit_path = database.pool_size, ("databases", name, "pool_size")
+    user = settings.users.get(database.user) if database.user is not None else None
+    if user is not None and user.pool_size is not None:
+        limit, limit_path = user.pool_size, ("users", str(database.user), "pool_size")
+    if (minimum_path, limit_path) != (_MIN_POOL_SIZE, _DEFAULT_POOL_SIZE):
+        _compare(minimum_path, minimum, limit_path, limit, report)
+
+
+def _compare(minimum_path: KeyPath, minimum: int, limit_path: KeyPath, limit: int, report: Report) -> None:
+    if limit and minimum > limit and report.is_sound(minimum_path, limit_path):
         report.add(
-            path,
+            minimum_path,
             f"found {minimum}, expected no more than the {limit} of {dotted(limit_path)}; change one of them",
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,18 +51,18 @@ def read_document(path: Path, report: Report) -> dict[object, object]:
     """
     shown = quoted(str(path))
     try:
-        raw = path.read_bytes()
+        raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         reason = error.strerror or "unknown reason"
         report.add((), f"cannot read {shown}: {reason}; name a settings file that exists and can be read")
         return {}
     try:
-        return _parse(raw.decode("utf-8-sig"), report)
+        return _parse(raw.decode(), report)
     except UnicodeDecodeError as error:
         where = _place(raw[: error.start].decode())
         report.add((), f"{shown}, {where}: found bytes that are not UTF-8; save the file as UTF-8")
     except yaml.reader.ReaderError as error:
-        where = _place(raw.decode("utf-8-sig")[: error.position])
+        where = _place(raw.decode()[: error.position])
         report.add((), f"{shown}, {where}: found a character that YAML does not allow; remove it")
     except yaml.MarkedYAMLError as error:
         report.add((), f"{shown}, {_explain(error)}; correct the YAML: check indentation, colons and quotes")

@@ -126,10 +126,10 @@ port: Final = whole(1, 65535)
 def seconds(minimum: float = 0.0, maximum: float = _CENTURY) -> Parser:
     """A duration, as a float in seconds."""
     expected = 'a duration: seconds as a number, or a text like "500ms", "30s", "5m", "1h" or "1d"'
-    bounds = _bounds(format_duration, minimum, maximum if maximum != _CENTURY else None)
+    in_range = f"a duration {_range(format_duration, minimum, maximum if maximum != _CENTURY else None)}"
 
     def parse(value: object, _source: Source) -> float:
-        return _quantity(value, parse_duration, (minimum, maximum), expected, bounds)
+        return _quantity(value, parse_duration, (minimum, maximum), expected, in_range)
 
     return parse
 
@@ -149,22 +149,22 @@ def whole_seconds(maximum: int) -> Parser:
 def milliseconds(value: object, _source: Source) -> int:
     """A duration, as a whole number of milliseconds; a plain number is milliseconds too, as in pgbouncer."""
     expected = 'a duration: milliseconds as a number, or a text like "30s"'
-    bounds = "0 or more, and whole milliseconds"
-    scaled = _quantity(
-        value, lambda given: round(parse_duration(given) * 1000, 6), (0, _MAX_INT32), expected, bounds
+    in_range = "a whole number of milliseconds, 0 or more"
+    found = _quantity(
+        value, lambda given: round(parse_duration(given) * 1000, 6), (0, _MAX_INT32), expected, in_range
     )
-    if not scaled.is_integer():
-        raise Unfit(expected, bounds)
-    return int(scaled)
+    if not found.is_integer():
+        raise Unfit(in_range)
+    return int(found)
 
 
 def size(minimum: int, maximum: int = _MAX_INT32) -> Parser:
     """A size, as an int in bytes."""
     expected = 'a size: bytes as a whole number, or a text like "64KiB" or "1MiB"'
-    bounds = _bounds(format_size, minimum, maximum)
+    in_range = f"a size {_range(format_size, minimum, maximum)}"
 
     def parse(value: object, _source: Source) -> int:
-        found = _quantity(value, parse_size, (minimum, maximum), expected, bounds)
+        found = _quantity(value, parse_size, (minimum, maximum), expected, in_range)
         if isinstance(value, float) or not found.is_integer():
             raise Unfit(expected)
         return int(found)
@@ -268,7 +268,7 @@ def _quantity(
     parse: Callable[[str], float],
     limits: tuple[float, float],
     expected: str,
-    bounds: str,
+    in_range: str,
 ) -> float:
     """A number, or a number with a unit, within limits."""
     number: object = value
@@ -283,12 +283,12 @@ def _quantity(
     if not isinstance(number, int | float) or isinstance(number, bool):
         raise Unfit(expected)
     if not limits[0] <= number <= limits[1]:
-        raise Unfit(expected, bounds)
+        raise Unfit(in_range)
     return float(number)
 
 
-def _bounds(show: Callable[[Any], str], minimum: float, maximum: float | None) -> str:
-    return f"{show(minimum)} or more" if maximum is None else f"from {show(minimum)} to {show(maximum)}"
+def _range(show: Callable[[Any], str], minimum: float, maximum: float | None) -> str:
+    return f"of {show(minimum)} or more" if maximum is None else f"from {show(minimum)} to {show(maximum)}"
 
 
 def _is_collection(value: object) -> bool:

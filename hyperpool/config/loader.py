@@ -11,7 +11,7 @@ import attrs
 from hyperpool.config.checks import check
 from hyperpool.config.document import read_document
 from hyperpool.config.model import DatabaseSettings, UserSettings
-from hyperpool.config.report import Report
+from hyperpool.config.report import Report, key_text
 from hyperpool.config.settings import Settings
 from hyperpool.config.source import Source, Unavailable, default_state_dir
 from hyperpool.config.structure import structure
@@ -65,7 +65,7 @@ def _paths(raw: object) -> Iterator[KeyPath]:
     level: list[tuple[KeyPath, object]] = [((), raw)]
     for path, value in level:
         if isinstance(value, Mapping) and len(path) < 3:
-            level += [((*path, str(key)), below) for key, below in value.items()]
+            level += [((*path, key_text(key)), below) for key, below in value.items()]
         yield path
 
 
@@ -86,7 +86,7 @@ def _with_secret_file(path: KeyPath, entry: Entry, source: Source, report: Repor
         report.add(here, "found together with password, expected one of the two; remove the other")
         return entry
     try:
-        return attrs.evolve(entry, password=source.read_secret(source.anchor(entry.password_file)))
+        return attrs.evolve(entry, password=source.read_secret(entry.password_file))
     except Unavailable as error:
         report.add(here, str(error))
         return entry
@@ -96,7 +96,7 @@ def _read_userlist(file: str, source: Source, report: Report) -> Mapping[str, Se
     if not file:
         return {}
     try:
-        entries, problems = parse_userlist(source.read(source.anchor(file)))
+        entries, problems = parse_userlist(source.read(file))
     except Unavailable as error:
         entries, problems = {}, [str(error)]
     for problem in problems:

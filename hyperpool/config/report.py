@@ -46,9 +46,25 @@ class Report:
         )
 
 
+def key_text(key: object) -> str:
+    """A key as part of a path, whatever YAML made of it."""
+    return key if isinstance(key, str) else describe(key)
+
+
 def dotted(path: KeyPath) -> str:
-    """A path for people; names that hold dots, spaces or worse are quoted."""
-    return ".".join(key if _PLAIN_KEY.fullmatch(key) else quoted(key) for key in path)
+    """A path for people.
+
+    Names that hold dots, spaces or worse are quoted. What follows a colon is left out: ``password:secret`` becomes
+    a key when the space behind the colon is forgotten.
+    """
+    return ".".join(_shown(key) for key in path)
+
+
+def _shown(key: str) -> str:
+    before, colon, _ = key.partition(":")
+    if colon:
+        return quoted(f"{before}:...")
+    return key if _PLAIN_KEY.fullmatch(key) else quoted(key)
 
 
 def quoted(text: str) -> str:
@@ -57,9 +73,11 @@ def quoted(text: str) -> str:
 
 
 def describe(value: object) -> str:
-    """What was found in the file, with the value where it is short and tells something."""
+    """What was found in the file, with the value where it tells something; URLs may hold passwords."""
     if isinstance(value, str):
-        return f"the text {quoted(value)}"
+        return "a URL" if "://" in value else f"the text {quoted(value)}"
+    if isinstance(value, list):
+        return f"a list of {', '.join(map(describe_type, value))}" if value else "an empty list"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):

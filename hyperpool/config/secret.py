@@ -40,8 +40,5 @@ class Secret:
     def __hash__(self) -> int:
         return hash(self._text)
 
-    def __reduce__(self) -> str:
-        raise TypeError("a Secret cannot be pickled: that would write it down")
-
     def _raw(self) -> bytes:
         return self._text.encode(errors="surrogatepass")

@@ -73,30 +73,39 @@ class Source:
         except RuntimeError:
             raise Unavailable("the home directory is not known: give the path without '~'") from None
 
-    def read(self, path: Path) -> str:
+    def read(self, path: str) -> str:
         """Read a file that the settings name; bytes that are not UTF-8 become lone surrogates (PEP 383).
 
+        Args:
+            path: an absolute path.
+
         Raises:
-            Unavailable: it cannot be read.
+            Unavailable: it cannot be read; the message does not hold the path, in whose place a password may stand.
         """
         try:
-            return path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+            return Path(path).read_bytes().decode("utf-8-sig", errors="surrogateescape")
         except OSError as error:
             reason = error.strerror or "unknown reason"
             raise Unavailable(
-                f"cannot read {quoted(str(path))} ({reason}): correct the path, or let hyperpool's user read the file"
+                f"cannot read the file that is named here ({reason}); hyperpool's user must be able to read it, and "
+                f"a relative path starts at {quoted(str(self.directory))}"
             ) from None
 
-    def read_secret(self, path: Path) -> Secret:
+    def read_secret(self, path: str) -> Secret:
         """Read a file that holds a secret and nothing else; one newline at its end does not count.
 
+        Args:
+            path: an absolute path.
+
         Raises:
-            Unavailable: it cannot be read, or is empty.
+            Unavailable: it cannot be read, is empty or holds a zero byte.
         """
         text = self.read(path).removesuffix("\n").removesuffix("\r")
         if not text or "\0" in text:
             fault = "holds a zero byte" if text else "is empty"
-            raise Unavailable(f"{quoted(str(path))} {fault}: put the secret into it, and nothing else")
+            raise Unavailable(
+                f"the file that is named here {fault}; put the secret into it, and nothing else"
+            )
         return Secret(text)
 
 

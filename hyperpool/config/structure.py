@@ -18,7 +18,7 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from hyperpool.config.kinds import Unfit
 from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings
-from hyperpool.config.report import describe, describe_type
+from hyperpool.config.report import describe, describe_type, key_text
 from hyperpool.config.source import Unavailable
 from hyperpool.config.unsupported import UNSUPPORTED
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MAPPING: Final = "a mapping of names to settings"
+_MAPPING: Final = "a mapping; each setting or name on a line of its own, with a colon and a space behind it"
 
 
 @attrs.frozen(kw_only=True)
@@ -75,7 +75,7 @@ def structure(raw: Mapping[object, object], source: Source, report: Report) -> D
         return converter.structure(remaining, Document)
     except BaseValidationError as errors:
         for path, problem in _flatten(errors, ()):
-            report.add(tuple(map(str, path)), problem)
+            report.add(tuple(map(key_text, path)), problem)
             remaining = _without(remaining, path)
     return converter.structure(remaining, Document)
 
@@ -124,7 +124,7 @@ def _leaf(field: attrs.Attribute[Any], source: Source) -> Callable[[Any, Any], A
 
     def structure_leaf(value: object, _type: object) -> object:
         try:
-            return parse(source.substitute(value) if isinstance(value, str) else value, source)
+            return parse(_substitute(value, source), source)
         except Unavailable as error:
             raise Problem(str(error)) from None
         except Unfit as error:
@@ -132,6 +132,12 @@ def _leaf(field: attrs.Attribute[Any], source: Source) -> Callable[[Any, Any], A
             raise Problem(f"found {show(value)}, expected {error.expected}{remedy}") from None
 
     return structure_leaf
+
+
+def _substitute(value: object, source: Source) -> object:
+    if isinstance(value, str):
+        return source.substitute(value)
+    return [_substitute(one, source) for one in value] if isinstance(value, list) else value
 
 
 def _flatten(error: BaseValidationError, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -142,7 +148,7 @@ def _flatten(error: BaseValidationError, path: KeyPath) -> Iterator[tuple[KeyPat
             yield from _flatten(one, below)
         elif isinstance(one, ForbiddenExtraKeysError):
             known = [field.name for field in attrs.fields(one.cl)]
-            for key in sorted(one.extra_fields, key=str):
+            for key in sorted(one.extra_fields, key=key_text):
                 yield (*below, key), _unknown(key, known, one.cl)
         else:
             yield below, str(one)
@@ -162,11 +168,11 @@ def _unknown(key: object, known: list[str], cls: type[Any]) -> str:
         return f"found {describe_type(key)} as a key, expected one of {', '.join(known)}"
     if cls is Document and key in attrs.fields_dict(PoolerSettings):
         return "found at the top, expected below pooler; indent it there"
-    close = difflib.get_close_matches(key, known, n=1)
+    close = difflib.get_close_matches(key, known)
     if key in UNSUPPORTED:
         return "found a setting of pgbouncer that hyperpool does not have; remove it"
     if close:
-        return f"found an unknown setting; did you mean {close[0]}?"
+        return f"found an unknown setting; did you mean {' or '.join(close)}?"
     return f"found an unknown setting, expected one of {', '.join(known)}"
 
 
@@ -174,7 +180,8 @@ def _without(mapping: dict[object, Any], path: KeyPath) -> dict[object, Any]:
     """A copy that lacks the value at `path`."""
     key, *below = path
     if not below:
-        return {name: value for name, value in mapping.items() if name != key}
+        # Not-a-number can be a key, and is not equal to itself.
+        return {name: value for name, value in mapping.items() if name is not key and name != key}
     if not isinstance(mapping.get(key), dict):
         return mapping
     return {**mapping, key: _without(mapping[key], tuple(below))}

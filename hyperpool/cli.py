@@ -1,0 +1,233 @@
+"""The command line: arguments in, exit codes out, and nothing else.
+
+Exit codes: 0 is success, 1 means that the pooler could not start, 2 that the settings or the arguments are wrong.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hyperpool import __version__
+from hyperpool.config import AuthType, Settings, load
+from hyperpool.config.settings import FALLBACK
+from hyperpool.config.units import format_duration
+from hyperpool.errors import ConfigError, StartupError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hyperpool.config import DatabaseSettings
+
+LOOKED_UP: Final = (Path("pooler.yaml"), Path("/etc/hyperpool/pooler.yaml"))
+"""Where the settings are when no file is named; the first that exists is used."""
+
+_EXIT_STARTUP: Final = 1
+_EXIT_CONFIG: Final = 2
+
+_HELP: Final = """\
+hyperpool is a connection pooler for PostgreSQL. Clients connect to it as they would to PostgreSQL, and share a few
+warm server connections. It can stand in for pgbouncer: its settings have the same names.
+
+\b
+Examples:
+  hyperpool serve                  serve with ./pooler.yaml, else /etc/hyperpool/pooler.yaml
+  hyperpool serve my.yaml          serve with the settings in my.yaml, until Ctrl-C
+  hyperpool check my.yaml          say what is wrong with them, or what they mean
+
+\b
+Connect, with the settings as shipped:
+  psql postgres://demo:demo@127.0.0.1:6432/demo
+
+\b
+A settings file of the smallest kind:
+  pooler:
+    listen_addr: 127.0.0.1
+    auth_type: scram-sha-256
+  databases:
+    app: {host: db.example.com}
+  users:
+    alice: {password: "${ALICE_PASSWORD}"}
+
+\b
+Signals, as in pgbouncer:
+  SIGHUP    read the settings again
+  SIGINT    wait until servers are given back, then end
+  SIGTERM   wait until clients have left, then end
+  a second SIGINT or SIGTERM ends at once
+"""
+
+
+@click.group(
+    invoke_without_command=True,
+    help=_HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", prog_name="hyperpool", message="%(prog)s %(version)s")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Run the command that is named; without one, show the help."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@main.command()
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+def serve(config: Path | None) -> NoReturn:
+    """Serve clients until a signal says otherwise.
+
+    CONFIG is the settings file; by default ./pooler.yaml, else /etc/hyperpool/pooler.yaml.
+
+    Exit codes: 0 after SIGINT or SIGTERM, 1 when the pooler cannot start, 2 when the settings are wrong.
+    """
+    path = _find(config)
+    settings = _load(path)
+    from hyperpool.service import serve as run  # noqa: PLC0415 - `check` and `--help` do without the data plane
+
+    try:
+        code = run(settings, path)
+    except StartupError as error:
+        _fail(_EXIT_STARTUP, f"cannot start: {error}")
+    raise SystemExit(code)
+
+
+@main.command()
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+def check(config: Path | None) -> None:
+    """Check the settings without opening anything.
+
+    CONFIG is the settings file; by default ./pooler.yaml, else /etc/hyperpool/pooler.yaml.
+
+    Prints every problem and exits with 2, or prints what the settings mean and exits with 0. Secrets are not shown.
+    """
+    path = _find(config)
+    settings = _load(path)
+    console = Console()
+    console.print(_plain(f"{path} is fine.\n"))
+    for table in (_pooler_table(settings), _databases_table(settings), *_users_table(settings)):
+        console.print(table)
+
+
+def _find(config: Path | None) -> Path:
+    """The settings file: the one that is named, else the first that is there."""
+    found = config or next((path for path in LOOKED_UP if path.exists()), None)
+    if found is None:
+        places = " and ".join(str(path) if path.is_absolute() else f"./{path}" for path in LOOKED_UP)
+        _fail(_EXIT_CONFIG, f"no settings file: looked for {places}; name one as an argument")
+    return found
+
+
+def _load(path: Path) -> Settings:
+    try:
+        return load(path)
+    except ConfigError as error:
+        count = len(error.problems)
+        lines = "".join(f"\n  {problem}" for problem in error.problems)
+        _fail(_EXIT_CONFIG, f"{path} has {count} problem{'s' * (count != 1)}:{lines}")
+
+
+def _fail(code: int, message: str) -> NoReturn:
+    click.echo(f"hyperpool: {message}", err=True)
+    raise SystemExit(code)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _add_row(table: Table, cells: Iterable[object]) -> None:
+    table.add_row(*(_plain(str(cell)) for cell in cells))
+
+
+def _plain(text: str) -> Text:
+    """Text as it is: no markup, and what cannot be printed is escaped."""
+    return Text(
+        "".join(
+            one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text
+        )
+    )
+
+
+def _pooler_table(settings: Settings) -> Table:
+    pooler = settings.pooler
+    addresses = [f"[{one}]" if ":" in one else one for one in pooler.listen_addr]
+    listeners = [f"{one}:{pooler.listen_port}" for one in addresses]
+    if pooler.unix_socket_dir:
+        listeners.append(f"{pooler.unix_socket_dir}/.s.PGSQL.{pooler.listen_port}")
+    table = _table("Pooler", "setting", "value")
+    rows = {
+        "listens on": "\n".join(listeners),
+        "clients": f"up to {pooler.max_client_conn}",
+        "auth_type": pooler.auth_type.value,
+        "users": _count_users(settings),
+        "pool_mode": pooler.pool_mode.value,
+        "query_wait_timeout": _duration(pooler.query_wait_timeout),
+        "server_lifetime": _duration(pooler.server_lifetime),
+        "server_idle_timeout": _duration(pooler.server_idle_timeout),
+    }
+    if any(database.embedded for database in settings.databases.values()):
+        rows["state_dir"] = str(pooler.state_dir)
+    for row in rows.items():
+        _add_row(table, row)
+    return table
+
+
+def _count_users(settings: Settings) -> str:
+    known = len(settings.credentials)
+    if settings.pooler.auth_type is AuthType.TRUST:
+        return f"{known}, not asked for a password"
+    without = sum(not secret for secret in settings.credentials.values())
+    return f"{known}, of whom {without} cannot log in: no password" if without else str(known)
+
+
+def _databases_table(settings: Settings) -> Table:
+    table = _table("Databases", "name", "server", "database", "user", "pool_mode", "pool size")
+    warm = {pool.database for pool in settings.warm_pools()}
+    for name, entry in settings.databases.items():
+        pool = settings.pool_for(name, entry.user or "")
+        if pool is not None:
+            size = _size(pool.min_pool_size, pool.pool_size, pool.reserve_pool_size, warm=name in warm)
+            dbname = entry.dbname or ("the client's" if name == FALLBACK else name)
+            _add_row(
+                table,
+                (name, _server(entry), dbname, entry.user or "the client's", pool.pool_mode.value, size),
+            )
+    return table
+
+
+def _server(entry: DatabaseSettings) -> str:
+    if entry.embedded:
+        return "embedded"
+    if entry.host.startswith(("/", "@")):
+        return f"{entry.host}/.s.PGSQL.{entry.port}"
+    return f"[{entry.host}]:{entry.port}" if ":" in entry.host else f"{entry.host}:{entry.port}"
+
+
+def _size(minimum: int, limit: int, reserve: int, *, warm: bool) -> str:
+    size = f"{minimum} to {limit or 'any number'}" if minimum else f"up to {limit or 'any number'}"
+    more = f", {reserve} in reserve" if reserve else ""
+    return size + more + (", warm at start" if warm else "")
+
+
+def _users_table(settings: Settings) -> list[Table]:
+    """The users with settings of their own, if there are any."""
+    table = _table("Users with their own settings", "name", "pool_mode", "pool_size", "query_wait_timeout")
+    for name, user in settings.users.items():
+        timeout = None if user.query_wait_timeout is None else _duration(user.query_wait_timeout)
+        mode = None if user.pool_mode is None else user.pool_mode.value
+        cells = (mode, user.pool_size, timeout)
+        if any(cell is not None for cell in cells):
+            _add_row(table, (name, *("" if cell is None else cell for cell in cells)))
+    return [table] if table.row_count else []
+
+
+def _duration(seconds: float) -> str:
+    return format_duration(seconds) if seconds else "no limit"
