@@ -18,8 +18,6 @@ PostgreSQL are messages, relayed untouched, and never become exceptions on their
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class HyperpoolError(Exception):
     """Base of every error that hyperpool raises on purpose.
@@ -29,7 +27,7 @@ class HyperpoolError(Exception):
             (PostgreSQL docs, appendix "PostgreSQL Error Codes").
     """
 
-    sqlstate: ClassVar[str] | str = "58000"
+    sqlstate: str = "58000"
 
 
 class ConfigError(HyperpoolError):

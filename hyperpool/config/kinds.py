@@ -96,7 +96,7 @@ def flag(value: object, _source: Source) -> bool:
     if isinstance(value, Substituted):
         value = {"true": True, "false": False}.get(value, value)
     if not isinstance(value, bool):
-        raise Unfit("true or false", "without quotes" if isinstance(value, str) else "")
+        raise Unfit("true or false", "write it without quotes" if isinstance(value, str) else "")
     return value
 
 
@@ -111,7 +111,7 @@ def whole(minimum: int, maximum: int = _MAX_INT32) -> Parser:
         if isinstance(value, Substituted) and _WHOLE.fullmatch(value):
             value = int(value)
         if isinstance(value, str) and _WHOLE.fullmatch(value):
-            raise Unfit(expected, "without quotes")
+            raise Unfit(expected, "write it without quotes")
         if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
             raise Unfit(expected)
         return value
@@ -278,7 +278,7 @@ def _quantity(
         try:
             number = parse(value)
         except ValueError:
-            remedy = "a number without a unit is written without quotes" if _DECIMAL.fullmatch(value) else ""
+            remedy = "write a number without a unit without quotes" if _DECIMAL.fullmatch(value) else ""
             raise Unfit(expected, remedy) from None
     if not isinstance(number, int | float) or isinstance(number, bool):
         raise Unfit(expected)

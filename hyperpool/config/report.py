@@ -15,6 +15,7 @@ KeyPath: TypeAlias = "tuple[str, ...]"
 
 _PLAIN_KEY: Final = re.compile(r"[\w*-]+")
 _LONGEST: Final = 60
+_MOST: Final = 5
 _LARGEST: Final = 10**18
 
 
@@ -77,7 +78,9 @@ def describe(value: object) -> str:
     if isinstance(value, str):
         return "a URL" if "://" in value else f"the text {quoted(value)}"
     if isinstance(value, list):
-        return f"a list of {', '.join(map(describe_type, value))}" if value else "an empty list"
+        shown = [describe(one) if isinstance(one, str) else describe_type(one) for one in value[:_MOST]]
+        more = f" and {len(value) - _MOST} more" if len(value) > _MOST else ""
+        return f"a list of {', '.join(shown)}{more}" if value else "an empty list"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):

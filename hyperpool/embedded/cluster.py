@@ -156,7 +156,7 @@ class Cluster:
     def socket_directory(self, account: Account) -> Path:
         """Make the directory of the Unix socket: private to `account`, its path short enough for a socket.
 
-        If the path in `home` is too long, it is made where temporary files go, and a link leads there.
+        If the path in `home` is too long, it is made in ``/tmp``, and a link leads there.
 
         Raises:
             OSError: the directory cannot be made.
@@ -170,7 +170,7 @@ class Cluster:
         if len(os.fsencode(self.run / f".s.PGSQL.{PORT}")) > _LONGEST_SOCKET_PATH:
             if self.run.exists():  # from a time when the path was shorter
                 shutil.rmtree(self.run)
-            target = Path(tempfile.mkdtemp(prefix="hyperpool-"))
+            target = Path(tempfile.mkdtemp(prefix="hyperpool-", dir="/tmp"))
             account.own(target)
             self.run.symlink_to(target)
             return target

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 import attrs
+import structlog
 import trio
 
 from hyperpool.embedded.account import environment
@@ -32,6 +33,9 @@ After SIGQUIT PostgreSQL itself kills what does not obey within 5 seconds (SIGKI
 _ORPHANS_TIMEOUT: Final = 30
 """Seconds that the server processes of a killed postmaster get to end by themselves. Most notice at once; one
 that computes does so when its query ends."""
+
+
+_log = structlog.get_logger("hyperpool.embedded")
 
 
 @attrs.frozen
@@ -91,6 +95,14 @@ class Postmaster:
         """Wait until it has ended."""
         if self._process is not None:
             await self._process.wait()
+            return
+        with suppress(OSError):  # Linux before 5.3 has no such descriptors
+            descriptor = os.pidfd_open(self.pid)
+            try:
+                if self.alive():  # else the number is another process's by now
+                    await trio.lowlevel.wait_readable(descriptor)
+            finally:
+                os.close(descriptor)
         await _wait_while(self.alive)
 
     async def stop(self) -> None:
@@ -180,5 +192,7 @@ async def _wait_while(condition: Callable[[], object]) -> None:
 
 async def _wait_for_orphans(stale: PidFile) -> None:
     """Give server processes of a killed postmaster time to end; PostgreSQL does not start beside them."""
-    with trio.move_on_after(_ORPHANS_TIMEOUT):
-        await _wait_while(stale.attached)
+    if stale.attached():
+        _log.warning("waiting for server processes of a killed PostgreSQL", postmaster=stale.pid)
+        with trio.move_on_after(_ORPHANS_TIMEOUT):
+            await _wait_while(stale.attached)

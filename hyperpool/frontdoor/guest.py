@@ -262,6 +262,8 @@ class Guest(TransientConnection):
 
     def gone(self, reason: str) -> None:
         """The login has ended without a client."""
+        if self._door.settings.pooler.log_disconnections:
+            log.info("closing client before login", client=self.address, reason=reason)
         if self.key is not None:
             self.relay.release_key(self.key[0])
             self.key = None

@@ -69,7 +69,7 @@ class Acceptor(TransientConnection):
         self._handle = handle
         self._complained = False
 
-    def readable(self, mask: int) -> None:
+    def readable(self, mask: int) -> None:  # noqa: ARG002 - a listener has one kind of event
         """Accept what is there, in batches so that others get their turn."""
         sock = self.sock
         for _ in range(_ACCEPT_BATCH):

@@ -162,14 +162,20 @@ class Pools(Generic[S, C]):
         self._settings = settings
         self._random = random
         self._pools: dict[tuple[str, str], Pool[S, C]] = {}
+        self._found: dict[tuple[str, str], Pool[S, C]] = {}
 
     def __iter__(self) -> Iterator[Pool[S, C]]:
         return iter(self._pools.values())
 
     def find(self, database: str, user: str) -> Pool[S, C] | None:
         """The pool for a client that asks for `database` as `user`; None when there is no such database."""
-        settings = self._settings.pool_for(database, user)
-        return None if settings is None else self._pool(settings)
+        pool = self._found.get((database, user))
+        if pool is None:
+            settings = self._settings.pool_for(database, user)
+            if settings is None:
+                return None
+            pool = self._found[database, user] = self._pool(settings)
+        return pool
 
     def warm(self) -> list[Pool[S, C]]:
         """The pools that have connections before any client comes."""
@@ -183,6 +189,7 @@ class Pools(Generic[S, C]):
             database is gone.
         """
         self._settings = settings
+        self._found.clear()
         outdated = []
         for pool in self._pools.values():
             old = pool.settings

@@ -136,14 +136,16 @@ class Relay:
         """Relay until cancelled; connections stay as they are then."""
         fileno = self._epoll.fileno()
         while True:
-            if self._again:
+            await trio.lowlevel.wait_readable(fileno)
+            while self.turn():
                 await trio.lowlevel.checkpoint()
-            else:
-                await trio.lowlevel.wait_readable(fileno)
-            self.turn()
 
-    def turn(self) -> None:
-        """Handle events until there are none for the time of a linger, or the slice is over."""
+    def turn(self) -> bool:
+        """Handle events until there are none for the time of a linger, or the slice is over.
+
+        Returns:
+            Whether there may be more to do at once.
+        """
         poll = self._epoll.poll
         clock = self._clock
         connections = self._connections
@@ -171,8 +173,10 @@ class Relay:
                 self._read_again()
             if self._doomed:
                 self._bury()
-            if now >= end or (not events and not again):
-                return
+            if not events and not again:
+                return False
+            if now >= end:
+                return True
             timeout = 0.0 if again or self._attention else self._linger
 
     def _read_again(self) -> None:

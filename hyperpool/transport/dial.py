@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -81,6 +80,6 @@ def _reason(error: OSError) -> str:
             causes.extend(reversed(cause.exceptions))
         elif isinstance(cause, socket.gaierror):
             return str(cause.strerror)
-        elif isinstance(cause, OSError) and cause.errno in errno.errorcode:
+        elif isinstance(cause, OSError) and cause.errno is not None:
             return os.strerror(cause.errno)
     return str(error)
