@@ -291,6 +291,17 @@ def test_too_many_rounds_are_not_done(iterations: int) -> None:
         ScramClient("pencil", b"abc").respond(b"r=abcx,s=W22Z,i=%d" % iterations)
 
 
+def test_the_bound_on_rounds_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many rounds as the bound are done, one more is not, in both roles."""
+    monkeypatch.setattr("hyperpool.auth.scram.MAX_ITERATIONS", 5)
+
+    assert ScramClient("pencil", b"abc").respond(b"r=abcx,s=W22Z,i=5")
+    assert make_verifier("pencil", iterations=5).accepts("pencil")
+    with pytest.raises(LoginFailed, match="more than our limit of 5"):
+        ScramClient("pencil", b"abc").respond(b"r=abcx,s=W22Z,i=6")
+    assert not make_verifier("pencil", iterations=6).accepts("pencil")
+
+
 def test_server_first_with_an_extension_is_answered() -> None:
     """Optional extensions at the end are ignored, but part of what is signed."""
     client, plain = (ScramClient("pencil", b"abc") for _ in range(2))
