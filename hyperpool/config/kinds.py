@@ -102,10 +102,7 @@ def flag(value: object, _source: Source) -> bool:
 
 def whole(minimum: int, maximum: int = _MAX_INT32) -> Parser:
     """A whole number in a range."""
-    if maximum == _MAX_INT32:
-        expected = f"a whole number, {minimum} or more"
-    else:
-        expected = f"a whole number from {minimum} to {maximum}"
+    expected = f"a whole number from {minimum} to {maximum}"
 
     def parse(value: object, _source: Source) -> int:
         if isinstance(value, Substituted) and _WHOLE.fullmatch(value):
@@ -123,13 +120,13 @@ port: Final = whole(1, 65535)
 """A TCP port."""
 
 
-def seconds(minimum: float = 0.0, maximum: float = _CENTURY) -> Parser:
+def seconds(maximum: float = _CENTURY) -> Parser:
     """A duration, as a float in seconds."""
     expected = 'a duration: seconds as a number, or a text like "500ms", "30s", "5m", "1h" or "1d"'
-    in_range = f"a duration {_range(format_duration, minimum, maximum if maximum != _CENTURY else None)}"
+    in_range = f"a duration from 0 to {format_duration(maximum)}"
 
     def parse(value: object, _source: Source) -> float:
-        return _quantity(value, parse_duration, (minimum, maximum), expected, in_range)
+        return _quantity(value, parse_duration, (0, maximum), expected, in_range)
 
     return parse
 
@@ -138,7 +135,7 @@ def whole_seconds(maximum: int) -> Parser:
     """A duration for the kernel, as a whole number of seconds."""
 
     def parse(value: object, source: Source) -> int:
-        found: float = seconds(maximum=maximum)(value, source)
+        found: float = seconds(maximum)(value, source)
         if not found.is_integer():
             raise Unfit("a whole number of seconds")
         return int(found)
@@ -149,7 +146,7 @@ def whole_seconds(maximum: int) -> Parser:
 def milliseconds(value: object, _source: Source) -> int:
     """A duration, as a whole number of milliseconds; a plain number is milliseconds too, as in pgbouncer."""
     expected = 'a duration: milliseconds as a number, or a text like "30s"'
-    in_range = "a whole number of milliseconds, 0 or more"
+    in_range = f"a whole number of milliseconds from 0 to {_MAX_INT32}"
     found = _quantity(
         value, lambda given: round(parse_duration(given) * 1000, 6), (0, _MAX_INT32), expected, in_range
     )
@@ -161,7 +158,7 @@ def milliseconds(value: object, _source: Source) -> int:
 def size(minimum: int, maximum: int = _MAX_INT32) -> Parser:
     """A size, as an int in bytes."""
     expected = 'a size: bytes as a whole number, or a text like "64KiB" or "1MiB"'
-    in_range = f"a size {_range(format_size, minimum, maximum)}"
+    in_range = f"a size from {format_size(minimum)} to {format_size(maximum)}"
 
     def parse(value: object, _source: Source) -> int:
         found = _quantity(value, parse_size, (minimum, maximum), expected, in_range)
@@ -285,10 +282,6 @@ def _quantity(
     if not limits[0] <= number <= limits[1]:
         raise Unfit(in_range)
     return float(number)
-
-
-def _range(show: Callable[[Any], str], minimum: float, maximum: float | None) -> str:
-    return f"of {show(minimum)} or more" if maximum is None else f"from {show(minimum)} to {show(maximum)}"
 
 
 def _is_collection(value: object) -> bool:

@@ -140,11 +140,11 @@ class PoolerSettings:
     )
     relay_linger: float = _setting(
         0.001,
-        kinds.seconds(maximum=0.1),
+        kinds.seconds(0.1),
         "time that the relay waits for more work before it sleeps; 0 is off",
     )
     relay_slice: float = _setting(
-        0.002, kinds.seconds(maximum=0.1), "time that the relay works before other tasks have their turn"
+        0.002, kinds.seconds(0.1), "time that the relay works before other tasks have their turn"
     )
     state_dir: Path = attrs.field(
         factory=lambda: default_state_dir(os.environ),

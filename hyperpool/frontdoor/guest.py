@@ -251,7 +251,7 @@ class Guest(TransientConnection):
         self.closed = True
         self.relay.forget(self)
         self.relay.see_off(self, response)
-        self.gone("refused")
+        self._give_up_place()
 
     def timed_out(self) -> None:
         """It has taken too long (``client_login_timeout``)."""
@@ -264,6 +264,9 @@ class Guest(TransientConnection):
         """The login has ended without a client."""
         if self._door.settings.pooler.log_disconnections:
             log.info("closing client before login", client=self.address, reason=reason)
+        self._give_up_place()
+
+    def _give_up_place(self) -> None:
         if self.key is not None:
             self.relay.release_key(self.key[0])
             self.key = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -23,7 +24,7 @@ import trio
 from hyperpool import __version__
 from hyperpool.config import load
 from hyperpool.embedded import EmbeddedPostgres
-from hyperpool.errors import ConfigError, ConnectFailed
+from hyperpool.errors import ConfigError, ConnectFailed, StartupError
 from hyperpool.frontdoor.guest import FrontDoor
 from hyperpool.frontdoor.listener import Acceptor, open_listeners
 from hyperpool.pool.handover import ServerFailed, ServerReady
@@ -102,22 +103,20 @@ class Pooler:
         self._draining: tuple[trio.CancelScope, Callable[[], bool]] | None = None
 
     async def run(self) -> int:
-        """Start everything, serve, and stop everything."""
-        async with AsyncExitStack() as stack:
-            for name, database in self._settings.databases.items():
-                if database.embedded:
-                    await self._start_embedded(name, database, stack)
-            self._settings = self._with_embedded(self._settings)
-            listeners = open_listeners(self._settings.pooler)
-            for listener in listeners:
-                stack.callback(listener.close)
-            await self._serve(listeners)
+        """Start everything, serve, and stop everything. Signals are obeyed from the first moment to the last."""
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+            async with AsyncExitStack() as stack:
+                if await self._start_embedded_databases(signals, stack):
+                    listeners = open_listeners(self._settings.pooler)
+                    for listener in listeners:
+                        stack.callback(listener.close)
+                    await self._serve(signals, listeners)
         log.info("stopped")
         return 0
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
-    async def _serve(self, listeners: list[Listener]) -> None:
+    async def _serve(self, signals: AsyncIterator[int], listeners: list[Listener]) -> None:
         settings = self._settings
         self._pools = Pools(settings, random.random)
         tracker = ParameterTracker(settings.pooler.track_extra_parameters)
@@ -129,20 +128,21 @@ class Pooler:
         send_servers, servers = trio.open_memory_channel[ServerReady | ServerFailed](_CHANNEL)
         self._door = FrontDoor(settings, self._relay, self._pools, send_cancels.send_nowait)
         async with trio.open_nursery() as nursery:
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-                nursery.start_soon(self._relay.run)
-                nursery.start_soon(self._take_servers, servers)
-                nursery.start_soon(self._send_cancels, cancels, nursery)
-                nursery.start_soon(self._warmer.run, send_servers)
-                nursery.start_soon(self._sweep)
-                nursery.start_soon(self._report)
-                for pool in self._pools.warm():
-                    self._warmer.demand(pool)
-                acceptors = [Acceptor(self._relay, listener, self._door.welcome) for listener in listeners]
-                for acceptor in acceptors:
-                    self._relay.welcome(acceptor)
-                self._announce(listeners)
-                await self._obey(signals, acceptors)
+            nursery.start_soon(self._relay.run)
+            nursery.start_soon(self._take_servers, servers)
+            nursery.start_soon(self._send_cancels, cancels, nursery)
+            nursery.start_soon(self._warmer.run, send_servers)
+            nursery.start_soon(self._sweep)
+            nursery.start_soon(self._report)
+            for server in self._embedded.values():
+                nursery.start_soon(server.keep_running)
+            for pool in self._pools.warm():
+                self._warmer.demand(pool)
+            acceptors = [Acceptor(self._relay, listener, self._door.welcome) for listener in listeners]
+            for acceptor in acceptors:
+                self._relay.welcome(acceptor)
+            self._announce(listeners)
+            await self._obey(signals, acceptors)
             self._relay.shut_down(
                 iter(self._pools), "terminating connection because the pooler is shutting down"
             )
@@ -271,6 +271,32 @@ class Pooler:
 
     # -- embedded PostgreSQL -----------------------------------------------------------------------------------------
 
+    async def _start_embedded_databases(self, signals: AsyncIterator[int], stack: AsyncExitStack) -> bool:
+        """Start them one after the other; `stack` stops them.
+
+        Returns:
+            False when a signal asked to end before they were up.
+
+        Raises:
+            StartupError: one does not start.
+        """
+        started = False
+        failure: StartupError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
+            try:
+                for name, database in self._settings.databases.items():
+                    if database.embedded:
+                        await self._start_embedded(name, database, stack)
+                started = True
+            except StartupError as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        self._settings = self._with_embedded(self._settings)
+        return started
+
     async def _start_embedded(self, name: str, database: DatabaseSettings, stack: AsyncExitStack) -> None:
         assert database.user  # noqa: S101 - checked with the settings
         assert database.password is not None  # noqa: S101
@@ -281,12 +307,9 @@ class Pooler:
             dbname=database.dbname or name,
             state_dir=self._settings.pooler.state_dir,
         )
-        log.info(
-            "starting embedded PostgreSQL", database=name, data=str(server.data_dir), log=str(server.log_path)
-        )
+        stack.push_async_callback(server.stop)
         await server.start()
         self._embedded[name] = server
-        stack.push_async_callback(_stop_embedded, server)
 
     def _with_embedded(self, settings: Settings) -> Settings:
         """Point embedded databases at their servers."""
@@ -301,11 +324,24 @@ class Pooler:
         log.info(
             "listening", addresses=names, version=__version__, python=sys.version.split()[0], pid=os.getpid()
         )
+        for name, server in self._embedded.items():
+            address = next((listener.name for listener in listeners if listener.path is None), None)
+            if address is not None:
+                user = self._settings.databases[name].user
+                log.info("embedded database is served", connect=f"psql postgres://{user}@{address}/{name}")
+            if shutil.which("psql") is None:
+                log.info(
+                    "psql and pgbench come with it",
+                    psql=str(server.psql_path),
+                    pgbench=str(server.pgbench_path),
+                )
 
 
-async def _stop_embedded(server: EmbeddedPostgres) -> None:
-    with trio.CancelScope(shield=True):
-        await server.stop()
+async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    """End what is under way when a signal asks for it; there is nothing to reload yet."""
+    async for number in signals:
+        if number != signal.SIGHUP:
+            scope.cancel()
 
 
 def _relay_options(settings: PoolerSettings) -> RelayOptions:
