@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -51,15 +50,21 @@ class Pooler:
         config: its settings; `pooler.listen_port` is the port that the helpers of this class connect to.
 
     Attributes:
-        host: the address that the helpers connect to.
+        host: the address that the helpers connect to, as libpq wants it (a directory stands for its socket).
         port: the TCP port.
         config: the settings it was started or reloaded with.
+        killed: a test killed it on purpose, so that its end is not checked.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.host = "127.0.0.1"
         self.port = int(config["pooler"]["listen_port"])
+        self.host = (
+            "127.0.0.1" if config["pooler"]["listen_addr"] else str(config["pooler"]["unix_socket_dir"])
+        )
+        directory = config["pooler"].get("unix_socket_dir")
+        self._socket_path = f"{directory}/.s.PGSQL.{self.port}" if directory else None
+        self.killed = False
         self._directory = Path(tempfile.mkdtemp(prefix="hpt-pooler-"))
         self.log_path = self._directory / "log"
         self._config_path = targets.write_config(self._directory, config)
@@ -85,13 +90,19 @@ class Pooler:
         def accepts() -> bool:
             if self.process.poll() is not None:
                 raise AssertionError(f"the pooler ended with {self.process.returncode}:\n{self.log_text()}")
-            with socket.create_connection((self.host, self.port), timeout=5):
-                return True
+            with self.open_raw():
+                pass
+            if self._socket_path is not None:
+                with RawClient(self._socket_path):
+                    pass
+            return True
 
         eventually(accepts, within=_START_LIMIT, what="the pooler listens", despite=(OSError,))
 
     def log_text(self, since: int = 0) -> str:
-        """Return the log from a mark on."""
+        """Return the log from a mark on; nothing when the pooler is destroyed already."""
+        if not self.log_path.exists():
+            return ""
         with self.log_path.open("rb") as log:
             log.seek(since)
             return log.read().decode(errors="replace")
@@ -123,6 +134,8 @@ class Pooler:
         Raises:
             AssertionError: it hung, ended with an error, logged a traceback or left a process behind.
         """
+        if self.killed:
+            return
         children = children_of(self.pid)
         if self.process.poll() is None:
             self.process.send_signal(how)
@@ -131,6 +144,10 @@ class Pooler:
         self.check_log()
         left = [pid for pid in children if Path(f"/proc/{pid}").exists()]
         assert not left, f"processes left behind: {left}"
+
+    def forget(self) -> None:
+        """Expect nothing more of this pooler: a test killed it on purpose."""
+        self.killed = True
 
     def check_log(self, since: int = 0) -> None:
         """Fail if there is a traceback in the log from a mark on."""
@@ -178,16 +195,18 @@ class Pooler:
 
     def open_raw(self) -> RawClient:
         """Open a connection of exact bytes and send nothing."""
+        if self._socket_path is not None and self.host.startswith("/"):
+            return RawClient(self._socket_path)
         return RawClient((self.host, self.port))
 
-    def raw(self, database: str = "app", role: Role = ANN, **parameters: str) -> RawClient:
+    def raw(self, database: str = "app", role: Role = ANN, /, **parameters: str) -> RawClient:
         """Open a connection of exact bytes and log in."""
         client = self.open_raw()
         last = client.login(database, role.name, role.password, **parameters)[-1]
         assert last.kind == b"Z", last.fields
         return client
 
-    def refused(self, database: str = "app", role: Role = ANN, **parameters: str) -> Frame:
+    def refused(self, database: str = "app", role: Role = ANN, /, **parameters: str) -> Frame:
         """Log in where a refusal is expected; check that the connection ends; return the ErrorResponse."""
         with self.open_raw() as client:
             last = client.login(database, role.name, role.password, **parameters)[-1]

@@ -283,7 +283,9 @@ class PostgresCluster:
         return self._log.stat().st_size if self._log.exists() else 0
 
     def log_text(self, since: int = 0) -> str:
-        """Return the server's log from a mark on."""
+        """Return the server's log from a mark on; nothing when the cluster is destroyed already."""
+        if not self._log.exists():
+            return ""
         with self._log.open("rb") as log:
             log.seek(since)
             return log.read().decode(errors="replace")

@@ -1,7 +1,8 @@
 """A TCP proxy that breaks byte streams on purpose.
 
 It stands between a client and the pooler or between the pooler and PostgreSQL. Two threads per connection
-copy bytes; a `Fault` per direction says what goes wrong and may be changed while connections are open.
+copy bytes; a `Fault` per direction says what goes wrong. Changing a `Fault` takes effect on open connections
+too; putting a new one in its place takes effect on connections to come.
 """
 
 from __future__ import annotations
@@ -97,22 +98,19 @@ class FaultProxy:
                 sock.settimeout(None)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open.append(sock)
-            self._spawn(self._copy, near, far, True)
-            self._spawn(self._copy, far, near, False)
+            self._spawn(self._copy, near, far, self.to_target, "bytes_to_target")
+            self._spawn(self._copy, far, near, self.from_target, "bytes_from_target")
 
-    def _copy(self, source: socket.socket, sink: socket.socket, forth: bool) -> None:
+    def _copy(self, source: socket.socket, sink: socket.socket, fault: Fault, counter: str) -> None:
         passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
-                fault = self.to_target if forth else self.from_target
                 self._wait_unless_stalled(fault)
                 room = len(data) if fault.cut_after is None else max(fault.cut_after - passed, 0)
                 self._write(sink, data[:room], fault)
                 passed += min(room, len(data))
-                if forth:
-                    self.bytes_to_target += len(data)
-                else:
-                    self.bytes_from_target += len(data)
+                with self._changed:
+                    setattr(self, counter, getattr(self, counter) + len(data))
                 if fault.cut_after is not None and passed >= fault.cut_after:
                     _shut(source)
                     break

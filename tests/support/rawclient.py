@@ -118,7 +118,7 @@ class Frame:
         return values
 
 
-class ConnectionEnded(Exception):  # noqa: N818 - an end is expected by many tests; it is no error of its own
+class ConnectionEnded(Exception):
     """The other side closed or reset the connection."""
 
 
@@ -131,9 +131,7 @@ class RawClient:
 
     def __init__(self, address: tuple[str, int] | str) -> None:
         if isinstance(address, str):
-            self.sock = socket.socket(socket.AF_UNIX)
-            self.sock.settimeout(_TIMEOUT)
-            self.sock.connect(address)
+            self.sock = _connect_unix(address)
         else:
             self.sock = socket.create_connection(address, timeout=_TIMEOUT)
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -277,6 +275,17 @@ class RawClient:
         """Say goodbye and close."""
         self.send(TERMINATE)
         self.sock.close()
+
+
+def _connect_unix(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(_TIMEOUT)
+    try:
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def kinds(frames: list[Frame]) -> bytes:

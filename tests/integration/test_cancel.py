@@ -1,0 +1,193 @@
+"""Cancel requests: they reach the right query and never another's."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.support import rawclient as raw
+from tests.support.network import all_read_by
+from tests.support.poolers import config_for
+from tests.support.proxy import Fault
+from tests.support.waiting import Stopwatch, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import PoolerFactory
+    from tests.support.poolers import Pooler
+    from tests.support.postgres import PostgresCluster
+    from tests.support.proxy import FaultProxy
+    from tests.support.rawclient import RawClient
+
+_CANCELED = "57014"
+
+
+def _cancel(pooler: Pooler, pid: int, secret: bytes) -> None:
+    """Send a CancelRequest and wait until the pooler closes the connection, as libpq does."""
+    with pooler.open_raw() as client:
+        client.send(raw.cancel_packet(pid, secret))
+        assert client.receive_all() == []
+
+
+def _wait_active(pg: PostgresCluster, marker: str) -> None:
+    eventually(
+        lambda: pg.sql(
+            "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
+            " AND query LIKE %s",
+            f"%{marker}%",
+        ),
+        what="the query runs",
+    )
+
+
+def _error_code(frames: list[raw.Frame]) -> str:
+    return next((got.fields["C"] for got in frames if got.kind == b"E"), "no error")
+
+
+def _wait_queued(pooler: Pooler, client: RawClient, *data: bytes) -> None:
+    client.send(*data)
+    eventually(lambda: all_read_by(pooler.port, client.port), what="the pooler has read the request")
+
+
+def test_a_driver_cancels_its_query(pooler: Pooler, pg: PostgresCluster, mode: str) -> None:
+    """`cancel_safe` of psycopg ends `pg_sleep` at once; the connection goes on."""
+    marker = f"driver cancel {mode}"
+    with pooler.connect(mode) as connection:
+
+        def cancel() -> None:
+            _wait_active(pg, marker)
+            connection.cancel_safe(timeout=10)
+
+        helper = threading.Thread(target=cancel)
+        helper.start()
+        elapsed = Stopwatch()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute(f"SELECT pg_sleep(30) /* {marker} */".encode())
+        helper.join(10)
+        assert elapsed.seconds < 15
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_wrong_secret_cancels_nothing(pooler: Pooler, pg: PostgresCluster, mode: str) -> None:
+    """A CancelRequest with a wrong secret, a wrong pid or the key of nobody has no effect."""
+    marker = f"not to be canceled {mode}"
+    with pooler.raw(mode) as client:
+        client.send(raw.query(f"SELECT pg_sleep(0.5) /* {marker} */"))
+        _wait_active(pg, marker)
+        flipped = bytes(byte ^ 0xFF for byte in client.secret)
+        _cancel(pooler, client.pid, flipped)
+        _cancel(pooler, client.pid ^ 1, client.secret)
+        _cancel(pooler, 0, b"\0\0\0\0")
+        assert raw.kinds(client.receive_until()) == b"TDCZ"
+
+
+def test_keys_are_the_clients_own(pooler: Pooler, mode: str) -> None:
+    """No two clients have the same key, and no client sees the server's."""
+    clients = [pooler.raw(mode) for _ in range(4)]
+    assert len({(client.pid, client.secret) for client in clients}) == 4
+    for client in clients:
+        client.close()
+
+
+def test_an_idle_client_has_nothing_to_cancel(
+    make_pooler: PoolerFactory,
+    pg: PostgresCluster,
+) -> None:
+    """A cancel of an idle client does not hit the client that now has the server."""
+    pooler = make_pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.raw() as idle, pooler.raw() as busy:
+        assert idle.value("SELECT 1") == "1"
+        busy.send(raw.query("SELECT pg_sleep(0.5) /* busy */"))
+        _wait_active(pg, "busy")
+        _cancel(pooler, idle.pid, idle.secret)
+        assert raw.kinds(busy.receive_until()) == b"TDCZ"
+
+
+def test_inside_a_transaction(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """A cancel inside a block fails the block; the client rolls back and goes on."""
+    pooler = make_pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.raw() as client:
+        client.ask("BEGIN")
+        client.send(raw.query("SELECT pg_sleep(30) /* block */"))
+        _wait_active(pg, "block")
+        _cancel(pooler, client.pid, client.secret)
+        frames = client.receive_until()
+        assert (_error_code(frames), frames[-1].body) == (_CANCELED, b"E")
+        assert client.ask("ROLLBACK")[-1].body == b"I"
+
+
+@pytest.mark.hyperpool_only  # pgbouncer 1.18 drops such a client without a word
+def test_a_waiting_client_is_canceled(make_pooler: PoolerFactory) -> None:
+    """A client that waits for a server and cancels is told so at once; its query never runs."""
+    pooler = make_pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.raw() as holder, pooler.raw() as waiter:
+        holder.ask("CREATE TABLE never (n int)")
+        holder.ask("BEGIN")
+        _wait_queued(pooler, waiter, raw.query("INSERT INTO never VALUES (1)"))
+        _cancel(pooler, waiter.pid, waiter.secret)
+        first = waiter.receive()
+        assert (first.kind, first.fields["C"]) == (b"E", _CANCELED)
+        assert raw.kinds(holder.ask("COMMIT")) == b"CZ"
+        assert holder.value("SELECT count(*) FROM never") == "0"
+        holder.ask("DROP TABLE never")
+
+
+def test_a_late_cancel_does_not_hit_the_next_client(
+    make_pooler: PoolerFactory,
+    make_proxy: Callable[[int], FaultProxy],
+    pg: PostgresCluster,
+) -> None:
+    """While a cancel is on its way, the server is not given to the next client, who must not be hit by it."""
+    proxy = make_proxy(pg.port)
+    config = config_for(pg, pool_mode="transaction", default_pool_size=1)
+    config["databases"]["app"]["port"] = proxy.port
+    pooler = make_pooler(config)
+    with pooler.raw() as first, pooler.raw() as second:
+        for _ in range(3):
+            assert first.value("SELECT 1") == "1"
+            first.send(raw.query("SELECT pg_sleep(0.4) /* first */"))
+            _wait_active(pg, "first")
+            _wait_queued(pooler, second, raw.query("SELECT pg_sleep(1.2) /* second */"))
+            proxy.to_target = Fault(delay=0.8)  # the connection of the cancel is slower than the query
+            canceler = pooler.open_raw()
+            canceler.send(raw.cancel_packet(first.pid, first.secret))
+            assert raw.kinds(first.receive_until()) in {b"TDCZ", b"EZ"}
+            assert raw.kinds(second.receive_until()) == b"TDCZ"
+            canceler.sock.close()
+            proxy.to_target = Fault()
+
+
+def test_many_cancels_at_once(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """A burst of cancel requests for one query does no harm to it or to others."""
+    pooler = make_pooler(pool_mode="transaction", default_pool_size=2)
+    with pooler.raw() as victim, pooler.raw() as neighbour:
+        victim.send(raw.query("SELECT pg_sleep(30) /* victim */"))
+        neighbour.send(raw.query("SELECT pg_sleep(1.5) /* neighbour */"))
+        _wait_active(pg, "victim")
+        cancelers = [pooler.open_raw() for _ in range(40)]
+        for canceler in cancelers:
+            canceler.send(raw.cancel_packet(victim.pid, victim.secret))
+        assert _error_code(victim.receive_until()) == _CANCELED
+        assert raw.kinds(neighbour.receive_until()) == b"TDCZ"
+        for canceler in cancelers:
+            assert canceler.receive_all() == []
+            canceler.sock.close()
+        for _ in range(10):
+            assert victim.value("SELECT 1") == "1"
+
+
+def test_canceled_again_and_again(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """Query, cancel and the next query alternate on one server; no cancel hits the wrong query."""
+    pooler = make_pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.raw() as one, pooler.raw() as two:
+        for turn in range(15):
+            one.send(raw.query(f"SELECT pg_sleep(30) /* turn {turn} */"))
+            _wait_active(pg, f"turn {turn} ")
+            two.send(raw.query("SELECT pg_sleep(0.01), 'untouched'"))
+            _cancel(pooler, one.pid, one.secret)
+            assert _error_code(one.receive_until()) == _CANCELED
+            assert raw.kinds(two.receive_until()) == b"TDCZ"

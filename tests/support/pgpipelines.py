@@ -1,0 +1,209 @@
+"""Random requests of a PostgreSQL client, for the model in `tests.support.pgmodel`.
+
+A pipeline is a list of units, each of which makes sense to a server at any message boundary; what it makes of them
+depends on errors and transactions before them. Units are drawn as small tuples, and written as bytes only when it is
+known whose they are: ``$`` in a statement is replaced by a tag that names the client.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from hypothesis import strategies as st
+
+from tests.support.pglanguage import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hypothesis.strategies import SearchStrategy
+
+Unit = tuple[str, ...]
+"""Messages: a letter (its type byte; lower case ``d`` `c` `f` as in the protocol), and what is in it."""
+
+SYNC: Final = frame(b"S")
+FLUSH: Final = frame(b"H")
+TERMINATE: Final = frame(b"X")
+COPY_DONE: Final = frame(b"c")
+
+_PLAIN: Final = (
+    "rows 1 5 $",
+    "rows 3 40 $",
+    "rows 2 900 $",
+    "rows 30 100 $",
+    "rows 0 5 $",
+    "error $",
+    "syntax $",
+    "deferred $",
+    "notice $",
+    "begin",
+    "begin",
+    "commit",
+    "commit",
+    "rollback",
+    "set application_name = '$'",
+    "set TimeZone = 'x''$; \\'",
+    "set DateStyle = 'bad'",
+    "show application_name",
+    "show TimeZone",
+    "show DateStyle",
+    "copyout 3 $",
+    "sleep $",
+    "",
+)
+_COPY: Final = ("copyin $", "copyin $", "copyin-late $", "copyin-early $")
+_COPY_MESSAGES: Final = ("d1", "d1", "d30", "d3000", "H", "S")
+_COPY_ENDS: Final = ("c", "c", "c", "f")
+
+
+def query(sql: str) -> bytes:
+    """Build a Query."""
+    return frame(b"Q", sql.encode() + b"\0")
+
+
+def parse(sql: str, name: str = "") -> bytes:
+    """Build a Parse without parameter types."""
+    return frame(b"P", name.encode() + b"\0" + sql.encode() + b"\0\0\0")
+
+
+def bind(name: str = "", portal: str = "") -> bytes:
+    """Build a Bind without parameters."""
+    return frame(b"B", portal.encode() + b"\0" + name.encode() + b"\0" + bytes(6))
+
+
+def execute(limit: int = 0, portal: str = "") -> bytes:
+    """Build an Execute; 0 rows means all."""
+    return frame(b"E", portal.encode() + b"\0" + struct.pack("!i", limit))
+
+
+def describe(target: bytes, name: str = "") -> bytes:
+    """Build a Describe of a statement (``S``) or a portal (``P``)."""
+    return frame(b"D", target + name.encode() + b"\0")
+
+
+def close(target: bytes, name: str = "") -> bytes:
+    """Build a Close of a statement (``S``) or a portal (``P``)."""
+    return frame(b"C", target + name.encode() + b"\0")
+
+
+def call(function: int, argument: str) -> bytes:
+    """Build a FunctionCall as the model reads it: it fails when `function` is odd."""
+    return frame(b"F", struct.pack("!I", function) + argument.encode())
+
+
+def copy_data(size: int) -> bytes:
+    """Build a CopyData with so many bytes, one line."""
+    return frame(b"d", b"." * (size - 1) + b"\n")
+
+
+def copy_fail(message: str) -> bytes:
+    """Build a CopyFail."""
+    return frame(b"f", message.encode() + b"\0")
+
+
+def render(pipeline: list[Unit], tag: Callable[[], str]) -> bytes:
+    """Write a pipeline as bytes; `tag` gives a new tag each time."""
+    return b"".join(_render(message, tag) for unit in pipeline for message in unit)
+
+
+def _render(message: str, tag: Callable[[], str]) -> bytes:
+    kind = message[0]
+    rest = message[1:]
+    while "$" in rest:
+        rest = rest.replace("$", tag(), 1)
+    if kind in _FIXED:
+        return _FIXED[kind]
+    if kind == "P":
+        name, _, sql = rest.partition(":")
+        return parse(sql, name)
+    return _WITH_TEXT[kind](rest)
+
+
+_FIXED: Final = {"S": SYNC, "H": FLUSH, "X": TERMINATE, "c": COPY_DONE}
+_WITH_TEXT: Final[dict[str, Callable[[str], bytes]]] = {
+    "Q": query,
+    "B": bind,
+    "E": lambda limit: execute(int(limit or 0)),
+    "D": lambda name: describe(name[:1].encode(), name[1:]),
+    "C": lambda name: close(name[:1].encode(), name[1:]),
+    "F": lambda argument: call(int(argument[0]), argument[1:]),
+    "d": lambda size: copy_data(int(size)),
+    "f": copy_fail,
+}
+
+
+@st.composite
+def _queries(draw: st.DrawFn) -> Unit:
+    """One Query of up to three statements, and blindly what its COPYs will read."""
+    statements = draw(st.lists(st.sampled_from(_PLAIN + _COPY), min_size=1, max_size=3))
+    padding = draw(st.sampled_from(("", "", "", " " * 700, " " * 6000)))
+    return ("Q" + ";".join(statements) + padding, *_copies(draw, statements))
+
+
+def _copies(draw: st.DrawFn, statements: list[str]) -> list[str]:
+    messages = []
+    for sql in statements:
+        if sql.startswith("copyin"):
+            messages += draw(st.lists(st.sampled_from(_COPY_MESSAGES), max_size=4))
+            messages.append(draw(st.sampled_from(_COPY_ENDS)) + "$")
+    return messages
+
+
+@st.composite
+def _extended(draw: st.DrawFn) -> Unit:
+    """A batch of extended-query messages around unnamed objects, mostly with a Sync; again with what COPYs read."""
+    batch: list[str] = []
+    statements = draw(st.lists(st.sampled_from(_PLAIN + _COPY), min_size=1, max_size=3))
+    for sql in statements:
+        batch += ("P:" + sql, "B", *draw(st.sampled_from(_RUNS)))
+    # libpq sends a Sync behind the Execute, which a COPY ignores, and one behind CopyDone.
+    early = draw(st.booleans())
+    return (*batch, *("S" * early), *_copies(draw, statements), draw(st.sampled_from("SSSSSH")))
+
+
+_RUNS: Final = (
+    ("E",),
+    ("E",),
+    ("DP", "E"),
+    ("DS", "DP", "E"),
+    ("E2", "E2", "E"),
+    ("E1", "CP"),
+    ("CS", "E"),
+    ("DSmissing", "E"),
+    ("DP",),
+)
+
+_OTHERS: Final[tuple[Unit, ...]] = (
+    ("S",),
+    ("H",),
+    ("c",),
+    ("f$",),
+    ("d10",),
+    ("F2$",),
+    ("F1$",),
+    ("P:rows 1 5 $", "B", "E", "Qrows 1 9 $", "S"),
+    ("P:syntax $", "Qrows 1 9 $", "F2$", "S"),
+    ("P:set application_name = '$'", "B", "E", "Qerror $", "S"),
+    ("P:copyin-early $", "B", "E", "S", "d5", "c", "S", "Qrows 1 5 $"),
+    ("P:", "H"),
+    ("Qfatal $",),
+    ("X", "Qrows 1 5 $"),
+    ("Qcopyin $", "Qrows 1 5 $"),
+)
+
+NAMED: Final[tuple[Unit, ...]] = (
+    ("Pn1:rows 2 10 $", "S"),
+    ("Pn1:show search_path", "DSn1", "S"),
+    ("Bn1", "E", "S"),
+    ("CSn1", "S"),
+    ("Qset search_path = '$'",),
+    ("Qshow search_path",),
+)
+"""Units that leave something behind in the session: for session pooling alone."""
+
+
+def pipelines(*more: Unit, max_size: int = 4) -> SearchStrategy[list[Unit]]:
+    """Lists of units; `more` adds to the usual ones."""
+    others = st.sampled_from(_OTHERS + more)
+    return st.lists(st.one_of(_queries(), _extended(), others), min_size=1, max_size=max_size)
