@@ -355,6 +355,12 @@ def test_server_processes_of_a_killed_postgresql_are_waited_for(site: Site) -> N
             eventually(lambda: not any(map(command_of, others)), what="all others have noticed")
             heir = site.begin_pooler()
             assert heir.wait_said("waiting for server processes")
+            log = site.home / "postgresql.log"
+            seen = log.stat().st_size
+            with pytest.raises(AssertionError, match="PostgreSQL is started all the same"):
+                eventually(
+                    lambda: log.stat().st_size > seen, within=0.5, what="PostgreSQL is started all the same"
+                )
         finally:
             os.kill(busy, signal.SIGCONT)
         heir.wait_started()
