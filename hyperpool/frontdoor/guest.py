@@ -130,6 +130,13 @@ class FrontDoor:
         if pool.parameters is None:
             self.relay.await_parameters(pool, guest.continued)
             return
+        for name in guest.requested:
+            if name not in pool.parameters:
+                raise ClientRefused(
+                    f"unsupported startup parameter: {name}",
+                    "08P01",
+                    f"the server does not report {name}, so it cannot be followed; see track_extra_parameters",
+                )
         greeting = self._greeting(pool, pool.parameters, guest.requested)
         guest.admitted(pool, greeting.tracked, greeting.statuses)
 
@@ -230,7 +237,8 @@ class Guest(TransientConnection):
         self.closed = True
         self.relay.transients.pop(self)
         greeting = (
-            self._login.pending
+            bytes(self.outbox)
+            + self._login.pending
             + messages.authentication_ok()
             + statuses
             + messages.backend_key_data(pid, secret)

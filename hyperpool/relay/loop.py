@@ -264,7 +264,11 @@ class Relay:
             log.info(
                 "closing server", pool=server.pool.name, pid=server.pid, reason=reason, age=self._age(server)
             )
-        self.want(server.pool)
+        pool = server.pool
+        if pool.waiting and pool.idle and not pool.paused:
+            # It was being checked, for a client that may as well have another one.
+            pool.idle.pop().reuse()
+        self.want(pool)
 
     def _age(self, connection: Connection) -> float:
         return round(self._clock() - connection.since, 3)

@@ -369,6 +369,13 @@ class ServerConnection(Connection):
 
     # -- the pooler's own queries ----------------------------------------------------------------------------------
 
+    def reuse(self) -> None:
+        """Serve the client that has waited longest; check first, if it has been idle for long."""
+        if self.relay.now - self.idle_since < self.pool.check_after:
+            self._offer()
+        else:
+            self.check()
+
     def check(self) -> None:
         """Run ``server_check_query`` before reuse."""
         query = self.pool.settings.server_check_query
