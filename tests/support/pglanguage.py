@@ -24,6 +24,21 @@ Statements are separated by ``;``:
 from __future__ import annotations
 
 import struct
+from typing import Final
+
+DEFAULTS: Final = {
+    "application_name": "",
+    "client_encoding": "UTF8",
+    "DateStyle": "ISO, MDY",
+    "is_superuser": "off",
+    "search_path": "public",
+    "standard_conforming_strings": "on",
+    "TimeZone": "UTC",
+}
+"""The parameters of a new session."""
+
+REPORTED: Final = frozenset(DEFAULTS) - {"search_path"}
+"""Those that ParameterStatus tells about."""
 
 
 def frame(kind: bytes, body: bytes = b"") -> bytes:
@@ -107,3 +122,10 @@ def text_of(body: bytes) -> str:
 def texts_of(body: bytes, count: int) -> list[str]:
     """The strings at the beginning of a body."""
     return [part.decode() for part in body.split(b"\0")[:count]]
+
+
+class Sleeps:
+    """How the statements that sleep have ended, by tag; a reference shares it with the model that it is compared to."""
+
+    def __init__(self) -> None:
+        self.cancelled: dict[str, bool] = {}

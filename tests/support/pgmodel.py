@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from tests.support.pglanguage import (
+    DEFAULTS,
+    REPORTED,
+    Sleeps,
     fill,
     frame,
     parse_assignment,
@@ -29,20 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     Steps = Generator[None, None, None]
-
-DEFAULTS: Final = {
-    "client_encoding": "UTF8",
-    "DateStyle": "ISO, MDY",
-    "TimeZone": "UTC",
-    "standard_conforming_strings": "on",
-    "application_name": "",
-    "is_superuser": "off",
-    "search_path": "public",
-}
-"""The parameters of a new session."""
-
-REPORTED: Final = frozenset(DEFAULTS) - {"search_path"}
-"""Those that ParameterStatus tells about."""
 
 _EXTENDED: Final = b"PBDEC"
 _MESSAGES: Final = b"QPBDECSHFXdcf"
@@ -70,13 +59,6 @@ class _Portal:
     sql: str
     left: int | None = None
     spent: bool = False
-
-
-class Sleeps:
-    """How the statements that sleep have ended, by tag; a reference shares it with the model that it is compared to."""
-
-    def __init__(self) -> None:
-        self.cancelled: dict[str, bool] = {}
 
 
 class Backend:
@@ -241,6 +223,7 @@ class Backend:
         else:
             self.block = "E"
             self._portals.clear()
+            self._values = dict(self._saved or self._values)
 
     def _fatal(self, code: str, message: str) -> None:
         self.output += report(b"E", "FATAL", code, message)
@@ -360,8 +343,7 @@ class Backend:
 
     def _bind(self, portal: str, name: str) -> None:
         sql = self._statement(name)
-        if sql:
-            self._check_aborted(sql)
+        self._check_aborted(sql)
         if portal and portal in self._portals:
             raise _Failure("42P03", f'cursor "{portal}" already exists')
         self._start()
