@@ -85,28 +85,31 @@ class Ledger:
         skipping: the server discards messages until it sees a Sync (rule 3).
         copying: the server reads COPY data (rule 4).
         doubt: why the server connection must not be reused, or "".
+        unsynced: extended-query messages have been sent since the newest ReadyForQuery: even if all of them have been
+            answered (Flush), the server is inside an implicit transaction that only Sync ends.
         failed: the answer to a SKIP request was an error.
     """
 
-    __slots__ = ("copying", "doubt", "entries", "failed", "skipping")
+    __slots__ = ("copying", "doubt", "entries", "failed", "skipping", "unsynced")
 
     def __init__(self) -> None:
         self.entries: deque[int] = deque()
         self.skipping = False
         self.copying = False
+        self.unsynced = False
         self.failed = False
         self.doubt = ""
 
     def __repr__(self) -> str:
         names = {FORWARD: "", SKIP: "~", FAKE: "+"}
         pipeline = " ".join(names[entry & ~_KIND] + chr(entry & _KIND) for entry in self.entries)
-        flags = [name for name in ("skipping", "copying", "failed") if getattr(self, name)]
+        flags = [name for name in ("skipping", "copying", "unsynced", "failed") if getattr(self, name)]
         return f"<Ledger [{pipeline}] {' '.join(flags)}{self.doubt}>"
 
     @property
     def clean(self) -> bool:
         """Whether the server owes nothing and there is no doubt about it."""
-        return not self.entries and not self.skipping and not self.copying and not self.doubt
+        return not (self.entries or self.unsynced or self.skipping or self.copying or self.doubt)
 
     def request(self, kind: int, action: int = FORWARD) -> None:
         """Write down a frontend message that goes to the server (or, for FAKE, that is kept from it).
@@ -124,6 +127,8 @@ class Ledger:
                 return
         elif self.copying and kind == wire.SYNC and _ENDS_COPY.isdisjoint(self.entries):
             return
+        elif kind in _EXTENDED:
+            self.unsynced = True
         self.entries.append(kind | action)
 
     def ready(self) -> int:
@@ -140,6 +145,7 @@ class Ledger:
             return FORWARD
         entries.popleft()
         self._strike_copy_ends()
+        self.unsynced = bool(entries)
         return head & SKIP
 
     def response(self, kind: int) -> int:
