@@ -191,15 +191,17 @@ def _count_users(settings: Settings) -> str:
 def _databases_table(settings: Settings) -> Table:
     table = _table("Databases", "name", "server", "database", "user", "pool_mode", "pool size")
     warm = {pool.database for pool in settings.warm_pools()}
-    for name, entry in settings.databases.items():
-        pool = settings.pool_for(name, entry.user or "")
-        if pool is not None:
-            size = _size(pool.min_pool_size, pool.pool_size, pool.reserve_pool_size, warm=name in warm)
-            dbname = entry.dbname or ("the client's" if name == FALLBACK else name)
-            _add_row(
-                table,
-                (name, _server(entry), dbname, entry.user or "the client's", pool.pool_mode.value, size),
-            )
+    pools = [
+        (entry, pool)
+        for name, entry in settings.databases.items()
+        if (pool := settings.pool_for(name, entry.user or "")) is not None
+    ]
+    for entry, pool in pools:
+        name = pool.database
+        size = _size(pool.min_pool_size, pool.pool_size, pool.reserve_pool_size, warm=name in warm)
+        dbname = entry.dbname or ("the client's" if name == FALLBACK else name)
+        user = entry.user or "the client's"
+        _add_row(table, (name, _server(entry), dbname, user, pool.pool_mode.value, size))
     return table
 
 

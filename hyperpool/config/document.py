@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from hyperpool.config.report import describe_type, quoted
+from hyperpool.config.report import describe_type
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +19,8 @@ _NUMBERS: Final = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
 _TEXT: Final = "tag:yaml.org,2002:str"
 _MERGE: Final = "tag:yaml.org,2002:merge"
 
-_NAME_IN_QUOTES: Final = re.compile(r" ?'(?!<)[^']{2,}'")
-"""What PyYAML cites of the file: the name of an anchor or a tag, which may be a password without its quotes."""
+_CITED: Final = re.compile(r"(alias|tag|tag handle) ['\"].*")
+"""What PyYAML cites of the file: names of aliases and tags, which may be passwords that lack their quotes."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,7 +49,7 @@ def read_document(path: Path, report: Report) -> dict[object, object]:
     Returns:
         The sections by name; an empty mapping when the file cannot be read at all.
     """
-    shown = quoted(str(path))
+    shown = repr(str(path))
     try:
         raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
@@ -67,7 +67,7 @@ def read_document(path: Path, report: Report) -> dict[object, object]:
     except yaml.MarkedYAMLError as error:
         report.add((), f"{shown}, {_explain(error)}; correct the YAML: check indentation, colons and quotes")
     except RecursionError:
-        report.add((), f"{shown} is nested too deeply; it needs three levels")
+        report.add((), f"{shown} is nested too deeply; three levels are enough")
     return {}
 
 
@@ -115,7 +115,7 @@ def _find_repeated_keys(root: yaml.Node, report: Report) -> None:
 def _explain(error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
-    problem = _NAME_IN_QUOTES.sub("", error.problem or "found a mistake").removeprefix("but ")
+    problem = _CITED.sub(r"\1", error.problem or "found a mistake").removeprefix("but ")
     return place + problem
 
 

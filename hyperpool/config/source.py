@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from hyperpool.config.report import quoted
 from hyperpool.config.secret import Secret
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ class Source:
             reason = error.strerror or "unknown reason"
             raise Unavailable(
                 f"cannot read the file that is named here ({reason}); hyperpool's user must be able to read it, and "
-                f"a relative path starts at {quoted(str(self.directory))}"
+                f"a relative path starts at {str(self.directory)!r}"
             ) from None
 
     def read_secret(self, path: str) -> Secret:

@@ -64,13 +64,7 @@ def structure(raw: Mapping[object, object], source: Source, report: Report) -> D
         report: gets one problem per value that cannot be used.
     """
     converter = _converter(source)
-    # A section or an entry without anything below it is as good as one that says nothing.
-    remaining: dict[object, Any] = {name: {} if below is None else below for name, below in raw.items()}
-    for section in ("databases", "users"):
-        if isinstance(remaining.get(section), dict):
-            remaining[section] = {
-                name: {} if entry is None else entry for name, entry in remaining[section].items()
-            }
+    remaining = _with_sound_names(raw, report)
     try:
         return converter.structure(remaining, Document)
     except BaseValidationError as errors:
@@ -82,7 +76,6 @@ def structure(raw: Mapping[object, object], source: Source, report: Report) -> D
 
 def _converter(source: Source) -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
-    converter.register_structure_hook(str, _structure_name)
     for cls in (PoolerSettings, DatabaseSettings, UserSettings):
         hooks: dict[str, Any] = {
             field.name: override(struct_hook=_leaf(field, source)) for field in attrs.fields(cls)
@@ -99,14 +92,30 @@ def _converter(source: Source) -> Converter:
     return converter
 
 
-def _structure_name(value: object, _type: object) -> str:
-    if not isinstance(value, str):
-        raise Problem(f"found {describe(value)} as a name, expected a text; put it in quotes")
-    if not value:
-        raise Problem("found an empty name, expected a name")
-    if not value.isprintable():
-        raise Problem("found a name with control characters, expected one that can be printed")
-    return value
+def _with_sound_names(raw: Mapping[object, object], report: Report) -> dict[object, Any]:
+    """A copy without names that nobody can ask for; a section or an entry with nothing below it gets its defaults."""
+    copy: dict[object, Any] = {name: {} if below is None else below for name, below in raw.items()}
+    for section in ("databases", "users"):
+        entries = copy.get(section)
+        if not isinstance(entries, dict):
+            continue
+        copy[section] = {}
+        for name, entry in entries.items():
+            if problem := _problem_of_name(name):
+                report.add((section, key_text(name)), problem)
+            else:
+                copy[section][name] = {} if entry is None else entry
+    return copy
+
+
+def _problem_of_name(name: object) -> str:
+    if not isinstance(name, str):
+        return f"found {describe(name)} as a name, expected a text; put it in quotes"
+    if not name:
+        return "found an empty name, expected a name"
+    return (
+        "" if name.isprintable() else "found a name with control characters, expected one that can be printed"
+    )
 
 
 def _mapping_of(hook: Callable[[Any, Any], T]) -> Callable[[Any, Any], T]:
@@ -155,12 +164,11 @@ def _flatten(error: BaseValidationError, path: KeyPath) -> Iterator[tuple[KeyPat
 
 
 def _step(error: Exception) -> tuple[Any, ...]:
-    for note in getattr(error, "__notes__", ()):
-        if isinstance(note, AttributeValidationNote):
-            return (note.name,)
-        if isinstance(note, IterableValidationNote):
-            return (note.index,)
-    return ()
+    """What cattrs notes on an error: the attribute or the key that it belongs to."""
+    notes = getattr(error, "__notes__", ())
+    names = [note.name for note in notes if isinstance(note, AttributeValidationNote)]
+    keys = [note.index for note in notes if isinstance(note, IterableValidationNote)]
+    return tuple((names + keys)[:1])
 
 
 def _unknown(key: object, known: list[str], cls: type[Any]) -> str:
@@ -168,8 +176,8 @@ def _unknown(key: object, known: list[str], cls: type[Any]) -> str:
         return f"found {describe_type(key)} as a key, expected one of {', '.join(known)}"
     if cls is Document and key in attrs.fields_dict(PoolerSettings):
         return "found at the top, expected below pooler; indent it there"
-    close = difflib.get_close_matches(key, known)
-    if key in UNSUPPORTED:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.85) or difflib.get_close_matches(key, known)
+    if key in UNSUPPORTED and cls is not Document:
         return "found a setting of pgbouncer that hyperpool does not have; remove it"
     if close:
         return f"found an unknown setting; did you mean {' or '.join(close)}?"
@@ -182,6 +190,4 @@ def _without(mapping: dict[object, Any], path: KeyPath) -> dict[object, Any]:
     if not below:
         # Not-a-number can be a key, and is not equal to itself.
         return {name: value for name, value in mapping.items() if name is not key and name != key}
-    if not isinstance(mapping.get(key), dict):
-        return mapping
     return {**mapping, key: _without(mapping[key], tuple(below))}
