@@ -192,10 +192,17 @@ class Site:
         assert left == []
 
 
+def memory() -> Path | None:
+    """A file system in memory if there is one with room: the tests write much and keep nothing."""
+    path = Path("/dev/shm")
+    roomy = path.is_dir() and os.access(path, os.W_OK) and shutil.disk_usage(path).free > 1 << 30
+    return path if roomy else None
+
+
 @contextlib.contextmanager
-def public_directory(name: str) -> Iterator[Path]:
+def public_directory(name: str, base: Path | None = None) -> Iterator[Path]:
     """A temporary directory that every user can enter; pytest's are private."""
-    directory = Path(tempfile.mkdtemp(prefix=f"hpt-{name}-"))
+    directory = Path(tempfile.mkdtemp(prefix=f"hpt-{name}-", dir=base))
     try:
         directory.chmod(0o755)
         yield directory
@@ -215,7 +222,7 @@ def packages() -> Iterator[Path]:
 @pytest.fixture(params=USERS)
 def new_site(request: pytest.FixtureRequest, packages: Path) -> Iterator[Site]:
     """A place without a database, for each kind of user; nothing may run in it at the end."""
-    with public_directory("state") as directory:
+    with public_directory("state", memory()) as directory:
         site = Site(packages, directory / "state", request.param)
         site.own(directory)
         yield site
@@ -225,7 +232,7 @@ def new_site(request: pytest.FixtureRequest, packages: Path) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def finished() -> Iterator[Path]:
     """A directory for a finished state directory of each user, made when one is needed."""
-    with public_directory("finished") as directory:
+    with public_directory("finished", memory()) as directory:
         yield directory
 
 
@@ -235,6 +242,8 @@ def site(new_site: Site, finished: Path) -> Site:
     template = finished / new_site.user
     if not template.exists():
         new_site.pooler().stop()
+        with (new_site.home / "data" / "postgresql.conf").open("a") as settings:
+            settings.write("fsync = off\n")  # the tests kill processes, never the machine
         _copy(new_site.state_dir, template)
     else:
         _copy(template, new_site.state_dir)
