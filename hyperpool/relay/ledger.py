@@ -13,7 +13,10 @@ Rules, from the PostgreSQL docs, chapter "Frontend/Backend Protocol", section "M
     included.
 4.  While the server reads COPY data it ignores Sync and Flush, until CopyDone or CopyFail. Copy messages outside of a
     copy are ignored. CopyDone and CopyFail are written down only to know where the copy ended.
-5.  What does not fit these rules is a *doubt*: messages still pass, but the server connection is never reused.
+    When a copy fails, nobody knows whether the server had read a Sync that it would ignore: it notices, for instance,
+    that the target is a view only after CopyInResponse, and then answers a Sync that came before the data.
+5.  That, and what does not fit these rules, is a *doubt*: messages still pass, but the server connection is never
+    given to another client.
 
 Each entry is the type byte of the frontend message, plus an action:
 
@@ -90,12 +93,13 @@ class Ledger:
         failed: the answer to a SKIP request was an error.
     """
 
-    __slots__ = ("copying", "doubt", "entries", "failed", "skipping", "unsynced")
+    __slots__ = ("_ignored", "copying", "doubt", "entries", "failed", "skipping", "unsynced")
 
     def __init__(self) -> None:
         self.entries: deque[int] = deque()
         self.skipping = False
         self.copying = False
+        self._ignored = False
         self.unsynced = False
         self.failed = False
         self.doubt = ""
@@ -126,6 +130,7 @@ class Ledger:
             if not self.entries:
                 return
         elif self.copying and kind == wire.SYNC and _ENDS_COPY.isdisjoint(self.entries):
+            self._ignored = True
             return
         elif kind in _EXTENDED:
             self.unsynced = True
@@ -142,6 +147,7 @@ class Ledger:
         self.copying = False
         if head & _KIND not in _ENDS_WITH_READY:
             self._doubt(wire.READY_FOR_QUERY)
+            self.skipping = False
             return FORWARD
         entries.popleft()
         self._strike_copy_ends()
@@ -181,6 +187,8 @@ class Ledger:
         return made
 
     def _error(self, head: int) -> int:
+        if self.copying and self._ignored:
+            self._doubt(wire.ERROR_RESPONSE)
         self.copying = False
         if head & _KIND in _EXTENDED:
             entries = self.entries
@@ -195,13 +203,22 @@ class Ledger:
 
     def _begin_copy(self) -> None:
         """Drop the Syncs that the server will read, and ignore, while it copies (rule 4)."""
+        entries = self.entries
+        kept = deque([entries.popleft()])
+        if self.copying:
+            # The second copy of one Query: the first is over, and so is what ended it.
+            while entries and entries[0] & _KIND not in _ENDS_COPY:
+                kept.append(entries.popleft())
+            if entries:
+                entries.popleft()
         self.copying = True
-        kept = deque([self.entries.popleft()])
-        while self.entries and self.entries[0] & _KIND not in _ENDS_COPY:
-            entry = self.entries.popleft()
+        before = len(kept) + len(entries)
+        while entries and entries[0] & _KIND not in _ENDS_COPY:
+            entry = entries.popleft()
             if entry & _KIND != wire.SYNC:
                 kept.append(entry)
-        self.entries.extendleft(reversed(kept))
+        entries.extendleft(reversed(kept))
+        self._ignored = len(entries) < before
 
     def _strike_copy_ends(self) -> None:
         entries = self.entries
