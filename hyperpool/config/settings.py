@@ -119,16 +119,27 @@ class Settings:
         entry = self.databases.get(database) or self.databases.get(FALLBACK)
         if entry is None:
             return None
+        return self._resolve(database, entry, entry.user or user)
+
+    def warm_pools(self) -> list[PoolSettings]:
+        """The pools that open connections before any client comes: ``min_pool_size`` and a forced user are set."""
+        pools = [
+            self._resolve(name, entry, entry.user)
+            for name, entry in self.databases.items()
+            if entry.user is not None and name != FALLBACK
+        ]
+        return [pool for pool in pools if pool.min_pool_size > 0]
+
+    def _resolve(self, database: str, entry: DatabaseSettings, user: str) -> PoolSettings:
         pooler = self.pooler
-        login = entry.user or user
-        own = self.users.get(login, _NO_SETTINGS)
+        own = self.users.get(user, _NO_SETTINGS)
         return PoolSettings(
             database=database,
-            user=login,
+            user=user,
             dbname=entry.dbname or database,
             host=entry.host,
             port=entry.port,
-            password=entry.password or self.credentials.get(login) or None,
+            password=entry.password or self.credentials.get(user) or None,
             pool_mode=_first(own.pool_mode, entry.pool_mode, pooler.pool_mode),
             pool_size=_first(own.pool_size, entry.pool_size, pooler.default_pool_size),
             min_pool_size=_first(entry.min_pool_size, pooler.min_pool_size),
@@ -151,15 +162,6 @@ class Settings:
             parameters=_parameters(entry),
             embedded=entry.embedded,
         )
-
-    def warm_pools(self) -> list[PoolSettings]:
-        """The pools that open connections before any client comes: ``min_pool_size`` and a forced user are set."""
-        pools = [
-            self.pool_for(name, entry.user)
-            for name, entry in self.databases.items()
-            if entry.user is not None and name != FALLBACK
-        ]
-        return [pool for pool in pools if pool is not None and pool.min_pool_size > 0]
 
 
 def _first(*values: T | None) -> T:
