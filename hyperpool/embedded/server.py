@@ -125,7 +125,10 @@ class EmbeddedPostgres:
             os.close(lock)
 
     async def keep_running(self) -> None:
-        """Start PostgreSQL again whenever it dies; call it after `start`, and cancel it before `stop`."""
+        """Start PostgreSQL again whenever it dies; call it after `start`, and cancel it before `stop`.
+
+        A data directory that has vanished is not made anew: it may come back, with whatever was unmounted.
+        """
         pause = _RESTART_PAUSE
         while (postmaster := self._postmaster) is not None:
             await postmaster.wait()
@@ -134,18 +137,20 @@ class EmbeddedPostgres:
             _log.error("embedded database died", database=self.name, log=str(self.log_path))
             await trio.sleep(pause)
             try:
-                await self._run()
+                await self._run(may_make=False)
             except (OSError, StartupError) as error:
                 _log.error("embedded database does not start", database=self.name, reason=str(error))
                 pause = min(2 * pause, _LONGEST_RESTART_PAUSE)
             else:
                 pause = _RESTART_PAUSE
 
-    async def _run(self) -> None:
+    async def _run(self, *, may_make: bool = True) -> None:
         """Get PostgreSQL to run with the role and the database that the settings ask for."""
         account = accounts.choose(self.data_dir)
         binaries = await programs.usable_by(account, self._state_dir.resolve())
         if not self._cluster.exists(binaries):
+            if not may_make:
+                raise StartupError(f"{self.data_dir} has vanished")
             _log.info("making an embedded database", database=self.name, data=str(self.data_dir))
             await self._cluster.make(binaries, account)
         socket_dir = self._cluster.socket_directory(account)
@@ -173,9 +178,10 @@ class EmbeddedPostgres:
             False if there is none: there was none, it ran with another command line and was ended, or it was
             about to end.
         """
-        self._postmaster = found = postmasters.find(self._cluster)
+        found = postmasters.find(self._cluster)
         if found is None:
             return False
+        self._postmaster = found
         if found.command != command:
             await found.stop()
             return False
