@@ -59,7 +59,7 @@ class Acceptor(TransientConnection):
         handle: called with each accepted socket and the peer's address, and owns the socket.
     """
 
-    __slots__ = ("_complained", "_handle", "_listener")
+    __slots__ = ("_complained", "_family", "_handle", "_listener")
 
     def __init__(
         self, relay: Relay, listener: Listener, handle: Callable[[socket.socket, str], None]
@@ -67,6 +67,7 @@ class Acceptor(TransientConnection):
         super().__init__(relay, listener.sock, float("inf"))
         self._listener = listener
         self._handle = handle
+        self._family = listener.sock.family
         self._complained = False
 
     def readable(self, mask: int) -> None:  # noqa: ARG002 - a listener has one kind of event
@@ -83,7 +84,7 @@ class Acceptor(TransientConnection):
                     self._complain(os.strerror(error.errno))
                     return
                 continue
-            self._handle(accepted, address_name(sock.family, address))
+            self._handle(accepted, address_name(self._family, address))
         self.relay.resume(self)
 
     def timed_out(self) -> None:

@@ -184,6 +184,7 @@ class Ledger:
         made = b""
         while self.entries and self.entries[0] & FAKE:
             made += bytes((_COMPLETION[self.entries.popleft() & _KIND], 0, 0, 0, 4))
+            self._strike_copy_ends()
         return made
 
     def _error(self, head: int) -> int:

@@ -282,10 +282,13 @@ class Relay:
 
     def reserve_key(self) -> tuple[int, bytes]:
         """A cancel key (process id, secret) that no other client has; it counts as a client until given back."""
-        while (pid := secrets.randbelow(0x7FFFFFFE) + 1) in self.clients or pid in self._reserved:
-            pass
-        self._reserved.add(pid)
-        return pid, secrets.token_bytes(4)
+        while True:
+            drawn = secrets.token_bytes(8)
+            # A process id is positive: a client may print it, or keep it in a signed number.
+            pid = int.from_bytes(drawn[:4], "big") & 0x7FFFFFFF
+            if pid and pid not in self.clients and pid not in self._reserved:
+                self._reserved.add(pid)
+                return pid, drawn[4:]
 
     def release_key(self, pid: int) -> None:
         """Give a reserved key back."""
