@@ -265,6 +265,7 @@ def test_an_error_of_the_poolers_own_request_is_dropped_and_remembered(script: s
         ">P >B >E >S >+C >S <1 <2 <C <Z fake:3 <Z clean",
         ">~P >+P >B >S <~1 fake:1 <2 <Z clean",
         ">E >+C >~Q >S <D <s fake:3 <~C <~Z <Z clean",
+        ">S >+C >c >+P >S <Z fake:31 [S] <Z clean",
     ],
 )
 def test_answers_are_made_at_their_place_of_the_pipeline(script: str) -> None:
