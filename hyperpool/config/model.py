@@ -72,7 +72,7 @@ class PoolerSettings:
     )
     reserve_pool_timeout: float = _setting(5.0, kinds.seconds(), "wait before the reserve is used")
     server_lifetime: float = _setting(
-        3600.0, kinds.seconds(), "age at which an unused server connection is closed; 0 is no limit"
+        3600.0, kinds.seconds(), "age at which an unused server connection is closed; 0: each is used once"
     )
     server_idle_timeout: float = _setting(
         600.0, kinds.seconds(), "idle time after which a server connection is closed; 0 is no limit"

@@ -42,7 +42,7 @@ class PoolSettings:
         reserve_pool_size: more server connections, for clients that wait for long.
         reserve_pool_timeout: seconds of waiting that count as long.
         query_wait_timeout: seconds that a client may wait; 0 is no limit.
-        server_lifetime: seconds; 0 is no limit.
+        server_lifetime: seconds; 0 is for one use only.
         server_idle_timeout: seconds; 0 is no limit.
         server_connect_timeout: seconds; 0 is no limit.
         server_login_retry: seconds.

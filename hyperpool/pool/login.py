@@ -54,7 +54,8 @@ async def connect(settings: PoolSettings, options: TcpOptions) -> LoggedIn:
             stream.close()
             raise
         return LoggedIn(stream, login.parameters, login.pid, login.secret)
-    raise ConnectFailed(f"server {settings.host}:{settings.port} did not log us in within {timeout:g} s (server_connect_timeout)")
+    where = f"{settings.host}:{settings.port}"
+    raise ConnectFailed(f"server {where} did not log us in within {timeout:g} s (server_connect_timeout)")
 
 
 async def _log_in(stream: PlainStream, settings: PoolSettings) -> ServerLogin:

@@ -98,7 +98,7 @@ class ServerConnection(Connection):
         self.ledger = Ledger()
         self.status = _IDLE
         self.settled = False
-        self.held = self.pool.settings.server_reset_query_always
+        self.held = self._always_held()
         self._needs_reset = False
         self.purpose = ""
         self.cancels = 0
@@ -346,8 +346,11 @@ class ServerConnection(Connection):
     def _recondition(self, *, reset: bool) -> None:
         """What must be done before the next client: close it, wait for a cancel request to be spent, reset it."""
         self._needs_reset = reset
-        if self.retiring or self.ledger.doubt:
-            self.close(self.retiring or self.ledger.doubt)
+        reason = self.retiring or self.ledger.doubt
+        if not self.pool.settings.server_lifetime:
+            reason = reason or "server lifetime is 0: used once"
+        if reason:
+            self.close(reason)
         elif self.cancels:
             self._condition("cancel", self.relay.cancel_wait_timeout)
         elif reset and self.pool.settings.server_reset_query:
@@ -433,9 +436,17 @@ class ServerConnection(Connection):
         """The server has taken the cancel request."""
         self.cancels -= 1
         if not self.cancels:
-            self.held = bool(self.retiring) or self.pool.settings.server_reset_query_always
+            self.reconfigured()
             if self.purpose == "cancel" and not self.closed:
                 self._conditioned()
+
+    def reconfigured(self) -> None:
+        """The pool's settings, or what holds this server, may have changed."""
+        self.held = bool(self.retiring or self.cancels) or self._always_held()
+
+    def _always_held(self) -> bool:
+        settings = self.pool.settings
+        return settings.server_reset_query_always or not settings.server_lifetime
 
     def retire(self, reason: str) -> None:
         """Close it now if it is idle, else as soon as it is given back."""

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import resource
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
+if TYPE_CHECKING:
+    from hyperpool.config import Settings
+
 log = structlog.get_logger("limits")
 
-_OWN_DESCRIPTORS = 64
+_OWN_DESCRIPTORS: Final = 64
 """Descriptors that are not connections: standard streams, epoll objects, listeners, logs, logins under way."""
 
 
-def raise_open_file_limit(connections: int) -> None:
-    """Raise the soft limit on open files to the hard limit, and warn when that is too low.
+def raise_open_file_limit(settings: Settings) -> None:
+    """Raise the soft limit on open files to the hard limit, and warn when that is lower than the settings may need.
 
-    Args:
-        connections: client and server connections that the settings allow.
+    The estimate counts one full pool per database; a database without a forced user can have more.
     """
+    pooler = settings.pooler
+    connections = pooler.max_client_conn
+    for database in settings.databases.values():
+        size = pooler.default_pool_size if database.pool_size is None else database.pool_size
+        reserve = (
+            pooler.reserve_pool_size if database.reserve_pool_size is None else database.reserve_pool_size
+        )
+        connections += size + reserve
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

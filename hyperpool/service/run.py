@@ -22,7 +22,7 @@ import structlog
 import trio
 
 from hyperpool import __version__
-from hyperpool.config import load
+from hyperpool.config import PoolerSettings, load
 from hyperpool.embedded import EmbeddedPostgres
 from hyperpool.errors import ConfigError, ConnectFailed, StartupError
 from hyperpool.frontdoor.guest import FrontDoor
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from hyperpool.config import DatabaseSettings, PoolerSettings, Settings
+    from hyperpool.config import DatabaseSettings, Settings
     from hyperpool.frontdoor.listener import Listener
     from hyperpool.relay.client import ClientConnection
 
@@ -53,17 +53,6 @@ _SWEEP: Final = 0.1
 _SWEEPS_PER_MAINTENANCE: Final = 10
 _CHANNEL: Final = 64
 """Connections that may be on their way to the relay; a sender waits beyond that."""
-
-_NEEDS_RESTART: Final = (
-    "listen_addr",
-    "listen_port",
-    "listen_backlog",
-    "unix_socket_dir",
-    "unix_socket_mode",
-    "track_extra_parameters",
-    "relay_buffer",
-    "state_dir",
-)
 
 
 def serve(settings: Settings, config_path: Path) -> int:
@@ -80,7 +69,7 @@ def serve(settings: Settings, config_path: Path) -> int:
         StartupError: it cannot start; nothing is left open.
     """
     configure_logging(settings.pooler)
-    raise_open_file_limit(settings.pooler.max_client_conn)
+    raise_open_file_limit(settings)
     return trio.run(Pooler(settings, config_path).run)
 
 
@@ -251,9 +240,10 @@ class Pooler:
                 log.error("reload: settings are unchanged", problem=problem)
             return
         old = self._settings
-        for name in _NEEDS_RESTART:
-            if getattr(settings.pooler, name) != getattr(old.pooler, name):
-                log.warning("reload: this setting needs a restart", setting=f"pooler.{name}")
+        for field in attrs.fields(PoolerSettings):
+            changed = getattr(settings.pooler, field.name) != getattr(old.pooler, field.name)
+            if changed and not field.metadata["reload"]:
+                log.warning("reload: this setting needs a restart", setting=f"pooler.{field.name}")
         for name, database in settings.databases.items():
             if database.embedded and name not in self._embedded:
                 log.warning("reload: an embedded database needs a restart", setting=f"databases.{name}")
@@ -265,6 +255,9 @@ class Pooler:
         for pool in self._pools.reload(settings):
             for server in list(pool.servers):
                 server.retire("settings have changed")
+        for pool in self._pools:
+            for server in pool.servers:
+                server.reconfigured()
         for pool in self._pools.warm():
             self._warmer.demand(pool)
         log.info("reloaded", config=str(self._config_path))
