@@ -124,8 +124,8 @@ def _attach(request: pytest.FixtureRequest, title: str, read: Callable[[], str])
     request.node.stash.setdefault(_logs, []).append((title, read))
 
 
-@pytest.fixture(scope="session")
-def _pg() -> Iterator[PostgresCluster]:
+@contextlib.contextmanager
+def _cluster() -> Iterator[PostgresCluster]:
     binaries = find_binaries()
     if binaries is None:
         pytest.skip("no PostgreSQL on this machine and the extra `embedded` is not installed")
@@ -135,6 +135,12 @@ def _pg() -> Iterator[PostgresCluster]:
         yield cluster
     finally:
         cluster.destroy()
+
+
+@pytest.fixture(scope="session")
+def _pg() -> Iterator[PostgresCluster]:
+    with _cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -145,19 +151,20 @@ def pg(_pg: PostgresCluster, request: pytest.FixtureRequest) -> PostgresCluster:
     return _pg
 
 
-@pytest.fixture
-def mortal_pg(request: pytest.FixtureRequest) -> Iterator[PostgresCluster]:
-    """A PostgreSQL of the test's own, to be stopped and killed."""
-    binaries = find_binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL on this machine and the extra `embedded` is not installed")
-    cluster = PostgresCluster(binaries)
-    _attach(request, "PostgreSQL's log", cluster.log_text)
-    try:
-        cluster.create()
+@pytest.fixture(scope="session")
+def _mortal_pg() -> Iterator[PostgresCluster]:
+    with _cluster() as cluster:
         yield cluster
-    finally:
-        cluster.destroy()
+
+
+@pytest.fixture
+def mortal_pg(_mortal_pg: PostgresCluster, request: pytest.FixtureRequest) -> PostgresCluster:
+    """A second PostgreSQL that a test may stop and kill; it runs when the test begins."""
+    mark = _mortal_pg.log_size()
+    _attach(request, "PostgreSQL's log", lambda: _mortal_pg.log_text(mark))
+    if not _mortal_pg.running:
+        _mortal_pg.start()
+    return _mortal_pg
 
 
 @pytest.fixture(scope="session")
@@ -176,15 +183,16 @@ def _shared_pooler(_pg: PostgresCluster) -> Iterator[Pooler]:
 
 
 @pytest.fixture
-def pooler(_shared_pooler: Pooler, pg: PostgresCluster, request: pytest.FixtureRequest) -> Iterator[Pooler]:
+def pooler(
+    _shared_pooler: Pooler,
+    pg: PostgresCluster,
+    watch: Callable[[Pooler], Pooler],
+) -> Iterator[Pooler]:
     """The session's pooler: databases `session`, `transaction` and `statement`, named by their pool mode.
 
     After the test no transaction may be left open on the server and no traceback in the log.
     """
-    mark = _shared_pooler.log_size()
-    _attach(request, "the pooler's log", lambda: _shared_pooler.log_text(mark))
-    yield _shared_pooler
-    _shared_pooler.check_log(mark)
+    yield watch(_shared_pooler)
     eventually(
         lambda: all(state == "idle" for state in pg.states("shared")),
         what="every server connection is idle and in no transaction",
@@ -194,26 +202,58 @@ def pooler(_shared_pooler: Pooler, pg: PostgresCluster, request: pytest.FixtureR
 @pytest.fixture
 def make_pooler(pg: PostgresCluster, request: pytest.FixtureRequest) -> Iterator[PoolerFactory]:
     """A factory of poolers with settings of the test's own; each must end cleanly when the test is over."""
-    with _factory(request, pg) as factory:
+    with _factory(pg, "app", request) as factory:
         yield factory
     eventually(lambda: not pg.backends(), what="the pooler left no server connection behind")
+
+
+@pytest.fixture(scope="module")
+def make_module_pooler(_pg: PostgresCluster) -> Iterator[PoolerFactory]:
+    """A factory of poolers that end with the tests of a module.
+
+    Their database `app` is `other` on the server, so that the connections of `make_pooler` can be told apart.
+    Tests take such a pooler through `watch`.
+    """
+    with _factory(_pg, "other") as factory:
+        yield factory
+
+
+@pytest.fixture
+def watch(request: pytest.FixtureRequest) -> Iterator[Callable[[Pooler], Pooler]]:
+    """Show the log of a longer-lived pooler when the test fails, and fail the test for a traceback in it."""
+    with contextlib.ExitStack() as stack:
+
+        def attach(pooler: Pooler) -> Pooler:
+            mark = pooler.log_size()
+            _attach(request, "the pooler's log", lambda: pooler.log_text(mark))
+            stack.callback(pooler.check_log, mark)
+            return pooler
+
+        yield attach
 
 
 @pytest.fixture
 def make_mortal_pooler(mortal_pg: PostgresCluster, request: pytest.FixtureRequest) -> Iterator[PoolerFactory]:
     """The same, in front of the test's own PostgreSQL."""
-    with _factory(request, mortal_pg) as factory:
+    with _factory(mortal_pg, "app", request) as factory:
         yield factory
 
 
 @contextlib.contextmanager
-def _factory(request: pytest.FixtureRequest, pg: PostgresCluster) -> Iterator[PoolerFactory]:
+def _factory(
+    pg: PostgresCluster,
+    dbname: str,
+    request: pytest.FixtureRequest | None = None,
+) -> Iterator[PoolerFactory]:
     started: list[Pooler] = []
 
     def start(config: Config | None = None, /, **pooler: object) -> Pooler:
-        new = Pooler(config or config_for(pg, **pooler))
+        config = config or config_for(pg, **pooler)
+        config["databases"].get("app", {}).setdefault("dbname", dbname)
+        new = Pooler(config)
         started.append(new)
-        _attach(request, "the pooler's log", new.log_text)
+        if request is not None:
+            _attach(request, "the pooler's log", new.log_text)
         new.wait_listening()
         return new
 

@@ -147,12 +147,12 @@ def test_a_late_cancel_does_not_hit_the_next_client(
     config["databases"]["app"]["port"] = proxy.port
     pooler = make_pooler(config)
     with pooler.raw() as first, pooler.raw() as second:
-        for _ in range(3):
+        for _ in range(2):
             assert first.value("SELECT 1") == "1"
-            first.send(raw.query("SELECT pg_sleep(0.4) /* first */"))
+            first.send(raw.query("SELECT pg_sleep(0.3) /* first */"))
             _wait_active(pg, "first")
-            _wait_queued(pooler, second, raw.query("SELECT pg_sleep(1.2) /* second */"))
-            proxy.to_target = Fault(delay=0.8)  # the connection of the cancel is slower than the query
+            _wait_queued(pooler, second, raw.query("SELECT pg_sleep(0.9) /* second */"))
+            proxy.to_target = Fault(delay=0.6)  # the connection of the cancel is slower than the query
             canceler = pooler.open_raw()
             canceler.send(raw.cancel_packet(first.pid, first.secret))
             assert raw.kinds(first.receive_until()) in {b"TDCZ", b"EZ"}

@@ -90,8 +90,14 @@ class TestDrain:
             two.close()
             assert pooler.wait_exit() == 0
 
-    @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-    @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            (signal.SIGINT, signal.SIGINT),
+            (signal.SIGTERM, signal.SIGTERM),
+            (signal.SIGTERM, signal.SIGINT),
+        ],
+    )
     def test_a_second_signal_ends_at_once(
         self,
         pooler: Pooler,

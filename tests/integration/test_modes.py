@@ -13,15 +13,22 @@ from tests.support.postgres import BOB
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
     from tests.support.postgres import PostgresCluster
 
 
+@pytest.fixture(scope="module")
+def _one_server(make_module_pooler: PoolerFactory) -> Pooler:
+    return make_module_pooler(pool_mode="transaction", default_pool_size=1)
+
+
 @pytest.fixture
-def one_server(make_pooler: PoolerFactory) -> Pooler:
+def one_server(_one_server: Pooler, watch: Callable[[Pooler], Pooler]) -> Pooler:
     """A pooler in transaction mode whose only pool has one server."""
-    return make_pooler(pool_mode="transaction", default_pool_size=1)
+    return watch(_one_server)
 
 
 class TestSessionMode:
@@ -134,6 +141,7 @@ class TestTransactionMode:
         with one_server.connect() as one, one_server.connect() as two:
             one.execute("SET work_mem = '7MB'")
             assert two.execute("SHOW work_mem").fetchone() == ("7MB",)
+            two.execute("RESET work_mem")
 
     def test_reset_query_always(self, make_pooler: PoolerFactory) -> None:
         """With `server_reset_query_always` the reset query runs after each transaction too."""
@@ -141,6 +149,22 @@ class TestTransactionMode:
         with pooler.connect() as one, pooler.connect() as two:
             one.execute("SET work_mem = '7MB'")
             assert two.execute("SHOW work_mem").fetchone() != ("7MB",)
+
+    def test_an_extended_query_without_sync_keeps_its_server(self, one_server: Pooler) -> None:
+        """Until the Sync the server has an implicit transaction open, even if all answers have come by Flush."""
+        with one_server.raw() as one, one_server.raw() as two:
+            one.ask("CREATE TABLE unsynced (n int)")
+            one.send(raw.extended("INSERT INTO unsynced VALUES (1)"), raw.FLUSH)
+            one.receive_until(b"C")
+            two.send(raw.query("SELECT count(*) FROM unsynced"))
+            two.sock.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                two.receive()
+            two.sock.settimeout(15)
+            one.send(raw.SYNC)
+            assert raw.kinds(one.receive_until()) == b"Z"
+            assert two.receive_until()[1].columns == [b"1"]
+            one.ask("DROP TABLE unsynced")
 
     def test_unanswered_pipeline_keeps_its_server(self, one_server: Pooler) -> None:
         """A client with requests in flight keeps its server over the ReadyForQuery in between."""

@@ -10,6 +10,8 @@ from tests.support import rawclient as raw
 from tests.support.poolers import config_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
     from tests.support.postgres import PostgresCluster
@@ -22,10 +24,15 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def _one_server(make_module_pooler: PoolerFactory) -> Pooler:
+    return make_module_pooler(pool_mode="transaction", default_pool_size=1)
+
+
 @pytest.fixture
-def one_server(make_pooler: PoolerFactory) -> Pooler:
+def one_server(_one_server: Pooler, watch: Callable[[Pooler], Pooler]) -> Pooler:
     """A pooler in transaction mode whose only pool has one server."""
-    return make_pooler(pool_mode="transaction", default_pool_size=1)
+    return watch(_one_server)
 
 
 @pytest.mark.parametrize(("name", "first", "second"), CASES, ids=[case[0] for case in CASES])

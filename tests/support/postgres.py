@@ -197,6 +197,11 @@ class PostgresCluster:
             despite=(psycopg.OperationalError,),
         )
 
+    @property
+    def running(self) -> bool:
+        """Whether the server was started and neither stopped nor killed since."""
+        return self._process is not None
+
     def stop(self) -> None:
         """Shut the server down at once and wait for its end (PostgreSQL's "fast" mode)."""
         self._close_admin()

@@ -25,14 +25,16 @@ class Fault:
     Attributes:
         fragment: write at most so many bytes at a time; 0 passes what was read in one write.
         delay: wait so many seconds before each write.
-        cut_after: reset both sides once so many bytes of a connection have passed; None never does.
+        cut_after: end both sides once so many bytes have passed; None never does.
         stalled: swallow nothing and pass nothing while this is set (the peer's window fills up).
+        passed: how many bytes have passed, over all connections with this fault.
     """
 
     fragment: int = 0
     delay: float = 0.0
     cut_after: int | None = None
     stalled: bool = False
+    passed: int = 0
 
 
 class FaultProxy:
@@ -46,8 +48,6 @@ class FaultProxy:
         to_target: the fault on the way from those who connect to the target.
         from_target: the fault on the way back.
         accepted: how many connections were ever accepted.
-        bytes_to_target: how many bytes went to the target.
-        bytes_from_target: how many bytes came back.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -57,8 +57,6 @@ class FaultProxy:
         self.to_target = Fault()
         self.from_target = Fault()
         self.accepted = 0
-        self.bytes_to_target = 0
-        self.bytes_from_target = 0
         self._closing = threading.Event()
         self._changed = threading.Condition()
         self._open: list[socket.socket] = []
@@ -98,20 +96,20 @@ class FaultProxy:
                 sock.settimeout(None)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open.append(sock)
-            self._spawn(self._copy, near, far, self.to_target, "bytes_to_target")
-            self._spawn(self._copy, far, near, self.from_target, "bytes_from_target")
+            self._spawn(self._copy, near, far, self.to_target)
+            self._spawn(self._copy, far, near, self.from_target)
 
-    def _copy(self, source: socket.socket, sink: socket.socket, fault: Fault, counter: str) -> None:
-        passed = 0
+    def _copy(self, source: socket.socket, sink: socket.socket, fault: Fault) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 self._wait_unless_stalled(fault)
-                room = len(data) if fault.cut_after is None else max(fault.cut_after - passed, 0)
-                self._write(sink, data[:room], fault)
-                passed += min(room, len(data))
                 with self._changed:
-                    setattr(self, counter, getattr(self, counter) + len(data))
-                if fault.cut_after is not None and passed >= fault.cut_after:
+                    if fault.cut_after is not None:
+                        data = data[: max(fault.cut_after - fault.passed, 0)]
+                    fault.passed += len(data)
+                    cut = fault.cut_after is not None and fault.passed >= fault.cut_after
+                self._write(sink, data, fault)
+                if cut:
                     _shut(source)
                     break
         _shut(sink)
