@@ -38,12 +38,18 @@ async def dial_tcp(host: str, port: int, options: TcpOptions) -> PlainStream:
     """
     try:
         stream = await trio.open_tcp_stream(host, port)
+        sock = _plain_socket(stream.socket)
+        try:
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0)
+            options.apply(sock)
+        except OSError:
+            sock.close()
+            raise
     except OSError as error:
         raise ConnectFailed(f"cannot connect to {host}:{port}: {_reason(error)}") from error
-    sock = _plain_socket(stream.socket)
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0)
-    options.apply(sock)
+    except UnicodeError as error:
+        raise ConnectFailed(f"cannot connect to {host}:{port}: not a valid host name") from error
     return PlainStream(sock)
 
 
@@ -54,16 +60,16 @@ async def dial_unix(directory: str, port: int) -> PlainStream:
         ConnectFailed: nothing listens there.
     """
     path = f"{directory}/.s.PGSQL.{port}"
-    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    await trio.lowlevel.checkpoint()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        await sock.connect("\0" + path[1:] if path.startswith("@") else path)
+        sock.setblocking(False)
+        # Connecting to a Unix socket never has to be waited for: when it cannot be done at once, it has failed.
+        sock.connect("\0" + path[1:] if path.startswith("@") else path)
     except OSError as error:
         sock.close()
         raise ConnectFailed(f"cannot connect to {path}: {_reason(error)}") from error
-    except BaseException:
-        sock.close()
-        raise
-    return PlainStream(_plain_socket(sock))
+    return PlainStream(sock)
 
 
 def _plain_socket(sock: trio.socket.SocketType) -> socket.socket:

@@ -72,13 +72,13 @@ class PlainStream(trio.abc.HalfCloseableStream):
         if max_bytes is not None and max_bytes < 1:
             raise ValueError("max_bytes must be at least 1")
         self._check_open()
+        await trio.lowlevel.checkpoint()
         while True:
-            await trio.lowlevel.wait_readable(self._socket)
             self._check_open()
             try:
-                return self._socket.recv(max_bytes or _RECEIVE_SIZE)
+                return self._socket.recv(_RECEIVE_SIZE if max_bytes is None else max_bytes)
             except BlockingIOError:
-                continue
+                await trio.lowlevel.wait_readable(self._socket)
             except OSError as error:
                 raise self._broken(error) from error
 
