@@ -56,7 +56,14 @@ _logs: pytest.StashKey[list[tuple[str, Callable[[], str]]]] = pytest.StashKey()
 class PoolerFactory(Protocol):
     """Starts poolers that end with the test."""
 
-    def __call__(self, config: Config | None = None, /, **pooler: object) -> Pooler:
+    def __call__(
+        self,
+        config: Config | None = None,
+        /,
+        *,
+        open_files: tuple[int, int] | None = None,
+        **pooler: object,
+    ) -> Pooler:
         """Start a pooler with these settings, or with the standard ones and these `pooler:` keys."""
 
 
@@ -247,10 +254,16 @@ def _factory(
 ) -> Iterator[PoolerFactory]:
     started: list[Pooler] = []
 
-    def start(config: Config | None = None, /, **pooler: object) -> Pooler:
+    def start(
+        config: Config | None = None,
+        /,
+        *,
+        open_files: tuple[int, int] | None = None,
+        **pooler: object,
+    ) -> Pooler:
         config = config or config_for(pg, **pooler)
         config["databases"].get("app", {}).setdefault("dbname", dbname)
-        new = Pooler(config)
+        new = Pooler(config, open_files)
         started.append(new)
         if request is not None:
             _attach(request, "the pooler's log", new.log_text)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import rawclient as raw
 from tests.support.poolers import config_for
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,8 @@ CASES = [
     ("client_encoding", "LATIN1", "UTF8"),
     ("DateStyle", "German, DMY", "SQL, MDY"),
     ("TimeZone", "Europe/Berlin", "Asia/Tokyo"),
+    ("standard_conforming_strings", "off", "on"),
+    pytest.param("IntervalStyle", "iso_8601", "sql_standard", marks=pytest.mark.hyperpool_only),
 ]
 
 
@@ -35,7 +38,7 @@ def one_server(_one_server: Pooler, watch: Callable[[Pooler], Pooler]) -> Pooler
     return watch(_one_server)
 
 
-@pytest.mark.parametrize(("name", "first", "second"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(("name", "first", "second"), CASES, ids=str)
 def test_in_force_while_servers_are_shared(one_server: Pooler, name: str, first: str, second: str) -> None:
     """Two clients with different settings alternate on one server; each finds its own every time."""
     with one_server.raw(**{name: first}) as one, one_server.raw(**{name: second}) as two:
@@ -44,7 +47,7 @@ def test_in_force_while_servers_are_shared(one_server: Pooler, name: str, first:
             assert two.value(f"SHOW {name}") == second
 
 
-@pytest.mark.parametrize(("name", "first", "second"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(("name", "first", "second"), CASES, ids=str)
 def test_reported_at_login(pooler: Pooler, mode: str, name: str, first: str, second: str) -> None:
     """The ParameterStatus messages of the login tell what the client asked for."""
     with pooler.raw(mode, **{name: first}) as client:
@@ -131,10 +134,63 @@ def test_forced_by_the_database(make_pooler: PoolerFactory, pg: PostgresCluster)
     """`timezone`, `datestyle` and `client_encoding` of a database apply to clients that ask for nothing."""
     config = config_for(pg, pool_mode="transaction")
     config["databases"]["app"] |= {"timezone": "Asia/Tokyo", "datestyle": "German, DMY"}
+    config["databases"]["app"] |= {"client_encoding": "LATIN1"}
     pooler = make_pooler(config)
     with pooler.raw() as client:
         assert client.value("SHOW TimeZone") == "Asia/Tokyo"
         assert client.value("SHOW DateStyle") == "German, DMY"
+        assert client.value("SHOW client_encoding") == "LATIN1"
+
+
+@pytest.mark.hyperpool_only  # pgbouncer: since 1.22
+def test_application_name_of_the_database(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """`application_name` of a database names the connections of clients that give no name."""
+    config = config_for(pg, pool_mode="transaction")
+    config["databases"]["app"]["application_name"] = "by the database"
+    pooler = make_pooler(config)
+    with pooler.raw() as client:
+        assert client.value("SHOW application_name") == "by the database"
+
+
+def test_a_change_by_the_server_reaches_the_session(
+    make_mortal_pooler: PoolerFactory,
+    mortal_pg: PostgresCluster,
+) -> None:
+    """A ParameterStatus that the server sends by itself is passed on to the client of the session."""
+    pooler = make_mortal_pooler(pool_mode="session")
+    with pooler.raw() as client:
+        assert client.value("SHOW TimeZone") == "UTC"
+        try:
+            mortal_pg.sql("ALTER SYSTEM SET DateStyle = 'German'")
+            mortal_pg.sql("SELECT pg_reload_conf()")
+
+            def reported() -> list[bytes]:
+                return [got.body for got in client.ask("") if got.kind == b"S"]
+
+            assert eventually(reported, what="the change is reported") == [b"DateStyle\0German, DMY\0"]
+            assert client.value("SHOW DateStyle") == "German, DMY"
+        finally:
+            mortal_pg.sql("ALTER SYSTEM RESET DateStyle")
+            mortal_pg.sql("SELECT pg_reload_conf()")
+
+
+def test_a_change_by_the_server_while_it_is_idle(
+    make_mortal_pooler: PoolerFactory,
+    mortal_pg: PostgresCluster,
+) -> None:
+    """A ParameterStatus of a server without a client is nobody's answer; the next queries are not disturbed."""
+    pooler = make_mortal_pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.raw(application_name="steady") as client:
+        assert client.value("SELECT 1") == "1"
+        try:
+            mortal_pg.sql("ALTER SYSTEM SET DateStyle = 'German'")
+            mortal_pg.sql("SELECT pg_reload_conf()")
+            for n in range(20):
+                assert client.value(f"SELECT {n}") == str(n)
+                assert client.value("SHOW application_name") == "steady"
+        finally:
+            mortal_pg.sql("ALTER SYSTEM RESET DateStyle")
+            mortal_pg.sql("SELECT pg_reload_conf()")
 
 
 def test_connect_query(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:

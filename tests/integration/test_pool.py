@@ -40,9 +40,18 @@ class TestSize:
     """How many servers a pool holds."""
 
     @pytest.mark.hyperpool_only  # pgbouncer 1.18 fills a pool once a first client has made it
-    def test_min_pool_size_without_clients(self, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    @pytest.mark.parametrize("where", ["pooler", "database"])
+    def test_min_pool_size_without_clients(
+        self,
+        make_pooler: PoolerFactory,
+        pg: PostgresCluster,
+        where: str,
+    ) -> None:
         """`min_pool_size` servers are opened at start, before any client, for a database with a forced user."""
-        make_pooler(_forced(pg, min_pool_size=3))
+        config = _forced(pg, min_pool_size=3 if where == "pooler" else 1)
+        if where == "database":
+            config["databases"]["app"]["min_pool_size"] = 3
+        make_pooler(config)
         eventually(lambda: len(pg.backends()) == 3, what="three servers are connected")
 
     @pytest.mark.hyperpool_only

@@ -14,6 +14,7 @@ import attrs
 
 ESTABLISHED = 0x01  # include/net/tcp_states.h of Linux
 CLOSE_WAIT = 0x08
+KEEPALIVE_TIMER = 0x02
 
 
 @attrs.frozen
@@ -25,12 +26,14 @@ class TcpSocket:
         remote_port: the port at the other end.
         state: the TCP state as the kernel numbers it.
         unread: bytes that arrived and that the owner of this end has not read yet.
+        timer: which timer runs, as the kernel numbers it.
     """
 
     local_port: int
     remote_port: int
     state: int
     unread: int
+    timer: int
 
 
 def tcp_sockets(local_port: int | None = None, remote_port: int | None = None) -> list[TcpSocket]:
@@ -41,7 +44,10 @@ def tcp_sockets(local_port: int | None = None, remote_port: int | None = None) -
         remote_port: only those with this port at their far end.
     """
     near, far = (b"%04X" % port if port is not None else b"[0-9A-F]{4}" for port in (local_port, remote_port))
-    line = rb"^ *\d+: [0-9A-F]+:(%s) [0-9A-F]+:(%s) ([0-9A-F]{2}) [0-9A-F]{8}:([0-9A-F]{8}) " % (near, far)
+    line = rb"^ *\d+: [0-9A-F]+:(%s) [0-9A-F]+:(%s) ([0-9A-F]{2}) [0-9A-F]{8}:([0-9A-F]{8}) ([0-9A-F]{2})" % (
+        near,
+        far,
+    )
     found = []
     for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         if table.exists():

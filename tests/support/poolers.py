@@ -48,6 +48,7 @@ class Pooler:
 
     Args:
         config: its settings; `pooler.listen_port` is the port that the helpers of this class connect to.
+        open_files: the soft and the hard limit on open files to start it with, if not those of the tests.
 
     Attributes:
         host: the address that the helpers connect to, as libpq wants it (a directory stands for its socket).
@@ -56,7 +57,7 @@ class Pooler:
         killed: a test killed it on purpose, so that its end is not checked.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, open_files: tuple[int, int] | None = None) -> None:
         self.config = config
         self.port = int(config["pooler"]["listen_port"])
         self.host = (
@@ -70,7 +71,7 @@ class Pooler:
         self._config_path = targets.write_config(self._directory, config)
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                targets.command(self._config_path),
+                [*_limited(open_files), *targets.command(self._config_path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -230,3 +231,11 @@ class Pooler:
     def open_files(self) -> int:
         """Return the number of open file descriptors of the process."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))  # noqa: PTH208 - names are enough
+
+
+def _limited(open_files: tuple[int, int] | None) -> list[str]:
+    """Return the command line that runs the rest of it under limits on open files."""
+    if open_files is None:
+        return []
+    soft, hard = open_files
+    return ["sh", "-c", f'ulimit -Sn {soft}; ulimit -Hn {hard}; exec "$@"', "sh"]
