@@ -64,7 +64,11 @@ async def _log_in(stream: PlainStream, settings: PoolSettings) -> ServerLogin:
     )
     reader = FrameReader(MAX_SERVER_LOGIN_FRAME)
     try:
-        await stream.send_all(login.start())
+        startup = login.start()
+    except ProtocolError as error:
+        raise LoginFailed(f"cannot ask the server for a session: {error}") from error
+    try:
+        await stream.send_all(startup)
         while not login.done:
             frame = reader.next_frame()
             if frame is None:
