@@ -1,0 +1,347 @@
+"""The warmer: it opens what a pool is missing, tells what it could not open, and holds on to nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+import trio
+from structlog.testing import capture_logs
+from trio.testing import wait_all_tasks_blocked
+
+from hyperpool.config import DatabaseSettings, Secret, Settings
+from hyperpool.errors import ConnectFailed, LoginFailed
+from hyperpool.pool.handover import ServerFailed, ServerReady
+from hyperpool.pool.state import Pool
+from hyperpool.pool.warmer import Warmer
+from hyperpool.transport.sockets import TcpOptions
+from hyperpool.wire import messages
+from tests.support.checkpoints import cancel_everywhere
+from tests.support.memorynet import FakeSocket, MemoryNetwork, ServerEnd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trio.testing import MockClock
+
+    from hyperpool.pool.handover import AnyPool
+
+    Arrival = ServerReady | ServerFailed
+    Arrivals = trio.MemoryReceiveChannel[Arrival]
+
+OPTIONS = TcpOptions(keepidle=5)
+NOW = 1000.0
+WELCOME = (
+    messages.authentication_ok()
+    + messages.parameter_status("TimeZone", "UTC")
+    + messages.backend_key_data(4711, b"s3cr")
+    + messages.ready_for_query()
+)
+
+
+class Attention:
+    """Counts how many logins are under way."""
+
+    def __init__(self) -> None:
+        self.level = 0
+        self.times = 0
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Pay attention."""
+        self.level += 1
+        self.times += 1
+        try:
+            yield
+        finally:
+            self.level -= 1
+
+
+async def welcomes(server: ServerEnd) -> None:
+    """A server that lets everybody in."""
+    await server.read_packet()
+    await server.send(WELCOME)
+
+
+@pytest.fixture(autouse=True)
+def _steady_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Monotonic time stands still, so that expiry can be told exactly."""
+    monkeypatch.setattr("hyperpool.pool.warmer.time", SimpleNamespace(monotonic=lambda: NOW))
+
+
+@pytest.fixture
+async def network(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> MemoryNetwork:
+    """Where server connections lead to."""
+    found = MemoryNetwork(nursery, welcomes)
+    monkeypatch.setattr("hyperpool.pool.login.dial", found.dial)
+    return found
+
+
+@pytest.fixture
+def attention() -> Attention:
+    """The relay's attention."""
+    return Attention()
+
+
+@pytest.fixture
+def warmer(attention: Attention) -> Warmer:
+    """A warmer whose chance is always one half."""
+    return Warmer(OPTIONS, attention, lambda: 0.5)
+
+
+def make_pool(**changes: Any) -> AnyPool:
+    """A pool that wants two server connections, if nothing else is said."""
+    database = DatabaseSettings(host="db.example", user="ann", password=Secret("pencil"), min_pool_size=2)
+    settings = Settings(databases={"app": database}).pool_for("app", "ann")
+    assert settings is not None
+    return Pool(attrs.evolve(settings, **changes), lambda: 0.5)
+
+
+async def run(nursery: trio.Nursery, warmer: Warmer, room: float = 100) -> Arrivals:
+    """Run the warmer; returns what it opens."""
+    send, receive = trio.open_memory_channel[ServerReady | ServerFailed](room)
+    nursery.start_soon(warmer.run, send)
+    await wait_all_tasks_blocked()
+    return receive
+
+
+async def arrived(arrivals: Arrivals) -> list[Arrival]:
+    """Everything that has been opened, or not, when all is quiet."""
+    await wait_all_tasks_blocked()
+    found = []
+    with contextlib.suppress(trio.WouldBlock):
+        while True:
+            found.append(arrivals.receive_nowait())
+    return found
+
+
+def sockets_of(arrivals: list[Arrival]) -> set[object]:
+    """The sockets that have been handed over."""
+    return {one.sock for one in arrivals if isinstance(one, ServerReady)}
+
+
+async def test_it_opens_what_is_missing(
+    network: MemoryNetwork, warmer: Warmer, attention: Attention, nursery: trio.Nursery
+) -> None:
+    """Each connection arrives logged in, with all that the relay must know of it."""
+    pool = make_pool(min_pool_size=2, server_lifetime=0.0)
+    arrivals = await run(nursery, warmer)
+    warmer.demand(pool)
+    ready = await arrived(arrivals)
+    assert len(ready) == len(network.ends) == pool.dialing == 2
+    assert [host for host, _, _ in network.dialed] == ["db.example"] * 2
+    assert all(options is OPTIONS for _, _, options in network.dialed)
+    assert sockets_of(ready) == {end.detached for end in network.ends}
+    for one in ready:
+        assert isinstance(one, ServerReady)
+        assert one.settings is pool.settings
+        assert (one.pool, one.parameters, one.pid, one.secret) == (pool, {"TimeZone": "UTC"}, 4711, b"s3cr")
+        assert one.expires == 0.0
+    assert (attention.times, attention.level) == (2, 0)
+
+
+async def test_one_demand_is_met_once(network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery) -> None:
+    """However often it is repeated before it is met, and while it is met."""
+    pool = make_pool(min_pool_size=3)
+    for _ in range(5):
+        warmer.demand(pool)
+    arrivals = await run(nursery, warmer)
+    warmer.demand(pool)
+    assert len(await arrived(arrivals)) == 3
+    warmer.demand(pool)
+    assert await arrived(arrivals) == []
+    assert pool.dialing == 3
+
+
+async def test_a_later_demand_is_met_too(
+    network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery
+) -> None:
+    """When the pool has lost what it had."""
+    pool = make_pool(min_pool_size=1)
+    arrivals = await run(nursery, warmer)
+    warmer.demand(pool)
+    assert len(await arrived(arrivals)) == 1
+    pool.dialing -= 1
+    warmer.demand(pool)
+    assert len(await arrived(arrivals)) == 1
+
+
+async def test_a_pool_that_misses_nothing(
+    network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery
+) -> None:
+    """Nothing is opened for it."""
+    pool = make_pool(min_pool_size=0)
+    arrivals = await run(nursery, warmer)
+    warmer.demand(pool)
+    assert await arrived(arrivals) == []
+    assert network.dialed == []
+
+
+async def test_demand_from_synchronous_code_never_blocks(
+    network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery
+) -> None:
+    """Also when nobody listens yet, for many pools; none is forgotten."""
+    pools = [make_pool(min_pool_size=1) for _ in range(100)]
+    for pool in pools:
+        warmer.demand(pool)
+    arrivals = await run(nursery, warmer)
+    assert {one.pool for one in await arrived(arrivals)} == set(pools)
+
+
+async def test_one_slow_server_keeps_no_other_pool_waiting(
+    network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery, attention: Attention
+) -> None:
+    """Connections are opened side by side."""
+
+    async def slow_at_first(server: ServerEnd) -> None:
+        if len(network.ends) == 1:
+            await trio.sleep_forever()
+        await welcomes(server)
+
+    network.script = slow_at_first
+    stuck, lively = make_pool(min_pool_size=1), make_pool(min_pool_size=1)
+    arrivals = await run(nursery, warmer)
+    warmer.demand(stuck)
+    await wait_all_tasks_blocked()
+    warmer.demand(lively)
+    assert [one.pool for one in await arrived(arrivals)] == [lively]
+    assert attention.level == 1
+
+
+async def test_a_refusal_is_reported(
+    network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery, attention: Attention
+) -> None:
+    """With the server's own words; nothing is left open."""
+    refusal = messages.error_response("sorry, too many clients already", "53300")
+
+    async def refuses(server: ServerEnd) -> None:
+        await server.read_packet()
+        await server.send(refusal)
+
+    network.script = refuses
+    pool = make_pool(min_pool_size=1)
+    arrivals = await run(nursery, warmer)
+    warmer.demand(pool)
+    (failed,) = await arrived(arrivals)
+    assert isinstance(failed, ServerFailed)
+    assert isinstance(failed.error, LoginFailed)
+    assert (failed.pool, failed.error.sqlstate, failed.error.response) == (pool, "53300", refusal)
+    assert network.held == []
+    assert attention.level == 0
+
+
+async def test_a_timeout_is_reported(
+    network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """After ``server_connect_timeout``."""
+
+    async def deaf(server: ServerEnd) -> None:
+        await trio.sleep_forever()
+
+    network.script = deaf
+    arrivals = await run(nursery, warmer)
+    warmer.demand(make_pool(min_pool_size=1, server_connect_timeout=7.0))
+    failed = await arrivals.receive()
+    assert isinstance(failed, ServerFailed)
+    assert isinstance(failed.error, ConnectFailed)
+    assert trio.current_time() == pytest.approx(7.0)
+
+
+async def test_a_mistake_of_our_own_is_reported_and_logged(
+    network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs that connection, neither the warmer nor the pool's count; its cause is in the log."""
+
+    async def dial(host: str, port: int, options: TcpOptions) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("hyperpool.pool.login.dial", dial)
+    pool = make_pool(min_pool_size=1)
+    arrivals = await run(nursery, warmer)
+    with capture_logs() as logs:
+        warmer.demand(pool)
+        (failed,) = await arrived(arrivals)
+    assert isinstance(failed, ServerFailed)
+    assert isinstance(failed.error, ConnectFailed)
+    assert str(failed.error) == "internal error: ZeroDivisionError"
+    assert [(entry["log_level"], entry["pool"], str(entry["exc_info"])) for entry in logs] == [
+        ("error", "app/ann", "oops")
+    ]
+    monkeypatch.setattr("hyperpool.pool.login.dial", network.dial)
+    pool.dialing -= 1
+    warmer.demand(pool)
+    assert isinstance((await arrived(arrivals))[0], ServerReady)
+
+
+@pytest.mark.parametrize(("chance", "lifetime"), [(0.0, 3600.0), (0.5, 3420.0), (0.999, 3240.36)])
+async def test_lifetime_has_jitter(
+    network: MemoryNetwork, nursery: trio.Nursery, chance: float, lifetime: float
+) -> None:
+    """Up to a tenth is taken off, so that connections opened together do not end together."""
+    warmer = Warmer(OPTIONS, Attention(), lambda: chance)
+    arrivals = await run(nursery, warmer)
+    warmer.demand(make_pool(min_pool_size=1, server_lifetime=3600.0))
+    (ready,) = await arrived(arrivals)
+    assert isinstance(ready, ServerReady)
+    assert ready.expires == pytest.approx(NOW + lifetime)
+
+
+async def test_new_options_are_used(network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery) -> None:
+    """From the next connection on."""
+    arrivals = await run(nursery, warmer)
+    warmer.options = TcpOptions(keepidle=99)
+    warmer.demand(make_pool(min_pool_size=1))
+    await arrived(arrivals)
+    assert [options.keepidle for _, _, options in network.dialed] == [99]
+
+
+async def test_it_waits_for_a_relay_that_is_busy(
+    network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery, attention: Attention
+) -> None:
+    """A full channel is backpressure; meanwhile no login is under way."""
+    arrivals = await run(nursery, warmer, room=0)
+    warmer.demand(make_pool(min_pool_size=2))
+    await wait_all_tasks_blocked()
+    assert attention.level == 0
+    assert len([await arrivals.receive(), await arrivals.receive()]) == 2
+
+
+async def test_cancelled_anywhere_it_holds_nothing(network: MemoryNetwork, attention: Attention) -> None:
+    """What has not been taken over is closed, whether it was being opened, or waited to be taken."""
+    taken: list[Arrival] = []
+
+    async def one_run() -> None:
+        warmer = Warmer(OPTIONS, attention, lambda: 0.5)
+        send, receive = trio.open_memory_channel[ServerReady | ServerFailed](0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(warmer.run, send)
+            warmer.demand(make_pool(min_pool_size=2))
+            taken.append(await receive.receive())
+            taken.append(await receive.receive())
+            nursery.cancel_scope.cancel()
+
+    def is_released() -> bool:
+        return {end.detached for end in network.held} <= sockets_of(taken) and attention.level == 0
+
+    async def checked_run() -> None:
+        assert is_released()
+        await one_run()
+
+    assert await cancel_everywhere(checked_run) >= 10
+    assert is_released()
+
+
+async def test_a_relay_that_is_gone(network: MemoryNetwork, warmer: Warmer) -> None:
+    """A connection that nobody can take any more is closed."""
+    send, receive = trio.open_memory_channel[ServerReady | ServerFailed](0)
+    receive.close()
+    warmer.demand(make_pool(min_pool_size=1))
+    with pytest.RaisesGroup(trio.BrokenResourceError):
+        await warmer.run(send)
+    (end,) = network.ends
+    assert isinstance(end.detached, FakeSocket)
+    assert end.detached.closed
