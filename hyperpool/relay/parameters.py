@@ -89,12 +89,51 @@ def quote_literal(value: str) -> str:
 
 
 _ENCODINGS: Final = {
-    "UNICODE": "UTF8",
-    "SQLASCII": "SQL_ASCII",
-    "EUCJP": "EUC_JP",
-    "EUCKR": "EUC_KR",
-    "EUCCN": "EUC_CN",
+    alias: name
+    for name, aliases in {
+        "UTF8": "UNICODE",
+        "SQL_ASCII": "SQLASCII",
+        "MULE_INTERNAL": "MULEINTERNAL",
+        "EUC_CN": "EUCCN",
+        "EUC_JP": "EUCJP",
+        "EUC_JIS_2004": "EUCJIS2004",
+        "EUC_KR": "EUCKR",
+        "EUC_TW": "EUCTW",
+        "SJIS": "MSKANJI SHIFTJIS WIN932 WINDOWS932",
+        "SHIFT_JIS_2004": "SHIFTJIS2004",
+        "BIG5": "WIN950 WINDOWS950",
+        "GBK": "WIN936 WINDOWS936",
+        "UHC": "WIN949 WINDOWS949",
+        "KOI8R": "KOI8",
+        "LATIN1": "ISO88591",
+        "LATIN2": "ISO88592",
+        "LATIN3": "ISO88593",
+        "LATIN4": "ISO88594",
+        "LATIN5": "ISO88599",
+        "LATIN6": "ISO885910",
+        "LATIN7": "ISO885913",
+        "LATIN8": "ISO885914",
+        "LATIN9": "ISO885915",
+        "LATIN10": "ISO885916",
+        "ISO_8859_5": "ISO88595",
+        "ISO_8859_6": "ISO88596",
+        "ISO_8859_7": "ISO88597",
+        "ISO_8859_8": "ISO88598",
+        "WIN866": "ALT WINDOWS866",
+        "WIN874": "WINDOWS874",
+        "WIN1250": "WINDOWS1250",
+        "WIN1251": "WIN WINDOWS1251",
+        "WIN1252": "WINDOWS1252",
+        "WIN1253": "WINDOWS1253",
+        "WIN1254": "WINDOWS1254",
+        "WIN1255": "WINDOWS1255",
+        "WIN1256": "WINDOWS1256",
+        "WIN1257": "WINDOWS1257",
+        "WIN1258": "ABC TCVN TCVN5712 VSCII WINDOWS1258",
+    }.items()
+    for alias in aliases.split()
 }
+"""Other names of an encoding, in capitals and without punctuation (PostgreSQL docs, "Supported Character Sets")."""
 
 
 def canonical_encoding(value: str) -> str:
