@@ -248,8 +248,8 @@ class ClientConnection(Connection):
         elif server.settled:
             if ledger.entries:
                 server.settled = False
-            elif not self.skip:
-                server.finish()
+            else:
+                server.settle()
 
     # -- events from elsewhere -------------------------------------------------------------------------------------
 

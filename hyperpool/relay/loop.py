@@ -27,6 +27,7 @@ import structlog
 import trio
 
 from hyperpool.relay.client import ClientConnection
+from hyperpool.relay.connection import MAX_PARTIAL
 from hyperpool.relay.server import ServerConnection
 from hyperpool.relay.transient import LeavingConnection
 
@@ -88,6 +89,7 @@ class Relay:
         small_query: the longest Query, in bytes, that a small read can hold whole, with nothing behind it.
         buffer: where every connection reads to.
         scratch: where bytes are read to that nobody wants.
+        max_partial: a message that is inspected whole has a length below this.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Relay:
         self.small_view = self.view[:_UNLINKED_READ]
         self.small_query = 0
         self.scratch = bytearray(16384)
+        self.max_partial = min(MAX_PARTIAL, options.buffer)
         self.demand: Callable[[RelayPool], None] = _ignore
         self._clock = clock
         self.now = clock()

@@ -6,7 +6,7 @@ from select import EPOLLIN
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.config import PoolMode
-from hyperpool.relay.connection import HANG_UP, HEADER, MAX_PARTIAL, Connection
+from hyperpool.relay.connection import HANG_UP, HEADER, Connection
 from hyperpool.relay.ledger import FAKE, SKIP, Ledger
 from hyperpool.relay.parameters import adjustment
 from hyperpool.wire import constants as wire
@@ -154,6 +154,8 @@ class ServerConnection(Connection):
                 self.status = _IDLE
                 self.client = client.server = None
                 client.transmit(relay.view[:end])
+                if client.unread:
+                    relay.resume(client)
                 self._offer()
                 return
         self._scan(end)
@@ -183,7 +185,7 @@ class ServerConnection(Connection):
         ledger = self.ledger
         entries = ledger.entries
         at = self.skip
-        start = min(at, end) if self.dropping else 0
+        start = at if self.dropping else 0
         pieces: list[bytes | memoryview] = []
         while True:
             head = entries[0] if entries else 0
@@ -200,7 +202,7 @@ class ServerConnection(Connection):
             if length < 4:
                 self.lost(f"server broke the protocol: message length {length}")
                 return
-            if stop > end and length < MAX_PARTIAL and kind in _WHOLE:
+            if stop > end and length < relay.max_partial and kind in _WHOLE:
                 break
             if kind == wire.READY_FOR_QUERY:
                 verdict = self._ready(buffer[stop - 1])
@@ -222,7 +224,7 @@ class ServerConnection(Connection):
                 start = at
         self._pass_on(pieces, start, at, end)
         if self.settled:
-            self._settle()
+            self.settle()
         elif self.client is None:
             self._check_idle()
         elif self.status != _IDLE and self.pool.settings.pool_mode is PoolMode.STATEMENT:
@@ -241,6 +243,8 @@ class ServerConnection(Connection):
             end = at
         client = self.client
         if client is None:
+            # The next client must not get the end of a message whose beginning nobody got.
+            self.dropping = self.skip > 0
             return
         data: bytes | memoryview = relay.view[start:end]
         if pieces:
@@ -256,7 +260,8 @@ class ServerConnection(Connection):
         self.status = status
         ledger = self.ledger
         verdict = ledger.ready()
-        self.settled = status == _IDLE and not ledger.entries
+        # In doubt, nobody can tell which answer is the last one: the server stays with its client for good.
+        self.settled = status == _IDLE and not ledger.entries and not ledger.doubt
         pool = self.pool
         if verdict:
             if self.client is not None:
@@ -299,7 +304,7 @@ class ServerConnection(Connection):
 
     # -- the end of an answer --------------------------------------------------------------------------------------
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Nothing is outstanding and no transaction is open: finish, unless a message is still on its way."""
         client = self.client
         if not self.skip and not self.rest and (client is None or not client.skip):
@@ -326,6 +331,9 @@ class ServerConnection(Connection):
         if client is not None:
             client.server = None
             self.client = None
+            if client.unread:
+                # It was not read while this server had its outbox full, and nothing else will wake it.
+                self.relay.resume(client)
         if reset or self.held or self.ledger.doubt:
             self._recondition(reset=reset or self.pool.settings.server_reset_query_always)
         else:
