@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 # setuptools warns that an editable installation is one.
 PIP := PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip --disable-pip-version-check --quiet install
 IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
-CODE := hyperpool tests benchmarks
+CODE := hyperpool tests benchmarks docs
 
 .DEFAULT_GOAL := help
 .PHONY: run test bench check lint types clean help

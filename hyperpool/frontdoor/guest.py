@@ -58,6 +58,30 @@ class _Greeting:
     tracked: ParameterSet
 
 
+@attrs.frozen(eq=False)
+class CancelOrder:
+    """A cancel request on its way to a server, which is held back meanwhile. Whoever holds this calls `done`.
+
+    Attributes:
+        server: what the request is for.
+        guest: the connection that brought it.
+    """
+
+    server: ServerConnection
+    guest: Guest
+
+    def done(self, *, delivered: bool) -> None:
+        """Let server and guest go on.
+
+        Args:
+            delivered: the server has taken the request; if not, it may still hit the server later.
+        """
+        if not delivered:
+            self.server.retire("a cancel request may still be on its way")
+        self.server.end_cancel()
+        self.guest.lost("cancel request done")
+
+
 class FrontDoor:
     """Lets clients in.
 
@@ -65,7 +89,7 @@ class FrontDoor:
         settings: the whole settings.
         relay: the data plane; limits count its clients.
         pools: where clients get their servers from.
-        cancel: sends a cancel request to a server and then calls its `end_cancel`; must not block.
+        cancel: takes a cancel request that has to be sent to a server; must not block.
     """
 
     def __init__(
@@ -73,7 +97,7 @@ class FrontDoor:
         settings: Settings,
         relay: Relay,
         pools: Pools[ServerConnection, ClientConnection],
-        cancel: Callable[[ServerConnection], None],
+        cancel: Callable[[CancelOrder], None],
     ) -> None:
         self.relay = relay
         self._pools = pools
@@ -140,11 +164,17 @@ class FrontDoor:
         greeting = self._greeting(pool, pool.parameters, guest.requested)
         guest.admitted(pool, greeting.tracked, greeting.statuses)
 
-    def cancel(self, request: CancelRequest) -> None:
-        """Pass a cancel request on, if its key is right."""
+    def cancel(self, guest: Guest, request: CancelRequest) -> None:
+        """Pass a cancel request on, if its key is right.
+
+        The guest's connection stays open until the server has taken the request: its end tells the client that what
+        it sends next will not be hit (protocol chapter "Canceling Requests in Progress").
+        """
         server = self.relay.cancel_target(request.pid, request.secret)
-        if server is not None:
-            self._cancel(server)
+        if server is None:
+            guest.lost("cancel request done")
+        else:
+            self._cancel(CancelOrder(server, guest))
 
     def _greeting(self, pool: RelayPool, parameters: dict[str, str], requested: dict[str, str]) -> _Greeting:
         key = (pool, tuple(requested.items()))
@@ -211,8 +241,8 @@ class Guest(TransientConnection):
         if answer:
             self.transmit(answer)
         if login.cancel is not None:
-            self._door.cancel(login.cancel)
-            self.lost("cancel request taken")
+            self._waiting = True
+            self._door.cancel(self, login.cancel)
         elif login.done and login.message is not None:
             self._waiting = True
             self._door.enter(self, login.message)
@@ -258,7 +288,7 @@ class Guest(TransientConnection):
             response = messages.error_response(str(error), error.sqlstate, hint=hint)
         self.closed = True
         self.relay.forget(self)
-        self.relay.see_off(self, response)
+        self.relay.see_off(self, self._login.pending + response)
         self._give_up_place()
 
     def timed_out(self) -> None:

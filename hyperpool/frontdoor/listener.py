@@ -41,6 +41,11 @@ class Listener:
     name: str
     path: Path | None = None
 
+    def configure(self, options: TcpOptions) -> None:
+        """Set TCP options for the connections to come, unless it has stopped listening."""
+        if self.path is None and self.sock.fileno() >= 0:
+            options.apply(self.sock)
+
     def close(self) -> None:
         """Stop listening, and remove a Unix socket's file."""
         self.sock.close()

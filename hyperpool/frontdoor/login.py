@@ -25,7 +25,7 @@ class Login:
         message: the StartupMessage, once it has come.
         cancel: the CancelRequest, if the client sent one instead.
         done: the client is authenticated.
-        pending: what must be sent in front of AuthenticationOk, once done.
+        pending: what must be sent in front of AuthenticationOk, once done, or in front of the error, after one.
     """
 
     __slots__ = ("_admit", "_asked", "_authentication", "_reader", "cancel", "done", "message", "pending")
@@ -52,14 +52,14 @@ class Login:
             ClientRefused: whatever `admit` raises.
         """
         self._reader.feed(data)
-        answer = b""
         while not (self.done or self.cancel):
             step = self._start() if self._authentication is None else self._authenticate(self._authentication)
             if step is None:
                 break
-            answer += step
+            self.pending += step
         if self.done:
-            answer, self.pending = b"", answer
+            return b""
+        answer, self.pending = self.pending, b""
         return answer
 
     def leftover(self) -> bytes:

@@ -181,28 +181,30 @@ class Pools(Generic[S, C]):
         """The pools that have connections before any client comes."""
         return [self._pool(settings) for settings in self._settings.warm_pools()]
 
-    def reload(self, settings: Settings) -> list[Pool[S, C]]:
+    def reload(self, settings: Settings) -> tuple[list[Pool[S, C]], list[Pool[S, C]]]:
         """Take over new settings.
 
         Returns:
-            The pools whose servers must be replaced: where they connect to, or as whom, has changed, or their
-            database is gone.
+            The pools whose servers must be replaced, because where they connect to, or as whom, has changed; and those
+            that are no longer there, because their database is gone.
         """
         self._settings = settings
         self._found.clear()
         outdated = []
-        for pool in self._pools.values():
+        removed = []
+        for key, pool in list(self._pools.items()):
             old = pool.settings
             new = settings.pool_for(old.database, old.user)
             if new is None:
-                outdated.append(pool)
+                del self._pools[key]
+                removed.append(pool)
                 continue
             pool.configure(new)
             if _endpoint(new) != _endpoint(old):
                 pool.parameters = None
                 pool.backoff.succeeded()
                 outdated.append(pool)
-        return outdated
+        return outdated, removed
 
     def _pool(self, settings: PoolSettings) -> Pool[S, C]:
         key = (settings.database, settings.user)

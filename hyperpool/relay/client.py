@@ -293,12 +293,13 @@ class ClientConnection(Connection):
         """Close with a FATAL error of our own."""
         self.close(message, messages.error_response(message, sqlstate, hint=hint))
 
-    def close(self, reason: str, farewell: bytes = b"") -> None:
+    def close(self, reason: str, farewell: bytes | None = None) -> None:
         """Close the connection, and part it from its server.
 
         Args:
             reason: for the log.
-            farewell: an ErrorResponse, sent when the client is at a message boundary.
+            farewell: an ErrorResponse, sent when the client is at a message boundary; b"" when it has been told
+                already; None when it knows, and nothing that it was sent is waiting to be read.
         """
         if self.closed:
             return
@@ -307,10 +308,11 @@ class ClientConnection(Connection):
         self.pool.clients -= 1
         server = self.server
         self.relay.forget_client(self, reason)
-        if farewell and not (server is not None and server.skip):
-            self.relay.see_off(self, farewell)
-        else:
+        if farewell is None:
             self.sock.close()
+        else:
+            mid_answer = server is not None and server.skip > 0
+            self.relay.see_off(self, b"" if mid_answer else farewell)
         if server is not None:
             self.server = None
             server.client = None

@@ -26,6 +26,7 @@ import attrs
 import structlog
 import trio
 
+from hyperpool.errors import ConnectFailed
 from hyperpool.relay.client import ClientConnection
 from hyperpool.relay.connection import MAX_PARTIAL
 from hyperpool.relay.server import ServerConnection
@@ -88,7 +89,6 @@ class Relay:
         clients: every logged-in client, by the process id of its cancel key.
         small_query: the longest Query, in bytes, that a small read can hold whole, with nothing behind it.
         buffer: where every connection reads to.
-        scratch: where bytes are read to that nobody wants.
         max_partial: a message that is inspected whole has a length below this.
     """
 
@@ -104,7 +104,6 @@ class Relay:
         self.view = memoryview(self.buffer)
         self.small_view = self.view[:_UNLINKED_READ]
         self.small_query = 0
-        self.scratch = bytearray(16384)
         self.max_partial = min(MAX_PARTIAL, options.buffer)
         self.demand: Callable[[RelayPool], None] = _ignore
         self._clock = clock
@@ -130,7 +129,9 @@ class Relay:
         self.cancel_wait_timeout = options.cancel_wait_timeout
 
     def close(self) -> None:
-        """Release the epoll object."""
+        """Close what is still open: connections that are logging in or leaving, and the epoll object."""
+        for connection in list(self.transients):
+            connection.lost("the pooler ends")
         self._epoll.close()
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -340,7 +341,7 @@ class Relay:
         self.now = self._clock()
         pool = ready.pool
         pool.dialing -= 1
-        if ready.settings is not pool.settings and ready.settings != pool.settings:
+        if pool.paused or (ready.settings is not pool.settings and ready.settings != pool.settings):
             ready.sock.close()
             self.want(pool)
             return
@@ -460,6 +461,16 @@ class Relay:
             for server in [server for server in pool.servers if server.expires and now >= server.expires]:
                 server.retire("server lifetime over")
             self.want(pool)
+
+    def dissolve(self, pool: RelayPool) -> None:
+        """A pool's database is gone from the settings: as in pgbouncer, so are its clients and servers."""
+        pool.paused = True
+        for client in [client for client in self.clients.values() if client.pool is pool]:
+            client.refuse(f'database "{pool.settings.database}" was removed from the settings', "57P01")
+        for server in list(pool.servers):
+            server.close("its database was removed from the settings")
+        self._arrived(pool, ConnectFailed("the database was removed from the settings"))
+        self._bury()
 
     def shut_down(self, pools: Iterator[RelayPool], message: str) -> None:
         """Close every connection; clients get a FATAL error."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from hyperpool.relay.loop import Relay
     from hyperpool.relay.parameters import ParameterSet
 
+_MAX_MESSAGE: Final = 0x3FFFFFFF + 4
+"""The longest message that PostgreSQL makes: MaxAllocSize, and the length itself."""
+
 _MSG_MORE: Final = 0x8000
 _IDLE: Final = ord("I")
 _READY: Final = messages.ready_for_query()
@@ -199,22 +202,14 @@ class ServerConnection(Connection):
                 break
             kind, length = HEADER(buffer, at)
             stop = at + 1 + length
-            if length < 4:
-                self.lost(f"server broke the protocol: message length {length}")
+            if not 4 <= length <= _MAX_MESSAGE or (kind == wire.READY_FOR_QUERY and length != 5):
+                self.lost(f"server broke the protocol: message {chr(kind)!r} of length {length}")
                 return
             if stop > end and length < relay.max_partial and kind in _WHOLE:
                 break
-            if kind == wire.READY_FOR_QUERY:
-                verdict = self._ready(buffer[stop - 1])
-            elif kind in _ASYNCHRONOUS:
-                verdict = self._asynchronous(kind, head, at, stop)
-            else:
-                self.settled = False
-                verdict = ledger.response(kind)
-                if kind == wire.ERROR_RESPONSE:
-                    verdict = self._error(verdict, at, stop)
-                    if self.closed:
-                        return
+            verdict = self._take(kind, head, at, stop)
+            if self.closed:
+                return
             if verdict:
                 pieces.append(relay.view[start:at])
                 start = stop
@@ -222,6 +217,9 @@ class ServerConnection(Connection):
             if entries and entries[0] >= FAKE:
                 pieces += (relay.view[start:at], ledger.fakes())
                 start = at
+        if at - end > _MAX_MESSAGE:
+            self.lost("server broke the protocol: message too long")
+            return
         self._pass_on(pieces, start, at, end)
         if self.settled:
             self.settle()
@@ -229,6 +227,18 @@ class ServerConnection(Connection):
             self._check_idle()
         elif self.status != _IDLE and self.pool.settings.pool_mode is PoolMode.STATEMENT:
             self.client.refuse("transaction blocks not allowed in statement pooling mode", "08P01")
+
+    def _take(self, kind: int, head: int, at: int, stop: int) -> int:
+        """A message that the scan does not pass over. Returns what to do with it: 0 to forward, SKIP to drop."""
+        if kind == wire.READY_FOR_QUERY:
+            return self._ready(self.relay.buffer[at + 5])
+        if kind in _ASYNCHRONOUS:
+            return self._asynchronous(kind, head, at, stop)
+        self.settled = False
+        verdict = self.ledger.response(kind)
+        if kind == wire.ERROR_RESPONSE:
+            return self._error(verdict, at, stop)
+        return verdict
 
     def _pass_on(self, pieces: list[bytes | memoryview], start: int, at: int, end: int) -> None:
         """Send `pieces`, and the buffer from `start` to the last frame boundary (or to its end, within a frame)."""
@@ -292,6 +302,7 @@ class ServerConnection(Connection):
         frame = bytes(self.relay.buffer[at:stop])
         if b"\0VFATAL\0" in frame or b"\0VPANIC\0" in frame:
             self.failing = True
+            self._retire(f"server ended the session: {messages.error_fields(frame[5:]).get('M')}")
             return 0
         if verdict:
             fields = messages.error_fields(frame[5:])
@@ -430,8 +441,8 @@ class ServerConnection(Connection):
 
     def _check_idle(self) -> None:
         """An unlinked server has said something: it may only tell about parameters."""
-        if self.ledger.doubt or self.failing:
-            self.close(self.ledger.doubt or "server is shutting down")
+        if self.failing or self.ledger.doubt:
+            self.close(self.retiring if self.failing else self.ledger.doubt)
 
     # -- cancel and the end ----------------------------------------------------------------------------------------
 
@@ -474,7 +485,7 @@ class ServerConnection(Connection):
 
     def lost(self, reason: str) -> None:
         """The connection broke, or the server misbehaves."""
-        self.close(reason)
+        self.close(self.retiring if self.failing else reason)
 
     def close(self, reason: str) -> None:
         """Close the connection; a client that it serves is told, and closed, too."""

@@ -25,7 +25,7 @@ from hyperpool import __version__
 from hyperpool.config import PoolerSettings, load
 from hyperpool.embedded import EmbeddedPostgres
 from hyperpool.errors import ConfigError, ConnectFailed, StartupError
-from hyperpool.frontdoor.guest import FrontDoor
+from hyperpool.frontdoor.guest import CancelOrder, FrontDoor
 from hyperpool.frontdoor.listener import Acceptor, open_listeners
 from hyperpool.pool.handover import ServerFailed, ServerReady
 from hyperpool.pool.login import cancel
@@ -33,7 +33,6 @@ from hyperpool.pool.state import Pools
 from hyperpool.pool.warmer import Warmer
 from hyperpool.relay.loop import Relay, RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
-from hyperpool.relay.server import ServerConnection
 from hyperpool.service.limits import raise_open_file_limit
 from hyperpool.service.logs import configure_logging
 from hyperpool.stats import PoolStats
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from hyperpool.config import DatabaseSettings, Settings
     from hyperpool.frontdoor.listener import Listener
     from hyperpool.relay.client import ClientConnection
+    from hyperpool.relay.server import ServerConnection
 
 log = structlog.get_logger("pooler")
 
@@ -85,6 +85,7 @@ class Pooler:
         self._settings = settings
         self._config_path = config_path
         self._embedded: dict[str, EmbeddedPostgres] = {}
+        self._listeners: list[Listener] = []
         self._pools: Pools[ServerConnection, ClientConnection]
         self._relay: Relay
         self._warmer: Warmer
@@ -95,17 +96,18 @@ class Pooler:
         """Start everything, serve, and stop everything. Signals are obeyed from the first moment to the last."""
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async with AsyncExitStack() as stack:
+                # First of all: what is most likely to fail. Clients that come early wait in the backlog.
+                self._listeners = open_listeners(self._settings.pooler)
+                for listener in self._listeners:
+                    stack.callback(listener.close)
                 if await self._start_embedded_databases(signals, stack):
-                    listeners = open_listeners(self._settings.pooler)
-                    for listener in listeners:
-                        stack.callback(listener.close)
-                    await self._serve(signals, listeners)
+                    await self._serve(signals)
         log.info("stopped")
         return 0
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
-    async def _serve(self, signals: AsyncIterator[int], listeners: list[Listener]) -> None:
+    async def _serve(self, signals: AsyncIterator[int]) -> None:
         settings = self._settings
         self._pools = Pools(settings, random.random)
         tracker = ParameterTracker(settings.pooler.track_extra_parameters)
@@ -113,7 +115,7 @@ class Pooler:
         self._warmer = Warmer(TcpOptions.of(settings.pooler), self._relay.attention, random.random)
         self._relay.demand = self._warmer.demand
         # Bounded by the logins that may be under way at once.
-        send_cancels, cancels = trio.open_memory_channel[ServerConnection](float("inf"))
+        send_cancels, cancels = trio.open_memory_channel[CancelOrder](float("inf"))
         send_servers, servers = trio.open_memory_channel[ServerReady | ServerFailed](_CHANNEL)
         self._door = FrontDoor(settings, self._relay, self._pools, send_cancels.send_nowait)
         async with trio.open_nursery() as nursery:
@@ -127,10 +129,10 @@ class Pooler:
                 nursery.start_soon(server.keep_running)
             for pool in self._pools.warm():
                 self._warmer.demand(pool)
-            acceptors = [Acceptor(self._relay, listener, self._door.welcome) for listener in listeners]
+            acceptors = [Acceptor(self._relay, listener, self._door.welcome) for listener in self._listeners]
             for acceptor in acceptors:
                 self._relay.welcome(acceptor)
-            self._announce(listeners)
+            self._announce()
             await self._obey(signals, acceptors)
             self._relay.shut_down(
                 iter(self._pools), "terminating connection because the pooler is shutting down"
@@ -139,20 +141,25 @@ class Pooler:
         self._relay.close()
 
     async def _send_cancels(
-        self, cancels: trio.MemoryReceiveChannel[ServerConnection], nursery: trio.Nursery
+        self, orders: trio.MemoryReceiveChannel[CancelOrder], nursery: trio.Nursery
     ) -> None:
-        async for server in cancels:
-            nursery.start_soon(self._send_cancel, server)
+        async for order in orders:
+            nursery.start_soon(self._send_cancel, order)
 
-    async def _send_cancel(self, server: ServerConnection) -> None:
-        timeout = self._settings.pooler.cancel_wait_timeout or float("inf")
+    async def _send_cancel(self, order: CancelOrder) -> None:
+        server = order.server
+        delivered = False
         try:
-            with trio.move_on_after(timeout), self._relay.attention():
+            with (
+                trio.move_on_after(self._settings.pooler.cancel_wait_timeout or float("inf")),
+                self._relay.attention(),
+            ):
                 await cancel(server.pool.settings, self._warmer.options, server.pid, server.secret)
+                delivered = True
         except ConnectFailed as error:
             log.warning("cannot cancel", pool=server.pool.name, pid=server.pid, error=str(error))
         finally:
-            server.end_cancel()
+            order.done(delivered=delivered)
 
     async def _take_servers(self, servers: trio.MemoryReceiveChannel[ServerReady | ServerFailed]) -> None:
         async for arrival in servers:
@@ -251,8 +258,13 @@ class Pooler:
         configure_logging(settings.pooler)
         self._door.configure(settings)
         self._relay.configure(_relay_options(settings.pooler))
-        self._warmer.options = TcpOptions.of(settings.pooler)
-        for pool in self._pools.reload(settings):
+        self._warmer.options = options = TcpOptions.of(settings.pooler)
+        for listener in self._listeners:
+            listener.configure(options)
+        outdated, removed = self._pools.reload(settings)
+        for pool in removed:
+            self._relay.dissolve(pool)
+        for pool in outdated:
             for server in list(pool.servers):
                 server.retire("settings have changed")
         for pool in self._pools:
@@ -312,13 +324,13 @@ class Pooler:
                 databases[name] = attrs.evolve(databases[name], host=server.host, port=server.port)
         return attrs.evolve(settings, databases=databases)
 
-    def _announce(self, listeners: list[Listener]) -> None:
-        names = ", ".join(listener.name for listener in listeners)
+    def _announce(self) -> None:
+        names = ", ".join(listener.name for listener in self._listeners)
         log.info(
             "listening", addresses=names, version=__version__, python=sys.version.split()[0], pid=os.getpid()
         )
         for name, server in self._embedded.items():
-            address = next((listener.name for listener in listeners if listener.path is None), None)
+            address = next((listener.name for listener in self._listeners if listener.path is None), None)
             if address is not None:
                 user = self._settings.databases[name].user
                 log.info("embedded database is served", connect=f"psql postgres://{user}@{address}/{name}")
