@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hyperpool.errors import ClientRefused
 from hyperpool.relay.parameters import canonical_encoding
@@ -85,12 +85,16 @@ def _options(text: str) -> Iterator[tuple[str, str]]:
         yield name.replace("-", "_"), value
 
 
+_SPACE: Final = frozenset(" \t\n\v\f\r")
+"""What separates words: white space of the C locale. Other characters that Python calls spaces belong to values."""
+
+
 def _words(text: str) -> list[str]:
     words: list[str] = []
     word: str | None = None
     characters = iter(text)
     for character in characters:
-        if character.isspace():
+        if character in _SPACE:
             if word is not None:
                 words.append(word)
             word = None
