@@ -210,6 +210,8 @@ class ServerConnection(Connection):
             verdict = self._take(kind, head, at, stop)
             if self.closed:
                 return
+            if kind == wire.READY_FOR_QUERY and self.status != _IDLE and self._refuse_block(pieces, start, at):
+                return
             if verdict:
                 pieces.append(relay.view[start:at])
                 start = stop
@@ -225,8 +227,6 @@ class ServerConnection(Connection):
             self.settle()
         elif self.client is None:
             self._check_idle()
-        elif self.status != _IDLE and self.pool.settings.pool_mode is PoolMode.STATEMENT:
-            self.client.refuse("transaction blocks not allowed in statement pooling mode", "08P01")
 
     def _take(self, kind: int, head: int, at: int, stop: int) -> int:
         """A message that the scan does not pass over. Returns what to do with it: 0 to forward, SKIP to drop."""
@@ -279,11 +279,17 @@ class ServerConnection(Connection):
             return verdict
         stats = pool.stats
         stats.queries += 1
-        if status == _IDLE:
-            stats.transactions += 1
-        elif pool.settings.pool_mode is PoolMode.STATEMENT:
-            return SKIP
+        stats.transactions += status == _IDLE
         return 0
+
+    def _refuse_block(self, pieces: list[bytes | memoryview], start: int, at: int) -> bool:
+        """In statement mode, close a client that has begun a transaction block; what it sent behind is not answered."""
+        client = self.client
+        if client is None or self.pool.settings.pool_mode is not PoolMode.STATEMENT:
+            return False
+        self._pass_on(pieces, start, at, at)
+        client.refuse("transaction blocks not allowed in statement pooling mode", "08P01")
+        return True
 
     def _asynchronous(self, kind: int, head: int, at: int, stop: int) -> int:
         """A message that answers nothing. Returns what to do with it: 0 to forward, SKIP to drop."""

@@ -142,3 +142,18 @@ def test_an_error_longer_than_the_buffer_reaches_the_client(size: int) -> None:
         world.finish()
     finally:
         world.close()
+
+
+@pytest.mark.parametrize("behind", ["commit", "rows 1 5 c1q1"])
+def test_statement_mode_ends_at_the_beginning_of_a_transaction_block(behind: str) -> None:
+    """What a client has sent behind BEGIN is not answered, not even when the answers have come already."""
+    world = World(attrs.evolve(POOL, pool_mode=PoolMode.STATEMENT))
+    try:
+        client = world.connect()
+        client.pending += pp.query("begin") + pp.query(behind)
+        world.flow(rounds=3)
+        assert _kinds(client.received) == "ZCE"
+        assert client.eof
+        world.finish()
+    finally:
+        world.close()
