@@ -216,12 +216,6 @@ class ServerConnection(Connection):
                 and self._refuse_block(pieces, start, at)
             ):
                 return
-            if (
-                kind == wire.READY_FOR_QUERY
-                and self.status != _IDLE
-                and self._refuse_block(pieces, start, at)
-            ):
-                return
             if verdict:
                 pieces.append(relay.view[start:at])
                 start = stop
@@ -291,15 +285,6 @@ class ServerConnection(Connection):
         stats.queries += 1
         stats.transactions += status == _IDLE
         return 0
-
-    def _refuse_block(self, pieces: list[bytes | memoryview], start: int, at: int) -> bool:
-        """In statement mode, close a client that has begun a transaction block; what it sent behind is not answered."""
-        client = self.client
-        if client is None or self.pool.settings.pool_mode is not PoolMode.STATEMENT:
-            return False
-        self._pass_on(pieces, start, at, at)
-        client.refuse("transaction blocks not allowed in statement pooling mode", "08P01")
-        return True
 
     def _refuse_block(self, pieces: list[bytes | memoryview], start: int, at: int) -> bool:
         """In statement mode, close a client that has begun a transaction block; what it sent behind is not answered."""
