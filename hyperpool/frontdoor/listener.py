@@ -25,16 +25,17 @@ log = structlog.get_logger("listener")
 
 _ACCEPT_BATCH: Final = 64
 _FULL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_ABSENT: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Listener:
     """A listening socket.
 
     Attributes:
         sock: non-blocking.
         name: its address, for people.
-        path: the file of a Unix socket, removed on close; None for TCP.
+        path: the file of a Unix socket, removed on close; None for TCP, and afterwards.
     """
 
     sock: socket.socket
@@ -47,10 +48,11 @@ class Listener:
             options.apply(self.sock)
 
     def close(self) -> None:
-        """Stop listening, and remove a Unix socket's file."""
+        """Stop listening, and remove a Unix socket's file; once, since it may be another process's afterwards."""
         self.sock.close()
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+            self.path = None
 
 
 class Acceptor(TransientConnection):
@@ -60,7 +62,7 @@ class Acceptor(TransientConnection):
 
     Args:
         relay: the data plane.
-        listener: stays open when the acceptor is closed.
+        listener: closed with the acceptor.
         handle: called with each accepted socket and the peer's address, and owns the socket.
     """
 
@@ -89,7 +91,12 @@ class Acceptor(TransientConnection):
                     self._complain(os.strerror(error.errno))
                     return
                 continue
-            self._handle(accepted, address_name(self._family, address))
+            try:
+                self._handle(accepted, address_name(self._family, address))
+            except Exception as error:
+                # The trouble of one connection is not the listener's.
+                log.error("cannot take a connection over", listener=self._listener.name, exc_info=error)
+                accepted.close()
         self.relay.resume(self)
 
     def timed_out(self) -> None:
@@ -100,8 +107,9 @@ class Acceptor(TransientConnection):
     def flushed(self) -> None:
         """A listener sends nothing."""
 
-    def gone(self, reason: str) -> None:
-        """The listener has been closed."""
+    def gone(self, reason: str) -> None:  # noqa: ARG002 - whatever it is
+        """No more connections."""
+        self._listener.close()
 
     def _complain(self, reason: str) -> None:
         self.deadline = self.relay.now
@@ -135,18 +143,34 @@ def open_listeners(settings: PoolerSettings) -> list[Listener]:
 
 
 def _listen_tcp(host: str, settings: PoolerSettings, listeners: list[Listener]) -> None:
-    """Add the listeners for one configured address, those left out that are there already."""
+    """Add the listeners for one configured address, those left out that are there already.
+
+    For ``*``, a family of addresses that the machine does not have is left out, too.
+    """
     port = settings.listen_port
     try:
         found = socket.getaddrinfo(
             None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except OSError as error:
-        raise StartupError(f"cannot listen on {host}:{port}: {error.strerror}; see listen_addr") from error
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a valid host name"
+        raise StartupError(f"cannot listen on {host}:{port}: {reason}; see listen_addr") from error
+    absent: StartupError | None = None
     for family, kind, proto, _, address in found:
         name = address_name(family, address)
-        if name not in {listener.name for listener in listeners}:
+        if name in {listener.name for listener in listeners}:
+            continue
+        try:
             listeners.append(Listener(_bind(family, kind, proto, address, settings), name))
+        except OSError as error:
+            failure = StartupError(
+                f"cannot listen on {name}: {error.strerror}; see listen_addr and listen_port"
+            )
+            if host != "*" or error.errno not in _ABSENT:
+                raise failure from error
+            absent = failure
+    if absent is not None and not listeners:
+        raise absent
 
 
 def _bind(family: int, kind: int, proto: int, address: object, settings: PoolerSettings) -> socket.socket:
@@ -159,12 +183,9 @@ def _bind(family: int, kind: int, proto: int, address: object, settings: PoolerS
         sock.bind(address)  # type: ignore[arg-type]  # what getaddrinfo returned for this family
         sock.listen(settings.listen_backlog)
         sock.setblocking(False)
-    except OSError as error:
+    except OSError:
         sock.close()
-        name = address_name(family, address)
-        raise StartupError(
-            f"cannot listen on {name}: {error.strerror}; see listen_addr and listen_port"
-        ) from error
+        raise
     return sock
 
 
@@ -172,8 +193,8 @@ def _listen_unix(settings: PoolerSettings) -> Listener:
     path = Path(settings.unix_socket_dir) / f".s.PGSQL.{settings.listen_port}"
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if path.is_socket() and not _answers(path):
-            path.unlink()
+        if path.is_socket() and _is_abandoned(path):
+            path.unlink(missing_ok=True)
         sock.bind(str(path))
         path.chmod(settings.unix_socket_mode)
         sock.listen(settings.listen_backlog)
@@ -187,7 +208,11 @@ def _listen_unix(settings: PoolerSettings) -> Listener:
     return Listener(sock, str(path), path)
 
 
-def _answers(path: Path) -> bool:
-    """Whether somebody listens on a Unix socket; a file that was left by a crash does not answer."""
+def _is_abandoned(path: Path) -> bool:
+    """Whether nobody listens on a Unix socket: its file was left by a crash.
+
+    A process whose queue of connections is full does listen, and is not waited for.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(str(path)) == 0
+        probe.setblocking(False)
+        return probe.connect_ex(str(path)) == errno.ECONNREFUSED

@@ -1,0 +1,506 @@
+"""Listening sockets: opening them, and accepting connections whatever happens."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from hyperpool.config import PoolerSettings
+from hyperpool.errors import StartupError
+from hyperpool.frontdoor.listener import Acceptor, Listener, open_listeners
+from hyperpool.relay.loop import Relay, RelayOptions
+from hyperpool.relay.parameters import ParameterTracker
+from hyperpool.transport.sockets import TcpOptions
+from tests.support.checkpoints import no_descriptor_left
+from tests.support.network import free_port, has_ipv6
+from tests.support.relayworld import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_open() -> Iterator[None]:
+    with no_descriptor_left():
+        yield
+
+
+# -- opening ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory with a short path, since that of a Unix socket is limited to 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="hpt-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that is free."""
+    return free_port()
+
+
+class Opened:
+    """Listeners that are closed again.
+
+    Args:
+        settings: what is opened.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = PoolerSettings(**settings)
+
+    def __enter__(self) -> list[Listener]:
+        self._listeners = open_listeners(self._settings)
+        return self._listeners
+
+    def __exit__(self, *_: object) -> None:
+        for listener in self._listeners:
+            listener.close()
+
+
+def reaches(address: object, family: int = socket.AF_INET) -> bool:
+    """Whether a connection can be opened."""
+    with socket.socket(family) as sock:
+        return sock.connect_ex(address) == 0  # type: ignore[arg-type]  # an address of that family
+
+
+def refusal(**settings: Any) -> str:
+    """Why nothing could be opened."""
+    with pytest.raises(StartupError) as caught:
+        open_listeners(PoolerSettings(**settings))
+    return str(caught.value)
+
+
+def test_nothing_to_listen_on() -> None:
+    """That is for the settings to refuse."""
+    assert open_listeners(PoolerSettings()) == []
+
+
+def test_tcp(port: int) -> None:
+    """A listener has options, a queue, and never blocks."""
+    with Opened(listen_addr=("127.0.0.1",), listen_port=port, tcp_keepidle=77) as (listener,):
+        assert listener.name == f"127.0.0.1:{port}"
+        assert listener.path is None
+        assert reaches(("127.0.0.1", port))
+        with listener.sock.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
+        with pytest.raises(BlockingIOError):
+            listener.sock.accept()
+    assert not reaches(("127.0.0.1", port))
+
+
+def test_several_addresses(port: int) -> None:
+    """Each of them has a listener; one that is given twice has one."""
+    addresses = ("127.0.0.1", "127.0.0.2", "127.0.0.1")
+    with Opened(listen_addr=addresses, listen_port=port) as listeners:
+        assert [listener.name for listener in listeners] == [f"127.0.0.1:{port}", f"127.0.0.2:{port}"]
+        assert reaches(("127.0.0.2", port))
+        assert not reaches(("127.0.0.3", port))
+
+
+@needs_ipv6
+def test_ipv6(port: int) -> None:
+    """An IPv6 listener takes IPv6 connections only, so that there may be an IPv4 one beside it."""
+    with Opened(listen_addr=("::1", "127.0.0.1"), listen_port=port) as listeners:
+        assert [listener.name for listener in listeners] == [f"[::1]:{port}", f"127.0.0.1:{port}"]
+        assert reaches(("::1", port), socket.AF_INET6)
+        assert reaches(("127.0.0.1", port))
+    with Opened(listen_addr=("::",), listen_port=port):
+        assert not reaches(("127.0.0.1", port))
+
+
+@needs_ipv6
+def test_all_addresses(port: int) -> None:
+    """A star is all of IPv4 and all of IPv6."""
+    with Opened(listen_addr=("*",), listen_port=port) as listeners:
+        assert {listener.name for listener in listeners} == {f"0.0.0.0:{port}", f"[::]:{port}"}
+        assert reaches(("::1", port), socket.AF_INET6)
+        assert reaches(("127.0.0.1", port))
+
+
+def replace(monkeypatch: pytest.MonkeyPatch, **parts: object) -> None:
+    """Give the module under test another `socket` module than everybody else."""
+    other = SimpleNamespace(**{**vars(socket), **parts})
+    monkeypatch.setattr("hyperpool.frontdoor.listener.socket", other)
+
+
+class WithoutFamily(socket.socket):
+    """A socket on a machine that lacks a family of addresses.
+
+    Attributes:
+        absent: the family, the error that tells, and whether it is `bind` that fails; else the socket's creation.
+    """
+
+    absent: tuple[int, int, bool]
+
+    def __init__(self, family: int = -1, *args: Any, **kwargs: Any) -> None:
+        absent, code, late = self.absent
+        if family == absent and not late:
+            raise OSError(code, os.strerror(code))
+        super().__init__(family, *args, **kwargs)
+
+    def bind(self, address: Any) -> None:
+        """Bind, if the machine has such addresses."""
+        absent, code, _ = self.absent
+        if self.family == absent:
+            raise OSError(code, os.strerror(code))
+        super().bind(address)
+
+
+NO_IPV6 = [(socket.AF_INET6, errno.EAFNOSUPPORT, False), (socket.AF_INET6, errno.EADDRNOTAVAIL, True)]
+
+
+@pytest.fixture(params=NO_IPV6, ids=["no such family", "no such address"])
+def _no_ipv6(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WithoutFamily, "absent", request.param, raising=False)
+    replace(monkeypatch, socket=WithoutFamily)
+
+
+@pytest.mark.usefixtures("_no_ipv6")
+def test_all_addresses_of_a_machine_without_ipv6(port: int) -> None:
+    """They are those of IPv4: a container often has no others."""
+    with Opened(listen_addr=("*",), listen_port=port) as (listener,):
+        assert listener.name == f"0.0.0.0:{port}"
+
+
+@pytest.mark.usefixtures("_no_ipv6")
+def test_an_ipv6_address_of_a_machine_without_ipv6(port: int) -> None:
+    """It was asked for by name, so its absence is an error."""
+    assert f"cannot listen on [::1]:{port}: " in refusal(listen_addr=("::1",), listen_port=port)
+
+
+def test_a_machine_without_any_addresses(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A star that finds nothing at all is an error."""
+    monkeypatch.setattr(WithoutFamily, "absent", NO_IPV6[0], raising=False)
+    wildcard = [(socket.AF_INET6, socket.SOCK_STREAM, 0, "", ("::", port, 0, 0))]
+    replace(monkeypatch, socket=WithoutFamily, getaddrinfo=lambda *_, **__: wildcard)
+    assert refusal(listen_addr=("*",), listen_port=port).startswith(f"cannot listen on [::]:{port}: ")
+
+
+def test_a_port_that_is_taken(port: int, directory: Path) -> None:
+    """The message names the address, the reason and the settings; what had been opened is closed."""
+    with socket.create_server(("127.0.0.2", port)):
+        message = refusal(
+            listen_addr=("127.0.0.1", "127.0.0.2"), listen_port=port, unix_socket_dir=str(directory)
+        )
+        assert message == (
+            f"cannot listen on 127.0.0.2:{port}: Address already in use; see listen_addr and listen_port"
+        )
+        assert not reaches(("127.0.0.1", port))
+    assert list(directory.iterdir()) == []
+
+
+def test_an_address_of_another_machine(port: int) -> None:
+    """Unlike with a star, it is an error."""
+    assert refusal(listen_addr=("192.0.2.1",), listen_port=port) == (
+        f"cannot listen on 192.0.2.1:{port}: Cannot assign requested address; see listen_addr and listen_port"
+    )
+
+
+def test_a_name_without_an_address(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver's reason is told."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    replace(monkeypatch, getaddrinfo=fail)
+    assert refusal(listen_addr=("nowhere.example",), listen_port=port) == (
+        f"cannot listen on nowhere.example:{port}: Name or service not known; see listen_addr"
+    )
+
+
+def test_a_name_that_is_none(port: int) -> None:
+    """No name has a part of more than 63 characters."""
+    name = "a" * 64
+    assert refusal(listen_addr=(name,), listen_port=port) == (
+        f"cannot listen on {name}:{port}: not a valid host name; see listen_addr"
+    )
+
+
+# -- Unix sockets --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o600])
+def test_unix_socket(directory: Path, mode: int) -> None:
+    """It has the name that libpq looks for, the mode that is set, and goes away with the listener."""
+    path = directory / ".s.PGSQL.6432"
+    with Opened(unix_socket_dir=str(directory), unix_socket_mode=mode) as (listener,):
+        assert (listener.name, listener.path) == (str(path), path)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+        assert reaches(str(path), socket.AF_UNIX)
+    assert not path.exists()
+
+
+def test_unix_socket_left_by_a_crash(directory: Path) -> None:
+    """It is replaced."""
+    path = directory / ".s.PGSQL.6432"
+    with socket.socket(socket.AF_UNIX) as crashed:
+        crashed.bind(str(path))
+    with Opened(unix_socket_dir=str(directory)):
+        assert reaches(str(path), socket.AF_UNIX)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_unix_socket_of_another_process(port: int, directory: Path, busy: bool) -> None:
+    """It is left alone, also when its owner is too busy to answer; TCP listeners are closed again."""
+    path = directory / f".s.PGSQL.{port}"
+    with socket.socket(socket.AF_UNIX) as other, socket.socket(socket.AF_UNIX) as client:
+        other.bind(str(path))
+        other.listen(0)
+        if busy:
+            client.connect(str(path))
+        message = refusal(listen_addr=("127.0.0.1",), listen_port=port, unix_socket_dir=str(directory))
+        assert message == (
+            f"cannot listen on {path}: Address already in use; see unix_socket_dir and listen_port"
+        )
+        assert not reaches(("127.0.0.1", port))
+        assert path.exists()
+
+
+def test_another_file_in_its_place(directory: Path) -> None:
+    """It is nobody's leftover, and stays."""
+    path = directory / ".s.PGSQL.6432"
+    path.write_text("precious")
+    assert "Address already in use" in refusal(unix_socket_dir=str(directory))
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("missing", "No such file or directory"), ("x" * 120, "AF_UNIX path too long")]
+)
+def test_unix_socket_that_cannot_be(directory: Path, name: str, reason: str) -> None:
+    """The reason is told."""
+    message = refusal(unix_socket_dir=str(directory / name))
+    assert message.endswith(f"/.s.PGSQL.6432: {reason}; see unix_socket_dir and listen_port")
+
+
+def test_a_successors_unix_socket_is_left_alone(directory: Path) -> None:
+    """A pooler that has stopped listening, and ends later, takes no file from the one that came after it."""
+    old = open_listeners(PoolerSettings(unix_socket_dir=str(directory)))[0]
+    old.close()
+    with Opened(unix_socket_dir=str(directory)) as (new,):
+        old.close()
+        assert new.path is not None
+        assert reaches(str(new.path), socket.AF_UNIX)
+
+
+def test_options_of_a_listener_can_be_changed(port: int, directory: Path) -> None:
+    """For the connections to come; Unix sockets have none."""
+    settings = PoolerSettings(listen_addr=("127.0.0.1",), listen_port=port, unix_socket_dir=str(directory))
+    tcp, unix = open_listeners(settings)
+    options = TcpOptions(keepidle=99)
+    for listener in (tcp, unix):
+        listener.configure(options)
+    assert tcp.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 99
+    for listener in (tcp, unix):
+        listener.close()
+        listener.configure(options)
+
+
+# -- accepting -----------------------------------------------------------------------------------------------------
+
+
+class Troubled(socket.socket):
+    """A listening socket whose `accept` fails.
+
+    Attributes:
+        errors: with which errors, one per call, the first one first.
+        stuck: with which error, always; 0 for none.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.errors: list[int] = []
+        self.stuck = 0
+
+    def accept(self) -> Any:
+        """Accept, if there is no error left."""
+        code = self.errors.pop(0) if self.errors else self.stuck
+        if code:
+            raise OSError(code, os.strerror(code))
+        return super().accept()
+
+
+class House:
+    """A relay with acceptors, and clients that come.
+
+    Attributes:
+        relay: without Trio, on a clock of its own.
+        visits: which listener somebody came through, in order.
+        arrived: what was accepted.
+    """
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.relay = Relay(RelayOptions(linger=0.0, slice=1.0), ParameterTracker(), self.clock)
+        self.visits: list[str] = []
+        self.arrived: list[socket.socket] = []
+        self.clients: list[socket.socket] = []
+
+    def listen(self, name: str = "door") -> tuple[Troubled, Acceptor]:
+        """Accept connections to a new listener."""
+        sock = Troubled(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind("")
+        sock.listen(200)
+        sock.setblocking(False)
+        acceptor = Acceptor(self.relay, Listener(sock, name), lambda *arrival: self.take(name, *arrival))
+        self.relay.welcome(acceptor)
+        return sock, acceptor
+
+    def take(self, name: str, accepted: socket.socket, address: str) -> None:
+        """Somebody has come."""
+        assert address == "unix"
+        self.visits.append(name)
+        self.arrived.append(accepted)
+
+    def come(self, listener: socket.socket, count: int = 1) -> None:
+        """Let clients come."""
+        for _ in range(count):
+            client = socket.socket(socket.AF_UNIX)
+            self.clients.append(client)
+            client.connect(listener.getsockname())
+
+    def sweep(self) -> None:
+        """Let the time of a sweep pass."""
+        self.clock.now += 0.1
+        self.relay.sweep(iter(()))
+
+    def close(self) -> None:
+        """Close everything."""
+        self.relay.close()
+        for sock in (*self.arrived, *self.clients):
+            sock.close()
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    """A house."""
+    found = House()
+    yield found
+    found.close()
+
+
+def test_connections_are_handed_over(house: House) -> None:
+    """Those that came before the relay ran, too."""
+    listener, _ = house.listen()
+    house.come(listener, 3)
+    house.relay.turn()
+    house.come(listener)
+    house.relay.turn()
+    assert len(house.arrived) == 4
+
+
+def test_a_crowd_does_not_keep_others_waiting(house: House) -> None:
+    """More come at once than are accepted in one go: another listener has its turn in between."""
+    first, _ = house.listen("first")
+    second, _ = house.listen("second")
+    house.come(first, 150)
+    house.come(second)
+    house.relay.turn()
+    assert house.visits.count("first") == 150
+    assert house.visits.index("second") <= 64
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_no_descriptor_left(house: House, code: int) -> None:
+    """It is logged once, with the remedy; the next sweep after there are some accepts who came meanwhile."""
+    listener, _ = house.listen()
+    listener.stuck = code
+    with capture_logs() as logs:
+        house.come(listener, 2)
+        house.relay.turn()
+        house.come(listener)
+        house.relay.turn()
+        house.sweep()
+        house.sweep()
+    assert [(entry["log_level"], entry["listener"], entry["error"]) for entry in logs] == [
+        ("error", "door", os.strerror(code))
+    ]
+    assert "ulimit" in logs[0]["remedy"]
+    assert house.arrived == []
+    listener.stuck = 0
+    with capture_logs() as logs:
+        house.sweep()
+    assert len(house.arrived) == 3
+    assert logs == []
+    house.come(listener)
+    house.relay.turn()
+    assert len(house.arrived) == 4
+
+
+def test_no_descriptor_left_again(house: House) -> None:
+    """Once all who came have been accepted, the trouble counts as over; the next one is logged again."""
+    listener, _ = house.listen()
+    with capture_logs() as logs:
+        for _ in range(2):
+            listener.errors = [errno.EMFILE]
+            house.come(listener)
+            house.relay.turn()
+            house.sweep()
+    assert len(logs) == 2
+    assert len(house.arrived) == 2
+
+
+def test_a_client_that_is_gone_already(house: House) -> None:
+    """Its error is not the listener's: those behind it are accepted."""
+    listener, _ = house.listen()
+    listener.errors = [errno.ECONNABORTED, errno.EPROTO]
+    house.come(listener, 2)
+    house.relay.turn()
+    assert len(house.arrived) == 2
+
+
+def test_a_mistake_with_one_connection(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged with its cause and costs that connection; the listener goes on."""
+    taken: list[socket.socket] = []
+
+    def stumble(name: str, accepted: socket.socket, address: str) -> None:
+        taken.append(accepted)
+        if len(taken) == 1:
+            raise OSError(errno.ENOSPC, "epoll is full")
+        house.arrived.append(accepted)
+
+    monkeypatch.setattr(house, "take", stumble)
+    listener, acceptor = house.listen()
+    with capture_logs() as logs:
+        house.come(listener, 3)
+        house.relay.turn()
+    assert [entry["log_level"] for entry in logs] == ["error"]
+    assert "epoll is full" in str(logs[0]["exc_info"])
+    assert taken[0].fileno() == -1
+    assert len(house.arrived) == 2
+    assert not acceptor.closed
+
+
+def test_a_closed_acceptor_stops_listening(house: House) -> None:
+    """Who comes now is refused; who waits is let go."""
+    listener, acceptor = house.listen()
+    address = listener.getsockname()
+    acceptor.lost("shutting down")
+    acceptor.lost("shutting down")
+    assert listener.fileno() == -1
+    assert not reaches(address, socket.AF_UNIX)
+    house.relay.turn()
+    house.sweep()
+
+
+def test_a_closed_acceptor_removes_its_unix_socket(house: House, directory: Path) -> None:
+    """So that the next pooler can have the place while this one drains."""
+    (listener,) = open_listeners(PoolerSettings(unix_socket_dir=str(directory)))
+    acceptor = Acceptor(house.relay, listener, lambda *_: None)
+    house.relay.welcome(acceptor)
+    acceptor.lost("shutting down")
+    assert list(directory.iterdir()) == []
