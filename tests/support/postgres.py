@@ -266,20 +266,22 @@ class PostgresCluster:
         return _rows(self._admin, statement, params)
 
     def backends(self, dbname: str = "app") -> list[int]:
-        """Return the process ids of the client backends in a database, oldest first."""
+        """Return the process ids of the backends in a database, oldest first; those of `admin` do not count."""
         rows = self.sql(
             "SELECT pid FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
-            " ORDER BY backend_start",
+            " AND usename <> %s ORDER BY backend_start",
             dbname,
+            SUPERUSER,
         )
         return [row[0] for row in rows]
 
     def states(self, dbname: str = "app") -> list[str]:
-        """Return the states of the client backends in a database, as pg_stat_activity names them."""
+        """Return the states of the same backends, as pg_stat_activity names them."""
         rows = self.sql(
             "SELECT state FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
-            " AND state IS NOT NULL ORDER BY backend_start",
+            " AND usename <> %s AND state IS NOT NULL ORDER BY backend_start",
             dbname,
+            SUPERUSER,
         )
         return [row[0] for row in rows]
 
