@@ -204,8 +204,8 @@ def test_a_port_that_is_taken(port: int, directory: Path) -> None:
 
 
 def test_an_address_of_another_machine(port: int) -> None:
-    """Unlike with a star, it is an error."""
-    assert refusal(listen_addr=("192.0.2.1",), listen_port=port) == (
+    """Unlike with a star, it is an error, whatever else there is."""
+    assert refusal(listen_addr=("127.0.0.1", "192.0.2.1"), listen_port=port) == (
         f"cannot listen on 192.0.2.1:{port}: Cannot assign requested address; see listen_addr and listen_port"
     )
 
@@ -319,15 +319,18 @@ class Troubled(socket.socket):
     Attributes:
         errors: with which errors, one per call, the first one first.
         stuck: with which error, always; 0 for none.
+        tries: how often it was called.
     """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.errors: list[int] = []
         self.stuck = 0
+        self.tries = 0
 
     def accept(self) -> Any:
         """Accept, if there is no error left."""
+        self.tries += 1
         code = self.errors.pop(0) if self.errors else self.stuck
         if code:
             raise OSError(code, os.strerror(code))
@@ -436,6 +439,9 @@ def test_no_descriptor_left(house: House, code: int) -> None:
         house.sweep()
     assert len(house.arrived) == 3
     assert logs == []
+    tries = listener.tries
+    house.sweep()
+    assert listener.tries == tries
     house.come(listener)
     house.relay.turn()
     assert len(house.arrived) == 4
