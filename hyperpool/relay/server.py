@@ -144,7 +144,7 @@ class ServerConnection(Connection):
         if (
             len(entries) == 1
             and entries[0] == wire.QUERY
-            and not (self.held or client.skip or ledger.copying)
+            and not (self.held or client.skip or ledger.copying or ledger.unsynced or ledger.doubt)
         ):
             pool = self.pool
             at = hop(relay.buffer, 0, end, _SIMPLE)
