@@ -69,6 +69,17 @@ ANSWERS = {
 }
 
 
+def test_a_server_that_hangs_up_after_each_login(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """A server that ends each connection as soon as it is open is not dialed again and again without a pause."""
+    with FakeServer(LOGIN, hang_up=True) as fake:
+        config = config_for(pg, pool_mode="transaction", min_pool_size=2)
+        config["databases"]["app"] = {"host": "127.0.0.1", "port": fake.port, "user": ANN.name}
+        make_pooler(config)
+        eventually(lambda: fake.connections, what="the pooler tries to fill its pool")
+        pg.sql("SELECT pg_sleep(1)")
+        assert fake.connections < 50
+
+
 BROKEN = {
     "frame shorter than its length": b"D" + struct.pack("!I", 2),
     "frame of 4 GB": b"D" + struct.pack("!I", 2**32 - 1),

@@ -161,6 +161,16 @@ def test_a_late_cancel_does_not_hit_the_next_client(
             proxy.to_target = Fault()
 
 
+def test_cancel_while_the_pooler_is_full(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """A CancelRequest is let in although `max_client_conn` is reached, as PostgreSQL does it."""
+    pooler = make_pooler(pool_mode="transaction", max_client_conn=1)
+    with pooler.raw() as client:
+        client.send(raw.query("SELECT pg_sleep(30) /* full */"))
+        _wait_active(pg, "full")
+        _cancel(pooler, client.pid, client.secret)
+        assert _error_code(client.receive_until()) == _CANCELED
+
+
 def test_many_cancels_at_once(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
     """A burst of cancel requests for one query does no harm to it or to others."""
     pooler = make_pooler(pool_mode="transaction", default_pool_size=2)

@@ -63,6 +63,19 @@ def test_a_client_without_settings_gets_the_servers(one_server: Pooler, pg: Post
             assert plain.value("SHOW DateStyle") == "ISO, MDY"
 
 
+def test_sessions_do_not_inherit_settings(make_pooler: PoolerFactory) -> None:
+    """In session mode the reset leaves the server's own settings, not those of the client it was opened for."""
+    pooler = make_pooler(pool_mode="session", default_pool_size=1)
+    with pooler.raw(TimeZone="Asia/Tokyo", application_name="first") as first:
+        pid = first.value("SELECT pg_backend_pid()")
+        assert first.value("SHOW TimeZone") == "Asia/Tokyo"
+        first.close()
+    with pooler.raw() as second:
+        assert second.value("SELECT pg_backend_pid()") == pid
+        assert second.value("SHOW TimeZone") == "UTC"
+        assert second.value("SHOW application_name") == ""
+
+
 def test_a_change_by_set_follows_the_client(one_server: Pooler) -> None:
     """SET of a reported parameter stays with the client across transactions, and only with it."""
     with one_server.raw(TimeZone="Asia/Tokyo") as one, one_server.raw(TimeZone="UTC") as two:

@@ -13,12 +13,16 @@ from tests.support import rawclient as raw
 from tests.support.network import all_read_by, half_closed_towards
 from tests.support.poolers import config_for
 from tests.support.postgres import ANN, BOB, process_exists
+from tests.support.proxy import Fault
 from tests.support.waiting import Stopwatch, eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
     from tests.support.postgres import PostgresCluster
+    from tests.support.proxy import FaultProxy
     from tests.support.rawclient import RawClient
     from tests.support.targets import Config
 
@@ -277,6 +281,52 @@ class TestLetGo:
             assert frames[0].fields["C"] == "57P01"
         with pooler.raw() as other:
             assert other.value("SELECT pg_backend_pid()") != str(pid)
+
+    @pytest.mark.hyperpool_only  # pgbouncer has no limit on the time of a check
+    def test_a_server_that_fell_silent(
+        self,
+        make_pooler: PoolerFactory,
+        make_proxy: Callable[[int], FaultProxy],
+        pg: PostgresCluster,
+    ) -> None:
+        """A server that does not answer the check before reuse is given up; the client gets another one."""
+        proxy = make_proxy(pg.port)
+        config = config_for(pg, pool_mode="transaction", default_pool_size=1, server_check_delay=0)
+        config["pooler"]["server_connect_timeout"] = 2
+        config["databases"]["app"]["port"] = proxy.port
+        pooler = make_pooler(config)
+        with pooler.raw() as client:
+            assert client.value("SELECT 1") == "1"
+            proxy.stall(proxy.from_target)
+            proxy.from_target = Fault()
+            assert client.value("SELECT 2") == "2"
+            assert proxy.accepted == 2
+
+    def test_a_reset_query_that_fails(self, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+        """A server that cannot be reset is closed; the next client gets a new one and no error."""
+        pooler = make_pooler(pool_mode="session", default_pool_size=1, server_reset_query="SELECT nonsense")
+        pids = []
+        for _ in range(3):
+            with pooler.raw() as client:
+                pids.append(client.value("SELECT pg_backend_pid()"))
+                client.close()
+        assert len(set(pids)) == 3
+
+    @pytest.mark.hyperpool_only  # pgbouncer tries again and again
+    def test_a_connect_query_that_fails(self, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+        """When `connect_query` fails, clients are told so, and the pooler does not try again without a pause."""
+        config = config_for(pg, pool_mode="transaction", query_wait_timeout=2)
+        config["databases"]["app"]["connect_query"] = "SELECT nonsense"
+        pooler = make_pooler(config)
+        with pooler.open_raw() as client:
+            frames = client.login("app", ANN.name, ANN.password)
+            if frames[-1].kind == b"Z":
+                client.send(raw.query("SELECT 1"))
+                frames = client.receive_all()
+            errors = [got.fields["M"] for got in frames if got.kind == b"E"]
+        assert len(errors) == 1
+        assert "nonsense" in errors[0]
+        assert pooler.log_text().count("new connection to server") < 10
 
     def test_health_check_on_reuse(self, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
         """With `server_check_delay: 0` a server is checked before reuse, and clients see nothing of it."""

@@ -52,14 +52,16 @@ class FakeServer:
         script: what is sent, step by step: the first step after the StartupMessage, each further one after the
             next bytes from the pooler. Behind the last step the connection is kept until the pooler closes it,
             or, if that step is empty, closed.
+        hang_up: close the connection at once behind the last step.
 
     Attributes:
         port: the TCP port on 127.0.0.1.
         connections: how many connections were accepted.
     """
 
-    def __init__(self, *script: bytes) -> None:
+    def __init__(self, *script: bytes, hang_up: bool = False) -> None:
         self._script = script
+        self._hang_up = hang_up
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self.connections = 0
@@ -105,6 +107,6 @@ class FakeServer:
                     break
                 sock.sendall(step)
             else:
-                while sock.recv(1 << 16):
+                while not self._hang_up and sock.recv(1 << 16):
                     pass
             sock.shutdown(socket.SHUT_RDWR)
