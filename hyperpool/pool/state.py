@@ -119,7 +119,8 @@ class Pool(Generic[S, C]):
         have = len(self.servers) + self.dialing
         wanted = max(len(self.waiting) - self.dialing - len(self.conditioning), settings.min_pool_size - have)
         if self.logins:
-            wanted = max(wanted, 1 - have)
+            # Servers that are there already tell nothing: they were opened with settings of the past.
+            wanted = max(wanted, 1 - self.dialing)
         if not settings.pool_size:
             return max(wanted, 0)
         limit = settings.pool_size
