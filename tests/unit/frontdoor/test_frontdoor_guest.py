@@ -229,6 +229,31 @@ def test_what_is_sent_ahead(make_house: Callable[..., House]) -> None:
     assert received(server) == QUERY
 
 
+def test_a_wrong_password_that_is_sent_ahead(make_house: Callable[..., House]) -> None:
+    """It is refused behind the request that it answers."""
+    house = make_house(auth_type=AuthType.PLAIN)
+    client = house.connect(startup(), messages.password_message(b"rubber"))
+    refusal = told("28P01", 'password authentication failed for user "ann"')
+    assert received(client) == CLEARTEXT + refusal + b"END"
+
+
+def test_a_client_that_does_not_read(house: House) -> None:
+    """What it did not take before it was let in stays in front of its greeting."""
+    house.warm()
+    ours, theirs = house.pair()
+    junk = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            junk += theirs.send(bytes(4096))
+    house.door.welcome(theirs, "192.0.2.7:4711")
+    house.send(ours, SSL)
+    house.send(ours, startup())
+    assert house.relay.clients
+    data = received(ours)
+    house.relay.turn()
+    assert (data + received(ours))[junk:] == b"N" + welcome(house, REPORTED)
+
+
 def test_what_is_sent_while_the_pool_is_cold(house: House) -> None:
     """It stays in the kernel until the client is let in, and is not forgotten."""
     client = house.connect(startup())
@@ -618,8 +643,12 @@ def test_a_cancel_request(house: House, busy: tuple[ClientConnection, socket.soc
     assert order.server is client.server
     assert received(asker) == b""
     assert house.relay.population == 1
+    house.send(asker, startup())
+    assert house.orders == [order]
+    assert order.server.cancels == 1
     order.done(delivered=True)
     assert received(asker) == b"END"
+    assert order.server.cancels == 0
     assert not order.server.retiring
 
 
