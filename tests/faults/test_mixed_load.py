@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,21 @@ def _notices(client: RawClient, token: str, dice: random.Random) -> None:
     assert [got.fields["M"] for got in frames if got.kind == b"N"] == [token]
 
 
+def _cancel(client: RawClient, token: str, dice: random.Random) -> None:
+    client.ask("BEGIN")
+    client.send(raw.query(f"SELECT pg_sleep(10), '{token}'"))
+    # A cancel that comes before the query is lost, as always with PostgreSQL; so ask again.
+    while not select.select([client.sock], [], [], 0.02)[0]:
+        with raw.RawClient(client.sock.getpeername()) as other:
+            other.send(raw.cancel_packet(client.pid, client.secret))
+            assert other.receive_all() == []
+    frames = client.receive_until()
+    assert [got.fields["C"] for got in frames if got.kind == b"E"] == ["57014"]
+    # The last of the cancels may still hit the ROLLBACK.
+    while client.ask("ROLLBACK")[-1].body != b"I":
+        pass
+
+
 STEPS: list[Callable[[RawClient, str, random.Random], None]] = [
     _simple,
     _several,
@@ -101,6 +117,7 @@ STEPS: list[Callable[[RawClient, str, random.Random], None]] = [
     _copy_in,
     _flush,
     _notices,
+    _cancel,
 ]
 
 
@@ -130,13 +147,18 @@ def _work(pooler: Pooler, number: int) -> int:
     return done
 
 
-@pytest.mark.parametrize("servers", [1, 3])
-def test_everyone_gets_their_own(make_pooler: PoolerFactory, pg: PostgresCluster, servers: int) -> None:
-    """16 clients with random steps, among them some that vanish, over 1 and over 3 servers."""
+@pytest.mark.parametrize(("mode", "servers"), [("transaction", 1), ("transaction", 3), ("session", 4)])
+def test_everyone_gets_their_own(
+    make_pooler: PoolerFactory,
+    pg: PostgresCluster,
+    mode: str,
+    servers: int,
+) -> None:
+    """16 clients with random steps, among them some that cancel and some that vanish, over few servers."""
     pg.sql(
         "DROP TABLE IF EXISTS mixed; CREATE TABLE mixed (t text); GRANT ALL ON mixed TO PUBLIC", dbname="app"
     )
-    pooler = make_pooler(pool_mode="transaction", default_pool_size=servers)
+    pooler = make_pooler(pool_mode=mode, default_pool_size=servers)
     with ThreadPoolExecutor(_CLIENTS) as executor:
         done = list(executor.map(lambda number: _work(pooler, number), range(_CLIENTS)))
     assert done == [_STEPS] * _CLIENTS
