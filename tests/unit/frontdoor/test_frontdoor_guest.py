@@ -643,13 +643,22 @@ def test_a_cancel_request(house: House, busy: tuple[ClientConnection, socket.soc
     assert order.server is client.server
     assert received(asker) == b""
     assert house.relay.population == 1
-    house.send(asker, startup())
-    assert house.orders == [order]
     assert order.server.cancels == 1
     order.done(delivered=True)
     assert received(asker) == b"END"
     assert order.server.cancels == 0
     assert not order.server.retiring
+
+
+def test_a_cancel_request_with_something_behind_it(
+    house: House, busy: tuple[ClientConnection, socket.socket]
+) -> None:
+    """It is one request; nothing else is listened to."""
+    client, _ = busy
+    asker = house.connect(messages.cancel_request(client.pid, client.secret))
+    house.send(asker, messages.cancel_request(client.pid, client.secret) + startup())
+    assert len(house.orders) == 1
+    assert received(asker) == b""
 
 
 def test_a_cancel_request_that_got_stuck(house: House, busy: tuple[ClientConnection, socket.socket]) -> None:
