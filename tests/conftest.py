@@ -3,6 +3,7 @@
 - `HYPERPOOL_FORBID_SKIP=1` turns every skip into a failure (for machines that have all tools).
 - `HYPOTHESIS_PROFILE` selects how hard hypothesis tries: `ci` (the default; the same examples every time),
   `dev` (new examples every time) or `thorough`.
+- `HYPERPOOL_TEST_PG_BIN` names the directory of the PostgreSQL to test with, see `tests.support.postgres`.
 - `HYPERPOOL_TEST_TARGET=pgbouncer` runs the black-box tests against pgbouncer, see `tests.support.targets`.
 - A black-box test that runs longer than its bound (60 s, or `@pytest.mark.bound(seconds)`) fails with a
   stack.

@@ -63,7 +63,13 @@ log_line_prefix = '%m [%p] %q%u@%d '
 
 
 def find_binaries() -> Path | None:
-    """Return the directory of PostgreSQL's server programs, newest system version first, else the wheel's."""
+    """Return the directory of PostgreSQL's server programs.
+
+    That is `HYPERPOOL_TEST_PG_BIN`, else the newest version that the system has, else the one in the wheel of the
+    extra `embedded`.
+    """
+    if chosen := os.environ.get("HYPERPOOL_TEST_PG_BIN"):
+        return Path(chosen)
     system = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
     if system:
         return max(system, key=lambda path: int(path.parent.name) if path.parent.name.isdigit() else 0)
