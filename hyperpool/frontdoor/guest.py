@@ -276,7 +276,7 @@ class Guest(TransientConnection):
         )
         received = self._login.leftover()
         ready = ClientReady(self.sock, pool, tracked, pid, secret, greeting, received, self.address)
-        self.relay.adopt_client(ready, unread=self.unread)
+        self.relay.adopt_client(ready, unread=self.unread, hung_up=self.hung_up)
 
     def refuse(self, error: HyperpoolError) -> None:
         """Tell the client why it is not let in, and close."""

@@ -9,7 +9,6 @@ import attrs
 if TYPE_CHECKING:
     import socket
 
-    from hyperpool.config import PoolSettings
     from hyperpool.errors import UpstreamError
     from hyperpool.pool.state import Pool
 
@@ -23,7 +22,7 @@ class ServerReady:
     Attributes:
         sock: non-blocking.
         pool: the pool that asked for it.
-        settings: those that it was opened with; they may have changed meanwhile.
+        generation: the pool's, when it was asked for: where it connects to may have changed meanwhile.
         parameters: what the server reported.
         pid: the server's process id.
         secret: the server's cancel secret.
@@ -32,7 +31,7 @@ class ServerReady:
 
     sock: socket.socket
     pool: AnyPool
-    settings: PoolSettings
+    generation: int
     parameters: dict[str, str]
     pid: int
     secret: bytes
@@ -45,8 +44,10 @@ class ServerFailed:
 
     Attributes:
         pool: the pool that asked for it.
+        generation: the pool's, when it was asked for.
         error: why.
     """
 
     pool: AnyPool
+    generation: int
     error: UpstreamError

@@ -89,7 +89,7 @@ async def _log_in(stream: PlainStream, settings: PoolSettings) -> ServerLogin:
     return login
 
 
-async def cancel(settings: PoolSettings, options: TcpOptions, pid: int, secret: bytes) -> None:
+async def cancel(host: str, port: int, options: TcpOptions, pid: int, secret: bytes) -> None:
     """Ask the server to cancel what the backend `pid` does, and wait until it has taken the request.
 
     The server closes the connection once the signal is on its way (protocol chapter "Canceling Requests in
@@ -98,7 +98,7 @@ async def cancel(settings: PoolSettings, options: TcpOptions, pid: int, secret: 
     Raises:
         ConnectFailed: the server cannot be reached.
     """
-    stream = await dial(settings.host, settings.port, options)
+    stream = await dial(host, port, options)
     try:
         await stream.send_all(messages.cancel_request(pid, secret))
         while await stream.receive_some():

@@ -55,6 +55,8 @@ class Pool(Generic[S, C]):
         parameters: what the newest server reported at login (ParameterStatus); None until the first login.
         clients: how many clients are logged in to this pool.
         logins: how many client logins wait for `parameters`.
+        generation: counts the changes of where the pool connects to; a connection that was dialed before one is void.
+        kept: the pool has ``min_pool_size`` connections even without clients.
         paused: no server is handed out (shutdown).
     """
 
@@ -66,6 +68,8 @@ class Pool(Generic[S, C]):
         self.dialing = 0
         self.clients = 0
         self.logins = 0
+        self.generation = 0
+        self.kept = False
         self.paused = False
         self.parameters: dict[str, str] | None = None
         self.backoff = Backoff(settings.server_login_retry, random)
@@ -96,6 +100,16 @@ class Pool(Generic[S, C]):
         """How many server connections serve a client now."""
         return len(self.servers) - len(self.idle) - len(self.conditioning)
 
+    @property
+    def minimum(self) -> int:
+        """How many server connections to keep: ``min_pool_size``, while there are clients or the user is forced."""
+        return self.settings.min_pool_size if self.clients or self.kept else 0
+
+    @property
+    def unused(self) -> bool:
+        """Whether nobody would miss the pool."""
+        return not (self.kept or self.clients or self.logins or self.servers or self.dialing or self.waiting)
+
     def forget(self, server: S) -> None:
         """Take a server connection out of every place, because it is closed."""
         self.servers.discard(server)
@@ -117,7 +131,7 @@ class Pool(Generic[S, C]):
             return 0
         settings = self.settings
         have = len(self.servers) + self.dialing
-        wanted = max(len(self.waiting) - self.dialing - len(self.conditioning), settings.min_pool_size - have)
+        wanted = max(len(self.waiting) - self.dialing - len(self.conditioning), self.minimum - have)
         if self.logins:
             # Servers that are there already tell nothing: they were opened with settings of the past.
             wanted = max(wanted, 1 - self.dialing)
@@ -139,7 +153,7 @@ class Pool(Generic[S, C]):
         timeout = self.settings.server_idle_timeout
         if not timeout:
             return
-        spare = len(self.servers) - self.settings.min_pool_size
+        spare = len(self.servers) - self.minimum
         for server in list(self.idle[: max(spare, 0)]):
             if now - server.idle_since < timeout:
                 return
@@ -157,11 +171,15 @@ class Pools(Generic[S, C]):
     Args:
         settings: the whole settings; replaced on reload.
         random: a source of numbers in [0, 1), for jitter.
+
+    Attributes:
+        past: the counters of pools that are gone.
     """
 
     def __init__(self, settings: Settings, random: Callable[[], float]) -> None:
         self._settings = settings
         self._random = random
+        self.past = PoolStats()
         self._pools: dict[tuple[str, str], Pool[S, C]] = {}
         self._found: dict[tuple[str, str], Pool[S, C]] = {}
 
@@ -180,7 +198,10 @@ class Pools(Generic[S, C]):
 
     def warm(self) -> list[Pool[S, C]]:
         """The pools that have connections before any client comes."""
-        return [self._pool(settings) for settings in self._settings.warm_pools()]
+        pools = [self._pool(settings) for settings in self._settings.warm_pools()]
+        for pool in self._pools.values():
+            pool.kept = pool in pools
+        return pools
 
     def reload(self, settings: Settings) -> tuple[list[Pool[S, C]], list[Pool[S, C]]]:
         """Take over new settings.
@@ -203,9 +224,22 @@ class Pools(Generic[S, C]):
             pool.configure(new)
             if _endpoint(new) != _endpoint(old):
                 pool.parameters = None
+                pool.generation += 1
+                pool.dialing = 0
                 pool.backoff.succeeded()
                 outdated.append(pool)
+        for pool in removed:
+            pool.generation += 1
+            self.past = self.past.plus(pool.stats)
         return outdated, removed
+
+    def prune(self) -> None:
+        """Forget the pools that nobody would miss."""
+        for key, pool in list(self._pools.items()):
+            if pool.unused:
+                del self._pools[key]
+                self._found.clear()
+                self.past = self.past.plus(pool.stats)
 
     def _pool(self, settings: PoolSettings) -> Pool[S, C]:
         key = (settings.database, settings.user)
@@ -216,7 +250,9 @@ class Pools(Generic[S, C]):
 
 
 def _endpoint(settings: PoolSettings) -> tuple[object, ...]:
+    """What a server connection cannot change later; with the pool mode goes how its state was cleaned up."""
     return (
+        settings.pool_mode,
         settings.host,
         settings.port,
         settings.dbname,

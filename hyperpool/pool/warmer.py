@@ -62,18 +62,18 @@ class Warmer:
 
     async def _open(self, pool: AnyPool, servers: trio.MemorySendChannel[ServerReady | ServerFailed]) -> None:
         settings = pool.settings
+        generation = pool.generation
         async with servers:
             try:
                 with self._attention():
                     login = await connect(settings, self.options)
             except UpstreamError as error:
-                await servers.send(ServerFailed(pool, error))
+                await servers.send(ServerFailed(pool, generation, error))
                 return
             except Exception as error:
                 log.error("opening a server connection failed", pool=pool.name, exc_info=error)
-                await servers.send(
-                    ServerFailed(pool, ConnectFailed(f"internal error: {type(error).__name__}"))
-                )
+                failure = ConnectFailed(f"internal error: {type(error).__name__}")
+                await servers.send(ServerFailed(pool, generation, failure))
                 return
             sock = login.stream.detach()
             expires = 0.0
@@ -84,7 +84,7 @@ class Warmer:
                 )
             try:
                 await servers.send(
-                    ServerReady(sock, pool, settings, login.parameters, login.pid, login.secret, expires)
+                    ServerReady(sock, pool, generation, login.parameters, login.pid, login.secret, expires)
                 )
             except BaseException:
                 sock.close()

@@ -90,10 +90,9 @@ class Ledger:
         doubt: why the server connection must not be reused, or "".
         unsynced: extended-query messages have been sent since the newest ReadyForQuery: even if all of them have been
             answered (Flush), the server is inside an implicit transaction that only Sync ends.
-        failed: the answer to a SKIP request was an error.
     """
 
-    __slots__ = ("_ignored", "copying", "doubt", "entries", "failed", "skipping", "unsynced")
+    __slots__ = ("_ignored", "copying", "doubt", "entries", "skipping", "unsynced")
 
     def __init__(self) -> None:
         self.entries: deque[int] = deque()
@@ -101,13 +100,12 @@ class Ledger:
         self.copying = False
         self._ignored = False
         self.unsynced = False
-        self.failed = False
         self.doubt = ""
 
     def __repr__(self) -> str:
         names = {FORWARD: "", SKIP: "~", FAKE: "+"}
         pipeline = " ".join(names[entry & ~_KIND] + chr(entry & _KIND) for entry in self.entries)
-        flags = [name for name in ("skipping", "copying", "unsynced", "failed") if getattr(self, name)]
+        flags = [name for name in ("skipping", "copying", "unsynced") if getattr(self, name)]
         return f"<Ledger [{pipeline}] {' '.join(flags)}{self.doubt}>"
 
     @property
@@ -198,8 +196,6 @@ class Ledger:
             self.skipping = not entries
         elif not head:
             self._doubt(wire.ERROR_RESPONSE)
-        if head & SKIP:
-            self.failed = True
         return head & SKIP
 
     def _begin_copy(self) -> None:

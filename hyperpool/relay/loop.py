@@ -15,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 import hmac
+import os
 import secrets
 import time
 from collections import deque
@@ -22,11 +23,10 @@ from contextlib import contextmanager
 from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
 from typing import TYPE_CHECKING, Final
 
-import attrs
 import structlog
 import trio
 
-from hyperpool.errors import ConnectFailed
+from hyperpool.errors import ConnectFailed, LoginFailed
 from hyperpool.relay.client import ClientConnection
 from hyperpool.relay.connection import MAX_PARTIAL
 from hyperpool.relay.server import ServerConnection
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from hyperpool.pool.handover import ServerFailed, ServerReady
     from hyperpool.relay.connection import Connection
     from hyperpool.relay.handover import ClientReady, RelayPool
+    from hyperpool.relay.options import RelayOptions
     from hyperpool.relay.parameters import ParameterTracker
     from hyperpool.relay.transient import TransientConnection
 
@@ -49,29 +50,6 @@ _READ_WRITE: Final = _READ | EPOLLOUT
 _EVENTS: Final = 256
 _UNLINKED_READ: Final = 8192
 """Bytes read from a client before a server is linked: what it may make the pooler hold while it waits."""
-
-
-@attrs.frozen
-class RelayOptions:
-    """The relay's own settings.
-
-    Attributes:
-        buffer: bytes read at once.
-        linger: seconds to wait for more events before going back to Trio.
-        slice: seconds of work after which Trio gets a checkpoint.
-        max_packet_size: the longest message accepted from a client, in bytes.
-        cancel_wait_timeout: seconds that a server is held back for a cancel request under way; 0 for no limit.
-        log_connections: log each client that comes.
-        log_disconnections: log each client that goes, with the reason.
-    """
-
-    buffer: int = 262144
-    linger: float = 0.001
-    slice: float = 0.002
-    max_packet_size: int = 2147483647
-    cancel_wait_timeout: float = 10.0
-    log_connections: bool = True
-    log_disconnections: bool = True
 
 
 class Relay:
@@ -109,6 +87,9 @@ class Relay:
         self._clock = clock
         self.now = clock()
         self._epoll = epoll()
+        self._turning = False
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake, EPOLLIN | EPOLLET)
         self._connections: dict[int, Connection] = {}
         self.transients: dict[TransientConnection, None] = {}
         self._again: deque[Connection] = deque()
@@ -132,7 +113,9 @@ class Relay:
         """Close what is still open: connections that are logging in or leaving, and the epoll object."""
         for connection in list(self.transients):
             connection.lost("the pooler ends")
-        self._epoll.close()
+        if not self._epoll.closed:
+            self._epoll.close()
+            os.close(self._wake)
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -150,6 +133,13 @@ class Relay:
         Returns:
             Whether there may be more to do at once.
         """
+        self._turning = True
+        try:
+            return self._turn()
+        finally:
+            self._turning = False
+
+    def _turn(self) -> bool:
         poll = self._epoll.poll
         clock = self._clock
         connections = self._connections
@@ -207,6 +197,13 @@ class Relay:
         )
         connection.lost("internal error")
 
+    def _guard(self, connection: Connection, action: Callable[..., None], *arguments: object) -> None:
+        """Do something with a connection, under rule 3."""
+        try:
+            action(*arguments)
+        except Exception as error:  # noqa: BLE001 - rule 3
+            self._crashed(connection, error)
+
     @contextmanager
     def attention(self) -> Iterator[None]:
         """While inside, the control plane is talking to somebody: the relay does not linger."""
@@ -223,10 +220,17 @@ class Relay:
         if not connection.queued:
             connection.queued = True
             self._again.append(connection)
+            self._nudge()
 
     def doom(self, connection: Connection, error: OSError) -> None:
         """Close the connection, after the event at hand."""
         self._doomed.append((connection, error))
+        self._nudge()
+
+    def _nudge(self) -> None:
+        """See to it that what was put off is done, also when a task of the control plane has put it off."""
+        if not self._turning:
+            os.eventfd_write(self._wake, 1)
 
     def watch_writable(self, connection: Connection) -> None:
         """Tell the connection when its socket takes bytes again."""
@@ -269,6 +273,8 @@ class Relay:
                 "closing server", pool=server.pool.name, pid=server.pid, reason=reason, age=self._age(server)
             )
         pool = server.pool
+        if server.purpose == "connect_query" and not pool.paused:
+            self._failed(pool, LoginFailed(reason))
         if pool.waiting and pool.idle and not pool.paused:
             # It was being checked, for a client that may as well have another one.
             pool.idle.pop().reuse()
@@ -316,14 +322,16 @@ class Relay:
         self._connections.pop(connection.fd, None)
         self.transients.pop(connection, None)
 
-    def adopt_client(self, ready: ClientReady, *, unread: bool = False) -> None:
+    def adopt_client(self, ready: ClientReady, *, unread: bool = False, hung_up: bool = False) -> None:
         """Take over a client's socket, greet it, and handle what it has sent already.
 
         Args:
             ready: the client.
             unread: the socket may hold bytes that no event will tell of.
+            hung_up: the client has shut down its side, and no event will tell of it again.
         """
         client = ClientConnection(self, ready)
+        client.hung_up = hung_up
         ready.pool.clients += 1
         self.clients[client.pid] = client
         self._reserved.discard(client.pid)
@@ -333,41 +341,46 @@ class Relay:
             log.info("client logged in", pool=client.pool.name, client=client.address)
         if ready.received:
             client.consume(ready.received, memoryview(ready.received), len(ready.received))
-        if unread and not client.closed:
+        if (unread or hung_up) and not client.closed:
             self.resume(client)
 
     def adopt_server(self, ready: ServerReady) -> None:
         """Take over a server connection's socket, and give it to a client that waits."""
         self.now = self._clock()
         pool = ready.pool
-        pool.dialing -= 1
-        if pool.paused or (ready.settings is not pool.settings and ready.settings != pool.settings):
+        if ready.generation != pool.generation or pool.paused:
             ready.sock.close()
-            self.want(pool)
-            return
-        pool.backoff.succeeded()
-        pool.parameters = ready.parameters
-        server = ServerConnection(self, ready)
-        pool.servers.add(server)
-        self._register(server)
-        if self._log_connections:
-            log.info("new connection to server", pool=pool.name, pid=server.pid)
-        self._arrived(pool, None)
-        server.start()
-        if self._doomed:
-            self._bury()
+        else:
+            pool.dialing -= 1
+            server = ServerConnection(self, ready)
+            pool.servers.add(server)
+            self._register(server)
+            if self._log_connections:
+                log.info("new connection to server", pool=pool.name, pid=server.pid)
+            self._guard(server, server.start, ready.parameters)
         self.want(pool)
 
     def adopt_failure(self, failed: ServerFailed) -> None:
         """A server connection could not be had: tell those who wait, if there is nothing else to wait for."""
         self.now = self._clock()
         pool = failed.pool
-        pool.dialing -= 1
-        pool.backoff.failed(failed.error, self.now)
-        log.warning("cannot connect to the server", pool=pool.name, error=str(failed.error))
+        if failed.generation == pool.generation:
+            pool.dialing -= 1
+            self._failed(pool, failed.error)
+        self.want(pool)
+
+    def server_works(self, pool: RelayPool, parameters: dict[str, str]) -> None:
+        """A new server connection is ready for clients."""
+        pool.backoff.succeeded()
+        pool.parameters = parameters
+        self._arrived(pool, None)
+
+    def _failed(self, pool: RelayPool, error: UpstreamError) -> None:
+        pool.backoff.failed(error, self.now)
+        log.warning("cannot connect to the server", pool=pool.name, error=str(error))
         if pool.hopeless(self.now):
-            self._fail_waiting(pool, failed.error)
-            self._arrived(pool, failed.error)
+            self._fail_waiting(pool, error)
+            self._arrived(pool, error)
 
     def _register(self, connection: Connection) -> None:
         if connection.fd not in self._connections:
@@ -431,10 +444,10 @@ class Relay:
                 self._sweep_waiting(pool, now)
             for server, deadline in list(pool.conditioning.items()):
                 if now >= deadline:
-                    server.close(f"{server.purpose} took too long")
+                    self._guard(server, server.close, f"{server.purpose} took too long")
         for connection in list(self.transients):
             if now >= connection.deadline:
-                connection.timed_out()
+                self._guard(connection, connection.timed_out)
         self._bury()
 
     def _sweep_waiting(self, pool: RelayPool, now: float) -> None:

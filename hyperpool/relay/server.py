@@ -9,49 +9,18 @@ from hyperpool.config import PoolMode
 from hyperpool.relay.connection import HANG_UP, HEADER, Connection
 from hyperpool.relay.ledger import FAKE, SKIP, Ledger
 from hyperpool.relay.parameters import adjustment
+from hyperpool.relay.tables import ASYNCHRONOUS, EXTENDED, IDLE, MAX_MESSAGE, NOTHING, READY, SIMPLE, WHOLE
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
 from hyperpool.wire.frames import hop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from hyperpool.pool.handover import ServerReady
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.loop import Relay
     from hyperpool.relay.parameters import ParameterSet
 
-_MAX_MESSAGE: Final = 0x3FFFFFFF + 4
-"""The longest message that PostgreSQL makes: MaxAllocSize, and the length itself."""
-
 _MSG_MORE: Final = 0x8000
-_IDLE: Final = ord("I")
-_READY: Final = messages.ready_for_query()
-_WHOLE: Final = frozenset({wire.READY_FOR_QUERY, wire.ERROR_RESPONSE, wire.PARAMETER_STATUS})
-"""What is looked into, and so must be there as a whole."""
-_ASYNCHRONOUS: Final = frozenset({wire.PARAMETER_STATUS, wire.NOTICE_RESPONSE, wire.NOTIFICATION_RESPONSE})
-
-
-def _passing(kinds: Iterable[int]) -> bytes:
-    return bytes(kind in kinds for kind in range(256))
-
-
-_SIMPLE: Final = _passing(
-    {
-        wire.ROW_DESCRIPTION,
-        wire.DATA_ROW,
-        wire.COMMAND_COMPLETE,
-        wire.EMPTY_QUERY_RESPONSE,
-        wire.NOTICE_RESPONSE,
-        wire.COPY_OUT_RESPONSE,
-        wire.COPY_DATA,
-        wire.COPY_DONE,
-    }
-)
-"""What passes uninspected while a Query is answered."""
-_EXTENDED: Final = _passing({wire.DATA_ROW, wire.NOTICE_RESPONSE, wire.COPY_DATA})
-"""What passes uninspected while an Execute is answered."""
-_NOTHING: Final = bytes(256)
 
 
 class ServerConnection(Connection):
@@ -77,6 +46,7 @@ class ServerConnection(Connection):
 
     __slots__ = (
         "_needs_reset",
+        "_parameters",
         "cancels",
         "client",
         "expires",
@@ -99,10 +69,11 @@ class ServerConnection(Connection):
         self.pool = ready.pool
         self.client: ClientConnection | None = None
         self.ledger = Ledger()
-        self.status = _IDLE
+        self.status = IDLE
         self.settled = False
         self.held = self._always_held()
         self._needs_reset = False
+        self._parameters: dict[str, str] = {}
         self.purpose = ""
         self.cancels = 0
         self.retiring = ""
@@ -147,14 +118,14 @@ class ServerConnection(Connection):
             and not (self.held or client.skip or ledger.copying or ledger.unsynced or ledger.doubt)
         ):
             pool = self.pool
-            at = hop(relay.buffer, 0, end, _SIMPLE)
-            if at + 6 == end and relay.buffer.startswith(_READY, at) and not pool.session:
+            at = hop(relay.buffer, 0, end, SIMPLE)
+            if at + 6 == end and relay.buffer.startswith(READY, at) and not pool.session:
                 entries.clear()
                 stats = pool.stats
                 stats.queries += 1
                 stats.transactions += 1
                 stats.sent += end
-                self.status = _IDLE
+                self.status = IDLE
                 self.client = client.server = None
                 client.transmit(relay.view[:end])
                 if client.unread:
@@ -191,39 +162,35 @@ class ServerConnection(Connection):
         start = at if self.dropping else 0
         pieces: list[bytes | memoryview] = []
         while True:
+            if entries and entries[0] >= FAKE and at <= end:
+                pieces += (relay.view[start:at], ledger.fakes())
+                start = at
             head = entries[0] if entries else 0
             at = hop(
                 buffer,
                 at,
                 end,
-                _SIMPLE if head == wire.QUERY else _EXTENDED if head == wire.EXECUTE else _NOTHING,
+                SIMPLE if head == wire.QUERY else EXTENDED if head == wire.EXECUTE else NOTHING,
             )
             if end - at < 5:
                 break
             kind, length = HEADER(buffer, at)
             stop = at + 1 + length
-            if not 4 <= length <= _MAX_MESSAGE or (kind == wire.READY_FOR_QUERY and length != 5):
+            if not 4 <= length <= MAX_MESSAGE or (kind == wire.READY_FOR_QUERY and length != 5):
                 self.lost(f"server broke the protocol: message {chr(kind)!r} of length {length}")
                 return
-            if stop > end and length < relay.max_partial and kind in _WHOLE:
+            if stop > end and length < relay.max_partial and kind in WHOLE:
                 break
-            verdict = self._take(kind, head, at, stop)
+            verdict = self._take(kind, head, at, stop, whole=stop <= end)
             if self.closed:
                 return
-            if (
-                kind == wire.READY_FOR_QUERY
-                and self.status != _IDLE
-                and self._refuse_block(pieces, start, at)
-            ):
+            if kind == wire.READY_FOR_QUERY and self.status != IDLE and self._refuse_block(pieces, start, at):
                 return
             if verdict:
                 pieces.append(relay.view[start:at])
                 start = stop
             at = stop
-            if entries and entries[0] >= FAKE:
-                pieces += (relay.view[start:at], ledger.fakes())
-                start = at
-        if at - end > _MAX_MESSAGE:
+        if at - end > MAX_MESSAGE:
             self.lost("server broke the protocol: message too long")
             return
         self._pass_on(pieces, start, at, end)
@@ -232,11 +199,15 @@ class ServerConnection(Connection):
         elif self.client is None:
             self._check_idle()
 
-    def _take(self, kind: int, head: int, at: int, stop: int) -> int:
+    def _take(self, kind: int, head: int, at: int, stop: int, *, whole: bool) -> int:
         """A message that the scan does not pass over. Returns what to do with it: 0 to forward, SKIP to drop."""
         if kind == wire.READY_FOR_QUERY:
             return self._ready(self.relay.buffer[at + 5])
-        if kind in _ASYNCHRONOUS:
+        if not whole and kind in WHOLE:
+            # Longer than what is collected: it passes uninspected, and nothing is known of the server's state.
+            self._retire(f"server sent a {chr(kind)!r} message that is too long to look into")
+            return self.ledger.response(kind) if kind == wire.ERROR_RESPONSE else head & SKIP
+        if kind in ASYNCHRONOUS:
             return self._asynchronous(kind, head, at, stop)
         self.settled = False
         verdict = self.ledger.response(kind)
@@ -275,7 +246,7 @@ class ServerConnection(Connection):
         ledger = self.ledger
         verdict = ledger.ready()
         # In doubt, nobody can tell which answer is the last one: the server stays with its client for good.
-        self.settled = status == _IDLE and not ledger.entries and not ledger.doubt
+        self.settled = status == IDLE and not ledger.entries and not ledger.doubt
         pool = self.pool
         if verdict:
             if self.client is not None:
@@ -283,7 +254,7 @@ class ServerConnection(Connection):
             return verdict
         stats = pool.stats
         stats.queries += 1
-        stats.transactions += status == _IDLE
+        stats.transactions += status == IDLE
         return 0
 
     def _refuse_block(self, pieces: list[bytes | memoryview], start: int, at: int) -> bool:
@@ -366,8 +337,8 @@ class ServerConnection(Connection):
         Args:
             mid_message: the client has sent the beginning of a message, and will not send the rest.
         """
-        untouched = self.status == _IDLE and self.ledger.clean
-        if untouched and not (mid_message or self.skip or self.rest or self.outbox):
+        untouched = self.status == IDLE and self.ledger.clean
+        if untouched and not (mid_message or self.skip or self.rest or self.outbox or self.unread):
             self.release(reset=self.pool.session)
         else:
             self.close("client disconnected while the server was not ready")
@@ -429,23 +400,39 @@ class ServerConnection(Connection):
             self.ledger.request(wire.QUERY, SKIP)
             self.transmit(messages.query(sql), _MSG_MORE)
 
-    def start(self) -> None:
-        """Begin to serve: run ``connect_query``, or be offered to clients."""
+    def start(self, parameters: dict[str, str]) -> None:
+        """Begin to serve: run ``connect_query``, if there is one, then be offered to clients.
+
+        Args:
+            parameters: what the server reported at login, for the clients to come.
+        """
         query = self.pool.settings.connect_query
+        self._parameters = parameters
         if query:
             self.converse("connect_query", query)
         else:
-            self._offer()
+            self._work()
+
+    def _work(self) -> None:
+        self.relay.server_works(self.pool, self._parameters)
+        self._parameters = {}
+        self._offer()
 
     def _condition(self, purpose: str, timeout: float) -> None:
         self.purpose = purpose
         self.pool.conditioning[self] = self.relay.now + timeout if timeout else float("inf")
 
     def _conditioned(self) -> None:
+        reason = self.retiring or self.ledger.doubt
+        if reason:
+            self.close(reason)
+            return
         purpose, self.purpose = self.purpose, ""
         del self.pool.conditioning[self]
-        if purpose == "cancel" or self.retiring or self.ledger.doubt:
+        if purpose == "cancel":
             self._recondition(reset=self._needs_reset)
+        elif purpose == "connect_query":
+            self._work()
         else:
             self._offer()
 
@@ -503,7 +490,7 @@ class ServerConnection(Connection):
             return
         self.closed = True
         self.pool.forget(self)
-        if self.ledger.clean and not self.outbox and self.status == _IDLE:
+        if self.ledger.clean and not self.outbox and self.status == IDLE:
             self._terminate()
         self.sock.close()
         self.relay.forget_server(self, reason)

@@ -1,15 +1,63 @@
-"""What the log looks like."""
+"""What the log looks like, and how it is written without ever stopping the pooler."""
 
 from __future__ import annotations
 
 import logging
+import os
+import select
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 if TYPE_CHECKING:
     from hyperpool.config import PoolerSettings
+
+_AT_ONCE: Final = select.PIPE_BUF
+"""Bytes of one write. A pipe that polls as writable takes as many without blocking (poll(2), pipe(7))."""
+
+
+class LogFile:
+    """Writes lines to a file descriptor, and drops them rather than wait or fail.
+
+    The relay logs from its loop: a log that nobody reads, or whose reader has gone, must not stop a query. What was
+    dropped is counted, and told as soon as lines can be
+    written again.
+
+    Args:
+        fileno: where to; left open.
+    """
+
+    def __init__(self, fileno: int) -> None:
+        self._fileno = fileno
+        self._poll = select.poll()
+        self._poll.register(fileno, select.POLLOUT)
+        self._dropped = 0
+
+    def write(self, text: str) -> None:
+        """Write whole lines, or drop them."""
+        if self._dropped:
+            if not self._put(f"{self._dropped} log lines were dropped: nobody took them\n"):
+                self._dropped += 1
+                return
+            self._dropped = 0
+        if not self._put(text):
+            self._dropped += 1
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def _put(self, text: str) -> bool:
+        data = text.encode(errors="backslashreplace")
+        try:
+            for at in range(0, len(data), _AT_ONCE):
+                ready = self._poll.poll(0)
+                if not ready or not ready[0][1] & select.POLLOUT:
+                    return False
+                os.write(self._fileno, data[at : at + _AT_ONCE])
+        except OSError:
+            return False
+        return True
 
 
 def configure_logging(settings: PoolerSettings) -> None:
@@ -33,6 +81,6 @@ def configure_logging(settings: PoolerSettings) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[settings.log_level.upper()]
         ),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=LogFile(sys.stderr.fileno())),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )

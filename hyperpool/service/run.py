@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing, suppress
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -24,18 +24,20 @@ import trio
 from hyperpool import __version__
 from hyperpool.config import PoolerSettings, load
 from hyperpool.embedded import EmbeddedPostgres
-from hyperpool.errors import ConfigError, ConnectFailed, StartupError
+from hyperpool.errors import ConfigError, HyperpoolError, StartupError
 from hyperpool.frontdoor.guest import CancelOrder, FrontDoor
 from hyperpool.frontdoor.listener import Acceptor, open_listeners
 from hyperpool.pool.handover import ServerFailed, ServerReady
 from hyperpool.pool.login import cancel
 from hyperpool.pool.state import Pools
 from hyperpool.pool.warmer import Warmer
-from hyperpool.relay.loop import Relay, RelayOptions
+from hyperpool.relay.loop import Relay
+from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
 from hyperpool.service.limits import raise_open_file_limit
 from hyperpool.service.logs import configure_logging
 from hyperpool.stats import PoolStats
+from hyperpool.transport.dial import dialed
 from hyperpool.transport.sockets import TcpOptions
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ class Pooler:
         self._relay: Relay
         self._warmer: Warmer
         self._door: FrontDoor
+        self._reloaded = trio.Event()
         self._draining: tuple[trio.CancelScope, Callable[[], bool]] | None = None
 
     async def run(self) -> int:
@@ -118,27 +121,31 @@ class Pooler:
         send_cancels, cancels = trio.open_memory_channel[CancelOrder](float("inf"))
         send_servers, servers = trio.open_memory_channel[ServerReady | ServerFailed](_CHANNEL)
         self._door = FrontDoor(settings, self._relay, self._pools, send_cancels.send_nowait)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._relay.run)
-            nursery.start_soon(self._take_servers, servers)
-            nursery.start_soon(self._send_cancels, cancels, nursery)
-            nursery.start_soon(self._warmer.run, send_servers)
-            nursery.start_soon(self._sweep)
-            nursery.start_soon(self._report)
-            for server in self._embedded.values():
-                nursery.start_soon(server.keep_running)
-            for pool in self._pools.warm():
-                self._warmer.demand(pool)
-            acceptors = [Acceptor(self._relay, listener, self._door.welcome) for listener in self._listeners]
-            for acceptor in acceptors:
-                self._relay.welcome(acceptor)
-            self._announce()
-            await self._obey(signals, acceptors)
-            self._relay.shut_down(
-                iter(self._pools), "terminating connection because the pooler is shutting down"
-            )
-            nursery.cancel_scope.cancel()
-        self._relay.close()
+        with closing(self._relay):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._relay.run)
+                nursery.start_soon(self._take_servers, servers)
+                nursery.start_soon(self._send_cancels, cancels, nursery)
+                nursery.start_soon(self._warmer.run, send_servers)
+                nursery.start_soon(self._sweep)
+                nursery.start_soon(self._report)
+                for server in self._embedded.values():
+                    nursery.start_soon(server.keep_running)
+                for pool in self._pools.warm():
+                    self._warmer.demand(pool)
+                acceptors = [
+                    Acceptor(self._relay, listener, self._door.welcome) for listener in self._listeners
+                ]
+                for acceptor in acceptors:
+                    self._relay.welcome(acceptor)
+                self._announce()
+                try:
+                    await self._obey(signals, acceptors)
+                finally:
+                    self._relay.shut_down(
+                        iter(self._pools), "terminating connection because the pooler is shutting down"
+                    )
+                nursery.cancel_scope.cancel()
 
     async def _send_cancels(
         self, orders: trio.MemoryReceiveChannel[CancelOrder], nursery: trio.Nursery
@@ -154,19 +161,30 @@ class Pooler:
                 trio.move_on_after(self._settings.pooler.cancel_wait_timeout or float("inf")),
                 self._relay.attention(),
             ):
-                await cancel(server.pool.settings, self._warmer.options, server.pid, server.secret)
+                await cancel(*dialed(server.sock), self._warmer.options, server.pid, server.secret)
                 delivered = True
-        except ConnectFailed as error:
+        except (HyperpoolError, OSError) as error:
             log.warning("cannot cancel", pool=server.pool.name, pid=server.pid, error=str(error))
+        except Exception as error:
+            log.error(
+                "sending a cancel request failed", pool=server.pool.name, pid=server.pid, exc_info=error
+            )
         finally:
             order.done(delivered=delivered)
 
     async def _take_servers(self, servers: trio.MemoryReceiveChannel[ServerReady | ServerFailed]) -> None:
-        async for arrival in servers:
-            if isinstance(arrival, ServerReady):
-                self._relay.adopt_server(arrival)
-            else:
-                self._relay.adopt_failure(arrival)
+        try:
+            async for arrival in servers:
+                if isinstance(arrival, ServerReady):
+                    self._relay.adopt_server(arrival)
+                else:
+                    self._relay.adopt_failure(arrival)
+        finally:
+            with suppress(trio.WouldBlock, trio.EndOfChannel):
+                while True:
+                    late = servers.receive_nowait()
+                    if isinstance(late, ServerReady):
+                        late.sock.close()
 
     async def _sweep(self) -> None:
         while True:
@@ -178,15 +196,20 @@ class Pooler:
                     if drained():
                         done.cancel()
             self._relay.maintain(iter(self._pools))
+            self._pools.prune()
 
     async def _report(self) -> None:
         """Log what has been done in each ``stats_period``."""
         last = PoolStats()
         began = time.monotonic()
         while True:
-            await trio.sleep(self._settings.pooler.stats_period or float("inf"))
+            with trio.move_on_after(self._settings.pooler.stats_period or float("inf")) as period_over:
+                self._reloaded = trio.Event()
+                await self._reloaded.wait()
+            if not period_over.cancelled_caught:
+                continue
             now = time.monotonic()
-            total = PoolStats()
+            total = self._pools.past
             for pool in self._pools:
                 total = total.plus(pool.stats)
             done, period = total.since(last), now - began
@@ -272,6 +295,7 @@ class Pooler:
                 server.reconfigured()
         for pool in self._pools.warm():
             self._warmer.demand(pool)
+        self._reloaded.set()
         log.info("reloaded", config=str(self._config_path))
 
     # -- embedded PostgreSQL -----------------------------------------------------------------------------------------

@@ -72,6 +72,20 @@ async def dial_unix(directory: str, port: int) -> PlainStream:
     return PlainStream(sock)
 
 
+def dialed(sock: socket.socket) -> tuple[str, int]:
+    """Host and port that lead to the same server as a connected socket does: a name may lead to another one.
+
+    Raises:
+        OSError: it is not connected any more.
+    """
+    address = sock.getpeername()
+    if sock.family != socket.AF_UNIX:
+        return str(address[0]), int(address[1])
+    path = os.fsdecode(address)
+    directory, _, port = path.replace("\0", "@", 1).rpartition("/.s.PGSQL.")
+    return directory, int(port)
+
+
 def _plain_socket(sock: trio.socket.SocketType) -> socket.socket:
     family, kind, proto = sock.family, sock.type, sock.proto
     return socket.socket(family, kind, proto, fileno=sock.detach())

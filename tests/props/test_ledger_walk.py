@@ -136,7 +136,7 @@ def _requests(draw: st.DrawFn) -> list[tuple[bytes, int]]:
     """
     tags = map("t{}".format, itertools.count())
     requests: list[tuple[bytes, int]] = []
-    pipeline = draw(pp.pipelines(max_size=5))
+    pipeline = draw(pp.pipelines(*pp.ENDINGS, max_size=5))
     pure = any(
         message.startswith(("X", "Qfatal")) or "copyin" in message for unit in pipeline for message in unit
     )

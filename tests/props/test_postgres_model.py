@@ -175,7 +175,7 @@ grant all on texts, viewed, deferred, numbers to public
 @settings(
     max_examples=settings().max_examples * 3 // 5, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(pipeline=pp.pipelines(*pp.NAMED[:4], max_size=6), data=st.data())
+@given(pipeline=pp.pipelines(*pp.NAMED[:4], *pp.ENDINGS, max_size=6), data=st.data())
 def test_the_model_answers_random_pipelines_as_the_real_server(
     pg: PostgresCluster, pipeline: list[pp.Unit], data: st.DataObject
 ) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hyperpool.transport.sockets import TcpOptions
 
     MemoryStream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
-    Script = Callable[["ServerEnd"], Awaitable[object]]
+    Script = Callable[["PeerEnd"], Awaitable[object]]
 
 
 class FakeSocket:
@@ -71,7 +71,7 @@ class ClientEnd:
         return self.closed or (self.detached is not None and self.detached.closed)
 
 
-class ServerEnd:
+class PeerEnd:
     """The server's end of a connection."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
@@ -138,11 +138,11 @@ class MemoryNetwork:
         self.dialed.append((host, port, options))
         await trio.lowlevel.checkpoint()
         ours, theirs = memory_stream_pair()
-        self._nursery.start_soon(self._serve, ServerEnd(theirs))
+        self._nursery.start_soon(self._serve, PeerEnd(theirs))
         self.ends.append(ClientEnd(ours))
         return self.ends[-1]
 
-    async def _serve(self, end: ServerEnd) -> None:
+    async def _serve(self, end: PeerEnd) -> None:
         try:
             await self.script(end)
             await end.wait_closed()

@@ -72,6 +72,7 @@ class Backend:
     Attributes:
         output: what it has answered and nobody has taken yet, whole frames when nothing was taken.
         ended: it has closed the connection.
+        dismissed: because of a Terminate.
         sleeping: the tag of the statement that sleeps, or "".
         copying: it reads COPY data.
         skipping: it discards messages until Sync.
@@ -86,6 +87,7 @@ class Backend:
         self.pid = pid
         self.output = bytearray()
         self.ended = False
+        self.dismissed = False
         self.sleeping = ""
         self.copying = False
         self.skipping = False
@@ -190,6 +192,7 @@ class Backend:
         while True:
             kind, body = yield from self._message()
             if kind == b"X":
+                self.dismissed = True
                 raise _Ended
             if kind == b"S":
                 self.skipping = False

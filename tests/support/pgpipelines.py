@@ -32,6 +32,7 @@ _PLAIN: Final = (
     "rows 3 40 $",
     "rows 2 900 $",
     "rows 30 100 $",
+    "rows 300 100 $",
     "rows 0 5 $",
     "error $",
     "syntax $",
@@ -129,7 +130,7 @@ _WITH_TEXT: Final[dict[str, Callable[[str], bytes]]] = {
     "D": lambda name: describe(name[:1].encode(), name[1:]),
     "C": lambda name: close(name[:1].encode(), name[1:]),
     "F": lambda argument: call(int(argument[0]), argument[1:]),
-    "d": lambda size: copy_data(int(size)),
+    "d": lambda text: copy_data(int(text.partition("*")[0])) * int(text.partition("*")[2] or 1),
     "f": copy_fail,
 }
 
@@ -175,23 +176,43 @@ _RUNS: Final = (
     ("DP",),
 )
 
+_SIMPLE: Final[tuple[Unit, ...]] = (
+    ("Qrows 1 5 $",),
+    ("Qrows 3 40 $",),
+    ("Qshow application_name;show TimeZone",),
+    ("Qset TimeZone = '$'",),
+    ("Qsleep $",),
+    ("Qbegin",),
+    ("Qcommit",),
+    ("P:rows 1 5 $", "B", "E", "S"),
+)
+
 _OTHERS: Final[tuple[Unit, ...]] = (
     ("S",),
     ("H",),
     ("c",),
     ("f$",),
     ("d10",),
+    ("d3000",),
+    ("Qrows 1 5 $", "d3000"),
+    ("Qerror $", "d11*400", "Qrows 1 5 $"),
     ("F2$",),
     ("F1$",),
+    ("P:rows 1 5 $", "B", "E", "H"),
+    ("P:syntax $", "H"),
     ("P:rows 1 5 $", "B", "E", "Qrows 1 9 $", "S"),
     ("P:syntax $", "Qrows 1 9 $", "F2$", "S"),
     ("P:set application_name = '$'", "B", "E", "Qerror $", "S"),
     ("P:copyin-early $", "B", "E", "S", "d5", "c", "S", "Qrows 1 5 $"),
     ("P:", "H"),
+)
+
+ENDINGS: Final[tuple[Unit, ...]] = (
     ("Qfatal $",),
     ("X", "Qrows 1 5 $"),
     ("Qcopyin $", "Qrows 1 5 $"),
 )
+"""Units that end the session."""
 
 NAMED: Final[tuple[Unit, ...]] = (
     ("Pn1:rows 2 10 $", "S"),
@@ -207,4 +228,5 @@ NAMED: Final[tuple[Unit, ...]] = (
 def pipelines(*more: Unit, max_size: int = 4) -> SearchStrategy[list[Unit]]:
     """Lists of units; `more` adds to the usual ones."""
     others = st.sampled_from(_OTHERS + more)
-    return st.lists(st.one_of(_queries(), _extended(), others), min_size=1, max_size=max_size)
+    units = st.one_of(st.sampled_from(_SIMPLE), _queries(), _extended(), others)
+    return st.lists(units, min_size=1, max_size=max_size)

@@ -81,7 +81,6 @@ class SimClient:
         left: the test has closed it, or made it say goodbye.
         hostile: it has broken the protocol.
         eof: the relay has closed it.
-        over: a server of its own would have closed the connection, too.
         void: spans of `sent` that were canceled before a server saw them.
         questions: how many tags it has used.
     """
@@ -99,7 +98,6 @@ class SimClient:
     left: bool = False
     hostile: bool = False
     eof: bool = False
-    over: bool = False
     void: list[tuple[int, int]] = attrs.field(factory=list)
     questions: int = 0
 

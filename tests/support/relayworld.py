@@ -17,7 +17,8 @@ from hyperpool.errors import ConnectFailed
 from hyperpool.pool.handover import ServerFailed, ServerReady
 from hyperpool.pool.state import Pool
 from hyperpool.relay.handover import ClientReady
-from hyperpool.relay.loop import Relay, RelayOptions
+from hyperpool.relay.loop import Relay
+from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
 from tests.support.pglanguage import DEFAULTS, REPORTED, Sleeps, frame, report, split_frames
 from tests.support.pgmodel import Backend
@@ -137,7 +138,9 @@ class World:
         self.cancels: list[tuple[SimServer, SimClient]] = []
         self.excuses: set[str] = set()
         self.failing = False
+        self._own = self._watched()
         self._sleeps = Sleeps()
+        self._queue: dict[ClientConnection, float] = {}
         self._numbers = itertools.count(1)
 
     @property
@@ -191,7 +194,9 @@ class World:
             self.pool.dialing += 1
             if self.failing:
                 self.excuses.add("dial")
-                self.relay.adopt_failure(ServerFailed(self.pool, ConnectFailed("nothing there")))
+                self.relay.adopt_failure(
+                    ServerFailed(self.pool, self.pool.generation, ConnectFailed("nothing there"))
+                )
             else:
                 self.arrive()
 
@@ -201,7 +206,9 @@ class World:
         backend = Backend(pid=len(self.servers) + 1, sleeps=self._sleeps)
         settings = self.pool.settings
         expires = self.clock() + settings.server_lifetime
-        ready = ServerReady(inner, self.pool, settings, backend.parameters, backend.pid, b"secret", expires)
+        ready = ServerReady(
+            inner, self.pool, self.pool.generation, backend.parameters, backend.pid, b"secret", expires
+        )
         before = set(self.pool.servers)
         self.relay.adopt_server(ready)
         for conn in self.pool.servers - before:
@@ -231,6 +238,7 @@ class World:
             self.cancels.append((server, client))
         elif parked is not None and not conn.closed:
             client.void.append((end - len(parked), end))
+            self._queue.pop(conn, None)
 
     def deliver_cancel(self, number: int = 0) -> None:
         """A cancel request reaches its server: it must not hit anybody but who asked for it."""
@@ -250,6 +258,8 @@ class World:
     def say_unasked(self, server: SimServer, what: str) -> None:
         """A server sends what answers nothing."""
         backend = server.backend
+        if backend.ended:
+            return
         if what == "notice":
             backend.notice("unasked " + "." * 600)
         elif what == "notification":
@@ -279,9 +289,10 @@ class World:
 
     def turn(self) -> None:
         """The relay handles events; sessions that have ended by themselves are noted."""
-        self.excuses |= {
-            "death" for server in self.servers if server.backend.ended and not server.conn.closed
-        }
+        for server in self.servers:
+            if server.backend.ended and not server.conn.closed:
+                assert not server.backend.dismissed, "a Terminate has reached a server that is in the pool"
+                self.excuses.add("death")
         self.relay.turn()
 
     def flow(self, chunk: int = ALL, rounds: int = 1, *, wake: bool = False) -> bool:
@@ -323,20 +334,37 @@ class World:
             assert len(client.outbox) <= 3 * len(relay.buffer) + 1000
         assert pool.clients == len(relay.clients)
         assert set(pool.waiting) <= set(relay.clients.values())
-        assert not (pool.waiting and pool.idle), "a client waits while a server is idle"
+        # Who waits while a server is idle waits for another one that is being checked.
+        assert not pool.idle or len(pool.waiting) <= len(pool.conditioning), (
+            "a client waits while a server is idle"
+        )
         limit = pool.settings.pool_size + pool.settings.reserve_pool_size
         assert pool.dialing == 0
         assert len(pool.servers) <= limit
+        self._check_queue()
         self._check_descriptors()
         self._check_servers()
+
+    def _check_queue(self) -> None:
+        """Clients are served in the order in which they have begun to wait."""
+        waiting = self.pool.waiting
+        waits = [waiting.get(conn) == since for conn, since in self._queue.items() if not conn.closed]
+        assert waits == sorted(waits), "a client was served before one that has waited longer"
+        self._queue = dict(waiting)
 
     def _check_descriptors(self) -> None:
         relay = self.relay
         known = {*relay.clients.values(), *self.pool.servers, *relay.transients}
         assert set(relay._connections.values()) == known
         assert all(fd == conn.sock.fileno() for fd, conn in relay._connections.items())
-        watched = Path(f"/proc/self/fdinfo/{relay._epoll.fileno()}").read_text().count("tfd:")
-        assert watched == len(known), "the epoll object watches what nobody knows"
+        assert self._watched() - self._own == set(relay._connections), (
+            "the epoll object watches what nobody knows"
+        )
+
+    def _watched(self) -> set[int]:
+        """The file descriptors that the relay's epoll object watches."""
+        info = Path(f"/proc/self/fdinfo/{self.relay._epoll.fileno()}").read_text()
+        return {int(words[1]) for words in map(str.split, info.splitlines()) if words[0] == "tfd:"}
 
     def _check_servers(self) -> None:
         """An idle server owes nothing; one that changes hands is spent of cancels, and reset for a new session."""
@@ -372,7 +400,8 @@ class World:
         while self.relay.clients:
             self._come_to_rest()
             linked = [client for client in self.live_clients if self._is_linked(client)]
-            assert linked or not self.pool.waiting, "clients wait for a server, and nobody has one"
+            self._check_links()
+            assert linked or not self.pool.waiting, f"clients wait for nobody: {self.pool}"
             # Those in a transaction or a COPY make room for those who wait.
             for client in linked if self.pool.waiting else self.live_clients:
                 self._compare(client)
@@ -390,12 +419,23 @@ class World:
         while self.cancels:
             self.deliver_cancel()
         for _ in range(2000):
-            if not self.flow(wake=True):
-                return
+            moved = self.flow(wake=True)
             self.check()
             if self.pool.waiting and not self.pool.servers:
                 self.advance(1.0)  # the backoff after a failure
+            elif not moved:
+                return
         raise AssertionError("no end in sight")
+
+    def _check_links(self) -> None:
+        """At rest, only a session, a transaction or an unfinished request binds a server to a client."""
+        for server in self.live_servers:
+            conn = server.conn
+            if conn.client is not None and not self.pool.session:
+                partial = conn.client.skip or conn.client.rest
+                assert partial or server.owes() or conn.ledger.doubt or conn.ledger.unsynced, (
+                    f"kept by its client for nothing: {conn.ledger}"
+                )
 
     def _is_linked(self, client: SimClient) -> bool:
         conn = self.relay.clients.get(client.pid)
@@ -440,8 +480,8 @@ class World:
             assert frames[-1][:1] == b"E", frames[-1]
             assert b"SFATAL\0" in frames[-1], frames[-1]
             assert not rest
-        elif rest and not is_unasked(rest):
-            assert b"".join(expected[len(frames) :]).startswith(rest) or rest[:1] == b"E"
+        elif rest[:1] not in (b"", b"E", b"N", b"S", b"A"):
+            assert b"".join(expected[len(frames) :]).startswith(rest)
 
     def _expected(self, client: SimClient) -> bytes:
         reference = Backend(parameters=client.parameters, sleeps=self._sleeps)
@@ -454,7 +494,6 @@ class World:
             if start < end:
                 answers += _CANCELED
             at = end
-        client.over = reference.ended
         return bytes(answers)
 
     def _check_reason(self, client: SimClient, expected: list[bytes]) -> None:
@@ -462,7 +501,7 @@ class World:
         reason = self.relay.reasons[client.address]
         if client.hostile and reason.startswith("protocol violation"):
             return
-        if client.over and reason.startswith("client close request"):
+        if reason == "client close request" and TERMINATE in client.sent:
             return
         if self.pool.settings.pool_mode is PoolMode.STATEMENT and reason.startswith("transaction blocks"):
             assert any(one[:1] == b"Z" and one != WELCOME for one in expected)

@@ -16,7 +16,8 @@ from hyperpool.errors import ConnectFailed, LoginFailed
 from hyperpool.frontdoor.guest import CancelOrder, FrontDoor
 from hyperpool.pool.handover import ServerFailed, ServerReady
 from hyperpool.pool.state import Pools
-from hyperpool.relay.loop import Relay, RelayOptions
+from hyperpool.relay.loop import Relay
+from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
 from hyperpool.wire import messages
 from tests.support.checkpoints import no_descriptor_left
@@ -120,14 +121,14 @@ class House:
         pool.dialing += 1
         ours, theirs = self.pair()
         reported = dict(REPORTED if parameters is None else parameters)
-        self.relay.adopt_server(ServerReady(theirs, pool, pool.settings, reported, 1, b"s3cr", expires=0.0))
+        self.relay.adopt_server(ServerReady(theirs, pool, pool.generation, reported, 1, b"s3cr", expires=0.0))
         self.relay.turn()
         return ours
 
     def fail(self, error: ConnectFailed | LoginFailed) -> None:
         """A server connection cannot be had."""
         self.pool().dialing += 1
-        self.relay.adopt_failure(ServerFailed(self.pool(), error))
+        self.relay.adopt_failure(ServerFailed(self.pool(), self.pool().generation, error))
         self.relay.turn()
 
     def close(self) -> None:

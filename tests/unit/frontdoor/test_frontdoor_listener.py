@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 from hyperpool.config import PoolerSettings
 from hyperpool.errors import StartupError
 from hyperpool.frontdoor.listener import Acceptor, Listener, open_listeners
-from hyperpool.relay.loop import Relay, RelayOptions
+from hyperpool.relay.loop import Relay
+from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
 from hyperpool.transport.sockets import TcpOptions
 from tests.support.checkpoints import no_descriptor_left

@@ -20,7 +20,7 @@ from hyperpool.pool.warmer import Warmer
 from hyperpool.transport.sockets import TcpOptions
 from hyperpool.wire import messages
 from tests.support.checkpoints import cancel_everywhere
-from tests.support.memorynet import FakeSocket, MemoryNetwork, ServerEnd
+from tests.support.memorynet import FakeSocket, MemoryNetwork, PeerEnd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ class Attention:
             self.level -= 1
 
 
-async def welcomes(server: ServerEnd) -> None:
+async def welcomes(server: PeerEnd) -> None:
     """A server that lets everybody in."""
     await server.read_packet()
     await server.send(WELCOME)
@@ -97,7 +97,9 @@ def make_pool(**changes: Any) -> AnyPool:
     database = DatabaseSettings(host="db.example", user="ann", password=Secret("pencil"), min_pool_size=2)
     settings = Settings(databases={"app": database}).pool_for("app", "ann")
     assert settings is not None
-    return Pool(attrs.evolve(settings, **changes), lambda: 0.5)
+    pool: AnyPool = Pool(attrs.evolve(settings, **changes), lambda: 0.5)
+    pool.kept = True
+    return pool
 
 
 async def run(nursery: trio.Nursery, warmer: Warmer, room: float = 100) -> Arrivals:
@@ -137,7 +139,7 @@ async def test_it_opens_what_is_missing(
     assert sockets_of(ready) == {end.detached for end in network.ends}
     for one in ready:
         assert isinstance(one, ServerReady)
-        assert one.settings is pool.settings
+        assert one.generation == pool.generation
         assert (one.pool, one.parameters, one.pid, one.secret) == (pool, {"TimeZone": "UTC"}, 4711, b"s3cr")
         assert one.expires == 0.0
     assert (attention.times, attention.level) == (2, 0)
@@ -196,7 +198,7 @@ async def test_one_slow_server_keeps_no_other_pool_waiting(
 ) -> None:
     """Connections are opened side by side."""
 
-    async def slow_at_first(server: ServerEnd) -> None:
+    async def slow_at_first(server: PeerEnd) -> None:
         if len(network.ends) == 1:
             await trio.sleep_forever()
         await welcomes(server)
@@ -217,7 +219,7 @@ async def test_a_refusal_is_reported(
     """With the server's own words; nothing is left open."""
     refusal = messages.error_response("sorry, too many clients already", "53300")
 
-    async def refuses(server: ServerEnd) -> None:
+    async def refuses(server: PeerEnd) -> None:
         await server.read_packet()
         await server.send(refusal)
 
@@ -238,7 +240,7 @@ async def test_a_timeout_is_reported(
 ) -> None:
     """After ``server_connect_timeout``."""
 
-    async def deaf(server: ServerEnd) -> None:
+    async def deaf(server: PeerEnd) -> None:
         await trio.sleep_forever()
 
     network.script = deaf

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hyperpool.relay.loop import Relay, RelayOptions
+from hyperpool.relay.loop import Relay
+from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
 from hyperpool.relay.transient import LeavingConnection, TransientConnection
 from tests.support.checkpoints import no_descriptor_left

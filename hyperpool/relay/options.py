@@ -1,0 +1,28 @@
+"""The relay's own settings."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen
+class RelayOptions:
+    """The relay's own settings.
+
+    Attributes:
+        buffer: bytes read at once.
+        linger: seconds to wait for more events before going back to Trio.
+        slice: seconds of work after which Trio gets a checkpoint.
+        max_packet_size: the longest message accepted from a client, in bytes.
+        cancel_wait_timeout: seconds that a server is held back for a cancel request under way; 0 for no limit.
+        log_connections: log each client that comes.
+        log_disconnections: log each client that goes, with the reason.
+    """
+
+    buffer: int = 262144
+    linger: float = 0.001
+    slice: float = 0.002
+    max_packet_size: int = 2147483647
+    cancel_wait_timeout: float = 10.0
+    log_connections: bool = True
+    log_disconnections: bool = True
