@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import trio
@@ -70,10 +71,8 @@ class TrioPostgres:
     async def _talk(self, stream: trio.abc.Stream) -> None:
         self.connections += 1
         async with stream:
-            try:
+            with contextlib.suppress(EOFError, trio.BrokenResourceError):
                 await self._session(PeerEnd(stream))
-            except (EOFError, trio.BrokenResourceError):
-                pass
         self.connections -= 1
 
     async def _session(self, peer: PeerEnd) -> None:

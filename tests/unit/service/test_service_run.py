@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import attrs
 import pytest
 import structlog
 import trio
@@ -27,6 +24,7 @@ from tests.support.triopostgres import TrioClient, TrioPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 Document = dict[str, dict[str, Any]]
 
@@ -70,7 +68,7 @@ def _quick_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def end_at_once() -> None:
-    """Ask a pooler to end, and insist: with another signal, since one that has come and was not seen yet counts once."""
+    """Ask a pooler to end, and insist: with another signal, since two of a kind may count as one."""
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGINT)
 
