@@ -226,7 +226,7 @@ class Pools(Generic[S, C]):
                 pool.parameters = None
                 pool.generation += 1
                 pool.dialing = 0
-                pool.backoff.succeeded()
+                pool.backoff.reset()
                 outdated.append(pool)
         for pool in removed:
             pool.generation += 1

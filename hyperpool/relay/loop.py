@@ -371,7 +371,7 @@ class Relay:
 
     def server_works(self, pool: RelayPool, parameters: dict[str, str]) -> None:
         """A new server connection is ready for clients."""
-        pool.backoff.succeeded()
+        pool.backoff.succeeded(self.now)
         pool.parameters = parameters
         self._arrived(pool, None)
 

@@ -439,7 +439,7 @@ class ServerConnection(Connection):
     def _check_idle(self) -> None:
         """An unlinked server has said something: it may only tell about parameters."""
         if self.failing or self.ledger.doubt:
-            self.close(self.retiring if self.failing else self.ledger.doubt)
+            self.lost(self.ledger.doubt)
 
     # -- cancel and the end ----------------------------------------------------------------------------------------
 
@@ -482,7 +482,11 @@ class ServerConnection(Connection):
 
     def lost(self, reason: str) -> None:
         """The connection broke, or the server misbehaves."""
-        self.close(self.retiring if self.failing else reason)
+        reason = self.retiring if self.failing else reason
+        if self.client is None and self.idle_since <= self.since and not self.closed:
+            # It has never served anybody: opening the next one at once would be a storm of logins.
+            self.pool.backoff.lost(self.relay.now)
+        self.close(reason)
 
     def close(self, reason: str) -> None:
         """Close the connection; a client that it serves is told, and closed, too."""

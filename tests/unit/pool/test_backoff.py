@@ -81,7 +81,7 @@ def test_success_forgets_all_failures() -> None:
     backoff = _backoff()
     for _ in range(5):
         backoff.failed(_DOWN, 50.0)
-    backoff.succeeded()
+    backoff.succeeded(56.0)
     assert not backoff.holds(50.0)
     assert backoff.error is None
     assert _delay(backoff, _DOWN) == pytest.approx(0.1, abs=1e-3)
@@ -111,3 +111,18 @@ def test_jitter_shortens_a_delay_by_a_quarter_at_most(
         assert shortest - 1e-3 <= delay <= longest + 1e-3
         assert shortest >= 0.75 * longest - 1e-3
         assert longest <= max(limit, 0.1) + 1e-3
+
+
+def test_a_success_soon_after_a_failure_proves_little() -> None:
+    """A server that logs us in and hangs up, over and over, is dialed less and less often."""
+    backoff = _backoff()
+    delays = []
+    now = 50.0
+    for _ in range(5):
+        backoff.succeeded(now)
+        backoff.lost(now)
+        assert backoff.error is None
+        delays.append(next(step / 1000 for step in range(20_000) if not backoff.holds(now + step / 1000)))
+        now += delays[-1]
+    assert delays == sorted(delays)
+    assert delays[-1] > 5 * delays[0]
