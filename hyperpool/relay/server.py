@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Final
 
@@ -495,7 +496,8 @@ class ServerConnection(Connection):
         self.closed = True
         self.pool.forget(self)
         if self.ledger.clean and not self.outbox and self.status == IDLE:
-            self._terminate()
+            with suppress(OSError):
+                self.sock.send(messages.TERMINATE)
         self.sock.close()
         self.relay.forget_server(self, reason)
         client, self.client = self.client, None
@@ -503,9 +505,3 @@ class ServerConnection(Connection):
             client.server = None
             told = self.failing or self.skip
             client.close(reason, b"" if told else messages.error_response(reason, "08006"))
-
-    def _terminate(self) -> None:
-        try:
-            self.sock.send(messages.TERMINATE)
-        except OSError:
-            return
