@@ -196,7 +196,8 @@ def _log_in_and_half_close(pooler: Pooler) -> None:
         client.send(raw.frame(b"p", b"SCRAM-SHA-256\0" + struct.pack("!i", len(first)) + first))
         scram.set_server_first(client.receive().body[4:].decode())
         final = raw.frame(b"p", scram.get_client_final().encode())
-        client.send(final + raw.query(f"SELECT '{'x' * 9000}'"))
+        # Held back by the kernel until the end of the stream goes with it: the pooler sees both at once.
+        client.sock.send(final + raw.query(f"SELECT '{'x' * 9000}'"), socket.MSG_MORE)
         client.sock.shutdown(socket.SHUT_WR)
         client.receive_all()
 
