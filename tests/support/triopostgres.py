@@ -148,7 +148,8 @@ class TrioClient(PeerEnd):
 
     async def farewell(self) -> str:
         """Read up to the end; returns the SQLSTATE of the error before it, if there was one."""
-        data = await self.wait_closed()
+        with trio.fail_after(10):
+            data = await self.wait_closed()
         await self.close()
         return messages.error_fields(data[5:])["C"] if data else ""
 
@@ -156,5 +157,6 @@ class TrioClient(PeerEnd):
         """Ask for what this client does to be cancelled, and wait until the request has been taken."""
         other = PeerEnd(await trio.open_tcp_stream("127.0.0.1", port))
         await other.send(messages.cancel_request(self.pid, self.secret))
-        assert await other.wait_closed() == b""
+        with trio.fail_after(10):
+            assert await other.wait_closed() == b""
         await other.close()
