@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from hyperpool.errors import ConnectFailed, LoginFailed
+from hyperpool.errors import ConnectFailed
 from hyperpool.relay.client import ClientConnection
 from hyperpool.relay.connection import MAX_PARTIAL
 from hyperpool.relay.server import ServerConnection
@@ -274,7 +274,7 @@ class Relay:
             )
         pool = server.pool
         if server.purpose == "connect_query" and not pool.paused:
-            self._failed(pool, LoginFailed(reason))
+            self._failed(pool, server.refusal or ConnectFailed(reason))
         if pool.waiting and pool.idle and not pool.paused:
             # It was being checked, for a client that may as well have another one.
             pool.idle.pop().reuse()

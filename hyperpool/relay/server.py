@@ -7,6 +7,7 @@ from select import EPOLLIN
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.config import PoolMode
+from hyperpool.errors import LoginFailed
 from hyperpool.relay.connection import HANG_UP, HEADER, Connection
 from hyperpool.relay.ledger import FAKE, SKIP, Ledger
 from hyperpool.relay.parameters import adjustment
@@ -35,6 +36,7 @@ class ServerConnection(Connection):
         settled: ReadyForQuery said idle and nothing is outstanding.
         held: something must be done before it may serve the next client.
         purpose: what the pooler's own query is for, while conditioning.
+        refusal: why it refused ``connect_query``.
         cancels: cancel requests under way for its client.
         retiring: why it is closed as soon as it is free, or "".
         failing: it has sent a FATAL error.
@@ -58,6 +60,7 @@ class ServerConnection(Connection):
         "pid",
         "pool",
         "purpose",
+        "refusal",
         "retiring",
         "secret",
         "settled",
@@ -76,6 +79,7 @@ class ServerConnection(Connection):
         self._needs_reset = False
         self._parameters: dict[str, str] = {}
         self.purpose = ""
+        self.refusal: LoginFailed | None = None
         self.cancels = 0
         self.retiring = ""
         self.failing = False
@@ -289,6 +293,10 @@ class ServerConnection(Connection):
         if verdict:
             fields = messages.error_fields(frame[5:])
             self._retire(f"the pooler's own query failed: {fields.get('M')}")
+            if self.purpose == "connect_query":
+                self.refusal = LoginFailed(
+                    f"connect_query failed: {fields.get('M')}", fields.get("C", "58000")
+                )
             if self.client is not None:
                 self.client.refuse(
                     fields.get("M", "session parameters were refused"), fields.get("C", "58000")

@@ -33,6 +33,7 @@ class LogFile:
         self._poll = select.poll()
         self._poll.register(fileno, select.POLLOUT)
         self._dropped = 0
+        self._cut = False
 
     def write(self, text: str) -> None:
         """Write whole lines, or drop them."""
@@ -48,15 +49,17 @@ class LogFile:
         """Nothing is kept back."""
 
     def _put(self, text: str) -> bool:
-        data = text.encode(errors="backslashreplace")
+        data = ("\n" if self._cut else "").encode() + text.encode(errors="backslashreplace")
         try:
             for at in range(0, len(data), _AT_ONCE):
                 ready = self._poll.poll(0)
                 if not ready or not ready[0][1] & select.POLLOUT:
+                    self._cut = self._cut or at > 0
                     return False
                 os.write(self._fileno, data[at : at + _AT_ONCE])
         except OSError:
             return False
+        self._cut = False
         return True
 
 

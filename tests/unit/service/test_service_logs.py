@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 from typing import TYPE_CHECKING
@@ -117,3 +118,20 @@ def test_a_descriptor_that_takes_nothing_is_no_error() -> None:
         assert log._dropped == 1
     finally:
         os.close(fileno)
+
+
+def test_what_follows_a_cut_line_begins_a_new_one() -> None:
+    """A pipe that fills up within a long line: the count of dropped lines is not glued to the part that went out."""
+    read_end, write_end = os.pipe()
+    try:
+        os.set_blocking(read_end, False)
+        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 2 * select.PIPE_BUF)
+        log = LogFile(write_end)
+        log.write("x" * 3 * select.PIPE_BUF + "\n")
+        cut = os.read(read_end, 1 << 20)
+        assert cut == b"x" * len(cut)
+        log.write("next\n")
+        assert os.read(read_end, 1 << 20).startswith(b"\n1 log lines were dropped")
+    finally:
+        os.close(read_end)
+        os.close(write_end)
