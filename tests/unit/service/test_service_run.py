@@ -17,6 +17,7 @@ from hyperpool.errors import StartupError
 from hyperpool.relay.loop import Relay
 from hyperpool.service import run as run_module
 from hyperpool.service.run import Pooler, serve
+from hyperpool.wire import messages
 from tests.support.checkpoints import no_descriptor_left
 from tests.support.logbook import LogBook
 from tests.support.network import free_port
@@ -79,6 +80,7 @@ class Service:
     Attributes:
         server: behind database `app`.
         port: where the pooler listens.
+        pooler: once it has been started.
         code: its exit code, once it has ended.
         path: the settings file.
     """
@@ -89,6 +91,7 @@ class Service:
         self.server = server
         self.path = path
         self.port = free_port()
+        self.pooler: Pooler
         self.code: int | None = None
         self._ended = trio.Event()
 
@@ -113,11 +116,12 @@ class Service:
     async def start(self, document: Document | None = None, **pooler: Any) -> None:
         """Start, and wait until it listens."""
         self.write(document or self.document(**pooler))
-        self._nursery.start_soon(self._run, Pooler(load(self.path, {}), self.path))
+        self.pooler = Pooler(load(self.path, {}), self.path)
+        self._nursery.start_soon(self._run)
         await self._book.wait_for("listening")
 
-    async def _run(self, pooler: Pooler) -> None:
-        self.code = await pooler.run()
+    async def _run(self) -> None:
+        self.code = await self.pooler.run()
         self._ended.set()
 
     async def reload(self, document: Document) -> None:
@@ -219,7 +223,7 @@ async def test_sigint_waits_for_servers(service: Service, book: LogBook) -> None
     assert entry["active"] == 1
     with pytest.raises(OSError, match=str(service.port)):
         await trio.open_tcp_stream("127.0.0.1", service.port)
-    await other.send(b"Q\0\0\0\x0eSELECT 2\0\0"[:14])
+    await other.send(messages.query("SELECT 2"))
     assert await busy.ask("SELECT 1") == "SELECT 1"
     assert service.code is None
     assert await busy.ask("COMMIT") == "COMMIT"
@@ -252,7 +256,7 @@ async def test_a_second_signal_ends_at_once(
     """Whatever is still running."""
     await service.start()
     client = await service.client()
-    await client.send(b"Q\0\0\0\x09hold\0")
+    await client.send(messages.query("hold"))
     await service.server.wait_for_query("hold")
     signal.raise_signal(first)
     await book.wait_for("waiting for")
@@ -471,10 +475,30 @@ async def test_a_reload(service: Service, book: LogBook, monkeypatch: pytest.Mon
     assert (await book.wait_for("reloaded"))["config"] == str(service.path)
     assert [settings.log_level for settings in configured] == ["debug"]
     refused = TrioClient(await trio.open_tcp_stream("127.0.0.1", service.port))
-    await refused.send(b"\0\0\0\x12\0\3\0\0user\0ann\0\0")
+    await refused.send(messages.startup_message({"user": "ann"}))
     assert await refused.farewell() == "53300"
     assert await client.ask("SELECT 1") == "SELECT 1"
     await client.close()
+    await service.stop()
+
+
+async def test_a_reload_reaches_every_part(service: Service) -> None:
+    """The relay, its servers, the listeners and the warmer."""
+    await service.start()
+    client = await service.client()
+    assert await client.ask("SELECT 1") == "SELECT 1"
+    await service.reload(
+        service.document(max_packet_size=100, server_reset_query_always=True, tcp_keepidle="77s")
+    )
+    for number in (2, 3):
+        assert await client.ask(f"SELECT {number}") == f"SELECT {number}"
+    asked = service.server.queries
+    assert "DISCARD ALL" in asked[asked.index("SELECT 2") : asked.index("SELECT 3")]
+    (listener,) = service.pooler._listeners
+    assert listener.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
+    assert service.pooler._warmer.options.keepidle == 77
+    await client.send(messages.query("x" * 100))
+    assert await client.farewell() == "08P01"
     await service.stop()
 
 
@@ -521,7 +545,7 @@ async def test_a_cancel_request_goes_to_the_server_that_runs_the_query(
     other = await TrioPostgres.start(nursery)
     await service.start()
     client = await service.client()
-    await client.send(b"Q\0\0\0\x09hold\0")
+    await client.send(messages.query("hold"))
     await service.server.wait_for_query("hold")
     await client.cancel(service.port)
     assert service.server.cancels == [1]
