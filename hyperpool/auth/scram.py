@@ -303,7 +303,7 @@ def _hmac(key: bytes, message: bytes) -> bytes:
 
 
 def _xor(left: bytes, right: bytes) -> bytes:
-    return bytes(a ^ b for a, b in zip(left, right, strict=True))
+    return (int.from_bytes(left) ^ int.from_bytes(right)).to_bytes(KEY_LENGTH)
 
 
 def _b64encode(data: bytes) -> bytes:
