@@ -32,6 +32,10 @@ class LogBook:
         self._news.set()
         raise structlog.DropEvent
 
+    def count(self, event: str) -> int:
+        """How often an event has been logged."""
+        return sum(entry["event"] == event for entry in self.entries)
+
     async def wait_for(self, event: str) -> dict[str, Any]:
         """Wait for an entry that was not waited for before, nor passed over.
 

@@ -278,10 +278,14 @@ async def test_a_reload_while_it_ends(service: Service, book: LogBook) -> None:
 
 
 class _AtStep(trio.abc.Instrument):
-    """Calls something in a given step of a task's descendants."""
+    """Calls something in a given step of a task's descendants.
+
+    Attributes:
+        left: how many steps it is until then.
+    """
 
     def __init__(self, step: int, root: trio.lowlevel.Task, call: Any) -> None:
-        self._left = step
+        self.left = step
         self._root = root
         self._call = call
 
@@ -289,8 +293,8 @@ class _AtStep(trio.abc.Instrument):
         while task.parent_nursery is not None:
             task = task.parent_nursery.parent_task
             if task is self._root:
-                self._left -= 1
-                if self._left == 0:
+                self.left -= 1
+                if self.left == 0:
                     self._call()
                 return
 
@@ -308,28 +312,25 @@ async def test_ended_at_any_moment_it_leaves_nothing(
     service.write(document)
     settings = load(service.path, {})
 
-    ended_early = 0
-    for step in range(2, 200):  # in its first step it begins to listen to signals
+    for step in range(2, 300):  # in its first step it begins to listen to signals
+        opened = book.count("new connection to server")
         async with trio.open_nursery() as nursery:
-            pooler = Pooler(settings, service.path)
-
-            async def idle(nursery: trio.Nursery = nursery) -> None:
-                while nursery.child_tasks or service.server.connections:
-                    await trio.lowlevel.checkpoint()
-
             instrument = _AtStep(step, trio.lowlevel.current_task(), end_at_once)
             with no_descriptor_left():
                 trio.lowlevel.add_instrument(instrument)
-                nursery.start_soon(pooler.run)
-                with trio.move_on_after(0.2) as patience:
-                    await idle()
+                nursery.start_soon(Pooler(settings, service.path).run)
+                while instrument.left > 0 and book.count("new connection to server") < opened + 4:
+                    await trio.lowlevel.checkpoint()
                 trio.lowlevel.remove_instrument(instrument)
-                if patience.cancelled_caught:
+                if instrument.left > 0:
                     end_at_once()
-                    await idle()
-                    break
-                ended_early += 1
-    assert ended_early > 20
+                while nursery.child_tasks or service.server.connections:
+                    await trio.lowlevel.checkpoint()
+                await trio.testing.wait_all_tasks_blocked()
+        if instrument.left > 0:
+            break
+    assert instrument.left > 0, "it has not come to the end of the start"
+    assert step > 20
 
 
 async def test_a_mistake_in_one_of_its_tasks(
