@@ -45,6 +45,7 @@ class ServerConnection(Connection):
         secret: its cancel secret.
         idle_since: when it was given back, monotonic seconds.
         expires: when its lifetime ends, monotonic seconds; 0 for never.
+        dialed: host and port that it was opened with; the pool's may have changed.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class ServerConnection(Connection):
         "_parameters",
         "cancels",
         "client",
+        "dialed",
         "expires",
         "failing",
         "held",
@@ -88,6 +90,7 @@ class ServerConnection(Connection):
         self.secret = ready.secret
         self.idle_since = self.since
         self.expires = ready.expires
+        self.dialed = (ready.pool.settings.host, ready.pool.settings.port)
 
     def __repr__(self) -> str:
         return f"<server {self.pool.name} pid={self.pid}>"

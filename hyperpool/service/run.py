@@ -37,7 +37,7 @@ from hyperpool.relay.parameters import ParameterTracker
 from hyperpool.service.limits import raise_open_file_limit
 from hyperpool.service.logs import configure_logging
 from hyperpool.stats import PoolStats
-from hyperpool.transport.dial import dialed
+from hyperpool.transport.dial import redial
 from hyperpool.transport.sockets import TcpOptions
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("pooler")
 
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SWEEP: Final = 0.1
 _SWEEPS_PER_MAINTENANCE: Final = 10
 _CHANNEL: Final = 64
@@ -97,7 +98,7 @@ class Pooler:
 
     async def run(self) -> int:
         """Start everything, serve, and stop everything. Signals are obeyed from the first moment to the last."""
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with AsyncExitStack() as stack:
                 # First of all: what is most likely to fail. Clients that come early wait in the backlog.
                 self._listeners = open_listeners(self._settings.pooler)
@@ -105,6 +106,7 @@ class Pooler:
                     stack.callback(listener.close)
                 if await self._start_embedded_databases(signals, stack):
                     await self._serve(signals)
+            await _drop(signals)
         log.info("stopped")
         return 0
 
@@ -161,7 +163,8 @@ class Pooler:
                 trio.move_on_after(self._settings.pooler.cancel_wait_timeout or float("inf")),
                 self._relay.attention(),
             ):
-                await cancel(*dialed(server.sock), self._warmer.options, server.pid, server.secret)
+                host, port = redial(server.sock, *server.dialed)
+                await cancel(host, port, self._warmer.options, server.pid, server.secret)
                 delivered = True
         except (HyperpoolError, OSError) as error:
             log.warning("cannot cancel", pool=server.pool.name, pid=server.pid, error=str(error))
@@ -371,6 +374,21 @@ async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope
     async for number in signals:
         if number != signal.SIGHUP:
             scope.cancel()
+
+
+async def _drop(signals: AsyncIterator[int]) -> None:
+    """Take the signals that came too late to matter: Trio would deliver them again, to their default handlers."""
+
+    async def take() -> None:
+        async for _ in signals:
+            pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        # One step for each kind of signal, one to begin, and one to spare.
+        for _ in range(len(_SIGNALS) + 2):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
 
 
 def _relay_options(settings: PoolerSettings) -> RelayOptions:

@@ -72,18 +72,24 @@ async def dial_unix(directory: str, port: int) -> PlainStream:
     return PlainStream(sock)
 
 
-def dialed(sock: socket.socket) -> tuple[str, int]:
-    """Host and port that lead to the same server as a connected socket does: a name may lead to another one.
+def redial(sock: socket.socket, host: str, port: int) -> tuple[str, int]:
+    """Host and port that lead to the same server once more as a connected socket does.
+
+    A name may lead to another server the next time: TCP's peer has an address. A Unix socket's peer has the path that
+    the server knows, which need not be the way to it from here.
+
+    Args:
+        sock: the socket.
+        host: what was dialed for it.
+        port: what was dialed for it.
 
     Raises:
         OSError: it is not connected any more.
     """
+    if sock.family == socket.AF_UNIX:
+        return host, port
     address = sock.getpeername()
-    if sock.family != socket.AF_UNIX:
-        return str(address[0]), int(address[1])
-    path = os.fsdecode(address)
-    directory, _, port = path.replace("\0", "@", 1).rpartition("/.s.PGSQL.")
-    return directory, int(port)
+    return str(address[0]), int(address[1])
 
 
 def _plain_socket(sock: trio.socket.SocketType) -> socket.socket:

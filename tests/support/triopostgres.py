@@ -11,6 +11,7 @@ from hyperpool.wire import messages
 from tests.support.memorynet import PeerEnd
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Self
 
 LOGIN = (
@@ -27,7 +28,8 @@ class TrioPostgres:
     It knows BEGIN and COMMIT. A query that begins with "hold" is answered when `release` is called.
 
     Attributes:
-        port: on 127.0.0.1.
+        host: where it listens.
+        port: the TCP port, or the number in the Unix socket's name.
         sessions: the users who have logged in, in order.
         queries: what has been asked, in order, without the pooler's empty checks.
         cancels: the process ids of the cancel requests that have come.
@@ -36,7 +38,9 @@ class TrioPostgres:
 
     def __init__(self, listener: trio.SocketListener) -> None:
         self._listener = listener
-        self.port = int(listener.socket.getsockname()[1])
+        address = listener.socket.getsockname()
+        self.host, port = address if isinstance(address, tuple) else address.split("/.s.PGSQL.")
+        self.port = int(port)
         self.sessions: list[str] = []
         self.queries: list[str] = []
         self.cancels: list[int] = []
@@ -45,9 +49,15 @@ class TrioPostgres:
         self._arrived = trio.Event()
 
     @classmethod
-    async def start(cls, nursery: trio.Nursery) -> Self:
-        """Listen, in a nursery that ends with the test."""
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async def start(cls, nursery: trio.Nursery, directory: Path | None = None) -> Self:
+        """Listen on 127.0.0.1 or on a Unix socket in a directory, in a nursery that ends with the test."""
+        if directory is None:
+            (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        else:
+            sock = trio.socket.socket(trio.socket.AF_UNIX)
+            await sock.bind(str(directory / ".s.PGSQL.5432"))
+            sock.listen()
+            listener = trio.SocketListener(sock)
         server = cls(listener)
         nursery.start_soon(server._run)
         return server

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -25,7 +27,6 @@ from tests.support.triopostgres import TrioClient, TrioPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 Document = dict[str, dict[str, Any]]
 
@@ -434,6 +435,25 @@ async def test_an_embedded_database(
     assert FakeEmbedded.events[2:] == ["stop"]
 
 
+async def test_a_signal_while_an_embedded_database_stops(
+    service: Service, embedded: Settings, book: LogBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing left to ask for: it does not end the process by itself afterwards."""
+
+    async def stop(self: FakeEmbedded) -> None:
+        end_at_once()
+        await trio.lowlevel.checkpoint()
+        self.events.append("stop")
+
+    monkeypatch.setattr(FakeEmbedded, "stop", stop)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Pooler(embedded, service.path).run)
+        await book.wait_for("listening")
+        signal.raise_signal(signal.SIGINT)
+    assert FakeEmbedded.events[1:] == ["start", "stop"]
+    assert book.entries[-1]["event"] == "stopped"
+
+
 async def test_a_signal_while_an_embedded_database_starts(
     service: Service, embedded: Settings, book: LogBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -559,6 +579,27 @@ async def test_a_cancel_request_goes_to_the_server_that_runs_the_query(
     await client.answer()
     await client.close()
     await service.stop()
+
+
+async def test_a_cancel_request_over_a_unix_socket(service: Service, nursery: trio.Nursery) -> None:
+    """It goes the way that the connection went, not by the path that the server knows of its socket."""
+    with tempfile.TemporaryDirectory(prefix="hpt-") as directory:
+        there, here = Path(directory) / "there", Path(directory) / "here"
+        there.mkdir()
+        service.server = await TrioPostgres.start(nursery, there)
+        there.rename(here)
+        document = service.document()
+        document["databases"]["app"]["host"] = str(here)
+        await service.start(document)
+        client = await service.client()
+        await client.send(messages.query("hold"))
+        await service.server.wait_for_query("hold")
+        await client.cancel(service.port)
+        assert service.server.cancels == [1]
+        service.server.release()
+        await client.answer()
+        await client.close()
+        await service.stop()
 
 
 # -- statistics ----------------------------------------------------------------------------------------------------
