@@ -58,8 +58,9 @@ class Names(trio.abc.HostnameResolver):
 
 
 def resolve_names() -> None:
-    """From now on the name ``two.example`` has two addresses, the first without a listener; no other one exists."""
-    trio.socket.set_custom_hostname_resolver(Names({"two.example": ["::1", "127.0.0.1"]}))
+    """From now on two names have two addresses each, the first without a listener; no other name exists."""
+    known = {"two.example": ["::1", "127.0.0.1"], "mixed.example": ["127.0.0.1", "255.255.255.255"]}
+    trio.socket.set_custom_hostname_resolver(Names(known))
 
 
 @pytest.fixture
@@ -117,9 +118,9 @@ async def test_tcp_tries_every_address(listener: socket.socket) -> None:
             assert redial(sock, "two.example", 1) == ("127.0.0.1", port_of(listener))
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "two.example"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "two.example", "mixed.example"])
 async def test_tcp_refused(host: str, free_port: int) -> None:
-    """Nobody listens: the message has the address and the kernel's reason."""
+    """Nobody listens: the message has the address and the kernel's reason, of several addresses the first one's."""
     resolve_names()
     with pytest.raises(ConnectFailed) as caught:
         await dial(host, free_port, OPTIONS)
