@@ -3,173 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import pytest
 from structlog.testing import capture_logs
 
-from hyperpool.config import AuthType, DatabaseSettings, PoolerSettings, Secret, Settings, UserSettings
+from hyperpool.config import AuthType, DatabaseSettings
 from hyperpool.errors import ConnectFailed, LoginFailed
-from hyperpool.frontdoor.guest import CancelOrder, FrontDoor
-from hyperpool.pool.handover import ServerFailed, ServerReady
-from hyperpool.pool.state import Pools
-from hyperpool.relay.loop import Relay
-from hyperpool.relay.options import RelayOptions
-from hyperpool.relay.parameters import ParameterTracker
 from hyperpool.wire import messages
-from tests.support.checkpoints import no_descriptor_left
-from tests.support.relayworld import Clock
+from tests.support.fronthouse import (
+    CLEARTEXT,
+    FULL,
+    QUERY,
+    READY,
+    REPORTED,
+    House,
+    begin_query,
+    open_houses,
+    received,
+    startup,
+    statuses,
+    told,
+    welcome,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hyperpool.relay.client import ClientConnection
-    from hyperpool.relay.handover import RelayPool
-    from hyperpool.relay.server import ServerConnection
 
-REPORTED = {"server_version": "16.4", "TimeZone": "UTC", "client_encoding": "UTF8", "application_name": ""}
-OK = messages.authentication_ok()
-READY = messages.ready_for_query()
-CLEARTEXT = messages.authentication_cleartext_password()
 SSL = struct.pack("!II", 8, 80877103)
-QUERY = messages.query("SELECT 1")
-
-
-def startup(user: str = "ann", **parameters: str) -> bytes:
-    """A StartupMessage for the database `app`, if it does not say another."""
-    return messages.startup_message({"user": user, "database": "app", **parameters})
-
-
-def statuses(parameters: dict[str, str]) -> bytes:
-    """ParameterStatus messages."""
-    return b"".join(messages.parameter_status(*pair) for pair in parameters.items())
-
-
-def told(sqlstate: str, message: str, hint: str = "") -> bytes:
-    """What a client that is turned away is told."""
-    return messages.error_response(message, sqlstate, hint=hint)
-
-
-class House:
-    """A relay, pools, a front door, and clients in front of it.
-
-    Args:
-        pooler: settings that are not the standard ones of these tests.
-
-    Attributes:
-        wanted: the pools that have asked for server connections.
-        orders: the cancel requests that were passed on.
-    """
-
-    def __init__(self, **pooler: Any) -> None:
-        self.settings = Settings(
-            pooler=PoolerSettings(**{"auth_type": AuthType.TRUST, **pooler}),
-            databases={"app": DatabaseSettings(), "other": DatabaseSettings(user="owner")},
-            users={"ann": UserSettings(password=Secret("pencil")), "bob": UserSettings(password=Secret("x"))},
-        )
-        self.clock = Clock()
-        self.relay = Relay(
-            RelayOptions(linger=0.0, slice=60.0), ParameterTracker(["IntervalStyle"]), self.clock
-        )
-        self.pools: Pools[ServerConnection, ClientConnection] = Pools(self.settings, lambda: 0.5)
-        self.orders: list[CancelOrder] = []
-        self.door = FrontDoor(self.settings, self.relay, self.pools, self.orders.append)
-        self.wanted: list[RelayPool] = []
-        self.relay.demand = self.wanted.append
-        self._sockets: list[socket.socket] = []
-
-    def pair(self) -> tuple[socket.socket, socket.socket]:
-        """A connection."""
-        pair = socket.socketpair()
-        for sock in pair:
-            sock.setblocking(False)
-        self._sockets += pair
-        return pair
-
-    def connect(self, *sent: bytes) -> socket.socket:
-        """A client comes, and sends something."""
-        ours, theirs = self.pair()
-        self.door.welcome(theirs, "192.0.2.7:4711")
-        if sent:
-            ours.send(b"".join(sent))
-        self.relay.turn()
-        return ours
-
-    def send(self, client: socket.socket, data: bytes) -> None:
-        """A client sends something."""
-        client.send(data)
-        self.relay.turn()
-
-    def later(self, seconds: float) -> None:
-        """Time passes, and the relay sweeps."""
-        self.clock.now += seconds
-        self.relay.sweep(iter(self.pools))
-        self.relay.turn()
-
-    def pool(self, user: str = "ann", database: str = "app") -> RelayPool:
-        """A pool."""
-        pool = self.pools.find(database, user)
-        assert pool is not None
-        return pool
-
-    def warm(self, parameters: dict[str, str] | None = None, pool: RelayPool | None = None) -> socket.socket:
-        """A server connection comes; returns the server's end."""
-        pool = pool or self.pool()
-        pool.dialing += 1
-        ours, theirs = self.pair()
-        reported = dict(REPORTED if parameters is None else parameters)
-        self.relay.adopt_server(ServerReady(theirs, pool, pool.generation, reported, 1, b"s3cr", expires=0.0))
-        self.relay.turn()
-        return ours
-
-    def fail(self, error: ConnectFailed | LoginFailed) -> None:
-        """A server connection cannot be had."""
-        self.pool().dialing += 1
-        self.relay.adopt_failure(ServerFailed(self.pool(), self.pool().generation, error))
-        self.relay.turn()
-
-    def close(self) -> None:
-        """Close everything."""
-        with capture_logs():
-            self.relay.shut_down(iter(self.pools), "the test ends")
-            self.relay.close()
-        for sock in self._sockets:
-            sock.close()
-
-
-def received(client: socket.socket) -> bytes:
-    """Everything that a client has been sent; ends with the word END if the connection was closed."""
-    data = b""
-    with contextlib.suppress(BlockingIOError):
-        while chunk := client.recv(65536):
-            data += chunk
-        return data + b"END"
-    return data
-
-
-def welcome(house: House, parameters: dict[str, str]) -> bytes:
-    """What the newest client is sent when it is let in."""
-    client = list(house.relay.clients.values())[-1]
-    key = messages.backend_key_data(client.pid, client.secret)
-    return OK + statuses(parameters) + key + READY
 
 
 @pytest.fixture
 def make_house() -> Iterator[Callable[..., House]]:
-    """Makes houses; in the end no descriptor is left open."""
-    houses: list[House] = []
-
-    def make(**pooler: Any) -> House:
-        houses.append(House(**pooler))
-        return houses[-1]
-
-    with no_descriptor_left():
+    """Makes houses."""
+    with open_houses() as make:
         yield make
-        for house in houses:
-            house.close()
 
 
 @pytest.fixture
@@ -352,122 +223,6 @@ def test_a_database_that_is_removed_while_a_client_waits(house: House) -> None:
     assert house.relay.population == 0
 
 
-# -- places --------------------------------------------------------------------------------------------------------
-
-FULL = told(
-    "53300",
-    "no more connections allowed (max_client_conn)",
-    "raise max_client_conn, or let clients close connections that they do not use",
-)
-
-
-def test_max_client_conn(make_house: Callable[..., House]) -> None:
-    """It counts those that are in and those that have asked to come in, and is reached exactly."""
-    house = make_house(max_client_conn=3, auth_type=AuthType.PLAIN)
-    house.warm()
-    silent = [house.connect() for _ in range(5)]
-    inside = house.connect(startup(), messages.password_message(b"pencil"))
-    assert received(inside).endswith(READY)
-    asked = [house.connect(startup()) for _ in range(2)]
-    assert [received(client) for client in asked] == [CLEARTEXT] * 2
-    assert received(house.connect(startup())) == FULL + b"END"
-    assert house.relay.population == 3
-    house.send(silent[0], startup())
-    assert received(silent[0]) == FULL + b"END"
-    inside.close()
-    house.relay.turn()
-    house.send(silent[1], startup())
-    assert received(silent[1]) == CLEARTEXT
-    assert received(house.connect(startup())) == FULL + b"END"
-
-
-def wrong_password(house: House, client: socket.socket) -> None:
-    """The client does not know the password."""
-    house.send(client, messages.password_message(b"rubber"))
-
-
-def breaks_protocol(house: House, client: socket.socket) -> None:
-    """The client sends something else than a password."""
-    house.send(client, QUERY)
-
-
-def too_long(house: House, client: socket.socket) -> None:
-    """The client sends a password that is too long."""
-    house.send(client, struct.pack("!cI", b"p", 1 << 30))
-
-
-def hangs_up(house: House, client: socket.socket) -> None:
-    """The client has changed its mind."""
-    client.close()
-    house.relay.turn()
-
-
-def half_closes(house: House, client: socket.socket) -> None:
-    """The client will not say anything more."""
-    client.shutdown(socket.SHUT_WR)
-    house.relay.turn()
-
-
-def resets(house: House, client: socket.socket) -> None:
-    """The client closes with the request for its password unread, which resets the connection."""
-    assert client.recv(1)
-    client.close()
-    house.relay.turn()
-
-
-def takes_too_long(house: House, client: socket.socket) -> None:
-    """The client is too slow."""
-    house.later(60.0)
-
-
-def unknown_database(house: House, client: socket.socket) -> None:
-    """The client knows the password, but not the database."""
-    house.send(client, messages.password_message(b"pencil"))
-
-
-WAYS_TO_FAIL = [
-    (startup(), wrong_password),
-    (startup(), breaks_protocol),
-    (startup(), too_long),
-    (startup(), hangs_up),
-    (startup(), half_closes),
-    (startup(), resets),
-    (startup(), takes_too_long),
-    (startup(database="nowhere"), unknown_database),
-    (startup(application_name="x", work_mem="1MB"), None),
-    (startup(replication="true"), None),
-]
-
-
-@pytest.mark.parametrize(("sent", "end"), WAYS_TO_FAIL, ids=lambda value: getattr(value, "__name__", None))
-def test_a_place_is_given_back(
-    make_house: Callable[..., House], sent: bytes, end: Callable[[House, socket.socket], None] | None
-) -> None:
-    """However a login fails, the next client has the place."""
-    house = make_house(max_client_conn=1, auth_type=AuthType.PLAIN)
-    house.warm()
-    client = house.connect(sent)
-    if end is not None:
-        assert house.relay.population == 1
-        end(house, client)
-    assert house.relay.population == 0
-    next_one = house.connect(startup(), messages.password_message(b"pencil"))
-    assert received(next_one).endswith(READY)
-
-
-def test_too_many_logins(make_house: Callable[..., House]) -> None:
-    """Beyond ``max_client_conn`` there is room for cancel requests and for words of refusal, but not for all."""
-    house = make_house(max_client_conn=1)
-    with capture_logs() as logs:
-        guests = [house.connect() for _ in range(257)]
-        assert logs == []
-        assert received(house.connect()) == b"END"
-    assert [entry["log_level"] for entry in logs] == ["warning"]
-    guests[0].close()
-    house.relay.turn()
-    assert received(house.connect()) == b""
-
-
 # -- refusals ------------------------------------------------------------------------------------------------------
 
 
@@ -544,38 +299,6 @@ def test_departures_are_logged(make_house: Callable[..., House], logged: bool) -
     assert [entry["reason"] for entry in logs] == ["client closed connection during login"] * logged
 
 
-# -- time ----------------------------------------------------------------------------------------------------------
-
-LATE = told("08P01", "client_login_timeout") + b"END"
-
-
-@pytest.mark.parametrize("sent", [b"", SSL, startup()[:9], startup()])
-def test_client_login_timeout(house: House, sent: bytes) -> None:
-    """Wherever the login is, waiting for a server included."""
-    client = house.connect(sent)
-    house.later(59.9)
-    assert received(client) in {b"", b"N"}
-    house.later(0.1)
-    assert received(client) == LATE
-    assert house.relay.population == 0
-
-
-def test_client_login_timeout_is_for_logins(house: House) -> None:
-    """A client that is in may stay."""
-    house.warm()
-    client = house.connect(startup())
-    assert received(client).endswith(READY)
-    house.later(1000.0)
-    assert received(client) == b""
-
-
-def test_client_login_timeout_of_zero(make_house: Callable[..., House]) -> None:
-    """No limit."""
-    client = (house := make_house(client_login_timeout=0.0)).connect(SSL)
-    house.later(1e6)
-    assert received(client) == b"N"
-
-
 # -- greetings -----------------------------------------------------------------------------------------------------
 
 
@@ -623,99 +346,6 @@ def test_remembered_greetings_are_bounded(make_house: Callable[..., House]) -> N
     assert len(house.door._greetings) <= 1024
 
 
-# -- cancel requests -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def busy(house: House) -> tuple[ClientConnection, socket.socket]:
-    """A client whose query runs, and the server's end of its server connection."""
-    server = house.warm()
-    house.connect(startup(), QUERY)
-    (client,) = house.relay.clients.values()
-    assert received(server) == QUERY
-    return client, server
-
-
-def test_a_cancel_request(house: House, busy: tuple[ClientConnection, socket.socket]) -> None:
-    """It is passed on; its connection ends when the server has taken it, and costs no place."""
-    client, _ = busy
-    asker = house.connect(messages.cancel_request(client.pid, client.secret))
-    (order,) = house.orders
-    assert order.server is client.server
-    assert received(asker) == b""
-    assert house.relay.population == 1
-    assert order.server.cancels == 1
-    order.done(delivered=True)
-    assert received(asker) == b"END"
-    assert order.server.cancels == 0
-    assert not order.server.retiring
-
-
-def test_a_cancel_request_with_something_behind_it(
-    house: House, busy: tuple[ClientConnection, socket.socket]
-) -> None:
-    """It is one request; nothing else is listened to."""
-    client, _ = busy
-    asker = house.connect(messages.cancel_request(client.pid, client.secret))
-    house.send(asker, messages.cancel_request(client.pid, client.secret) + startup())
-    assert len(house.orders) == 1
-    assert received(asker) == b""
-
-
-def test_a_cancel_request_that_got_stuck(house: House, busy: tuple[ClientConnection, socket.socket]) -> None:
-    """It might still hit: the server serves nobody else."""
-    client, _ = busy
-    house.connect(messages.cancel_request(client.pid, client.secret))
-    (order,) = house.orders
-    order.done(delivered=False)
-    assert order.server.retiring
-    assert not order.server.closed
-
-
-def test_a_cancel_request_of_a_client_that_has_gone(
-    house: House, busy: tuple[ClientConnection, socket.socket]
-) -> None:
-    """It is still carried out; nobody waits for its end."""
-    client, _ = busy
-    house.connect(messages.cancel_request(client.pid, client.secret)).close()
-    house.relay.turn()
-    (order,) = house.orders
-    assert order.guest.closed
-    order.done(delivered=True)
-    assert not house.relay.transients
-
-
-@pytest.mark.parametrize("wrong", ["secret", "length", "pid"])
-def test_a_cancel_request_with_a_wrong_key(
-    house: House, busy: tuple[ClientConnection, socket.socket], wrong: str
-) -> None:
-    """It changes nothing, and is not told that it was wrong."""
-    client, _ = busy
-    pid = client.pid ^ 1 if wrong == "pid" else client.pid
-    secret = {"secret": bytes(4), "length": client.secret + b"x"}.get(wrong, client.secret)
-    assert received(house.connect(messages.cancel_request(pid, secret))) == b"END"
-    assert house.orders == []
-
-
-def test_a_cancel_request_for_a_client_that_waits(house: House) -> None:
-    """No server knows of its query: it is answered here."""
-    server = house.warm()
-    client = house.connect(startup())
-    server.close()
-    house.relay.turn()
-    assert received(client).endswith(READY)
-    house.send(client, QUERY)
-    (connection,) = house.relay.clients.values()
-    assert house.pool().waiting
-    assert received(house.connect(messages.cancel_request(connection.pid, connection.secret))) == b"END"
-    assert (
-        received(client)
-        == messages.error_response("canceling statement due to user request", "57014", severity="ERROR")
-        + READY
-    )
-    assert house.orders == []
-
-
 # -- reload --------------------------------------------------------------------------------------------------------
 
 
@@ -730,10 +360,9 @@ def test_new_settings(house: House) -> None:
     assert received(house.connect(startup())) == FULL + b"END"
 
 
-def test_new_settings_while_an_old_server_is_in_use(
-    house: House, busy: tuple[ClientConnection, socket.socket]
-) -> None:
+def test_new_settings_while_an_old_server_is_in_use(house: House) -> None:
     """A login does not wait for the old server to become free: a new one is asked for."""
+    begin_query(house)
     elsewhere = attrs.evolve(house.settings, databases={"app": DatabaseSettings(host="db.example")})
     outdated, _ = house.pools.reload(elsewhere)
     assert outdated == [house.pool()]
