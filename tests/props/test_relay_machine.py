@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 
 from hyperpool.config import PoolMode
 from tests.support import pgpipelines as pp
-from tests.support.pglanguage import frame
+from tests.support.pglanguage import frame, split_frames
 from tests.support.relaypeers import ALL
 from tests.support.relayworld import POOL, World
 
@@ -26,29 +26,32 @@ if TYPE_CHECKING:
     from tests.support.relaypeers import SimClient, SimServer
 
 _INDEX = st.integers(0, 7)
-_CHUNK = st.sampled_from((1, 3, 7, 60, 500, 2000, ALL, ALL))
+_CHUNK = st.sampled_from((1, 3, 7, 60, 500, 2000, ALL, ALL, ALL, ALL))
+_MESSAGES = st.sampled_from((0, 1, 2, 3, 99, 99))
+_PART = st.sampled_from((0, 3, 30))
+_ENDS = st.sampled_from(("close", "shutdown", "terminate"))
 _PARAMETERS = st.sampled_from(
     (
         {},
         {},
         {"application_name": "it's \\ ; 'quoted'"},
+        {"application_name": "plain"},
+        {"DateStyle": "German, DMY", "TimeZone": "Asia/Tokyo"},
         {"DateStyle": "German, DMY", "TimeZone": "Asia/Tokyo"},
         {"TimeZone": "bad/zone"},
     )
 )
-_ENDS = st.sampled_from(("close", "shutdown", "terminate"))
-_HOSTILE = st.sampled_from(
-    (
-        frame(b"y"),
-        frame(b"p", b"password\0"),
-        b"\0\0\0\0\0\0\0\0",
-        b"Q\0\0\0\3",
-        b"Q\xff\xff\xff\xff",
-        b"d\0\0\0\0",
-        b"P\0\x02\0\0" + b"\0" * 100,
-    )
+_HOSTILE = (
+    frame(b"y"),
+    frame(b"p", b"password\0"),
+    b"\0\0\0\0\0\0\0\0",
+    b"Q\0\0\0\3",
+    b"Q\xff\xff\xff\xff",
+    b"d\0\0\0\0",
+    b"P\0\x02\0\0" + b"\0" * 100,
 )
-_STRAY = st.sampled_from((frame(b"C", b"SELECT 1\0"), frame(b"Z", b"I"), frame(b"1"), frame(b"D", b"\0\0")))
+_STRAY = (frame(b"C", b"SELECT 1\0"), frame(b"Z", b"I"), frame(b"1"), frame(b"D", b"\0\0"))
+_SIZES = {PoolMode.TRANSACTION: (1, 2, 3), PoolMode.SESSION: (1, 2, 4), PoolMode.STATEMENT: (1, 2)}
 
 
 class RelayMachine(RuleBasedStateMachine):
@@ -60,11 +63,11 @@ class RelayMachine(RuleBasedStateMachine):
         mode=st.sampled_from(
             (PoolMode.TRANSACTION, PoolMode.SESSION, PoolMode.TRANSACTION, PoolMode.STATEMENT)
         ),
-        size=st.integers(1, 3),
+        size=_INDEX,
         reserve=st.integers(0, 1),
         always=st.booleans(),
         buffer=st.sampled_from((512, 512, 2048)),
-        parameters=_PARAMETERS,
+        parameters=st.lists(_PARAMETERS, min_size=3, max_size=3),
     )
     def begin(
         self,
@@ -73,20 +76,20 @@ class RelayMachine(RuleBasedStateMachine):
         reserve: int,
         always: bool,
         buffer: int,
-        parameters: dict[str, str],
+        parameters: list[dict[str, str]],
     ) -> None:
-        """Start a relay, and let a first client come."""
+        """Start a relay, and let the first clients come."""
         pool = attrs.evolve(
             POOL,
             pool_mode=mode,
-            pool_size=size,
+            pool_size=_SIZES[mode][size % len(_SIZES[mode])],
             reserve_pool_size=reserve,
             server_reset_query_always=always,
         )
         self.world = World(pool, buffer)
         self.units = pp.NAMED if mode is PoolMode.SESSION else ()
-        for _ in range(3):
-            self.world.connect(parameters)
+        for number, wanted in enumerate(parameters):
+            self.world.connect(wanted, small=number < 2)
 
     def client(self, index: int) -> SimClient:
         """One of the clients that are connected."""
@@ -106,57 +109,118 @@ class RelayMachine(RuleBasedStateMachine):
         """Whether there is any server."""
         return bool(self.world.live_servers)
 
-    # -- clients ---------------------------------------------------------------------------------------------------
+    def request(self, client: SimClient, pipeline: list[pp.Unit]) -> None:
+        """Give a client something to ask; one that has broken the protocol has nothing to say any more."""
+        if not client.hostile:
+            client.pending += pp.render(pipeline, client.tag)
 
-    @precondition(lambda self: len(self.world.live_clients) < 5)
-    @rule(parameters=_PARAMETERS, small=st.booleans())
-    def connect(self, parameters: dict[str, str], small: bool) -> None:
-        """A client comes."""
-        self.world.connect(parameters, small=small)
+    # -- conversations ---------------------------------------------------------------------------------------------
+
+    @precondition(has_clients)
+    @rule(first=_INDEX, second=_INDEX, data=st.data(), chunk=_CHUNK, served=_CHUNK, rounds=st.integers(1, 4))
+    def talk(
+        self, first: int, second: int, data: st.DataObject, chunk: int, served: int, rounds: int
+    ) -> None:
+        """Two clients ask at once, and are answered as far as it goes."""
+        for index in (first, second):
+            self.request(self.client(index), data.draw(pp.pipelines(*self.units, max_size=2)))
+        self.world.flow(chunk, rounds, served=served)
 
     @precondition(has_clients)
     @rule(index=_INDEX, data=st.data(), chunk=_CHUNK)
     def ask(self, index: int, data: st.DataObject, chunk: int) -> None:
         """A client has something to ask, and sends the beginning of it."""
         client = self.client(index)
-        if not client.hostile:
-            pipeline = data.draw(pp.pipelines(*self.units, max_size=3))
-            client.pending += pp.render(pipeline, client.tag)
-            client.send(chunk)
+        self.request(client, data.draw(pp.pipelines(*self.units, max_size=3)))
+        client.send(chunk)
 
     @precondition(has_clients)
-    @rule(first=_INDEX, second=_INDEX, data=st.data(), chunk=_CHUNK, rounds=st.integers(0, 4))
-    def talk(self, first: int, second: int, data: st.DataObject, chunk: int, rounds: int) -> None:
-        """Two clients ask at once, and may be answered."""
-        self.ask(first, data, ALL)
-        self.ask(second, data, ALL)
-        self.world.flow(chunk, rounds)
+    @rule(index=_INDEX, data=st.data(), messages=_MESSAGES, part=_PART)
+    def hesitate(self, index: int, data: st.DataObject, messages: int, part: int) -> None:
+        """A client sends some messages and the beginning of another, and the others when those have been answered."""
+        self.ask_in_two_parts(self.client(index), data, messages, part)
+        self.world.flow(rounds=2)
+
+    @rule(
+        parameters=_PARAMETERS,
+        how=_ENDS,
+        data=st.data(),
+        messages=_MESSAGES,
+        part=_PART,
+    )
+    def visit(
+        self, parameters: dict[str, str], how: str, data: st.DataObject, messages: int, part: int
+    ) -> None:
+        """A client comes, asks, is answered, and goes; it may have begun to ask something else."""
+        client = self.world.connect(parameters)
+        self.ask_in_two_parts(client, data, messages, part)
+        client.pending.clear()
+        if not client.eof:
+            self.world.leave(client, how)
+            self.world.turn()
+
+    def ask_in_two_parts(self, client: SimClient, data: st.DataObject, messages: int, part: int) -> None:
+        """Send and answer some messages of a pipeline, and leave the others pending."""
+        client.send()
+        self.request(client, [*data.draw(pp.pipelines(*self.units, max_size=2)), ("d300",)])
+        frames, _ = split_frames(bytes(client.pending))
+        first = sum(map(len, frames[:-1][:messages])) + part
+        later = bytes(client.pending[first:])
+        del client.pending[first:]
+        self.world.flow(rounds=3, wake=True)
+        client.pending += later
 
     @precondition(has_clients)
     @rule(index=_INDEX, how=_ENDS, parameters=_PARAMETERS, data=st.data(), chunk=_CHUNK)
     def replace(
         self, index: int, how: str, parameters: dict[str, str], data: st.DataObject, chunk: int
     ) -> None:
-        """A client goes, and another one comes and asks; its first bytes came behind its login."""
+        """A client goes in the middle of anything, and another one comes, whose first bytes came with its login."""
         self.world.leave(self.client(index), how)
-        self.world.turn()
-        client = self.world.connect(parameters)
-        client.pending += pp.render(data.draw(pp.pipelines(*self.units, max_size=2)), client.tag)
+        early = data.draw(st.sampled_from((b"", pp.query("show TimeZone"), pp.SYNC[:3], pp.COPY_DONE)))
+        client = self.world.connect(parameters, early, small=len(early) == 0)
+        client.pending += pp.SYNC[3:] if early == pp.SYNC[:3] else b""
+        self.request(client, data.draw(pp.pipelines(*self.units, max_size=2)))
         self.world.flow(chunk, 2)
+
+    @precondition(has_clients)
+    @rule(index=_INDEX, answer=st.sampled_from(("rows 1 5 $", "error $", "copyin-late $")), served=_CHUNK)
+    def flood(self, index: int, answer: str, served: int) -> None:
+        """A client sends more than its server reads, of what is not answered, and is answered meanwhile."""
+        self.request(self.client(index), [("Q" + answer, "d11", "H*2000", "Qrows 1 5 $")])
+        self.world.flow(rounds=2, served=served)
+
+    @rule()
+    def calm(self) -> None:
+        """Everybody is answered, and ends what is open."""
+        for client in self.world.live_clients:
+            client.reading = True
+        self.world.flow(rounds=4, wake=True)
+        for client in self.world.live_clients:
+            self.request(client, [("c", "S", "Qrollback")])
+        self.world.flow(rounds=4, wake=True)
 
     @precondition(has_clients)
     @rule(first=_INDEX, second=_INDEX, early=st.booleans(), chunk=_CHUNK)
     def race(self, first: int, second: int, early: bool, chunk: int) -> None:
         """A cancel request is on its way to a sleeping query, which may end, while somebody else begins to sleep."""
         one, other = self.client(first), self.client(second)
-        one.pending += b"" if one.hostile else pp.query(f"sleep {one.tag()}")
+        self.request(one, [("Qsleep $",)])
         self.world.flow(rounds=3)
         self.world.begin_cancel(one)
-        other.pending += b"" if other.hostile else pp.query(f"sleep {other.tag()}")
+        self.request(other, [("Qsleep $",)])
         for server in self.world.live_servers if early else ():
             server.backend.wake()
             server.collect()
         self.world.flow(chunk, 3)
+
+    # -- clients ---------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.world.live_clients) < 6)
+    @rule(parameters=_PARAMETERS, small=st.booleans())
+    def connect(self, parameters: dict[str, str], small: bool) -> None:
+        """A client comes."""
+        self.world.connect(parameters, small=small)
 
     @precondition(has_clients)
     @rule(index=_INDEX)
@@ -164,31 +228,6 @@ class RelayMachine(RuleBasedStateMachine):
         """A client stops taking answers, or takes them again."""
         client = self.client(index)
         client.reading = not client.reading
-
-    @precondition(has_clients)
-    @rule(index=_INDEX, how=_ENDS)
-    def leave(self, index: int, how: str) -> None:
-        """A client goes, in the middle of anything."""
-        self.world.leave(self.client(index), how)
-
-    @precondition(
-        lambda self: self.has_clients() and not any(client.hostile for client in self.world.clients)
-    )
-    @rule(index=_INDEX, what=_HOSTILE)
-    def attack(self, index: int, what: bytes) -> None:
-        """A client breaks the protocol."""
-        client = self.client(index)
-        client.pending += what
-        client.hostile = True
-        client.send()
-
-    @precondition(has_clients)
-    @rule(index=_INDEX, ending=st.sampled_from(pp.ENDINGS))
-    def end_session(self, index: int, ending: pp.Unit) -> None:
-        """A client makes the server end its session."""
-        client = self.client(index)
-        client.pending += b"" if client.hostile else pp.render([ending], client.tag)
-        self.world.flow()
 
     @precondition(has_clients)
     @rule(index=_INDEX)
@@ -205,38 +244,34 @@ class RelayMachine(RuleBasedStateMachine):
     # -- servers ---------------------------------------------------------------------------------------------------
 
     @precondition(has_servers)
-    @rule(index=_INDEX, taken=_CHUNK, given=_CHUNK)
-    def serve(self, index: int, taken: int, given: int) -> None:
-        """A server reads some, and answers some."""
+    @rule(index=_INDEX, taken=_CHUNK, given=_CHUNK, wake=st.booleans())
+    def serve(self, index: int, taken: int, given: int, wake: bool) -> None:
+        """A server reads some, and answers some; what sleeps there may end."""
         server = self.server(index)
+        if wake:
+            server.backend.wake()
+            server.collect()
         server.pull(taken)
         server.push(given)
-
-    @precondition(has_servers)
-    @rule(index=_INDEX)
-    def wake(self, index: int) -> None:
-        """A server's sleeping statement ends."""
-        server = self.server(index)
-        server.backend.wake()
-        server.collect()
-
-    @precondition(has_servers)
-    @rule(index=_INDEX)
-    def kill(self, index: int) -> None:
-        """A server dies."""
-        self.world.kill(self.server(index))
+        self.world.turn()
 
     @precondition(has_servers)
     @rule(
         index=_INDEX,
-        what=st.sampled_from(("notice", "notice", "notification", "status", "fatal")),
+        what=st.sampled_from(("notice", "notice", "notification", "status")),
         given=_CHUNK,
+        asking=st.integers(0, 4),
     )
-    def say_unasked(self, index: int, what: str, given: int) -> None:
-        """A server sends what answers nothing, or the beginning of it."""
+    def say_unasked(self, index: int, what: str, given: int, asking: int) -> None:
+        """A server sends what answers nothing, or the beginning of it; meanwhile somebody may ask something."""
         server = self.server(index)
         self.world.say_unasked(server, what)
         server.push(given)
+        self.world.turn()
+        for client in self.world.live_clients[:asking]:
+            self.request(client, [("Qrows 1 5 $",)])
+            client.send()
+        self.world.turn()
 
     @precondition(has_servers)
     @rule(index=_INDEX, zone=st.sampled_from(("UTC", "Asia/Tokyo", "Europe/Rome")))
@@ -244,34 +279,43 @@ class RelayMachine(RuleBasedStateMachine):
         """The server's configuration changes."""
         self.world.change_idle(self.server(index), "TimeZone", zone)
 
-    @precondition(has_servers)
-    @rule(index=_INDEX, answer=_STRAY)
-    def misbehave(self, index: int, answer: bytes) -> None:
-        """An idle server sends an answer."""
-        self.world.misbehave(self.server(index), answer)
+    # -- the world -------------------------------------------------------------------------------------------------
 
-    @rule(failing=st.booleans())
+    @precondition(lambda self: self.has_clients() and self.has_servers())
+    @rule(
+        index=_INDEX, what=st.sampled_from(("kill", "kill", "fatal", "stray", "end", "attack")), which=_INDEX
+    )
+    def disaster(self, index: int, what: str, which: int) -> None:
+        """A server dies, is shut down or misbehaves, or a client makes it end its session, or breaks the protocol."""
+        client, server = self.client(index), self.server(index)
+        if what == "kill":
+            self.world.kill(server)
+        elif what == "fatal":
+            self.world.say_unasked(server, "fatal")
+        elif what == "stray":
+            self.world.misbehave(server, _STRAY[which % len(_STRAY)])
+        elif what == "end":
+            self.request(client, [pp.ENDINGS[which % len(pp.ENDINGS)]])
+        else:
+            client.pending += _HOSTILE[which % len(_HOSTILE)]
+            client.hostile = True
+        self.world.flow()
+
+    @rule(failing=st.sampled_from((False, False, True)))
     def dial(self, failing: bool) -> None:
         """Server connections are opened as needed; from now on that may fail."""
-        self.world.failing = failing and len(self.world.live_servers) > 0
+        self.world.failing = failing
         self.world.dial()
-
-    # -- the world -------------------------------------------------------------------------------------------------
 
     @rule()
     def turn(self) -> None:
         """The relay handles what has come."""
         self.world.turn()
 
-    @rule(chunk=_CHUNK, rounds=st.integers(1, 3))
-    def flow(self, chunk: int, rounds: int) -> None:
+    @rule(chunk=_CHUNK, served=_CHUNK, rounds=st.integers(1, 3))
+    def flow(self, chunk: int, served: int, rounds: int) -> None:
         """Everything moves on."""
-        self.world.flow(chunk, rounds)
-
-    @rule()
-    def flow_on(self) -> None:
-        """Everything moves on as far as it goes."""
-        self.world.flow(rounds=6, wake=True)
+        self.world.flow(chunk, rounds, served=served)
 
     @rule(seconds=st.sampled_from((0.1, 1.0, 6.0, 31.0, 121.0, 601.0, 3601.0)))
     def pass_time(self, seconds: float) -> None:
@@ -295,6 +339,5 @@ class RelayMachine(RuleBasedStateMachine):
 
 def test_every_client_receives_exactly_its_own_answers() -> None:
     """Random pipelines, partial reads and writes, disconnects, cancels, dying servers and timeouts."""
-    run_state_machine_as_test(
-        RelayMachine, settings=settings(max_examples=settings().max_examples, stateful_step_count=40)
-    )
+    examples = 3 * settings().max_examples
+    run_state_machine_as_test(RelayMachine, settings=settings(max_examples=examples, stateful_step_count=50))

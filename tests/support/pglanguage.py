@@ -5,7 +5,7 @@ Statements are separated by ``;``:
 ==========================  ============================================================================================
 ``rows N SIZE tag``         N rows of SIZE bytes that repeat the tag
 ``error tag``               an error while the statement runs
-``syntax tag``              an error while the text is parsed
+``syntax tag``              an error while the text is parsed, as of anything that is not in this list
 ``deferred tag``            an error when the transaction commits
 ``begin|commit|rollback``   transaction control, with PostgreSQL's warnings
 ``set NAME = 'VALUE'``      sets a parameter, rolled back with its transaction; a value that starts with ``bad`` fails
@@ -39,6 +39,26 @@ DEFAULTS: Final = {
 
 REPORTED: Final = frozenset(DEFAULTS) - {"search_path"}
 """Those that ParameterStatus tells about."""
+
+
+WORDS: Final = {
+    "rows": 4,
+    "error": 2,
+    "deferred": 2,
+    "begin": 1,
+    "commit": 1,
+    "rollback": 1,
+    "show": 2,
+    "copyin": 2,
+    "copyin-late": 2,
+    "copyin-early": 2,
+    "copyout": 3,
+    "notice": 2,
+    "sleep": 2,
+    "fatal": 2,
+    "discard": 2,
+}
+"""The statements but ``set``, and how many words each has; anything else is a syntax error."""
 
 
 def frame(kind: bytes, body: bytes = b"") -> bytes:
@@ -116,12 +136,12 @@ def verb_of(sql: str) -> str:
 
 def text_of(body: bytes) -> str:
     """The string at the beginning of a body."""
-    return body.partition(b"\0")[0].decode()
+    return body.partition(b"\0")[0].decode(errors="replace")
 
 
 def texts_of(body: bytes, count: int) -> list[str]:
     """The strings at the beginning of a body."""
-    return [part.decode() for part in body.split(b"\0")[:count]]
+    return [part.decode(errors="replace") for part in body.split(b"\0")[:count]]
 
 
 class Sleeps:

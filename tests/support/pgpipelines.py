@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 Unit = tuple[str, ...]
-"""Messages: a letter (its type byte; lower case ``d`` `c` `f` as in the protocol), and what is in it."""
+"""Messages: a letter (the type byte), what is in it, and perhaps ``*N``: N times."""
 
 SYNC: Final = frame(b"S")
 FLUSH: Final = frame(b"H")
@@ -53,7 +53,7 @@ _PLAIN: Final = (
     "sleep $",
     "",
 )
-_COPY: Final = ("copyin $", "copyin $", "copyin-late $", "copyin-early $")
+_COPY: Final = ("copyin $", "copyin $", "copyin $", "copyin-late $", "copyin-early $")
 _COPY_MESSAGES: Final = ("d1", "d1", "d30", "d3000", "H", "S")
 _COPY_ENDS: Final = ("c", "c", "c", "f")
 
@@ -109,6 +109,9 @@ def render(pipeline: list[Unit], tag: Callable[[], str]) -> bytes:
 
 
 def _render(message: str, tag: Callable[[], str]) -> bytes:
+    message, _, times = message.partition("*")
+    if times:
+        return _render(message, tag) * int(times)
     kind = message[0]
     rest, _, padding = message[1:].partition("#")
     rest += " " * int(padding or 0)
@@ -130,7 +133,7 @@ _WITH_TEXT: Final[dict[str, Callable[[str], bytes]]] = {
     "D": lambda name: describe(name[:1].encode(), name[1:]),
     "C": lambda name: close(name[:1].encode(), name[1:]),
     "F": lambda argument: call(int(argument[0]), argument[1:]),
-    "d": lambda text: copy_data(int(text.partition("*")[0])) * int(text.partition("*")[2] or 1),
+    "d": lambda size: copy_data(int(size)),
     "f": copy_fail,
 }
 
@@ -179,12 +182,18 @@ _RUNS: Final = (
 _SIMPLE: Final[tuple[Unit, ...]] = (
     ("Qrows 1 5 $",),
     ("Qrows 3 40 $",),
+    ("Qrows 300 100 $",),
     ("Qshow application_name;show TimeZone",),
     ("Qset TimeZone = '$'",),
     ("Qsleep $",),
     ("Qbegin",),
     ("Qcommit",),
     ("P:rows 1 5 $", "B", "E", "S"),
+    ("P:rows 1 5 $", "B", "E", "H"),
+    ("P:syntax $", "H", "Qrows 1 9 $", "S"),
+    ("P:copyin $", "B", "E", "S", "d5", "c", "S"),
+    ("Qrows 1 5 $", "d3000", "H"),
+    ("Qerror $", "H*2000", "Qrows 1 5 $"),
 )
 
 _OTHERS: Final[tuple[Unit, ...]] = (
@@ -194,11 +203,9 @@ _OTHERS: Final[tuple[Unit, ...]] = (
     ("f$",),
     ("d10",),
     ("d3000",),
-    ("Qrows 1 5 $", "d3000"),
-    ("Qerror $", "d11*400", "Qrows 1 5 $"),
+    ("Qcopyin-late $", "d11*400", "c", "Qrows 1 5 $"),
     ("F2$",),
     ("F1$",),
-    ("P:rows 1 5 $", "B", "E", "H"),
     ("P:syntax $", "H"),
     ("P:rows 1 5 $", "B", "E", "Qrows 1 9 $", "S"),
     ("P:syntax $", "Qrows 1 9 $", "F2$", "S"),

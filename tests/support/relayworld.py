@@ -295,8 +295,18 @@ class World:
                 self.excuses.add("death")
         self.relay.turn()
 
-    def flow(self, chunk: int = ALL, rounds: int = 1, *, wake: bool = False) -> bool:
-        """Everybody moves up to `chunk` bytes each, `rounds` times. Returns whether anything moved in the last one."""
+    def flow(self, chunk: int = ALL, rounds: int = 1, *, served: int = ALL, wake: bool = False) -> bool:
+        """Everybody moves some bytes, `rounds` times.
+
+        Args:
+            chunk: how many bytes each client sends and receives at most.
+            rounds: how many times.
+            served: how many bytes each server reads and sends at most.
+            wake: what sleeps wakes up.
+
+        Returns:
+            Whether anything moved in the last round.
+        """
         moved = False
         for _ in range(rounds):
             self.dial()
@@ -306,7 +316,7 @@ class World:
                 if wake and server.backend.sleeping:
                     server.backend.wake()
                     server.collect()
-            answered = [action(chunk) for server in self.servers for action in (server.pull, server.push)]
+            answered = [action(served) for server in self.servers for action in (server.pull, server.push)]
             self.turn()
             received = [client.receive(chunk) for client in self.clients]
             moved = any(sent) or any(answered) or any(received)
@@ -322,6 +332,7 @@ class World:
             assert places == 1, f"{conn!r} is in {places} places"
             assert not conn.closed
             assert conn.client is None or conn.client.server is conn
+            assert conn.ledger.doubt[:14] in ("", "unexpected 'E'"), conn.ledger
             assert len(conn.outbox) <= 3 * len(relay.buffer) + 1000
         assert len(pool.idle) == len(set(pool.idle))
         assert pool.servers.issuperset([*pool.idle, *pool.conditioning])
@@ -372,6 +383,7 @@ class World:
             conn = server.conn
             if conn.closed:
                 continue
+            assert conn.ledger.clean or conn not in self.pool.idle, conn.ledger
             if conn in self.pool.idle and not server.gone:
                 owed = server.owes()
                 assert not owed, f"idle, but {owed}"
