@@ -3,7 +3,7 @@
 `load` is the way in. `Settings.pool_for` resolves what applies to one pool.
 """
 
-from hyperpool.config.kinds import AuthType, PoolMode
+from hyperpool.config.kinds import AuthType, PoolMode, SessionState
 from hyperpool.config.loader import load
 from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings
 from hyperpool.config.secret import Secret
@@ -16,6 +16,7 @@ __all__ = [
     "PoolSettings",
     "PoolerSettings",
     "Secret",
+    "SessionState",
     "Settings",
     "UserSettings",
     "load",

@@ -39,6 +39,17 @@ class PoolMode(enum.Enum):
     STATEMENT = "statement"
 
 
+class SessionState(enum.Enum):
+    """What happens to what a session keeps (``SET``, ``LISTEN``, temporary tables) when its transaction ends.
+
+    In pool modes transaction and statement; pgbouncer does as `KEEP` does.
+    """
+
+    FOLLOW = "follow"
+    RESET = "reset"
+    KEEP = "keep"
+
+
 class AuthType(enum.Enum):
     """How clients prove who they are: pgbouncer's ``auth_type``."""
 
@@ -172,6 +183,11 @@ def size(minimum: int, maximum: int = _MAX_INT32) -> Parser:
 def pool_mode(value: object, source: Source) -> PoolMode:
     """A pool mode."""
     return PoolMode(word(*(mode.value for mode in PoolMode))(value, source))
+
+
+def session_state(value: object, source: Source) -> SessionState:
+    """What happens to session state."""
+    return SessionState(word(*(way.value for way in SessionState))(value, source))
 
 
 def auth_type(value: object, source: Source) -> AuthType:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import attrs
 
 from hyperpool.config import kinds
-from hyperpool.config.kinds import AuthType, PoolMode
+from hyperpool.config.kinds import AuthType, PoolMode, SessionState
 from hyperpool.config.secret import Secret  # noqa: TC001 - cattrs evaluates the annotations
 from hyperpool.config.source import default_state_dir
 
@@ -60,6 +60,35 @@ class PoolerSettings:
     pool_mode: PoolMode = _setting(
         PoolMode.SESSION, kinds.pool_mode, "when a server connection is given back"
     )
+    session_state: SessionState = _setting(
+        SessionState.FOLLOW,
+        kinds.session_state,
+        "what a session keeps (SET, LISTEN, temporary tables, advisory locks) in transaction and statement mode; "
+        "follow: settings follow the client, which keeps its server connection for the rest; reset: cleaned away when "
+        "the transaction ends; keep: left on the server connection, as in pgbouncer",
+    )
+    max_pinned: int = _setting(
+        10,
+        kinds.whole(0),
+        "clients of a pool that may keep their server connection for session state; beyond it, what would need that "
+        "is refused",
+    )
+    pin_functions: tuple[str, ...] = _setting(
+        ("dblink_connect", "dblink_connect_u"),
+        kinds.names,
+        "functions whose call makes the client keep its server connection until it leaves",
+    )
+    max_prepared_statements: int = _setting(
+        200,
+        kinds.whole(0),
+        "prepared statements kept on each server connection in transaction and statement mode; 0: names are passed on "
+        "as they are",
+    )
+    max_prepared_memory: int = _setting(
+        256 * 1024**2,
+        kinds.size(1),
+        "texts of clients' prepared statements that the pooler holds; a client with more keeps its server connection",
+    )
     max_client_conn: int = _setting(100, kinds.whole(1), "clients at a time")
     default_pool_size: int = _setting(
         20, kinds.whole(0), "server connections per database and user; 0 is no limit"
@@ -85,6 +114,19 @@ class PoolerSettings:
     )
     query_wait_timeout: float = _setting(
         120.0, kinds.seconds(), "longest time that a client waits for a server connection; 0 is no limit"
+    )
+    query_wait_notify: float = _setting(
+        5.0, kinds.seconds(), "wait after which a client is told that it waits for a server; 0 is never"
+    )
+    query_timeout: float = _setting(0.0, kinds.seconds(), "longest time that a query may take; 0 is no limit")
+    idle_transaction_timeout: float = _setting(
+        0.0, kinds.seconds(), "longest time that a client may be idle in a transaction; 0 is no limit"
+    )
+    transaction_timeout: float = _setting(
+        0.0, kinds.seconds(), "longest time that a transaction may take; 0 is no limit"
+    )
+    client_idle_timeout: float = _setting(
+        0.0, kinds.seconds(), "longest time that a client may be idle; 0 is no limit"
     )
     client_login_timeout: float = _setting(60.0, kinds.seconds(), "limit for a client's login; 0 is no limit")
     cancel_wait_timeout: float = _setting(
@@ -190,8 +232,25 @@ class DatabaseSettings:
         None, kinds.whole(0), "instead of the pooler's reserve_pool_size"
     )
     pool_mode: PoolMode | None = _setting(None, kinds.pool_mode, "instead of the pooler's pool_mode")
+    session_state: SessionState | None = _setting(
+        None, kinds.session_state, "instead of the pooler's session_state"
+    )
+    max_pinned: int | None = _setting(None, kinds.whole(0), "instead of the pooler's max_pinned")
+    pin_functions: tuple[str, ...] | None = _setting(
+        None, kinds.names, "instead of the pooler's pin_functions"
+    )
     query_wait_timeout: float | None = _setting(
         None, kinds.seconds(), "instead of the pooler's query_wait_timeout"
+    )
+    query_timeout: float | None = _setting(None, kinds.seconds(), "instead of the pooler's query_timeout")
+    idle_transaction_timeout: float | None = _setting(
+        None, kinds.seconds(), "instead of the pooler's idle_transaction_timeout"
+    )
+    transaction_timeout: float | None = _setting(
+        None, kinds.seconds(), "instead of the pooler's transaction_timeout"
+    )
+    client_idle_timeout: float | None = _setting(
+        None, kinds.seconds(), "instead of the pooler's client_idle_timeout"
     )
     server_lifetime: float | None = _setting(None, kinds.seconds(), "instead of the pooler's server_lifetime")
     connect_query: str = _setting("", kinds.text, "run on each new server connection")
@@ -222,4 +281,14 @@ class UserSettings:
     )
     query_wait_timeout: float | None = _setting(
         None, kinds.seconds(), "instead of the database's query_wait_timeout"
+    )
+    query_timeout: float | None = _setting(None, kinds.seconds(), "instead of the database's query_timeout")
+    idle_transaction_timeout: float | None = _setting(
+        None, kinds.seconds(), "instead of the database's idle_transaction_timeout"
+    )
+    transaction_timeout: float | None = _setting(
+        None, kinds.seconds(), "instead of the database's transaction_timeout"
+    )
+    client_idle_timeout: float | None = _setting(
+        None, kinds.seconds(), "instead of the database's client_idle_timeout"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
@@ -12,7 +12,7 @@ from hyperpool.config.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hyperpool.config.kinds import PoolMode
+    from hyperpool.config.kinds import PoolMode, SessionState
 
 T = TypeVar("T")
 
@@ -21,6 +21,7 @@ FALLBACK: Final = "*"
 
 _NO_SETTINGS: Final = UserSettings()
 _NO_SECRET: Final = Secret("")
+_DEFAULTS: Final[Any] = attrs.fields(PoolerSettings)
 
 
 @attrs.frozen(kw_only=True)
@@ -37,11 +38,21 @@ class PoolSettings:
         password: for the login to the server: the database's own, else what is stored about `user`; None if there is
             none.
         pool_mode: when a server connection is given back.
+        session_state: what happens to what a session keeps, in transaction and statement mode.
+        max_pinned: clients that may keep their server connection for session state.
+        pin_functions: functions whose call makes the client keep its server connection.
+        max_prepared_statements: prepared statements that are kept on a server connection, in transaction and statement
+            mode; 0 passes on names as they are.
         pool_size: server connections at most; 0 is no limit.
         min_pool_size: server connections that are kept.
         reserve_pool_size: more server connections, for clients that wait for long.
         reserve_pool_timeout: seconds of waiting that count as long.
         query_wait_timeout: seconds that a client may wait; 0 is no limit.
+        query_wait_notify: seconds of waiting after which the client is told; 0 is never.
+        query_timeout: seconds that a query may take; 0 is no limit.
+        idle_transaction_timeout: seconds that a client may be idle in a transaction; 0 is no limit.
+        transaction_timeout: seconds that a transaction may take; 0 is no limit.
+        client_idle_timeout: seconds that a client may be idle; 0 is no limit.
         server_lifetime: seconds; 0 is for one use only.
         server_idle_timeout: seconds; 0 is no limit.
         server_connect_timeout: seconds; 0 is no limit.
@@ -53,6 +64,7 @@ class PoolSettings:
         connect_query: empty for none.
         parameters: startup parameters that the database forces, by the server's names for them.
         embedded: the server is hyperpool's own.
+        replication: the startup parameter ``replication`` of a connection of its own for one client; empty for none.
     """
 
     database: str
@@ -78,6 +90,16 @@ class PoolSettings:
     connect_query: str
     parameters: Mapping[str, str]
     embedded: bool
+    session_state: SessionState = _DEFAULTS.session_state.default
+    max_pinned: int = _DEFAULTS.max_pinned.default
+    pin_functions: tuple[str, ...] = _DEFAULTS.pin_functions.default
+    max_prepared_statements: int = _DEFAULTS.max_prepared_statements.default
+    query_wait_notify: float = _DEFAULTS.query_wait_notify.default
+    query_timeout: float = _DEFAULTS.query_timeout.default
+    idle_transaction_timeout: float = _DEFAULTS.idle_transaction_timeout.default
+    transaction_timeout: float = _DEFAULTS.transaction_timeout.default
+    client_idle_timeout: float = _DEFAULTS.client_idle_timeout.default
+    replication: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -161,6 +183,21 @@ class Settings:
             connect_query=entry.connect_query,
             parameters=_parameters(entry),
             embedded=entry.embedded,
+            session_state=_first(entry.session_state, pooler.session_state),
+            max_pinned=_first(entry.max_pinned, pooler.max_pinned),
+            pin_functions=_first(entry.pin_functions, pooler.pin_functions),
+            max_prepared_statements=pooler.max_prepared_statements,
+            query_wait_notify=pooler.query_wait_notify,
+            query_timeout=_first(own.query_timeout, entry.query_timeout, pooler.query_timeout),
+            idle_transaction_timeout=_first(
+                own.idle_transaction_timeout, entry.idle_transaction_timeout, pooler.idle_transaction_timeout
+            ),
+            transaction_timeout=_first(
+                own.transaction_timeout, entry.transaction_timeout, pooler.transaction_timeout
+            ),
+            client_idle_timeout=_first(
+                own.client_idle_timeout, entry.client_idle_timeout, pooler.client_idle_timeout
+            ),
         )
 
 
