@@ -1,0 +1,1 @@
+"""Applications' usual drivers with their default settings, directly and through the pooler: one checklist."""
