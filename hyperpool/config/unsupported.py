@@ -16,6 +16,6 @@ UNSUPPORTED: Final = frozenset(
     server_tls_key_file server_tls_protocols server_tls_sslmode server_tls13_ciphers service_name so_reuseport
     stats_users suspend_timeout syslog syslog_facility syslog_ident tcp_defer_accept tcp_socket_buffer
     unix_socket_group user verbose
-    """.split()  # noqa: SIM905 - seventy lines of list would be no clearer
+    """.split()  # noqa: SIM905 - sixty lines of list would be no clearer
 )
 """Names of pgbouncer 1.25, sections ``pgbouncer``, ``databases`` and ``users``; what hyperpool has is not here."""

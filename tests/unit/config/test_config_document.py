@@ -17,7 +17,10 @@ from hyperpool.errors import ConfigError
 if TYPE_CHECKING:
     from tests.unit.config.conftest import Loader, Problems
 
-_USER_KEYS = "password, password_file, pool_mode, pool_size, reserve_pool_size, query_wait_timeout"
+_USER_KEYS = (
+    "password, password_file, pool_mode, pool_size, reserve_pool_size, query_wait_timeout, query_timeout, "
+    "idle_transaction_timeout, transaction_timeout, client_idle_timeout"
+)
 _FINE = """\
 pooler: {listen_addr: localhost, auth_type: trust}
 databases: {app: }
@@ -193,6 +196,10 @@ def test_a_mapping_that_holds_itself_is_a_problem(problems_with: Problems) -> No
         (
             {"users": {"ann": {"zzz": 1}}},
             "users.ann.zzz: found an unknown setting, expected one of " + _USER_KEYS,
+        ),
+        (
+            {"users": {"ann": {"session_state": "keep"}}},
+            "users.ann.session_state: found an unknown setting, expected one of " + _USER_KEYS,
         ),
         (
             {"pooler": {"pool_size": 5}},

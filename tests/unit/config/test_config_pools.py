@@ -13,6 +13,7 @@ from hyperpool.config import (
     PoolMode,
     PoolSettings,
     Secret,
+    SessionState,
     Settings,
     UserSettings,
 )
@@ -68,8 +69,13 @@ def test_a_forced_user_has_one_pool_for_all_clients() -> None:
         ("pool_size", 1, 2, 3),
         ("reserve_pool_size", 1, 2, 3),
         ("query_wait_timeout", 1.0, 2.0, 3.0),
+        ("query_timeout", 1.0, 2.0, 3.0),
+        ("idle_transaction_timeout", 1.0, 2.0, 3.0),
+        ("transaction_timeout", 1.0, 2.0, 3.0),
+        ("client_idle_timeout", 1.0, 2.0, 3.0),
         ("pool_size", 1, 0, 3),
         ("query_wait_timeout", 1.0, 0.0, 0.0),
+        ("client_idle_timeout", 1.0, 0.0, 2.0),
     ],
 )
 def test_the_user_goes_before_the_database_and_that_before_the_pooler(
@@ -92,10 +98,17 @@ def test_the_user_goes_before_the_database_and_that_before_the_pooler(
 
 
 @pytest.mark.parametrize(
-    ("name", "pooler", "database"), [("min_pool_size", 1, 2), ("server_lifetime", 1.0, 0.0)]
+    ("name", "pooler", "database"),
+    [
+        ("min_pool_size", 1, 2),
+        ("server_lifetime", 1.0, 0.0),
+        ("session_state", SessionState.RESET, SessionState.KEEP),
+        ("max_pinned", 1, 0),
+        ("pin_functions", ("f",), ()),
+    ],
 )
 def test_the_database_goes_before_the_pooler(name: str, pooler: Any, database: Any) -> None:
-    """These settings have no form for users, as in pgbouncer."""
+    """These settings have no form for users; an empty list is a value of its own."""
     settings = Settings(
         pooler=attrs.evolve(PoolerSettings(), **{name: pooler}),
         databases={"app": attrs.evolve(DatabaseSettings(), **{name: database}), "plain": DatabaseSettings()},
@@ -124,6 +137,8 @@ def test_the_rest_is_the_poolers_and_the_databases() -> None:
         server_reset_query_always=True,
         server_check_query="SELECT 1",
         server_check_delay=5.0,
+        max_prepared_statements=6,
+        query_wait_notify=7.0,
     )
     database = DatabaseSettings(host="db", port=5433, connect_query="SELECT 2", embedded=True)
     pool = _pool(Settings(pooler=pooler, databases={"app": database}))
@@ -139,10 +154,19 @@ def test_the_rest_is_the_poolers_and_the_databases() -> None:
         "server_reset_query_always",
         "server_check_query",
         "server_check_delay",
+        "max_prepared_statements",
+        "query_wait_notify",
     ):
         assert getattr(pool, field) == getattr(pooler, field)
     for field in ("host", "port", "connect_query", "embedded"):
         assert getattr(pool, field) == getattr(database, field)
+
+
+def test_no_pool_of_the_settings_is_for_replication() -> None:
+    """Only what is made for one client, from the settings of its pool, has the startup parameter."""
+    pool = _pool(Settings(databases={"app": DatabaseSettings()}))
+    assert pool.replication == ""
+    assert attrs.evolve(pool, replication="database").replication == "database"
 
 
 def test_forced_parameters_have_the_servers_names() -> None:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from hyperpool.config import AuthType, DatabaseSettings, PoolerSettings, PoolMode, UserSettings
+from hyperpool.config import (
+    AuthType,
+    DatabaseSettings,
+    PoolerSettings,
+    PoolMode,
+    SessionState,
+    UserSettings,
+)
 from hyperpool.config.kinds import Unfit
 from hyperpool.config.source import Source
 
@@ -30,10 +37,23 @@ if TYPE_CHECKING:
         ("listen_backlog", 0, 0),
         ("auth_type", "scram-sha-256", AuthType.SCRAM_SHA_256),
         ("pool_mode", "statement", PoolMode.STATEMENT),
+        ("session_state", "follow", SessionState.FOLLOW),
+        ("session_state", "reset", SessionState.RESET),
+        ("session_state", "keep", SessionState.KEEP),
+        ("max_pinned", 0, 0),
+        ("pin_functions", "my_lock, other.lock", ("my_lock", "other.lock")),
+        ("pin_functions", [], ()),
+        ("max_prepared_statements", 0, 0),
+        ("max_prepared_memory", "64MiB", 2**26),
         ("default_pool_size", 0, 0),
         ("reserve_pool_timeout", 2, 2.0),
         ("reserve_pool_timeout", 0.5, 0.5),
         ("query_wait_timeout", "2m", 120.0),
+        ("query_wait_notify", 0, 0.0),
+        ("query_timeout", "1h", 3600.0),
+        ("idle_transaction_timeout", "500ms", 0.5),
+        ("transaction_timeout", 90, 90.0),
+        ("client_idle_timeout", "1d", 86_400.0),
         ("server_reset_query", "", ""),
         ("server_reset_query_always", True, True),
         ("server_check_query", "select 1", "select 1"),
@@ -90,6 +110,13 @@ _ADDRESS = "a host name or address; the port has a setting of its own, and IPv6 
         ("log_stats", 1, "1", "true or false"),
         ("log_stats", "true", "the text 'true'", "true or false; write it without quotes"),
         ("pool_mode", "transactoin", "the text 'transactoin'", "one of session, transaction, statement"),
+        ("session_state", "discard", "the text 'discard'", "one of follow, reset, keep"),
+        ("session_state", None, "nothing", "one of follow, reset, keep"),
+        ("max_pinned", -1, "-1", "a whole number from 0 to 2147483647"),
+        ("pin_functions", ["f", ""], "a list of the text 'f', the text ''", _TEXTS),
+        ("max_prepared_statements", True, "true", "a whole number from 0 to 2147483647"),
+        ("max_prepared_memory", 0, "0", "a size from 1B to 2147483647B"),
+        ("query_wait_notify", -1, "-1", "a duration from 0 to 36525d"),
         ("auth_type", ["md5"], "a list of the text 'md5'", "one of trust, plain, md5, scram-sha-256"),
         ("log_level", 5, "5", "one of debug, info, warning, error, critical"),
         ("server_lifetime", "1 hour", "the text '1 hour'", _DURATION),
@@ -301,3 +328,14 @@ def test_the_defaults_are_pgbouncers() -> None:
     assert (pooler.query_wait_timeout, pooler.client_login_timeout) == (120.0, 60.0)
     assert (pooler.server_reset_query, pooler.server_check_query) == ("DISCARD ALL", "<empty>")
     assert pooler.track_extra_parameters == ("IntervalStyle",)
+    assert (pooler.max_prepared_statements, pooler.query_wait_notify) == (200, 5.0)
+    assert (pooler.query_timeout, pooler.transaction_timeout) == (0.0, 0.0)
+    assert (pooler.idle_transaction_timeout, pooler.client_idle_timeout) == (0.0, 0.0)
+
+
+def test_the_defaults_of_what_pgbouncer_does_not_have() -> None:
+    """Clients find their session as they have left it, and few of them keep a server connection for it."""
+    pooler = PoolerSettings()
+    assert (pooler.session_state, pooler.max_pinned) == (SessionState.FOLLOW, 10)
+    assert pooler.pin_functions == ("dblink_connect", "dblink_connect_u")
+    assert pooler.max_prepared_memory == 2**28
