@@ -15,6 +15,7 @@ from hyperpool.auth.secrets import MD5Digest, PlainPassword, parse_secret
 from hyperpool.errors import LoginFailed, ProtocolError
 from hyperpool.wire import constants as c
 from hyperpool.wire import messages
+from hyperpool.wire.startup import NEWEST_MINOR, OLDEST_MINOR
 from hyperpool.wire.text import encode
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _UNSUPPORTED_METHODS: Final = {c.AUTH_KERBEROS_V5: "Kerberos V5", c.AUTH_GSS: "G
 _FIRST_REQUESTS: Final = frozenset({c.AUTH_OK, c.AUTH_CLEARTEXT_PASSWORD, c.AUTH_MD5_PASSWORD, c.AUTH_SASL})
 _SQLSTATE: Final = re.compile("[0-9A-Z]{5}")
 _REJECTED: Final = "08004"
+_BAFFLED: Final = frozenset({"0A000", "08P01"})
+"""How servers refuse a protocol version: PostgreSQL before 9.3.21, 9.4.16, 9.5.11, 9.6.7 and 10.2, and poolers."""
 
 
 class ServerLogin:
@@ -40,8 +43,13 @@ class ServerLogin:
         password: a plain password; or ``md5`` and a digest, good for MD5 authentication alone; None if the
             server is expected to ask for none.
         parameters: the other startup parameters, ``database`` among them.
+        minor: the minor version of protocol 3 to ask for; a server that knows negotiation may settle for less.
 
     Attributes:
+        minor: as given.
+        baffled: the server may be at a loss with a version newer than 3.0: so far it has said nothing, or it has
+            refused with an error that may mean that, before anything else. It is worth to ask again for 3.0; no
+            password has been sent.
         done: True once the server is ready for queries.
         parameters: what the server reported with ParameterStatus, the latest value of each.
         pid: the process ID for a CancelRequest; 0 if the server gave no key.
@@ -55,19 +63,29 @@ class ServerLogin:
         "_scram",
         "_startup",
         "_user",
+        "baffled",
         "done",
+        "minor",
         "parameters",
         "pid",
         "secret",
     )
 
-    def __init__(self, user: str, password: Secret | None, parameters: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        user: str,
+        password: Secret | None,
+        parameters: Mapping[str, str],
+        minor: int = NEWEST_MINOR,
+    ) -> None:
         self._user = user
         self._password = password
         self._startup = {**parameters, "user": user}
         self._scram: ScramClient
         self._expected = _FIRST_REQUESTS
         self._authenticated = False
+        self.minor = minor
+        self.baffled = False
         self.done = False
         self.parameters: dict[str, str] = {}
         self.pid = 0
@@ -79,7 +97,9 @@ class ServerLogin:
         Raises:
             ProtocolError: a parameter holds a zero byte, or they are too many.
         """
-        return messages.startup_message(self._startup)
+        message = messages.startup_message(self._startup, (3, self.minor))
+        self.baffled = self.minor > OLDEST_MINOR
+        return message
 
     def receive(self, kind: int, body: bytes) -> bytes:
         """Take the server's next message.
@@ -95,8 +115,11 @@ class ServerLogin:
             LoginFailed: the server refuses us, or asks for what we do not have or do not trust.
             ProtocolError: the message is malformed or out of turn.
         """
+        baffled, self.baffled = self.baffled, False
         if kind == c.ERROR_RESPONSE:
-            raise _refusal(body)
+            refusal = _refusal(body)
+            self.baffled = baffled and refusal.sqlstate in _BAFFLED
+            raise refusal
         if kind == c.NOTICE_RESPONSE:
             messages.error_fields(body)
         elif self.done:
@@ -118,11 +141,12 @@ class ServerLogin:
         if kind == c.AUTHENTICATION:
             return self._answer(*messages.authentication_fields(body))
         if kind == c.NEGOTIATE_PROTOCOL_VERSION:
-            # We ask for 3.0 without options, so all that is left to the server is to agree. Some read the
+            # We ask for no options, so all that a server may do is to settle for an older version. Some read the
             # documentation to the letter and send the minor version alone.
             version, _ = messages.negotiate_protocol_version_fields(body)
-            if version not in {c.PROTOCOL_3_0, 0}:
-                raise ProtocolError(f"the server offers protocol {version >> 16}.{version & 0xFFFF}, not 3.0")
+            if version >> 16 not in {3, 0} or version & 0xFFFF > self.minor:
+                offered = f"{version >> 16}.{version & 0xFFFF}"
+                raise ProtocolError(f"the server offers protocol {offered}; it was asked for 3.{self.minor}")
             return b""
         raise _unexpected(kind)
 

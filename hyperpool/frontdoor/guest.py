@@ -137,7 +137,7 @@ class FrontDoor:
                 "53300",
                 "raise max_client_conn, or let clients close connections that they do not use",
             )
-        guest.key = self.relay.reserve_key()
+        guest.key = self.relay.reserve_key(message.secret_length)
         guest.requested = requested_parameters(message, self._ignored, self.relay.tracker)
         secret = settings.credentials.get(message.user)
         return ClientAuthentication(settings.pooler.auth_type, message.user, secret, self._mock_key)

@@ -8,10 +8,11 @@ import attrs
 import trio
 
 from hyperpool.auth.client_side import ServerLogin
-from hyperpool.errors import ConnectFailed, LoginFailed, ProtocolError
+from hyperpool.errors import ConnectFailed, LoginFailed, ProtocolError, UpstreamError
 from hyperpool.transport.dial import dial
 from hyperpool.wire import messages
 from hyperpool.wire.frames import MAX_SERVER_LOGIN_FRAME, FrameReader
+from hyperpool.wire.startup import NEWEST_MINOR, OLDEST_MINOR
 
 if TYPE_CHECKING:
     from hyperpool.config import PoolSettings
@@ -28,18 +29,28 @@ class LoggedIn:
         parameters: the newest ParameterStatus of each parameter.
         pid: the server's process id.
         secret: the server's cancel secret.
+        minor: the minor version of protocol 3 that it was asked for; it may have settled for less.
     """
 
     stream: PlainStream
     parameters: dict[str, str]
     pid: int
     secret: bytes
+    minor: int
 
 
-async def connect(settings: PoolSettings, options: TcpOptions) -> LoggedIn:
+async def connect(settings: PoolSettings, options: TcpOptions, minor: int = NEWEST_MINOR) -> LoggedIn:
     """Open a connection to the server of a pool, and log in.
 
+    A server that may be at a loss with the protocol version is asked again for 3.0, on a second connection: very old
+    servers and some poolers refuse what they do not know, or hang up.
+
     Cancelled or failed, it leaves no connection behind.
+
+    Args:
+        settings: where to, and as whom.
+        options: for TCP.
+        minor: the minor version of protocol 3 to ask for.
 
     Raises:
         ConnectFailed: nothing is there, it broke, or it took longer than ``server_connect_timeout``.
@@ -47,21 +58,36 @@ async def connect(settings: PoolSettings, options: TcpOptions) -> LoggedIn:
     """
     timeout = settings.server_connect_timeout or float("inf")
     with trio.move_on_after(timeout):
-        stream = await dial(settings.host, settings.port, options)
+        login = _new_login(settings, minor)
         try:
-            login = await _log_in(stream, settings)
-        except BaseException:
-            stream.close()
-            raise
-        return LoggedIn(stream, login.parameters, login.pid, login.secret)
+            stream = await _open(settings, options, login)
+        except UpstreamError:
+            if not login.baffled:
+                raise
+            login = _new_login(settings, OLDEST_MINOR)
+            stream = await _open(settings, options, login)
+        return LoggedIn(stream, login.parameters, login.pid, login.secret, login.minor)
     where = f"{settings.host}:{settings.port}"
     raise ConnectFailed(f"server {where} did not log us in within {timeout:g} s (server_connect_timeout)")
 
 
-async def _log_in(stream: PlainStream, settings: PoolSettings) -> ServerLogin:
-    login = ServerLogin(
-        settings.user, settings.password, {**settings.parameters, "database": settings.dbname}
+def _new_login(settings: PoolSettings, minor: int) -> ServerLogin:
+    return ServerLogin(
+        settings.user, settings.password, {**settings.parameters, "database": settings.dbname}, minor
     )
+
+
+async def _open(settings: PoolSettings, options: TcpOptions, login: ServerLogin) -> PlainStream:
+    stream = await dial(settings.host, settings.port, options)
+    try:
+        await _log_in(stream, login)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+async def _log_in(stream: PlainStream, login: ServerLogin) -> None:
     reader = FrameReader(MAX_SERVER_LOGIN_FRAME)
     try:
         startup = login.start()
@@ -86,7 +112,6 @@ async def _log_in(stream: PlainStream, settings: PoolSettings) -> ServerLogin:
         raise LoginFailed(f"server broke the protocol during login: {error}") from error
     if reader.leftover():
         raise LoginFailed("server sent more than it was asked during login")
-    return login
 
 
 async def cancel(host: str, port: int, options: TcpOptions, pid: int, secret: bytes) -> None:

@@ -11,16 +11,21 @@ import trio
 from hyperpool.errors import ConnectFailed, UpstreamError
 from hyperpool.pool.handover import AnyPool, ServerFailed, ServerReady
 from hyperpool.pool.login import connect
+from hyperpool.wire.startup import NEWEST_MINOR, OLDEST_MINOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from hyperpool.config import PoolSettings
+    from hyperpool.pool.login import LoggedIn
     from hyperpool.transport.sockets import TcpOptions
 
 log = structlog.get_logger("warmer")
 
 _LIFETIME_JITTER: Final = 0.1
+_OLD_TIME: Final = 3600.0
+"""Seconds for which a server is asked for protocol 3.0 alone, after it took nothing newer: it may be replaced."""
 
 
 class Warmer:
@@ -42,6 +47,7 @@ class Warmer:
         self._random = random
         self._attention = attention
         self._asked: set[AnyPool] = set()
+        self._old: dict[tuple[str, int], float] = {}
         # Bounded by `_asked`: a pool is in the channel once at most.
         self._send_demand, self._demand = trio.open_memory_channel[AnyPool](float("inf"))
 
@@ -66,7 +72,7 @@ class Warmer:
         async with servers:
             try:
                 with self._attention():
-                    login = await connect(settings, self.options)
+                    login = await self._connect(settings)
             except UpstreamError as error:
                 await servers.send(ServerFailed(pool, generation, error))
                 return
@@ -89,3 +95,13 @@ class Warmer:
             except BaseException:
                 sock.close()
                 raise
+
+    async def _connect(self, settings: PoolSettings) -> LoggedIn:
+        """Log in to a server, and remember by its address whether it has to be asked for protocol 3.0."""
+        where = settings.host, settings.port
+        old = time.monotonic() < self._old.get(where, 0.0)
+        login = await connect(settings, self.options, OLDEST_MINOR if old else NEWEST_MINOR)
+        if not old and login.minor == OLDEST_MINOR:
+            self._old[where] = time.monotonic() + _OLD_TIME
+            log.info("server speaks protocol 3.0 alone", host=settings.host, port=settings.port)
+        return login

@@ -290,15 +290,14 @@ class Relay:
         """How many clients there are, those that are logging in included."""
         return len(self.clients) + len(self._reserved)
 
-    def reserve_key(self) -> tuple[int, bytes]:
-        """A cancel key (process id, secret) that no other client has; it counts as a client until given back."""
+    def reserve_key(self, length: int = 4) -> tuple[int, bytes]:
+        """A cancel key (process id, secret of `length` bytes) of its own; it counts as a client until given back."""
         while True:
-            drawn = secrets.token_bytes(8)
             # A process id is positive: a client may print it, or keep it in a signed number.
-            pid = int.from_bytes(drawn[:4], "big") & 0x7FFFFFFF
+            pid = int.from_bytes(secrets.token_bytes(4), "big") & 0x7FFFFFFF
             if pid and pid not in self.clients and pid not in self._reserved:
                 self._reserved.add(pid)
-                return pid, drawn[4:]
+                return pid, secrets.token_bytes(length)
 
     def release_key(self, pid: int) -> None:
         """Give a reserved key back."""

@@ -22,6 +22,9 @@ MIN_CANCEL_SECRET: Final = 4
 MAX_CANCEL_SECRET: Final = 256
 """Bytes of a cancel key's secret: 4 in protocol 3.0, up to 256 since 3.2."""
 
+LONG_CANCEL_SECRET: Final = 32
+"""Bytes of the secret that we give to a client that speaks 3.2, as many as PostgreSQL 18 gives."""
+
 _MAX_LENGTH: Final = 0x7FFFFFFF
 _header = Struct("!BI")
 _int32 = Struct("!I")
@@ -193,7 +196,7 @@ def negotiate_protocol_version(minor: int, unrecognized: Sequence[str]) -> bytes
     although the documentation's wording suggests the minor version alone.
 
     Args:
-        minor: the newest minor version of protocol 3 that we speak.
+        minor: the minor version of protocol 3 to go on with, not above the one asked for.
         unrecognized: names of the ``_pq_.`` options that we do not know.
 
     Raises:

@@ -15,11 +15,19 @@ import attrs
 from hyperpool.errors import AuthenticationError, ProtocolError
 from hyperpool.wire import constants as c
 from hyperpool.wire.frames import MAX_STARTUP_PACKET
-from hyperpool.wire.messages import MAX_CANCEL_SECRET, MIN_CANCEL_SECRET, negotiate_protocol_version
+from hyperpool.wire.messages import (
+    LONG_CANCEL_SECRET,
+    MAX_CANCEL_SECRET,
+    MIN_CANCEL_SECRET,
+    negotiate_protocol_version,
+)
 from hyperpool.wire.text import take_cstring
 
-NEWEST_MINOR: Final = 0
-"""The newest minor version of protocol 3 that we speak with clients."""
+NEWEST_MINOR: Final = 2
+"""The newest minor version of protocol 3 that we speak, with clients and with servers."""
+
+OLDEST_MINOR: Final = 0
+"""The only other one: there is no protocol 3.1 (PostgreSQL docs, chapter "Frontend/Backend Protocol")."""
 
 PROTOCOL_OPTION_PREFIX: Final = "_pq_."
 """Startup parameters with this prefix are protocol extensions, not settings of the session."""
@@ -65,6 +73,16 @@ class StartupMessage:
     version: tuple[int, int]
     parameters: dict[str, str]
     protocol_options: dict[str, str] = attrs.field(factory=dict)
+
+    @property
+    def minor(self) -> int:
+        """The minor version that is spoken with this client: the newest that both sides know."""
+        return NEWEST_MINOR if self.version[1] >= NEWEST_MINOR else OLDEST_MINOR
+
+    @property
+    def secret_length(self) -> int:
+        """Bytes of the secret in the client's cancel key."""
+        return LONG_CANCEL_SECRET if self.minor == NEWEST_MINOR else MIN_CANCEL_SECRET
 
     @property
     def user(self) -> str:
@@ -130,15 +148,16 @@ def _parse_parameters(packet: bytes, version: tuple[int, int]) -> StartupMessage
 
 
 def negotiate(message: StartupMessage) -> bytes:
-    """Answer a client that asks for more than we speak.
+    """Answer a client that asks for a version that we do not speak, or for protocol options.
 
     The client decides whether to go on: libpq 19 asks on purpose for version 3.9999 and an option that nobody
-    knows ("grease") and refuses a server that takes them without a word.
+    knows ("grease") and refuses a server that takes them without a word. It also refuses a version above the one
+    that it asked for, and 3.1.
 
     Returns:
-        A NegotiateProtocolVersion, to be sent before the first authentication request, or b"" if the client
-        asks for 3.0 without protocol options.
+        A NegotiateProtocolVersion, to be sent before the first authentication request, or b"" if the client gets
+        the version that it asks for, and asks for no protocol options.
     """
-    if message.version[1] <= NEWEST_MINOR and not message.protocol_options:
+    if message.version[1] == message.minor and not message.protocol_options:
         return b""
-    return negotiate_protocol_version(NEWEST_MINOR, list(message.protocol_options))
+    return negotiate_protocol_version(message.minor, list(message.protocol_options))

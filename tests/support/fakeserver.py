@@ -26,12 +26,15 @@ PARAMETERS = {
     "standard_conforming_strings": "on",
     "application_name": "",
 }
+_KEY = raw.frame(b"K", struct.pack("!ii", 4711, 4712))
 LOGIN = (
     AUTHENTICATION_OK
     + b"".join(raw.frame(b"S", raw.cstring(k) + raw.cstring(v)) for k, v in PARAMETERS.items())
-    + raw.frame(b"K", struct.pack("!ii", 4711, 4712))
+    + _KEY
     + READY
 )
+_VERSION_3_0 = struct.pack("!i", 3 << 16)
+_CANCEL_REQUEST = struct.pack("!i", 80877102)
 
 
 def row(value: str) -> bytes:
@@ -45,23 +48,37 @@ def row(value: str) -> bytes:
     )
 
 
+def login(secret: bytes, minor: int = 2) -> bytes:
+    """Build `LOGIN` with another cancel secret, and with a negotiation if the protocol shall not be 3.2."""
+    negotiated = raw.frame(b"v", struct.pack("!ii", 3 << 16 | minor, 0)) if minor != 2 else b""
+    head, _, _ = LOGIN.partition(_KEY)
+    return negotiated + head + raw.frame(b"K", struct.pack("!i", 4711) + secret) + READY
+
+
 class FakeServer:
-    """Accepts connections, reads the StartupMessage and answers from a script.
+    """Accepts connections, reads the StartupMessage and answers from a script; cancel requests are noted.
 
     Args:
         script: what is sent, step by step: the first step after the StartupMessage, each further one after the
             next bytes from the pooler. Behind the last step the connection is kept until the pooler closes it,
             or, if that step is empty, closed.
         hang_up: close the connection at once behind the last step.
+        refusal: what a StartupMessage for any version but 3.0 is answered with before the connection is closed;
+            None: every version is welcome.
 
     Attributes:
         port: the TCP port on 127.0.0.1.
         connections: how many connections were accepted.
+        versions: the minor protocol version of each StartupMessage.
+        cancels: process id and secret of each CancelRequest, as bytes.
     """
 
-    def __init__(self, *script: bytes, hang_up: bool = False) -> None:
+    def __init__(self, *script: bytes, hang_up: bool = False, refusal: bytes | None = None) -> None:
         self._script = script
         self._hang_up = hang_up
+        self._refusal = refusal
+        self.versions: list[int] = []
+        self.cancels: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self.connections = 0
@@ -102,11 +119,21 @@ class FakeServer:
 
     def _serve(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            for step in self._script:
-                if not sock.recv(1 << 16) or not step:
-                    break
-                sock.sendall(step)
-            else:
-                while not self._hang_up and sock.recv(1 << 16):
-                    pass
+            first = sock.recv(1 << 16)
+            if first[4:8] == _CANCEL_REQUEST:
+                self.cancels.append(first[8:])
+            elif first:
+                self.versions.append(first[7])
+                if self._refusal is None or first[4:8] == _VERSION_3_0:
+                    self._answer(sock)
+                else:
+                    sock.sendall(self._refusal)
             sock.shutdown(socket.SHUT_RDWR)
+
+    def _answer(self, sock: socket.socket) -> None:
+        for number, step in enumerate(self._script):
+            if (number and not sock.recv(1 << 16)) or not step:
+                return
+            sock.sendall(step)
+        while not self._hang_up and sock.recv(1 << 16):
+            pass

@@ -28,9 +28,9 @@ READY = messages.ready_for_query()
 SASL = messages.authentication_sasl(["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"])
 
 
-def begin(password: Secret | None = PASSWORD, user: str = "user") -> ServerLogin:
+def begin(password: Secret | None = PASSWORD, user: str = "user", minor: int = 2) -> ServerLogin:
     """Make a login that has sent its StartupMessage."""
-    login = ServerLogin(user, password, {"database": "shop"})
+    login = ServerLogin(user, password, {"database": "shop"}, minor)
     login.start()
     return login
 
@@ -54,20 +54,27 @@ def challenged(login: ServerLogin, server: ScramServer) -> bytes:
     return give(login, messages.authentication_sasl_continue(server.challenge(first)))[5:]
 
 
-def test_startup_message_asks_for_version_3_0() -> None:
+def test_startup_message_asks_for_version_3_2() -> None:
     """User, database and run-time parameters go into the StartupMessage."""
     login = ServerLogin("user", None, {"database": "shop", "application_name": "app"})
 
-    assert login.start() == messages.startup_message(
-        {"database": "shop", "application_name": "app", "user": "user"}, (3, 0)
+    assert login.start() == (
+        b"\x00\x00\x00\x36\x00\x03\x00\x02database\x00shop\x00application_name\x00app\x00user\x00user\x00\x00"
     )
+
+
+def test_startup_message_that_asks_for_version_3_0() -> None:
+    """For servers that know nothing newer, and no negotiation."""
+    login = ServerLogin("user", None, {"database": "shop"}, 0)
+
+    assert login.start() == messages.startup_message({"database": "shop", "user": "user"}, (3, 0))
 
 
 def test_nobody_smuggles_another_user_in() -> None:
     """A parameter called user does not override the user of the login."""
     login = ServerLogin("user", None, {"user": "postgres", "database": "shop"})
 
-    assert login.start() == messages.startup_message({"user": "user", "database": "shop"})
+    assert login.start() == messages.startup_message({"user": "user", "database": "shop"}, (3, 2))
 
 
 def test_a_parameter_with_a_zero_byte_is_refused() -> None:
@@ -313,10 +320,13 @@ def test_notices_are_passed_over() -> None:
     assert (sent, login.done) == (b"", True)
 
 
-@pytest.mark.parametrize("version", [0x30000, 0], ids=["whole version", "minor version alone"])
-def test_negotiation_down_to_what_we_asked_for(version: int) -> None:
-    """A server may confirm version 3.0, written in either way."""
-    login = begin()
+@pytest.mark.parametrize(
+    ("version", "asked"),
+    [(0x30000, 2), (0x30002, 2), (0x30000, 0), (0, 2), (2, 2), (0, 0)],
+)
+def test_negotiation_down(version: int, asked: int) -> None:
+    """A server may settle for less, or confirm; written as PostgreSQL does, or as the minor version alone."""
+    login = begin(minor=asked)
 
     sent = login.receive(ord("v"), version.to_bytes(4, "big") + b"\x00\x00\x00\x00")
 
@@ -325,11 +335,66 @@ def test_negotiation_down_to_what_we_asked_for(version: int) -> None:
     assert login.done
 
 
-@pytest.mark.parametrize("version", [0x30002, 0x20000, 2])
-def test_negotiation_of_another_version(version: int) -> None:
+@pytest.mark.parametrize(
+    ("version", "asked"), [(0x30003, 2), (3, 2), (0x30002, 0), (0x20000, 2), (0x40000, 2)]
+)
+def test_negotiation_of_another_version(version: int, asked: int) -> None:
     """A server cannot talk us into a version that we did not ask for."""
-    with pytest.raises(ProtocolError, match=r"not 3\.0"):
-        begin().receive(ord("v"), version.to_bytes(4, "big") + b"\x00\x00\x00\x00")
+    with pytest.raises(ProtocolError, match=f"asked for 3.{asked}"):
+        begin(minor=asked).receive(ord("v"), version.to_bytes(4, "big") + b"\x00\x00\x00\x00")
+
+
+@pytest.mark.parametrize("length", [4, 5, 32, 256])
+@pytest.mark.parametrize("settled", [[], [messages.negotiate_protocol_version(0, [])]], ids=["3.2", "3.0"])
+def test_cancel_secrets_of_any_length(length: int, settled: list[bytes]) -> None:
+    """They are kept as they come, whatever version was settled for."""
+    login, secret = begin(), bytes(range(256))[:length]
+
+    give(login, *settled, AUTHENTICATION_OK, messages.backend_key_data(0xFFFFFFFF, secret), READY)
+
+    assert (login.pid, login.secret) == (0xFFFFFFFF, secret)
+
+
+def refused_with(login: ServerLogin, sqlstate: str, *before: bytes) -> bool:
+    """Whether the login is worth another try after a refusal."""
+    give(login, *before)
+    with pytest.raises(LoginFailed):
+        give(login, messages.error_response("no", sqlstate))
+    return login.baffled
+
+
+@pytest.mark.parametrize("sqlstate", ["0A000", "08P01"])
+def test_a_server_that_is_at_a_loss_with_the_version(sqlstate: str) -> None:
+    """It says so before anything else, with one of two SQLSTATEs; to version 3.0 that would be its last word."""
+    assert refused_with(begin(), sqlstate)
+    assert not refused_with(begin(minor=0), sqlstate)
+
+
+@pytest.mark.parametrize("sqlstate", ["28000", "28P01", "53300", "57P03", "3D000", "XX000"])
+def test_a_server_that_refuses_for_another_reason(sqlstate: str) -> None:
+    """It would refuse an older version as well."""
+    assert not refused_with(begin(), sqlstate)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        messages.negotiate_protocol_version(0, []),
+        messages.authentication_cleartext_password(),
+        AUTHENTICATION_OK,
+    ],
+    ids=["negotiated", "asked for the password", "let us in"],
+)
+def test_a_server_that_has_gone_on_is_not_at_a_loss(before: bytes) -> None:
+    """Whatever it refuses then, it is not the version; a password is never sent twice."""
+    assert not refused_with(begin(), "08P01", before)
+
+
+def test_a_server_that_says_nothing_may_be_at_a_loss() -> None:
+    """Some poolers hang up; a login that has not begun tells nothing."""
+    assert not ServerLogin("user", None, {}).baffled
+    assert begin().baffled
+    assert not begin(minor=0).baffled
 
 
 @pytest.mark.parametrize(

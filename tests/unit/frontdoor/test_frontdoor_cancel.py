@@ -58,6 +58,26 @@ def test_a_cancel_request(house: House, busy: tuple[ClientConnection, socket.soc
     assert not order.server.retiring
 
 
+@pytest.mark.parametrize(("version", "length"), [((3, 0), 4), ((3, 2), 32), ((3, 9999), 32)])
+def test_a_secret_is_as_long_as_the_client_understands(
+    house: House, version: tuple[int, int], length: int
+) -> None:
+    """And all of it counts: a secret that is cut short, or goes on, is a wrong one."""
+    server = house.warm()
+    house.connect(messages.startup_message({"user": "ann", "database": "app"}, version), QUERY)
+    (client,) = house.relay.clients.values()
+    assert received(server) == QUERY
+    assert len(client.secret) == length
+    wrong = [client.secret + b"\0", b"\0" * length, b"\0" * 256]
+    if length > 4:
+        wrong += [client.secret[:4], client.secret[:-1]]
+    for secret in wrong:
+        assert received(house.connect(messages.cancel_request(client.pid, secret))) == b"END"
+    assert house.orders == []
+    house.connect(messages.cancel_request(client.pid, client.secret))
+    assert len(house.orders) == 1
+
+
 def test_a_cancel_request_with_something_behind_it(
     house: House, busy: tuple[ClientConnection, socket.socket]
 ) -> None:

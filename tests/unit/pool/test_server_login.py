@@ -97,7 +97,24 @@ async def test_trust(network: MemoryNetwork, settings: PoolSettings) -> None:
     assert network.held == [login.stream]  # type: ignore[comparison-overlap]  # the network's stand-in for it
     assert login.parameters == {"TimeZone": "UTC", "client_encoding": "UTF8"}
     assert (login.pid, login.secret) == (4711, b"s3cr")
-    assert packets == [messages.startup_message({"TimeZone": "UTC", "database": "shop", "user": "ann"})]
+    assert packets == [
+        messages.startup_message({"TimeZone": "UTC", "database": "shop", "user": "ann"}, (3, 2))
+    ]
+    assert login.minor == 2
+
+
+async def test_a_long_cancel_secret(network: MemoryNetwork, settings: PoolSettings) -> None:
+    """A server that speaks protocol 3.2 may give up to 256 bytes."""
+    network.script = sends(OK + messages.backend_key_data(4711, b"s" * 256) + READY)
+    login = await connect(settings, OPTIONS)
+    assert (login.pid, login.secret) == (4711, b"s" * 256)
+
+
+async def test_a_server_that_settles_for_less(network: MemoryNetwork, settings: PoolSettings) -> None:
+    """As PostgreSQL before 18 does; it is asked for 3.2 again the next time, and has lost nothing by it."""
+    network.script = sends(messages.negotiate_protocol_version(0, []) + WELCOME)
+    login = await connect(settings, OPTIONS)
+    assert (login.minor, login.secret, len(network.dialed)) == (2, b"s3cr", 1)
 
 
 async def test_any_chunks(network: MemoryNetwork, settings: PoolSettings) -> None:
@@ -267,7 +284,8 @@ async def test_the_server_hangs_up(network: MemoryNetwork, settings: PoolSetting
         network.script = hangs_up_after(WELCOME[:length])
         with pytest.raises(ConnectFailed, match="closed the connection during login"):
             await connect(settings, OPTIONS)
-    assert len(network.ends) == len(WELCOME)
+    # One that has not said a whole word is asked again in protocol 3.0.
+    assert len(network.ends) == len(WELCOME) + len(OK)
     assert not network.held
 
 
@@ -293,6 +311,103 @@ async def test_startup_parameters_that_no_server_takes(
     with pytest.raises(LoginFailed, match="startup parameters take") as caught:
         await connect(attrs.evolve(settings, parameters={"application_name": "x" * 10_000}), OPTIONS)
     assert "broke the protocol" not in str(caught.value)
+    assert not network.held
+
+
+# -- servers that know nothing newer than protocol 3.0, and no negotiation ---------------------------------------------
+
+UNSUPPORTED = messages.error_response(
+    "unsupported frontend protocol 3.2: server supports 1.0 to 3.0", "0A000"
+)
+BAD_HEADER = messages.frame(ord("E"), b"SFATAL\0C08P01\0Mbad packet header: '0000001f00030002'\0\0")
+"""What pgbouncer 1.18 answers."""
+
+
+def old_server(refusal: bytes, packets: list[bytes], answer: bytes = WELCOME) -> Script:
+    """A server that refuses any version but 3.0 with these bytes, or without a word."""
+
+    async def script(server: PeerEnd) -> None:
+        packet = await server.read_packet()
+        packets.append(packet[4:8])
+        await server.send(answer if packet[4:8] == b"\0\3\0\0" else refusal)
+        if packet[4:8] != b"\0\3\0\0":
+            await server.close()
+            raise EOFError
+
+    return script
+
+
+@pytest.mark.parametrize(
+    "refusal", [UNSUPPORTED, BAD_HEADER, b""], ids=["PostgreSQL", "pgbouncer", "no word"]
+)
+async def test_an_old_server_is_asked_again(
+    network: MemoryNetwork, settings: PoolSettings, refusal: bytes
+) -> None:
+    """For 3.0, on a second connection; the first is closed."""
+    packets: list[bytes] = []
+    network.script = old_server(refusal, packets)
+    login = await connect(settings, OPTIONS)
+    assert packets == [b"\0\3\0\2", b"\0\3\0\0"]
+    assert (login.minor, login.pid, login.secret) == (0, 4711, b"s3cr")
+    assert network.held == [login.stream]  # type: ignore[comparison-overlap]  # the network's stand-in for it
+
+
+async def test_an_old_server_that_is_known(network: MemoryNetwork, settings: PoolSettings) -> None:
+    """It is not bothered with anything newer."""
+    packets: list[bytes] = []
+    network.script = old_server(UNSUPPORTED, packets)
+    assert (await connect(settings, OPTIONS, 0)).minor == 0
+    assert packets == [b"\0\3\0\0"]
+
+
+async def test_a_refusal_that_had_another_reason(network: MemoryNetwork, settings: PoolSettings) -> None:
+    """The answer to 3.0 is the one that counts: a pooler may have one SQLSTATE for everything."""
+    packets: list[bytes] = []
+    refusal = messages.error_response("no such database: shop", "08P01")
+    network.script = old_server(BAD_HEADER, packets, refusal)
+    error = await refused(network, settings)
+    assert (str(error), error.response) == ("no such database: shop", refusal)
+    assert len(packets) == 2
+
+
+async def test_a_refusal_that_comes_too_late_for_another_try(
+    network: MemoryNetwork, settings: PoolSettings
+) -> None:
+    """Whoever has asked for a password has understood the version; a second wrong one may lock the account."""
+    network.script = sends(messages.authentication_cleartext_password() + UNSUPPORTED)
+    await refused(network, settings)
+    assert len(network.dialed) == 1
+
+
+async def test_both_tries_share_one_time_limit(
+    network: MemoryNetwork, settings: PoolSettings, autojump_clock: MockClock
+) -> None:
+    """``server_connect_timeout`` is for all of it."""
+
+    async def slow(server: PeerEnd) -> None:
+        await server.read_packet()
+        await trio.sleep(10)
+        await server.send(UNSUPPORTED)
+
+    network.script = slow
+    with pytest.raises(ConnectFailed, match="within 15 s"):
+        await connect(settings, OPTIONS)
+    assert trio.current_time() == pytest.approx(15)
+    assert len(network.dialed) == 2
+    assert not network.held
+
+
+async def test_an_old_server_and_cancellation_anywhere(
+    network: MemoryNetwork, settings: PoolSettings
+) -> None:
+    """Neither connection is left behind."""
+    network.script = old_server(UNSUPPORTED, [])
+
+    async def log_in() -> None:
+        assert not network.held
+        (await connect(settings, OPTIONS)).stream.close()
+
+    assert await cancel_everywhere(log_in) >= 6
     assert not network.held
 
 
@@ -400,6 +515,8 @@ async def test_cancel_request(network: MemoryNetwork) -> None:
     assert packets == [struct.pack("!IIII", 16, 80877102, 4711, int.from_bytes(b"s3cr", "big"))]
     assert network.dialed == [("192.0.2.9", 5433, OPTIONS)]
     assert not network.held
+    await cancel("192.0.2.9", 5433, OPTIONS, 4711, b"s" * 256)
+    assert packets[1] == struct.pack("!III", 268, 80877102, 4711) + b"s" * 256
 
 
 async def test_cancel_request_waits_for_the_server(network: MemoryNetwork, autojump_clock: MockClock) -> None:

@@ -67,9 +67,11 @@ async def welcomes(server: PeerEnd) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _steady_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Monotonic time stands still, so that expiry can be told exactly."""
-    monkeypatch.setattr("hyperpool.pool.warmer.time", SimpleNamespace(monotonic=lambda: NOW))
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Monotonic time stands still at its `now`, so that expiry can be told exactly."""
+    clock = SimpleNamespace(now=NOW)
+    monkeypatch.setattr("hyperpool.pool.warmer.time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
 
 
 @pytest.fixture
@@ -233,6 +235,65 @@ async def test_a_refusal_is_reported(
     assert (failed.pool, failed.error.sqlstate, failed.error.response) == (pool, "53300", refusal)
     assert network.held == []
     assert attention.level == 0
+
+
+UNSUPPORTED = messages.error_response(
+    "unsupported frontend protocol 3.2: server supports 1.0 to 3.0", "0A000"
+)
+
+
+async def test_an_old_server_is_remembered(
+    network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery, clock: SimpleNamespace
+) -> None:
+    """By its address, for all pools, and for an hour: it may be replaced by a newer one."""
+    asked = []
+
+    async def old(server: PeerEnd) -> None:
+        version = (await server.read_packet())[4:8]
+        asked.append(version[3])
+        await server.send(UNSUPPORTED if version[3] else WELCOME)
+
+    network.script = old
+    arrivals = await run(nursery, warmer)
+
+    async def open_for(pool: AnyPool) -> list[int]:
+        asked.clear()
+        warmer.demand(pool)
+        assert all(isinstance(one, ServerReady) for one in await arrived(arrivals))
+        return asked
+
+    with capture_logs() as logs:
+        assert await open_for(make_pool(min_pool_size=1)) == [2, 0]
+        assert await open_for(make_pool(min_pool_size=1)) == [0]
+        assert await open_for(make_pool(min_pool_size=1, user="bob", password=None)) == [0]
+        assert await open_for(make_pool(min_pool_size=1, port=5433)) == [2, 0]
+        clock.now += 3599.0
+        assert await open_for(make_pool(min_pool_size=1)) == [0]
+        clock.now += 1.0
+        assert await open_for(make_pool(min_pool_size=1)) == [2, 0]
+    assert [(entry["event"], entry["port"]) for entry in logs] == [
+        ("server speaks protocol 3.0 alone", port) for port in (5432, 5433, 5432)
+    ]
+
+
+async def test_a_server_that_refuses_every_version_is_not_remembered(
+    network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery
+) -> None:
+    """What it meant was something else."""
+    asked = []
+
+    async def refuses(server: PeerEnd) -> None:
+        asked.append((await server.read_packet())[7])
+        await server.send(messages.error_response("no such database: app", "08P01"))
+
+    network.script = refuses
+    arrivals = await run(nursery, warmer)
+    for _ in range(2):
+        warmer.demand(make_pool(min_pool_size=1))
+        (failed,) = await arrived(arrivals)
+        assert isinstance(failed, ServerFailed)
+        assert str(failed.error) == "no such database: app"
+    assert asked == [2, 0, 2, 0]
 
 
 async def test_a_timeout_is_reported(

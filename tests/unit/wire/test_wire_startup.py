@@ -165,22 +165,31 @@ def test_another_major_version_is_refused(version: tuple[int, int]) -> None:
     with pytest.raises(ProtocolError) as failure:
         parse_startup(struct.pack("!HH", *version) + b"user\x00alice\x00\x00")
 
-    expected = f"unsupported frontend protocol {version[0]}.{version[1]}: server supports 3.0 to 3.0"
+    expected = f"unsupported frontend protocol {version[0]}.{version[1]}: server supports 3.0 to 3.2"
     assert str(failure.value) == expected
 
 
-def test_version_3_0_needs_no_negotiation() -> None:
-    """An ordinary frontend gets no NegotiateProtocolVersion."""
-    assert negotiate(parsed_startup(V3_0 + b"user\x00alice\x00\x00")) == b""
-
-
-@pytest.mark.parametrize("minor", [1, 2, 9999, 0xFFFF])
-def test_any_newer_minor_version_is_negotiated_down(minor: int) -> None:
-    """A frontend that speaks 3.2, or that sends libpq's grease, is offered 3.0."""
+@pytest.mark.parametrize("minor", [0, 2])
+def test_a_version_that_we_speak_needs_no_negotiation(minor: int) -> None:
+    """A frontend that gets what it asks for gets no NegotiateProtocolVersion."""
     message = parsed_startup(struct.pack("!HH", 3, minor) + b"user\x00alice\x00\x00")
 
-    assert message.version == (3, minor)
-    assert negotiate(message) == messages.negotiate_protocol_version(0, [])
+    assert (message.minor, negotiate(message)) == (minor, b"")
+
+
+@pytest.mark.parametrize(("minor", "spoken"), [(1, 0), (3, 2), (9999, 2), (0xFFFF, 2)])
+def test_any_other_minor_version_is_negotiated_down(minor: int, spoken: int) -> None:
+    """A frontend of the future, or one that sends libpq's grease, is offered 3.2; there is no 3.1 to speak."""
+    message = parsed_startup(struct.pack("!HH", 3, minor) + b"user\x00alice\x00\x00")
+
+    assert (message.version, message.minor) == ((3, minor), spoken)
+    assert negotiate(message) == messages.negotiate_protocol_version(spoken, [])
+
+
+@pytest.mark.parametrize(("minor", "length"), [(0, 4), (1, 4), (2, 32), (3, 32), (9999, 32)])
+def test_the_secret_is_as_long_as_the_version_allows(minor: int, length: int) -> None:
+    """Four bytes in 3.0; since 3.2, as many as PostgreSQL 18 gives."""
+    assert StartupMessage((3, minor), {"user": "alice"}).secret_length == length
 
 
 def test_libpq_grease_is_answered() -> None:
@@ -193,17 +202,21 @@ def test_libpq_grease_is_answered() -> None:
 
     assert message.parameters == {"user": "alice", "database": "shop"}
     assert negotiate(message) == (
-        b"v\x00\x00\x00\x2b\x00\x03\x00\x00\x00\x00\x00\x01_pq_.test_protocol_negotiation\x00"
+        b"v\x00\x00\x00\x2b\x00\x03\x00\x02\x00\x00\x00\x01_pq_.test_protocol_negotiation\x00"
     )
 
 
-def test_protocol_options_are_declined_in_version_3_0() -> None:
-    """An unknown ``_pq_.`` option is negotiated for every version, and never becomes a setting of the session."""
-    message = parsed_startup(V3_0 + b"_pq_.command_tag_format\x00x\x00user\x00alice\x00_pq_.b\x00\x00\x00")
+@pytest.mark.parametrize("minor", [0, 2])
+def test_protocol_options_are_declined_in_every_version(minor: int) -> None:
+    """An unknown ``_pq_.`` option never becomes a setting of the session; libpq takes no version above its own."""
+    message = parsed_startup(
+        struct.pack("!HH", 3, minor) + b"_pq_.command_tag_format\x00x\x00user\x00alice\x00_pq_.b\x00\x00\x00"
+    )
 
     assert message.parameters == {"user": "alice"}
     assert message.protocol_options == {"_pq_.command_tag_format": "x", "_pq_.b": ""}
-    assert negotiate(message) == messages.negotiate_protocol_version(0, ["_pq_.command_tag_format", "_pq_.b"])
+    declined = ["_pq_.command_tag_format", "_pq_.b"]
+    assert negotiate(message) == messages.negotiate_protocol_version(minor, declined)
 
 
 @given(
