@@ -113,8 +113,7 @@ def test_wrong_secrets_cancel_nothing(pooler: Pooler, pg: PostgresCluster, mode:
 @LIBPQ_18
 def test_libpq_that_insists_on_the_latest_protocol(pooler: Pooler, pg: PostgresCluster, mode: str) -> None:
     """It gets 3.2, whatever the server speaks, and its cancel requests arrive."""
-    options = {"min_protocol_version": "3.2", "max_protocol_version": "latest"}
-    with pooler.connect(mode, **options) as connection:
+    with pooler.connect(mode, min_protocol_version="3.2", max_protocol_version="latest") as connection:
         assert connection.pgconn.full_protocol_version == 30002
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
