@@ -16,7 +16,7 @@ import structlog
 from hyperpool.auth.server_side import ClientAuthentication
 from hyperpool.errors import ClientRefused, HyperpoolError, UpstreamError
 from hyperpool.frontdoor.login import Login
-from hyperpool.frontdoor.startup import requested_parameters
+from hyperpool.frontdoor.startup import own_parameters, requested_parameters, wanted_replication
 from hyperpool.relay.connection import HANG_UP
 from hyperpool.relay.handover import ClientReady
 from hyperpool.relay.transient import TransientConnection
@@ -128,7 +128,8 @@ class FrontDoor:
         """Decide whether a client may try to log in, and reserve its place.
 
         Raises:
-            ClientRefused: there are too many clients, or it asks for a parameter that cannot be followed.
+            ClientRefused: there are too many clients, or it asks for a parameter that cannot be followed. A replication
+                client may ask for anything: its server decides.
         """
         settings = self.settings
         if self.relay.population >= settings.pooler.max_client_conn:
@@ -138,7 +139,9 @@ class FrontDoor:
                 "raise max_client_conn, or let clients close connections that they do not use",
             )
         guest.key = self.relay.reserve_key(message.secret_length)
-        guest.requested = requested_parameters(message, self._ignored, self.relay.tracker)
+        guest.replication = wanted_replication(message)
+        if not guest.replication:
+            guest.requested = requested_parameters(message, self._ignored, self.relay.tracker)
         secret = settings.credentials.get(message.user)
         return ClientAuthentication(settings.pooler.auth_type, message.user, secret, self._mock_key)
 
@@ -146,11 +149,9 @@ class FrontDoor:
         """An authenticated client becomes the relay's, as soon as its pool knows what to tell it.
 
         Raises:
-            ClientRefused: there is no such database.
+            ClientRefused: there is no such database, or too many clients replicate from it.
         """
-        pool = self._pools.find(message.database, message.user)
-        if pool is None:
-            raise ClientRefused(f'database "{message.database}" does not exist', "3D000")
+        pool = guest.private or self._find_pool(guest, message)
         if pool.parameters is None:
             self.relay.await_parameters(pool, guest.continued)
             return
@@ -163,6 +164,17 @@ class FrontDoor:
                 )
         greeting = self._greeting(pool, pool.parameters, guest.requested)
         guest.admitted(pool, greeting.tracked, greeting.statuses)
+
+    def _find_pool(self, guest: Guest, message: StartupMessage) -> RelayPool:
+        database, user = message.database, message.user
+        if guest.replication:
+            pool = self._pools.private(database, user, guest.replication, own_parameters(message))
+            guest.private = pool
+        else:
+            pool = self._pools.find(database, user)
+        if pool is None:
+            raise ClientRefused(f'database "{database}" does not exist', "3D000")
+        return pool
 
     def cancel(self, guest: Guest, request: CancelRequest) -> None:
         """Pass a cancel request on, if its key is right.
@@ -185,7 +197,8 @@ class FrontDoor:
             reported = {**parameters, **requested}
             statuses = b"".join(messages.parameter_status(name, value) for name, value in reported.items())
             greeting = _Greeting(parameters, statuses, self.relay.tracker.intern(reported))
-            self._greetings[key] = greeting
+            if not pool.settings.replication:
+                self._greetings[key] = greeting
         return greeting
 
 
@@ -196,9 +209,11 @@ class Guest(TransientConnection):
         address: where it comes from, for logs.
         key: its cancel key, once it has a place.
         requested: the session parameters that it asked for.
+        replication: the startup parameter of that name, if it asked for a replication connection.
+        private: its own pool, once it has been let in for that.
     """
 
-    __slots__ = ("_door", "_login", "_waiting", "address", "key", "requested")
+    __slots__ = ("_door", "_login", "_waiting", "address", "key", "private", "replication", "requested")
 
     def __init__(self, door: FrontDoor, sock: socket.socket, address: str, deadline: float) -> None:
         super().__init__(door.relay, sock, deadline)
@@ -208,6 +223,8 @@ class Guest(TransientConnection):
         self.address = address
         self.key: tuple[int, bytes] | None = None
         self.requested: dict[str, str] = {}
+        self.replication = ""
+        self.private: RelayPool | None = None
 
     def __repr__(self) -> str:
         return f"<guest {self.address}>"

@@ -45,14 +45,45 @@ def requested_parameters(
     return wanted
 
 
+def wanted_replication(message: StartupMessage) -> str:
+    """The startup parameter ``replication``, if the client asks for a replication connection.
+
+    As in PostgreSQL it is a boolean, of which every unambiguous beginning will do, or the word "database".
+
+    Returns:
+        What the client sent, or "" for an ordinary connection.
+
+    Raises:
+        ClientRefused: it is something else.
+    """
+    value = message.parameters.get("replication", "")
+    word = value.lower()
+    if word in _FALSE:
+        return ""
+    if value != "database" and word not in _TRUE:
+        raise ClientRefused(
+            f'invalid value for parameter "replication": "{value}"',
+            "22023",
+            'Valid values are: "false", 0, "true", 1, "database".',
+        )
+    return value
+
+
+_TRUE: Final = frozenset({"1", "on", "t", "tr", "tru", "true", "y", "ye", "yes"})
+_FALSE: Final = frozenset({"", "0", "of", "off", "f", "fa", "fal", "fals", "false", "n", "no"})
+
+
+def own_parameters(message: StartupMessage) -> dict[str, str]:
+    """The startup parameters that are settings of the session, as the client sent them."""
+    return {name: value for name, value in message.parameters.items() if name not in _NO_SETTINGS}
+
+
+_NO_SETTINGS: Final = frozenset({"user", "database", "replication"})
+
+
 def _settings(message: StartupMessage, ignored: Collection[str]) -> Iterator[tuple[str, str]]:
-    for name, value in message.parameters.items():
-        if name in {"user", "database"}:
-            continue
-        if name == "replication":
-            if value.lower() not in {"", "false", "off", "no", "0"}:
-                raise ClientRefused("replication connections are not supported", "0A000")
-        elif name == "options" and "options" not in ignored:
+    for name, value in own_parameters(message).items():
+        if name == "options" and "options" not in ignored:
             yield from _options(value)
         else:
             yield name, value

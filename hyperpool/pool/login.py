@@ -72,9 +72,10 @@ async def connect(settings: PoolSettings, options: TcpOptions, minor: int = NEWE
 
 
 def _new_login(settings: PoolSettings, minor: int) -> ServerLogin:
-    return ServerLogin(
-        settings.user, settings.password, {**settings.parameters, "database": settings.dbname}, minor
-    )
+    parameters = {**settings.parameters, "database": settings.dbname}
+    if settings.replication:
+        parameters["replication"] = settings.replication
+    return ServerLogin(settings.user, settings.password, parameters, minor)
 
 
 async def _open(settings: PoolSettings, options: TcpOptions, login: ServerLogin) -> PlainStream:

@@ -17,14 +17,16 @@ linked             its ``client`` is set: it serves that client
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import chain
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from hyperpool.config import PoolMode
 from hyperpool.pool.backoff import Backoff
+from hyperpool.pool.replication import refuse_crowd, replication_settings
 from hyperpool.stats import PoolStats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from hyperpool.config import PoolSettings, Settings
     from hyperpool.errors import UpstreamError
@@ -149,7 +151,12 @@ class Pool(Generic[S, C]):
         return self.backoff.error
 
     def stale(self, now: float) -> Iterator[S]:
-        """The servers that have been idle for longer than ``server_idle_timeout``, down to ``min_pool_size``."""
+        """The servers that have been idle for longer than ``server_idle_timeout``, down to ``min_pool_size``.
+
+        Of a replication client's own pool: the one that it has left without using it.
+        """
+        if self.settings.replication and not (self.clients or self.logins):
+            yield from list(self.idle)
         timeout = self.settings.server_idle_timeout
         if not timeout:
             return
@@ -182,9 +189,10 @@ class Pools(Generic[S, C]):
         self.past = PoolStats()
         self._pools: dict[tuple[str, str], Pool[S, C]] = {}
         self._found: dict[tuple[str, str], Pool[S, C]] = {}
+        self._private: dict[Pool[S, C], Mapping[str, str]] = {}
 
     def __iter__(self) -> Iterator[Pool[S, C]]:
-        return iter(self._pools.values())
+        return chain(self._pools.values(), self._private)
 
     def find(self, database: str, user: str) -> Pool[S, C] | None:
         """The pool for a client that asks for `database` as `user`; None when there is no such database."""
@@ -194,6 +202,28 @@ class Pools(Generic[S, C]):
             if settings is None:
                 return None
             pool = self._found[database, user] = self._pool(settings)
+        return pool
+
+    def private(
+        self, database: str, user: str, replication: str, parameters: Mapping[str, str]
+    ) -> Pool[S, C] | None:
+        """A new pool for one client that asks for a replication connection; None when there is no such database.
+
+        Args:
+            database: the name that the client asks for.
+            user: the client's name.
+            replication: the startup parameter of that name.
+            parameters: the client's other startup parameters, for its server.
+
+        Raises:
+            ClientRefused: as many clients replicate from this database as this user already as ``pool_size`` allows.
+        """
+        settings = self._settings.pool_for(database, user)
+        if settings is None:
+            return None
+        refuse_crowd(settings, (pool.settings for pool in self._private if not pool.unused))
+        pool: Pool[S, C] = Pool(replication_settings(settings, replication, parameters), self._random)
+        self._private[pool] = parameters
         return pool
 
     def warm(self) -> list[Pool[S, C]]:
@@ -214,13 +244,14 @@ class Pools(Generic[S, C]):
         self._found.clear()
         outdated = []
         removed = []
-        for key, pool in list(self._pools.items()):
+        for pool in self:
             old = pool.settings
             new = settings.pool_for(old.database, old.user)
             if new is None:
-                del self._pools[key]
                 removed.append(pool)
                 continue
+            if pool in self._private:
+                new = replication_settings(new, old.replication, self._private[pool])
             pool.configure(new)
             if _endpoint(new) != _endpoint(old):
                 pool.parameters = None
@@ -230,16 +261,21 @@ class Pools(Generic[S, C]):
                 outdated.append(pool)
         for pool in removed:
             pool.generation += 1
-            self.past = self.past.plus(pool.stats)
+        self._forget(removed)
         return outdated, removed
 
     def prune(self) -> None:
         """Forget the pools that nobody would miss."""
-        for key, pool in list(self._pools.items()):
-            if pool.unused:
-                del self._pools[key]
-                self._found.clear()
-                self.past = self.past.plus(pool.stats)
+        unused = [pool for pool in self if pool.unused]
+        if unused:
+            self._forget(unused)
+
+    def _forget(self, gone: list[Pool[S, C]]) -> None:
+        self._pools = {key: pool for key, pool in self._pools.items() if pool not in gone}
+        self._private = {pool: own for pool, own in self._private.items() if pool not in gone}
+        self._found.clear()
+        for pool in gone:
+            self.past = self.past.plus(pool.stats)
 
     def _pool(self, settings: PoolSettings) -> Pool[S, C]:
         key = (settings.database, settings.user)

@@ -45,7 +45,10 @@ BOB: Final = Role("bob", "bob's secret", "scram-sha-256")
 MIRA: Final = Role("mira", "mira's secret", "md5")
 CLARA: Final = Role("clara", "clara's secret", "password")
 TRUDY: Final = Role("trudy", "", "trust")
-ROLES: Final = (ANN, BOB, MIRA, CLARA, TRUDY)
+RITA: Final = Role("rita", "rita's secret", "scram-sha-256")
+"""May replicate."""
+
+ROLES: Final = (ANN, BOB, MIRA, CLARA, TRUDY, RITA)
 
 _CONFIG = """\
 listen_addresses = '127.0.0.1, ::1'
@@ -56,6 +59,7 @@ fsync = off
 synchronous_commit = off
 full_page_writes = off
 autovacuum = off
+wal_level = logical
 timezone = 'UTC'
 log_timezone = 'UTC'
 log_line_prefix = '%m [%p] %q%u@%d '
@@ -150,6 +154,7 @@ class PostgresCluster:
             quoted = role.password.replace("'", "''")
             self.sql(f"CREATE ROLE {role.name} LOGIN PASSWORD " + (f"'{quoted}'" if quoted else "NULL"))
             self.sql(f"GRANT pg_signal_backend, pg_read_all_stats TO {role.name}")
+        self.sql(f"ALTER ROLE {RITA.name} REPLICATION")
         for database in DATABASES:
             self.sql(f"CREATE DATABASE {database}")
             self.sql("GRANT CREATE ON SCHEMA public TO PUBLIC", dbname=database)
@@ -158,9 +163,10 @@ class PostgresCluster:
     def _hba() -> str:
         lines = [f"local all {SUPERUSER} trust"]
         for role in ROLES:
-            lines.append(f"local all {role.name} {role.method}")
+            lines.append(f"local all,replication {role.name} {role.method}")
             lines.extend(
-                f"host all {role.name} {address} {role.method}" for address in ("127.0.0.1/32", "::1/128")
+                f"host all,replication {role.name} {address} {role.method}"
+                for address in ("127.0.0.1/32", "::1/128")
             )
         return "\n".join(lines) + "\n"
 

@@ -120,7 +120,8 @@ WAYS_TO_FAIL = [
     (startup(), takes_too_long),
     (startup(database="nowhere"), unknown_database),
     (startup(application_name="x", work_mem="1MB"), None),
-    (startup(replication="true"), None),
+    (startup(replication="maybe"), None),
+    (startup(replication="true", database="nowhere"), unknown_database),
 ]
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperpool.errors import ClientRefused
-from hyperpool.frontdoor.startup import requested_parameters
+from hyperpool.frontdoor.startup import own_parameters, requested_parameters, wanted_replication
 from hyperpool.relay.parameters import ParameterTracker
 from hyperpool.wire.startup import StartupMessage
 
@@ -63,24 +63,49 @@ def test_what_is_followed_is_never_ignored() -> None:
 # -- replication ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", ["", "false", "off", "no", "0", "OFF", "False"])
+def replication(value: str) -> str:
+    """What is made of a startup parameter `replication`."""
+    message = StartupMessage((3, 0), {"user": "ann", "replication": value})
+    return wanted_replication(message)
+
+
+@pytest.mark.parametrize(
+    "value", ["", "false", "off", "no", "0", "OFF", "False", "f", "fa", "fal", "fals", "n", "of", "N"]
+)
 def test_no_replication(value: str) -> None:
     """A client may say that it wants an ordinary session."""
+    assert replication(value) == ""
     assert requested({"replication": value}) == {}
 
 
-@pytest.mark.parametrize("value", ["true", "on", "yes", "1", "database", "DATABASE", "anything"])
+def test_replication_is_not_asked_for() -> None:
+    """Most clients do not mention it."""
+    assert wanted_replication(StartupMessage((3, 0), {"user": "ann"})) == ""
+
+
+@pytest.mark.parametrize(
+    "value", ["true", "on", "yes", "1", "database", "TRUE", "t", "tr", "tru", "y", "ye", "On"]
+)
 def test_replication(value: str) -> None:
-    """It needs a server of its own, without a pooler."""
-    with pytest.raises(ClientRefused, match="replication connections are not supported") as caught:
-        requested({"replication": value})
-    assert caught.value.sqlstate == "0A000"
+    """The server gets it as it is."""
+    assert replication(value) == value
 
 
-def test_replication_cannot_be_ignored() -> None:
-    """A client that wants replication could do nothing with a session."""
-    with pytest.raises(ClientRefused, match="replication"):
-        requested({"replication": "database"}, "replication")
+@pytest.mark.parametrize("value", ["DATABASE", "Database", "anything", "o", "2", "truee", " true", "tru e"])
+def test_replication_that_there_is_not(value: str) -> None:
+    """It is refused in PostgreSQL's words."""
+    with pytest.raises(ClientRefused) as caught:
+        replication(value)
+    assert str(caught.value) == f'invalid value for parameter "replication": "{value}"'
+    assert caught.value.sqlstate == "22023"
+    assert caught.value.hint == 'Valid values are: "false", 0, "true", 1, "database".'
+
+
+def test_own_parameters() -> None:
+    """All that is a setting, as it was sent; names fold no case, as in PostgreSQL's startup packet."""
+    sent = {"options": "-c a=b", "DateStyle": "ISO", "client_encoding": "'utf-8'", "USER": "x"}
+    message = StartupMessage((3, 0), {"user": "ann", "database": "shop", "replication": "true", **sent})
+    assert own_parameters(message) == sent
 
 
 # -- options -------------------------------------------------------------------------------------------------

@@ -103,6 +103,19 @@ async def test_trust(network: MemoryNetwork, settings: PoolSettings) -> None:
     assert login.minor == 2
 
 
+async def test_a_replication_connection(network: MemoryNetwork, settings: PoolSettings) -> None:
+    """The startup parameter is passed on with the others."""
+    packets = []
+
+    async def script(server: PeerEnd) -> None:
+        packets.append(await server.read_packet())
+        await server.send(WELCOME)
+
+    network.script = script
+    await connect(attrs.evolve(settings, replication="database", parameters={"options": "-c a=b"}), OPTIONS)
+    assert packets[0][8:] == (b"options\0-c a=b\0database\0shop\0replication\0database\0user\0ann\0\0")
+
+
 async def test_a_long_cancel_secret(network: MemoryNetwork, settings: PoolSettings) -> None:
     """A server that speaks protocol 3.2 may give up to 256 bytes."""
     network.script = sends(OK + messages.backend_key_data(4711, b"s" * 256) + READY)
