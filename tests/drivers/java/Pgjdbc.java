@@ -25,25 +25,24 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
 
 import org.postgresql.PGConnection;
-import org.postgresql.PGNotification;
 import org.postgresql.copy.CopyManager;
 import org.postgresql.util.PGobject;
 
 /** The checklist with pgjdbc, settings as they are; where to connect to is in PGHOST, PGPORT, ... */
 final class Pgjdbc {
     private static final Map<String, String> ENVIRONMENT = System.getenv();
-    private static final String USER = ENVIRONMENT.get("PGUSER");
+    static final String USER = ENVIRONMENT.get("PGUSER");
     private static final String URL = String.format(
             "jdbc:postgresql://%s:%s/%s",
             ENVIRONMENT.get("PGHOST"), ENVIRONMENT.get("PGPORT"), ENVIRONMENT.get("PGDATABASE"));
 
     private Pgjdbc() {}
 
-    private static Connection open(Checklist.Scope scope) throws SQLException {
+    static Connection open(Checklist.Scope scope) throws SQLException {
         return open(scope, Map.of());
     }
 
-    private static Connection open(Checklist.Scope scope, Map<String, String> settings) throws SQLException {
+    static Connection open(Checklist.Scope scope, Map<String, String> settings) throws SQLException {
         Properties properties = new Properties();
         properties.put("user", USER);
         properties.put("password", ENVIRONMENT.get("PGPASSWORD"));
@@ -51,7 +50,7 @@ final class Pgjdbc {
         return scope.add(DriverManager.getConnection(URL, properties));
     }
 
-    private static List<Connection> several(Checklist.Scope scope, int count) throws SQLException {
+    static List<Connection> several(Checklist.Scope scope, int count) throws SQLException {
         List<Connection> all = new ArrayList<>();
         while (all.size() < count) {
             all.add(open(scope));
@@ -326,22 +325,6 @@ final class Pgjdbc {
         Checklist.same(2, Checklist.value(a, "SELECT 2"));
     }
 
-    private static void statementTimeout(Checklist.Scope scope) throws Exception {
-        List<Connection> both = several(scope, 2);
-        Connection a = both.get(0);
-        Checklist.execute(a, "SET statement_timeout = '150ms'");
-        Checklist.alternate(both, 8, (connection, number, round) ->
-                Checklist.same(number == 0 ? "150ms" : "0", Checklist.value(connection, "SHOW statement_timeout")));
-        Checklist.transaction(both.get(1), () -> {
-            Checklist.execute(both.get(1), "SELECT 1");
-            Checklist.fails("57014", () -> Checklist.execute(a, "SELECT pg_sleep(15)"));
-        });
-        Checklist.fails("57014", () -> Checklist.transaction(a, () ->
-                Checklist.execute(a, "SELECT pg_sleep(?)", 15.0)));
-        Checklist.execute(a, "RESET statement_timeout");
-        Checklist.same("0", Checklist.value(a, "SHOW statement_timeout"));
-    }
-
     private static void notices(Checklist.Scope scope) throws Exception {
         Connection a = open(scope);
         List<String> seen = new ArrayList<>();
@@ -401,86 +384,6 @@ final class Pgjdbc {
         Checklist.same(2, Checklist.value(b, "SELECT 2"));
     }
 
-    private static void temporaryTables(Checklist.Scope scope) throws Exception {
-        List<Connection> connections = several(scope, 3);
-        Checklist.execute(connections.get(0), "CREATE TEMPORARY TABLE pgjdbc_temporary (n int)");
-        Checklist.execute(connections.get(1), "CREATE TEMPORARY TABLE pgjdbc_temporary (n int)");
-        Checklist.alternate(connections, 9, (connection, number, round) -> {
-            if (number == 2) {
-                Checklist.same(null, Checklist.value(connection, "SELECT to_regclass('pgjdbc_temporary')"));
-                return;
-            }
-            int step = number == 0 ? 1 : 100;
-            Checklist.execute(connection, "INSERT INTO pgjdbc_temporary VALUES (?)", step);
-            long sum = (long) step * (round + 1);
-            Checklist.same(sum, Checklist.value(connection, "SELECT sum(n) FROM pgjdbc_temporary"));
-        });
-        Checklist.execute(connections.get(0), "DROP TABLE pgjdbc_temporary");
-        Checklist.execute(connections.get(1), "DROP TABLE pgjdbc_temporary");
-    }
-
-    private static void settings(Checklist.Scope scope) throws Exception {
-        List<Connection> connections = several(scope, 3);
-        String show = "SELECT current_setting('search_path') || ' ' || current_setting('timezone') || ' '"
-                + " || current_setting('application_name')";
-        List<String> expected = new ArrayList<>(List.of(
-                "pg_catalog Asia/Tokyo first", "public America/Lima second"));
-        for (int n = 0; n < 2; n++) {
-            String[] own = expected.get(n).split(" ");
-            Connection connection = connections.get(n);
-            Checklist.transaction(connection, () -> {
-                connection.setSchema(own[0]);
-                Checklist.execute(connection, "SET TIME ZONE '" + own[1] + "'");
-            });
-            connection.setClientInfo("ApplicationName", own[2]);
-        }
-        expected.add((String) Checklist.value(connections.get(2), show));
-        Checklist.same(true, expected.get(2).endsWith(" PostgreSQL JDBC Driver"));
-        Checklist.alternate(connections, 12, (connection, number, round) ->
-                Checklist.same(expected.get(number), Checklist.value(connection, show)));
-    }
-
-    private static void role(Checklist.Scope scope) throws Exception {
-        List<Connection> both = several(scope, 2);
-        Checklist.execute(both.get(0), "SET ROLE pg_read_all_stats");
-        Checklist.alternate(both, 8, (connection, number, round) -> Checklist.same(
-                number == 0 ? "pg_read_all_stats" : USER, Checklist.value(connection, "SELECT current_user")));
-        Checklist.execute(both.get(0), "RESET ROLE");
-        Checklist.same(USER, Checklist.value(both.get(0), "SELECT current_user"));
-    }
-
-    private static void listen(Checklist.Scope scope) throws Exception {
-        Connection a = open(scope);
-        Connection b = open(scope);
-        Checklist.execute(a, "LISTEN pgjdbc");
-        for (String payload : List.of("one", "zwölf")) {
-            Checklist.execute(b, "SELECT pg_notify(?, ?)", "pgjdbc", payload);
-            PGNotification[] got = a.unwrap(PGConnection.class).getNotifications(5000);
-            Checklist.same(1, got.length);
-            Checklist.same("pgjdbc", got[0].getName());
-            Checklist.same(payload, got[0].getParameter());
-            Checklist.same(1, Checklist.value(a, "SELECT 1"));
-        }
-        Checklist.execute(a, "UNLISTEN pgjdbc");
-    }
-
-    private static void advisoryLocks(Checklist.Scope scope) throws Exception {
-        List<Connection> both = several(scope, 2);
-        int key = 42_005;
-        String take = "SELECT pg_try_advisory_lock(?)";
-        String unlock = "SELECT pg_advisory_unlock(?)";
-        Checklist.execute(both.get(0), "SELECT pg_advisory_lock(?)", key);
-        Checklist.alternate(both, 8, (connection, number, round) -> {
-            Checklist.same(number == 0, Checklist.value(connection, take, key));
-            if (number == 0) {
-                Checklist.same(true, Checklist.value(connection, unlock, key)); // once for each time it was taken
-            }
-        });
-        Checklist.same(true, Checklist.value(both.get(0), unlock, key));
-        Checklist.same(true, Checklist.value(both.get(1), take, key));
-        Checklist.same(true, Checklist.value(both.get(1), unlock, key));
-    }
-
     public static void main(String[] chosen) throws InterruptedException {
         Checklist.run(Map.ofEntries(
                 Map.entry("connect", Checklist.plain(Pgjdbc::connect)),
@@ -492,14 +395,14 @@ final class Pgjdbc {
                 Map.entry("savepoints", Checklist.plain(Pgjdbc::savepoints)),
                 Map.entry("copy", Checklist.plain(Pgjdbc::copy)),
                 Map.entry("cancel", Checklist.plain(Pgjdbc::cancel)),
-                Map.entry("statement_timeout", Checklist.plain(Pgjdbc::statementTimeout)),
+                Map.entry("statement_timeout", Checklist.plain(SessionState::statementTimeout)),
                 Map.entry("notices", Checklist.plain(Pgjdbc::notices)),
                 Map.entry("large_rows", Checklist.plain(Pgjdbc::largeRows)),
                 Map.entry("reconnect", Checklist.plain(Pgjdbc::reconnect)),
-                Map.entry("temporary_tables", Checklist.plain(Pgjdbc::temporaryTables)),
-                Map.entry("settings", Checklist.plain(Pgjdbc::settings)),
-                Map.entry("role", Checklist.plain(Pgjdbc::role)),
-                Map.entry("listen", Checklist.plain(Pgjdbc::listen)),
-                Map.entry("advisory_locks", Checklist.plain(Pgjdbc::advisoryLocks))), chosen);
+                Map.entry("temporary_tables", Checklist.plain(SessionState::temporaryTables)),
+                Map.entry("settings", Checklist.plain(SessionState::settings)),
+                Map.entry("role", Checklist.plain(SessionState::role)),
+                Map.entry("listen", Checklist.plain(SessionState::listen)),
+                Map.entry("advisory_locks", Checklist.plain(SessionState::advisoryLocks))), chosen);
     }
 }
