@@ -13,6 +13,7 @@ from tests.drivers.matrix_other import OTHER
 
 _PSYCOPG: Final = {"psycopg": "3.3.9", "psycopg-binary": "3.3.9"}
 _NO_CANCEL: Final = "it has no cancel requests"
+_DRIVERS_OWN: Final = dict.fromkeys(("copy", "cancel", "notices", "listen"), "left to the driver below it")
 
 PYTHON: Final = (
     Driver("psycopg3", "psycopg 3", "Python", _PSYCOPG),
@@ -44,7 +45,7 @@ PYTHON: Final = (
         "SQLAlchemy on psycopg 3",
         "Python",
         {"sqlalchemy": "2.1.9", "alembic": "1.20.1", **_PSYCOPG},
-        {"pipelining": "its API waits for the answer to each statement"},
+        _DRIVERS_OWN,
         mapper=True,
     ),
     Driver(
@@ -52,7 +53,7 @@ PYTHON: Final = (
         "SQLAlchemy on asyncpg",
         "Python",
         {"sqlalchemy": "2.1.9", "alembic": "1.20.1", "asyncpg": "0.32.0"},
-        {"pipelining": "its API waits for the answer to each statement"},
+        _DRIVERS_OWN,
         mapper=True,
     ),
     Driver(
@@ -60,7 +61,7 @@ PYTHON: Final = (
         "Django",
         "Python",
         {"django": "5.2.19", **_PSYCOPG},
-        {"pipelining": "its API waits for the answer to each statement"},
+        {"pipelining": "it waits for the answer to each statement", **_DRIVERS_OWN},
         mapper=True,
     ),
 )

@@ -67,7 +67,7 @@ class Site:
         self.port = pg.port if pooler is None else pooler.port
         self.database: Final = DATABASE
         self.role: Final[Role] = ANN
-        self.tables: Final[list[str]] = []
+        self.tables: list[str] = []
         self._crowd: list[psycopg.Connection[Any]] = []
 
     @property

@@ -148,7 +148,9 @@ class TestAsyncpg(CommonCells, SessionCells):
 
         async def main() -> None:
             async with asyncpg.create_pool(**arguments(site), min_size=8, max_size=8) as pool:
-                await asyncio.gather(*(work(pool, n) for n in range(100)))
+                async with asyncio.TaskGroup() as tasks:
+                    for n in range(100):
+                        tasks.create_task(work(pool, n))
                 assert await pool.fetchval("SHOW application_name") == ""
 
         asyncio.run(main())
