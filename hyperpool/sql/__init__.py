@@ -1,0 +1,1 @@
+"""What SQL texts do, told from the texts alone."""
