@@ -215,6 +215,44 @@ def test_a_server_is_used_once(house: House) -> None:
     assert received(server) == COPY_DONE + messages.TERMINATE + b"END"
 
 
+def test_a_stream_that_ends_with_its_timeline(house: House) -> None:
+    """The server ends it first, and tells which timeline comes next in a result; then it takes the next command.
+
+    So says the PostgreSQL docs' section "Streaming Replication Protocol" of START_REPLICATION.
+    """
+    client, server = replicating(house)
+    house.send(client, START)
+    next_timeline = messages.frame(ord("T"), b"\0\0") + messages.frame(ord("D"), b"\0\0")
+    completed = messages.frame(ord("C"), b"SELECT\0") + messages.frame(ord("C"), b"START_STREAMING\0")
+    server.send(COPY_BOTH + COPY_DATA + COPY_DONE)
+    house.relay.turn()
+    house.send(client, COPY_DATA)
+    house.send(client, COPY_DONE)
+    server.send(next_timeline + completed + READY)
+    house.relay.turn()
+    assert received(client) == COPY_BOTH + COPY_DATA + COPY_DONE + next_timeline + completed + READY
+    house.send(client, IDENTIFY)
+    server.send(ANSWER)
+    house.relay.turn()
+    assert received(server) == START + COPY_DATA + COPY_DONE + IDENTIFY
+    assert received(client) == ANSWER
+    (inside,) = house.relay.clients.values()
+    assert inside.server is not None
+    assert inside.server.ledger.clean
+
+
+def test_a_server_that_is_lost_before_it_was_used(house: House) -> None:
+    """The client has lost nothing with it, and gets another one when it asks for something."""
+    client, server = replicating(house)
+    server.close()
+    house.relay.turn()
+    assert received(client) == b""
+    house.later(1.0)
+    house.send(client, IDENTIFY)
+    other = house.warm(pool=asked(house))
+    assert received(other) == IDENTIFY
+
+
 def test_a_client_that_leaves_without_a_word(house: House) -> None:
     """Its server is closed with the next upkeep."""
     client, server = replicating(house)
