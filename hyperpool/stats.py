@@ -5,6 +5,8 @@ Nothing here does I/O or takes a lock: one thread owns it all.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import attrs
 
 
@@ -18,6 +20,7 @@ class PoolStats:
         received: bytes from clients, sent on to servers.
         sent: bytes from servers, sent on to clients.
         waited: seconds that clients spent waiting for a server connection.
+        pins: by reason, how often a client has begun to keep its server connection.
     """
 
     queries: int = 0
@@ -25,6 +28,7 @@ class PoolStats:
     received: int = 0
     sent: int = 0
     waited: float = 0.0
+    pins: Counter[str] = attrs.field(factory=Counter)
 
     def since(self, earlier: PoolStats) -> PoolStats:
         """The difference to an earlier copy."""
@@ -34,6 +38,7 @@ class PoolStats:
             self.received - earlier.received,
             self.sent - earlier.sent,
             self.waited - earlier.waited,
+            self.pins - earlier.pins,
         )
 
     def plus(self, other: PoolStats) -> PoolStats:
@@ -44,4 +49,5 @@ class PoolStats:
             self.received + other.received,
             self.sent + other.sent,
             self.waited + other.waited,
+            self.pins + other.pins,
         )

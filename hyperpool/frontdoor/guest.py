@@ -16,7 +16,12 @@ import structlog
 from hyperpool.auth.server_side import ClientAuthentication
 from hyperpool.errors import ClientRefused, HyperpoolError, UpstreamError
 from hyperpool.frontdoor.login import Login
-from hyperpool.frontdoor.startup import own_parameters, requested_parameters, wanted_replication
+from hyperpool.frontdoor.startup import (
+    own_parameters,
+    requested_parameters,
+    sort_parameters,
+    wanted_replication,
+)
 from hyperpool.relay.connection import HANG_UP
 from hyperpool.relay.handover import ClientReady
 from hyperpool.relay.transient import TransientConnection
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hyperpool.config import Settings
+    from hyperpool.frontdoor.startup import Wanted
     from hyperpool.pool.state import Pools
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.handover import RelayPool
@@ -41,6 +47,7 @@ _SPARE_LOGINS: Final = 256
 """Connections that may be logging in beyond max_client_conn: cancel requests, and clients that will be refused."""
 
 _MAX_GREETINGS: Final = 1024
+_MAX_ACCEPTED: Final = 1024
 
 
 @attrs.frozen(eq=False)
@@ -128,8 +135,7 @@ class FrontDoor:
         """Decide whether a client may try to log in, and reserve its place.
 
         Raises:
-            ClientRefused: there are too many clients, or it asks for a parameter that cannot be followed. A replication
-                client may ask for anything: its server decides.
+            ClientRefused: there are too many clients, or what it asks for cannot be understood.
         """
         settings = self.settings
         if self.relay.population >= settings.pooler.max_client_conn:
@@ -141,7 +147,7 @@ class FrontDoor:
         guest.key = self.relay.reserve_key(message.secret_length)
         guest.replication = wanted_replication(message)
         if not guest.replication:
-            guest.requested = requested_parameters(message, self._ignored, self.relay.tracker)
+            guest.requested = requested_parameters(message, self._ignored)
         secret = settings.credentials.get(message.user)
         return ClientAuthentication(settings.pooler.auth_type, message.user, secret, self._mock_key)
 
@@ -149,21 +155,41 @@ class FrontDoor:
         """An authenticated client becomes the relay's, as soon as its pool knows what to tell it.
 
         Raises:
-            ClientRefused: there is no such database, or too many clients replicate from it.
+            ClientRefused: there is no such database, too many clients replicate from it, or it asks for a parameter
+                that cannot be honoured. A replication client may ask for anything: its server decides.
         """
         pool = guest.private or self._find_pool(guest, message)
         if pool.parameters is None:
             self.relay.await_parameters(pool, guest.continued)
             return
-        for name in guest.requested:
-            if name not in pool.parameters:
-                raise ClientRefused(
-                    f"unsupported startup parameter: {name}",
-                    "08P01",
-                    f"the server does not report {name}, so it cannot be followed; see track_extra_parameters",
-                )
-        greeting = self._greeting(pool, pool.parameters, guest.requested)
-        guest.admitted(pool, greeting.tracked, greeting.statuses)
+        wanted = sort_parameters(guest.requested, pool, self.relay.tracker)
+        if wanted.unproven:
+            tracked = self.relay.tracker.intern(
+                {**pool.parameters, **wanted.reported}, {**pool.base, **wanted.others}
+            )
+            guest.admitted(pool, tracked, lambda made: self._proven(pool, guest.requested, made))
+        else:
+            greeting = self._greeting(pool, pool.parameters, wanted)
+            guest.admitted(pool, greeting.tracked, greeting.statuses)
+
+    def _proven(self, pool: RelayPool, requested: dict[str, str], made: ParameterSet) -> bytes:
+        """A server has taken a client's parameters: the next client that asks for the same need not wait for one.
+
+        Args:
+            pool: the pool.
+            requested: what the client asked for.
+            made: what the server made of that.
+
+        Returns:
+            The ParameterStatus messages for the client.
+        """
+        if len(pool.accepted) >= _MAX_ACCEPTED:
+            pool.accepted.clear()
+        reported = {name: value for name, value in made.values.items() if name.lower() in pool.reported}
+        for name, value in requested.items():
+            canonical = self.relay.tracker.canonical(name) or name.lower()
+            pool.accepted[name.lower(), value] = reported.get(canonical, value)
+        return _statuses({**(pool.parameters or {}), **reported})
 
     def _find_pool(self, guest: Guest, message: StartupMessage) -> RelayPool:
         database, user = message.database, message.user
@@ -188,18 +214,22 @@ class FrontDoor:
         else:
             self._cancel(CancelOrder(server, guest))
 
-    def _greeting(self, pool: RelayPool, parameters: dict[str, str], requested: dict[str, str]) -> _Greeting:
-        key = (pool, tuple(requested.items()))
+    def _greeting(self, pool: RelayPool, parameters: dict[str, str], wanted: Wanted) -> _Greeting:
+        key = (pool, (*wanted.reported.items(), *wanted.others.items()))
         greeting = self._greetings.get(key)
         if greeting is None or greeting.reported is not parameters:
             if len(self._greetings) >= _MAX_GREETINGS:
                 self._greetings.clear()
-            reported = {**parameters, **requested}
-            statuses = b"".join(messages.parameter_status(name, value) for name, value in reported.items())
-            greeting = _Greeting(parameters, statuses, self.relay.tracker.intern(reported))
+            reported = {**parameters, **wanted.reported}
+            tracked = self.relay.tracker.intern(reported, {**pool.base, **wanted.others})
+            greeting = _Greeting(parameters, _statuses(reported), tracked)
             if not pool.settings.replication:
                 self._greetings[key] = greeting
         return greeting
+
+
+def _statuses(parameters: dict[str, str]) -> bytes:
+    return b"".join(messages.parameter_status(name, value) for name, value in parameters.items())
 
 
 class Guest(TransientConnection):
@@ -275,24 +305,36 @@ class Guest(TransientConnection):
         except HyperpoolError as refusal:
             self.refuse(refusal)
 
-    def admitted(self, pool: RelayPool, tracked: ParameterSet, statuses: bytes) -> None:
-        """Become a client: greet it, and hand the socket over to the relay."""
+    def admitted(
+        self, pool: RelayPool, tracked: ParameterSet, statuses: bytes | Callable[[ParameterSet], bytes]
+    ) -> None:
+        """Become a client: hand the socket over to the relay, which greets it.
+
+        Args:
+            pool: where its servers come from.
+            tracked: the session parameters that it expects.
+            statuses: the ParameterStatus messages that it is greeted with; or what makes them when a server has taken
+                the parameters.
+        """
         if self.key is None:
             raise AssertionError("a client that is let in has a place")
         pid, secret = self.key
         self.key = None
         self.closed = True
         self.relay.transients.pop(self)
-        greeting = (
-            bytes(self.outbox)
-            + self._login.pending
-            + messages.authentication_ok()
-            + statuses
-            + messages.backend_key_data(pid, secret)
-            + messages.ready_for_query()
-        )
+        before = self._login.pending + messages.authentication_ok()
+        behind = messages.backend_key_data(pid, secret) + messages.ready_for_query()
+        welcome, greet = bytes(self.outbox), None
+        if isinstance(statuses, bytes):
+            welcome += before + statuses + behind
+        else:
+            make = statuses
+
+            def greet(made: ParameterSet) -> bytes:
+                return before + make(made) + behind
+
         received = self._login.leftover()
-        ready = ClientReady(self.sock, pool, tracked, pid, secret, greeting, received, self.address)
+        ready = ClientReady(self.sock, pool, tracked, pid, secret, welcome, received, self.address, greet)
         self.relay.adopt_client(ready, unread=self.unread, hung_up=self.hung_up)
 
     def refuse(self, error: HyperpoolError) -> None:

@@ -4,45 +4,88 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
+from hyperpool.config import SessionState
 from hyperpool.errors import ClientRefused
-from hyperpool.relay.parameters import canonical_encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
+    from hyperpool.relay.handover import RelayPool
     from hyperpool.relay.parameters import ParameterTracker
     from hyperpool.wire.startup import StartupMessage
 
 
-def requested_parameters(
-    message: StartupMessage, ignored: Collection[str], tracker: ParameterTracker
-) -> dict[str, str]:
-    """The session parameters that the client wants, by the names that the server reports.
-
-    As in pgbouncer, a parameter that cannot be followed is refused, not dropped: a client that asks for
-    ``statement_timeout`` and does not get it would be surprised much later.
+def requested_parameters(message: StartupMessage, ignored: Collection[str]) -> dict[str, str]:
+    """The session parameters that the client wants, by the names that it gives them.
 
     Args:
         message: what the client sent.
         ignored: the names in ``ignore_startup_parameters``, in lower case.
-        tracker: knows what is followed.
 
     Raises:
-        ClientRefused: a parameter is neither followed nor ignored.
+        ClientRefused: ``options`` cannot be understood.
     """
-    wanted: dict[str, str] = {}
-    for name, value in _settings(message, ignored):
+    return {name: value for name, value in _settings(message, ignored) if name.lower() not in ignored}
+
+
+@attrs.frozen
+class Wanted:
+    """What a client's session begins with, sorted by who knows about it.
+
+    Attributes:
+        reported: parameters that servers report, by the servers' names.
+        others: other parameters, by their names in lower case.
+        unproven: whether a server must be asked first if it takes these values.
+    """
+
+    reported: dict[str, str]
+    others: dict[str, str]
+    unproven: bool
+
+
+def sort_parameters(requested: Mapping[str, str], pool: RelayPool, tracker: ParameterTracker) -> Wanted:
+    """Decide what becomes of the parameters that a client has asked for.
+
+    Whatever the pool's servers can be told is honoured. If session state is not followed, that is only what servers
+    report: as in pgbouncer, anything else is refused and not dropped, because a client that asks for
+    ``statement_timeout`` and does not get it would be surprised much later.
+
+    Args:
+        requested: from `requested_parameters`.
+        pool: the client's pool, which knows its servers' parameters.
+        tracker: knows what is tracked.
+
+    Raises:
+        ClientRefused: a parameter cannot be honoured.
+    """
+    reported: dict[str, str] = {}
+    others: dict[str, str] = {}
+    unproven = False
+    for name, value in requested.items():
+        key = name.lower()
+        proven = _is_plain(key, value) or (key, value) in pool.accepted
+        known = pool.accepted.get((key, value), value)
         canonical = tracker.canonical(name)
-        if canonical is not None:
-            wanted[canonical] = canonical_encoding(value) if canonical == "client_encoding" else value
-        elif name.lower() not in ignored:
+        if canonical is not None and key in pool.reported:
+            reported[canonical] = known
+        elif pool.settings.session_state is SessionState.FOLLOW:
+            others[key] = known
+        else:
             raise ClientRefused(
                 f"unsupported startup parameter: {name}",
                 "08P01",
-                f"add {name} to ignore_startup_parameters to have it ignored, or, if the server reports it, to"
-                " track_extra_parameters to have it followed",
+                f"servers do not report {name}, so it can be honoured only with session_state follow; or add it to"
+                " ignore_startup_parameters to have it ignored",
             )
-    return wanted
+        unproven = unproven or not proven
+    return Wanted(reported, others, unproven)
+
+
+def _is_plain(key: str, value: str) -> bool:
+    """Whether every server takes this as it is."""
+    return key == "application_name" and value.isascii() and value.isprintable() and len(value) < 64
 
 
 def wanted_replication(message: StartupMessage) -> str:

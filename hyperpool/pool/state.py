@@ -20,9 +20,11 @@ from collections import OrderedDict
 from itertools import chain
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from hyperpool.config import PoolMode
+from hyperpool.config import PoolMode, SessionState
 from hyperpool.pool.backoff import Backoff
 from hyperpool.pool.replication import refuse_crowd, replication_settings
+from hyperpool.pool.statements import StatementStore
+from hyperpool.sql.effects import EffectReader
 from hyperpool.stats import PoolStats
 
 if TYPE_CHECKING:
@@ -55,6 +57,17 @@ class Pool(Generic[S, C]):
         session: the pool mode is session.
         check_after: seconds of idleness after which a server is checked before reuse; infinite for never.
         parameters: what the newest server reported at login (ParameterStatus); None until the first login.
+        reported: the parameters that servers report and that are tracked, in lower case.
+        defaults: what sessions begin with, as far as anybody has asked, by the parameter's name in lower case.
+        custom: parameters with a dot in their names that functions of the database set.
+        base: what ``connect_query`` has set, but for what servers report.
+        accepted: startup parameters of clients that a server has taken, by name and value, and what it made of them.
+        reader: tells what session state a text may change; None when nobody has to know.
+        statements: the prepared statements of clients that share servers.
+        translates: what clients send is looked into: statements have other names on servers, or state is watched.
+        catalog_due: when to ask again which functions change session state, monotonic seconds; 0 for at once.
+        pinned: how many servers their clients keep, or may have to keep.
+        max_pinned: how many may be.
         clients: how many clients are logged in to this pool.
         logins: how many client logins wait for `parameters`.
         generation: counts the changes of where the pool connects to; a connection that was dialed before one is void.
@@ -74,6 +87,15 @@ class Pool(Generic[S, C]):
         self.kept = False
         self.paused = False
         self.parameters: dict[str, str] | None = None
+        self.reported: frozenset[str] = frozenset()
+        self.defaults: dict[str, str | None] = {"role": "none", "session_authorization": settings.user}
+        self.custom: frozenset[str] = frozenset()
+        self.base: dict[str, str] = {}
+        self.accepted: dict[tuple[str, str], str] = {}
+        self.reader: EffectReader | None = None
+        self.statements = StatementStore(None)
+        self.translates = False
+        self.pinned = 0
         self.backoff = Backoff(settings.server_login_retry, random)
         self.stats = PoolStats()
         self.configure(settings)
@@ -85,6 +107,17 @@ class Pool(Generic[S, C]):
         self.size = settings.pool_size or float("inf")
         self.check_after = settings.server_check_delay if settings.server_check_query else float("inf")
         self.backoff.limit = settings.server_login_retry
+        watched = not self.session and settings.session_state is not SessionState.KEEP
+        self.reader = EffectReader(settings.pin_functions) if watched else None
+        self.statements.relearn(self.reader)
+        self.catalog_due = 0.0
+        # Clients that have given names to statements keep them, whatever the settings say now.
+        kept = settings.max_prepared_statements > 0 or self.translates
+        self.translates = not self.session and (watched or kept)
+        self.max_pinned = settings.max_pinned
+        if settings.pool_size:
+            # Somebody must be able to go on without state.
+            self.max_pinned = min(settings.max_pinned, max(settings.pool_size - 1, 1))
 
     def __repr__(self) -> str:
         return (
@@ -296,4 +329,5 @@ def _endpoint(settings: PoolSettings) -> tuple[object, ...]:
         settings.password,
         settings.parameters,
         settings.connect_query,
+        settings.session_state,
     )

@@ -5,31 +5,21 @@ from __future__ import annotations
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Final
 
+from hyperpool.pool.statements import ClientStatements
+from hyperpool.relay import local
 from hyperpool.relay.connection import HANG_UP, HEADER, Connection
+from hyperpool.relay.session import WORDS, Pinned, names_of
+from hyperpool.relay.tables import ANSWERED, IDLE, UNANSWERED
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
 
 if TYPE_CHECKING:
+    from hyperpool.pool.statements import Statement
     from hyperpool.relay.handover import ClientReady
     from hyperpool.relay.loop import Relay
     from hyperpool.relay.parameters import ParameterSet
     from hyperpool.relay.server import ServerConnection
 
-_ANSWERED: Final = frozenset(
-    {
-        wire.QUERY,
-        wire.PARSE,
-        wire.BIND,
-        wire.DESCRIBE,
-        wire.EXECUTE,
-        wire.CLOSE,
-        wire.SYNC,
-        wire.FUNCTION_CALL,
-        wire.COPY_DONE,
-        wire.COPY_FAIL,
-    }
-)
-_UNANSWERED: Final = frozenset({wire.COPY_DATA, wire.FLUSH})
 _MOOT: Final = frozenset({wire.COPY_DATA, wire.COPY_DONE, wire.COPY_FAIL, wire.FLUSH})
 """Messages that a server in its idle state ignores: nothing is linked for them."""
 
@@ -41,29 +31,61 @@ class ClientConnection(Connection):
     """One logged-in client.
 
     It is *idle* (no server, nothing asked), *waiting* (`parked` holds what it asked; it is in its pool's queue), or
-    *linked* (`server` is set).
+    *linked* (`server` is set; `parked` holds what it asked while the server is being adjusted for it).
 
     Attributes:
         pool: where its servers come from.
         server: the server connection that serves it now.
         parked: bytes read before a server was there; None unless waiting.
         tracked: the session parameters that this client expects.
+        initial: those that its session began with.
+        proven: servers have taken these parameters before.
+        greet: makes the end of the login, from what a server made of the parameters; None once the client has it.
+        statements: what it has prepared, if anything.
+        unnamed: its unnamed statement, if that may be needed on another server.
+        pinned: the reasons for which it has kept a server, so far.
+        asked: when its newest request got a server, monotonic seconds.
+        notified: it has been told that it waits (``query_wait_notify``).
         pid: the process id of its cancel key.
         secret: the secret of its cancel key.
         address: where it comes from, for logs.
     """
 
-    __slots__ = ("address", "parked", "pid", "pool", "secret", "server", "tracked")
+    __slots__ = (
+        "address",
+        "asked",
+        "greet",
+        "initial",
+        "notified",
+        "parked",
+        "pid",
+        "pinned",
+        "pool",
+        "proven",
+        "secret",
+        "server",
+        "statements",
+        "tracked",
+        "unnamed",
+    )
 
     def __init__(self, relay: Relay, ready: ClientReady) -> None:
         super().__init__(relay, ready.sock)
         self.pool = ready.pool
         self.tracked: ParameterSet = ready.tracked
+        self.initial = ready.tracked
+        self.greet = ready.greet
+        self.proven = ready.greet is None
         self.pid = ready.pid
         self.secret = ready.secret
         self.address = ready.address
         self.server: ServerConnection | None = None
         self.parked: bytes | None = None
+        self.statements: ClientStatements | None = None
+        self.unnamed: Statement | None = None
+        self.pinned = Pinned(0)
+        self.asked = self.since
+        self.notified = False
 
     def __repr__(self) -> str:
         return f"<client {self.pool.name}@{self.address}>"
@@ -72,7 +94,14 @@ class ClientConnection(Connection):
 
     def readable(self, mask: int) -> None:
         """Read once, and pass on what came."""
-        if mask != EPOLLIN or self.server is not None or self.parked is not None or self.rest or self.skip:
+        if (
+            mask != EPOLLIN
+            or self.server is not None
+            or self.parked is not None
+            or self.rest
+            or self.skip
+            or self.unnamed is not None
+        ):
             self._read(mask)
             return
         # From here on, the common case in as few steps as Python takes: an idle client sends one whole Query.
@@ -88,14 +117,22 @@ class ClientConnection(Connection):
         if 5 <= end <= relay.small_query and buffer[0] == wire.QUERY and HEADER(buffer)[1] == end - 1:
             pool = self.pool
             idle = pool.idle
-            if idle and relay.now - idle[-1].idle_since < pool.check_after and not pool.paused:
+            reader = pool.reader
+            if (
+                idle
+                and relay.now - idle[-1].idle_since < pool.check_after
+                and not pool.paused
+                and (reader is None or reader.read(buffer[5 : end - 1]) is None)
+            ):
                 server = idle.pop()
-                self._link(server)
-                pool.stats.received += end
-                server.ledger.entries.append(wire.QUERY)
-                server.transmit(relay.view[:end])
+                if self._link(server):
+                    pool.stats.received += end
+                    server.ledger.entries.append(wire.QUERY)
+                    server.transmit(relay.view[:end])
+                else:
+                    self.parked = bytes(relay.view[:end])
             else:
-                self._ask(relay.view[:end])
+                self._ask(buffer, relay.view, 0, end)
         elif end:
             if end == len(relay.small_view):
                 relay.resume(self)
@@ -109,12 +146,12 @@ class ClientConnection(Connection):
             self.hung_up = True
         relay = self.relay
         server = self.server
+        if self.parked is not None:
+            self.unread = True
+            if self.hung_up:
+                self.close("client closed connection while waiting for a server")
+            return
         if server is None:
-            if self.parked is not None:
-                self.unread = True
-                if self.hung_up:
-                    self.close("client closed connection while waiting for a server")
-                return
             view = relay.small_view
         elif server.outbox or len(server.ledger.entries) > _MAX_LEDGER:
             self.unread = True
@@ -130,7 +167,7 @@ class ClientConnection(Connection):
             if server is None:
                 self.consume(relay.buffer, relay.view, end)
             else:
-                self._forward(server, relay.buffer, relay.view[:end])
+                self._forward(server, relay.buffer, relay.view, 0, end)
         elif end == 0:
             self.close("client unexpected eof")
 
@@ -151,88 +188,163 @@ class ClientConnection(Connection):
             if kind not in _MOOT:
                 if kind == wire.TERMINATE:
                     self.close("client close request")
-                elif kind not in _ANSWERED:
+                elif kind not in ANSWERED:
                     self.violate(f"invalid frontend message type {kind}")
                 else:
                     self.skip = 0
-                    self._ask(view[at:end])
+                    self._ask(buffer, view, at, end)
                 return
             at += 1 + length
         self.skip = max(at - end, 0)
         self.dropping = self.skip > 0
         self.rest = bytes(buffer[at:end])
 
-    def _ask(self, request: memoryview) -> None:
+    def _ask(self, buffer: bytes | bytearray, view: memoryview, at: int, end: int) -> None:
         """Get a server for a request, at a message boundary: link one, or wait for one."""
-        pool = self.pool
-        if pool.idle and not pool.paused:
-            server = pool.idle.pop()
-            if self.relay.now - server.idle_since < pool.check_after:
-                self._link(server)
-                self._send(server, request)
+        if buffer[at] == wire.PARSE and self.pool.translates:
+            answer = local.answer(self, buffer, at, end)
+            if answer:
+                self.transmit(answer)
                 return
-            server.check()
-        self.parked = bytes(request)
+        server = self._idle_server()
+        if server is None:
+            self._wait(bytes(view[at:end]))
+        elif self._link(server):
+            self._forward(server, buffer, view, at, end)
+        else:
+            self.parked = bytes(view[at:end])
+
+    def prove(self, request: bytes) -> None:
+        """Have a server take the parameters that this client has asked for, and finish its login.
+
+        Args:
+            request: what the client has sent already.
+        """
+        server = self._idle_server()
+        if server is None:
+            self._wait(request)
+        else:
+            self.parked = request
+            if self._link(server):
+                raise AssertionError("parameters that are not proven are waited for")
+
+    def _idle_server(self) -> ServerConnection | None:
+        """An idle server that needs no check; one that needs it is checked, and will be offered to those who wait."""
+        pool = self.pool
+        if not pool.idle or pool.paused:
+            return None
+        server = pool.idle.pop()
+        if self.relay.now - server.idle_since < pool.check_after:
+            return server
+        server.check()
+        return None
+
+    def _wait(self, request: bytes) -> None:
+        """Stand in the queue for a server."""
+        pool = self.pool
+        self.parked = request
+        self.notified = False
         pool.waiting[self] = self.relay.now
         if len(pool.servers) < pool.size:
             self.relay.client_waits(pool)
 
     def serve(self, server: ServerConnection) -> None:
         """This client has waited long enough: link the server, and pass on what was asked."""
+        if self._link(server):
+            self._go_on(server)
+
+    def adjusted(self, refusal: dict[str, str]) -> None:
+        """The linked server has been adjusted for this client.
+
+        Args:
+            refusal: the fields of the error that it answered with, if it did.
+        """
+        if refusal:
+            message = refusal.get("M", "session parameters were refused")
+            self.refuse(message, refusal.get("C", "58000"), refusal.get("H", ""))
+            return
+        self.proven = True
+        greet, self.greet = self.greet, None
+        if greet is not None:
+            self.initial = self.tracked
+            self.transmit(greet(self.tracked))
+        server = self.server
+        if server is not None and not self.closed:
+            self._go_on(server)
+
+    def _go_on(self, server: ServerConnection) -> None:
+        """Pass on what was asked, now that the linked server is ready for it."""
         parked = self.parked
         if parked is None:
             raise AssertionError("a client in the queue has asked something")
         self.parked = None
-        self._link(server)
-        self._send(server, parked)
+        if parked:
+            self._forward(server, parked, memoryview(parked), 0, len(parked))
+        if self.server is server and server.ledger.clean and not (self.rest or self.skip):
+            server.settle()
         if self.unread and not self.closed:
             self.relay.resume(self)
 
-    def _link(self, server: ServerConnection) -> None:
-        """Take a server connection that nobody else has."""
+    def _link(self, server: ServerConnection) -> bool:
+        """Take a server connection that nobody else has.
+
+        Returns:
+            Whether requests may be sent; if not, `adjusted` is called when they may.
+        """
         self.server = server
         server.client = self
-        if self.tracked is not server.tracked:
-            server.adjust(self.tracked)
-
-    def _send(self, server: ServerConnection, request: bytes | memoryview) -> None:
-        """Pass the first bytes on to a server that was linked for them."""
-        if request[0] == wire.QUERY and HEADER(request)[1] == len(request) - 1:
-            self.pool.stats.received += len(request)
-            server.ledger.entries.append(wire.QUERY)
-            server.transmit(request)
-        else:
-            self._forward(server, request, memoryview(request))
+        server.linked = self.asked = self.relay.now
+        return self.tracked is server.tracked or server.adjust(self)
 
     def _forward(
-        self, server: ServerConnection, buffer: bytes | bytearray | memoryview, view: memoryview
+        self, server: ServerConnection, buffer: bytes | bytearray, view: memoryview, at: int, end: int
     ) -> None:
         """Pass bytes on to the linked server, and write down what it will have to answer.
 
         Args:
             server: the linked server.
-            buffer: the bytes, or more than them: `view` tells how many.
-            view: the bytes.
+            buffer: holds the bytes.
+            view: the same memory.
+            at: the first byte.
+            end: behind the last byte.
         """
         ledger = server.ledger
-        at = self.skip
-        end = len(view)
+        if not ledger.entries:
+            server.asked = self.relay.now
+            if server.status == IDLE and not ledger.unsynced:
+                server.began = server.asked
+        if self.pool.translates:
+            goes_on = self.relay.translator.forward(self, buffer, view, at, end)
+        else:
+            goes_on = self._pass_through(server, buffer, view, at, end)
+        if goes_on and server.settled:
+            if ledger.entries:
+                server.settled = False
+            else:
+                server.settle()
+
+    def _pass_through(
+        self, server: ServerConnection, buffer: bytes | bytearray, view: memoryview, start: int, end: int
+    ) -> bool:
+        """Pass bytes on as they are. Returns whether the client goes on."""
+        ledger = server.ledger
+        at = start + self.skip
         leaving = False
         limit = self.relay.max_packet_size
         while end - at >= 5:
             kind, length = HEADER(buffer, at)
             if not 4 <= length <= limit:
                 self.violate(f"invalid message length {length}")
-                return
-            if kind in _ANSWERED:
+                return False
+            if kind in ANSWERED:
                 ledger.request(kind)
             elif kind == wire.TERMINATE:
                 leaving = True
                 end = at
                 break
-            elif kind not in _UNANSWERED:
+            elif kind not in UNANSWERED:
                 self.violate(f"invalid frontend message type {kind}")
-                return
+                return False
             at += 1 + length
         if at >= end:
             self.skip = at - end
@@ -240,16 +352,48 @@ class ClientConnection(Connection):
             self.skip = 0
             self.rest = bytes(view[at:end])
             end = at
-        if end:
-            self.pool.stats.received += end
-            server.transmit(view[:end])
+        if end > start:
+            self.pool.stats.received += end - start
+            server.transmit(view[start:end])
         if leaving:
             self.close("client close request")
-        elif server.settled:
-            if ledger.entries:
-                server.settled = False
-            else:
-                server.settle()
+        return not leaving
+
+    # -- what it has besides its bytes --------------------------------------------------------------------------------
+
+    def remembered(self) -> ClientStatements:
+        """What it has prepared."""
+        if self.statements is None:
+            self.statements = ClientStatements(self.relay.budget)
+        return self.statements
+
+    def take_back(self, name: bytes, before: Statement | None) -> None:
+        """What a request was to do to a name has not happened."""
+        if name:
+            self.remembered().put(name, before)
+        else:
+            self.unnamed = before
+            if self.server is not None:
+                self.server.unnamed = None
+
+    def pin(self, reasons: Pinned) -> None:
+        """The client keeps its server: say so once, and see that there are not too many who do."""
+        pool = self.pool
+        new = reasons & ~self.pinned
+        if not new:
+            return
+        if not self.pinned and pool.pinned > pool.max_pinned:
+            self.refuse(
+                f"too many clients of this pool keep their server connection ({names_of(reasons)})",
+                "53400",
+                "end this state in other clients, or raise max_pinned and the pool's size, or use session pooling",
+            )
+            return
+        self.pinned |= reasons
+        for reason in WORDS:
+            if reason & new:
+                pool.stats.pins[WORDS[reason]] += 1
+        self.relay.client_pinned(self, names_of(reasons))
 
     # -- events from elsewhere -------------------------------------------------------------------------------------
 
@@ -280,7 +424,7 @@ class ClientConnection(Connection):
             self.close("client canceled a pipeline that waited", messages.error_response(reason, "57014"))
             return
         self._stop_waiting()
-        self.parked = None
+        self.parked = b"" if self.server is not None else None
         self.transmit(messages.error_response(reason, "57014", severity="ERROR") + messages.ready_for_query())
         if self.unread and not self.closed:
             self.relay.resume(self)
@@ -305,6 +449,8 @@ class ClientConnection(Connection):
             return
         self.closed = True
         self._stop_waiting()
+        if self.statements is not None:
+            self.statements.clear()
         self.pool.clients -= 1
         server = self.server
         self.relay.forget_client(self, reason)

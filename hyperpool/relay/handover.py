@@ -8,6 +8,7 @@ import attrs
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from hyperpool.pool.state import Pool
     from hyperpool.relay.client import ClientConnection
@@ -27,9 +28,11 @@ class ClientReady:
         tracked: the session parameters that it asked for.
         pid: the process id of its cancel key, from `Relay.reserve_key`.
         secret: the secret of its cancel key.
-        welcome: what is still to be sent to it: AuthenticationOk up to ReadyForQuery.
+        welcome: what is still to be sent to it: AuthenticationOk up to ReadyForQuery, unless `greet` makes that.
         received: bytes that it has already sent behind its login.
         address: where it comes from, for logs.
+        greet: if it asked for parameters that no server has taken yet: makes the rest of what is to be sent to it, from
+            what a server made of them.
     """
 
     sock: socket.socket
@@ -40,3 +43,4 @@ class ClientReady:
     welcome: bytes
     received: bytes
     address: str
+    greet: Callable[[ParameterSet], bytes] | None = None

@@ -26,14 +26,20 @@ SKIP
     the pooler sent the request; its answer is dropped.
 FAKE
     the client sent the request, but the server never saw it; the answer is made at this spot of the pipeline.
+
+A Parse or a Close may come with a `Change` of what is prepared. It counts from when it is written down. If an
+error makes the server discard the request, the change comes back in `undone`, and whoever made it undoes it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hyperpool.wire import constants as wire
+
+if TYPE_CHECKING:
+    from hyperpool.pool.statements import Change
 
 FORWARD: Final = 0
 SKIP: Final = 0x100
@@ -42,6 +48,7 @@ _KIND: Final = 0xFF
 
 _ENDS_WITH_READY: Final = frozenset({wire.QUERY, wire.FUNCTION_CALL, wire.SYNC})
 _ENDS_COPY: Final = frozenset({wire.COPY_DONE, wire.COPY_FAIL})
+_CHANGING: Final = frozenset({wire.PARSE, wire.CLOSE})
 _EXTENDED: Final = frozenset({wire.PARSE, wire.BIND, wire.DESCRIBE, wire.EXECUTE, wire.CLOSE})
 
 _COMPLETES: Final = {
@@ -71,11 +78,7 @@ _WITHIN: Final = {
 }
 """Backend message -> the requests in whose answer it may stand without completing it."""
 
-_COMPLETION: Final = {
-    wire.PARSE: wire.PARSE_COMPLETE,
-    wire.BIND: wire.BIND_COMPLETE,
-    wire.CLOSE: wire.CLOSE_COMPLETE,
-}
+_COMPLETION: Final = {wire.PARSE: wire.PARSE_COMPLETE, wire.CLOSE: wire.CLOSE_COMPLETE}
 """The request that can be faked -> the empty message that answers it."""
 
 
@@ -88,14 +91,18 @@ class Ledger:
         skipping: the server discards messages until it sees a Sync (rule 3).
         copying: the server reads COPY data (rule 4).
         doubt: why the server connection must not be reused, or "".
+        changes: what the Parse and Close messages among `entries` change, in the same order; None for nothing.
+        undone: changes of requests that failed or were discarded, oldest first, until somebody takes them out.
         unsynced: extended-query messages have been sent since the newest ReadyForQuery: even if all of them have been
             answered (Flush), the server is inside an implicit transaction that only Sync ends.
     """
 
-    __slots__ = ("_ignored", "copying", "doubt", "entries", "skipping", "unsynced")
+    __slots__ = ("_ignored", "changes", "copying", "doubt", "entries", "skipping", "undone", "unsynced")
 
     def __init__(self) -> None:
         self.entries: deque[int] = deque()
+        self.changes: deque[Change | None] = deque()
+        self.undone: list[Change] = []
         self.skipping = False
         self.copying = False
         self._ignored = False
@@ -113,12 +120,13 @@ class Ledger:
         """Whether the server owes nothing and there is no doubt about it."""
         return not (self.entries or self.unsynced or self.skipping or self.copying or self.doubt)
 
-    def request(self, kind: int, action: int = FORWARD) -> None:
+    def request(self, kind: int, action: int = FORWARD, change: Change | None = None) -> None:
         """Write down a frontend message that goes to the server (or, for FAKE, that is kept from it).
 
         Args:
             kind: its type byte; types that are never answered (Flush, CopyData) may be left out.
             action: FORWARD, SKIP or FAKE.
+            change: what a Parse or Close changes; must not be given while `skipping`.
         """
         if self.skipping:
             if kind != wire.SYNC:
@@ -132,6 +140,8 @@ class Ledger:
             return
         elif kind in _EXTENDED:
             self.unsynced = True
+            if kind in _CHANGING:
+                self.changes.append(change)
         self.entries.append(kind | action)
 
     def ready(self) -> int:
@@ -169,6 +179,8 @@ class Ledger:
             return self._error(head)
         if _COMPLETES.get(kind) == request:
             self.entries.popleft()
+            if request in _CHANGING:
+                self.changes.popleft()
             self.copying = False
             self._strike_copy_ends()
         elif request not in _WITHIN.get(kind, ()):
@@ -182,6 +194,7 @@ class Ledger:
         made = b""
         while self.entries and self.entries[0] & FAKE:
             made += bytes((_COMPLETION[self.entries.popleft() & _KIND], 0, 0, 0, 4))
+            self.changes.popleft()
             self._strike_copy_ends()
         return made
 
@@ -192,7 +205,10 @@ class Ledger:
         if head & _KIND in _EXTENDED:
             entries = self.entries
             while entries and entries[0] & _KIND != wire.SYNC:
-                entries.popleft()
+                if entries.popleft() & _KIND in _CHANGING:
+                    change = self.changes.popleft()
+                    if change is not None:
+                        self.undone.append(change)
             self.skipping = not entries
         elif not head:
             self._doubt(wire.ERROR_RESPONSE)

@@ -27,10 +27,13 @@ import structlog
 import trio
 
 from hyperpool.errors import ConnectFailed
+from hyperpool.pool.statements import MemoryBudget
 from hyperpool.relay.client import ClientConnection
 from hyperpool.relay.connection import MAX_PARTIAL
 from hyperpool.relay.server import ServerConnection
+from hyperpool.relay.timeouts import sweep_clients, sweep_servers, sweep_waiting
 from hyperpool.relay.transient import LeavingConnection
+from hyperpool.relay.translate import Translator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,6 +66,8 @@ class Relay:
     Attributes:
         demand: called with a pool that should open server connections; must not block.
         now: the time of the newest wakeup, monotonic seconds.
+        translator: translates what clients send.
+        budget: bounds what clients' prepared statements take.
         transients: every connection that has a deadline.
         clients: every logged-in client, by the process id of its cancel key.
         small_query: the longest Query, in bytes, that a small read can hold whole, with nothing behind it.
@@ -77,6 +82,8 @@ class Relay:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tracker = tracker
+        self.translator = Translator()
+        self.budget = MemoryBudget(options.max_prepared_memory)
         self.clients: dict[int, ClientConnection] = {}
         self.buffer = bytearray(options.buffer)
         self.view = memoryview(self.buffer)
@@ -108,6 +115,7 @@ class Relay:
         self.max_packet_size = options.max_packet_size
         self.small_query = min(options.max_packet_size + 1, len(self.small_view) - 1)
         self.cancel_wait_timeout = options.cancel_wait_timeout
+        self.budget.limit = options.max_prepared_memory
 
     def close(self) -> None:
         """Close what is still open: connections that are logging in or leaving, and the epoll object."""
@@ -252,6 +260,10 @@ class Relay:
         if error is not None:
             self._fail_waiting(pool, error)
 
+    def client_pinned(self, client: ClientConnection, reasons: str) -> None:
+        """The client keeps its server for the first time, or for another reason than before."""
+        log.info("client keeps its server", pool=client.pool.name, client=client.address, reasons=reasons)
+
     def forget_client(self, client: ClientConnection, reason: str) -> None:
         """The client is about to be closed."""
         self._connections.pop(client.fd, None)
@@ -335,10 +347,13 @@ class Relay:
         self.clients[client.pid] = client
         self._reserved.discard(client.pid)
         self._register(client)
-        client.transmit(ready.welcome)
         if self._log_connections:
             log.info("client logged in", pool=client.pool.name, client=client.address)
-        if ready.received:
+        if ready.welcome:
+            client.transmit(ready.welcome)
+        if ready.greet is not None:
+            client.prove(ready.received)
+        elif ready.received:
             client.consume(ready.received, memoryview(ready.received), len(ready.received))
         if (unread or hung_up) and not client.closed:
             self.resume(client)
@@ -427,7 +442,7 @@ class Relay:
             return None
         self.now = self._clock()
         server = client.server
-        if server is None:
+        if server is None or client.parked is not None:
             client.cancel_waiting()
             return None
         server.begin_cancel()
@@ -436,33 +451,25 @@ class Relay:
     # -- time --------------------------------------------------------------------------------------------------------
 
     def sweep(self, pools: Iterator[RelayPool]) -> None:
-        """Find what has timed out: logins, clients that wait, servers that are being conditioned. For every 100 ms."""
+        """Find what has timed out: logins, clients that wait or are idle, transactions, errands. For every 100 ms."""
         self.now = now = self._clock()
+        idle_clients = False
         for pool in pools:
             if pool.waiting:
-                self._sweep_waiting(pool, now)
+                sweep_waiting(pool, now)
+                if pool.waiting:
+                    self.client_waits(pool)
+            sweep_servers(pool, now)
+            idle_clients = idle_clients or bool(pool.settings.client_idle_timeout)
             for server, deadline in list(pool.conditioning.items()):
                 if now >= deadline:
                     self._guard(server, server.close, f"{server.purpose} took too long")
+        if idle_clients:
+            sweep_clients(self.clients.values(), now)
         for connection in list(self.transients):
             if now >= connection.deadline:
                 self._guard(connection, connection.timed_out)
         self._bury()
-
-    def _sweep_waiting(self, pool: RelayPool, now: float) -> None:
-        timeout = pool.settings.query_wait_timeout
-        if timeout:
-            for client, since in list(pool.waiting.items()):
-                if now - since < timeout:
-                    break
-                client.refuse(
-                    "query_wait_timeout",
-                    "08P01",
-                    f"no server connection of pool {pool.name} became free in {timeout:g} s; see query_wait_timeout and"
-                    " default_pool_size",
-                )
-        if pool.waiting:
-            self.client_waits(pool)
 
     def maintain(self, pools: Iterator[RelayPool]) -> None:
         """Close what is too old or idle for too long, and replace it; about once a second."""
@@ -470,6 +477,8 @@ class Relay:
         for pool in pools:
             for server in pool.stale(now):
                 server.close("server idle timeout")
+            if pool.reader is not None and now >= pool.catalog_due and pool.idle and not pool.paused:
+                pool.idle.pop().ask_catalog()
             for server in [server for server in pool.servers if server.expires and now >= server.expires]:
                 server.retire("server lifetime over")
             self.want(pool)

@@ -15,6 +15,7 @@ class RelayOptions:
         slice: seconds of work after which Trio gets a checkpoint.
         max_packet_size: the longest message accepted from a client, in bytes.
         cancel_wait_timeout: seconds that a server is held back for a cancel request under way; 0 for no limit.
+        max_prepared_memory: bytes that the texts of clients' prepared statements may take.
         log_connections: log each client that comes.
         log_disconnections: log each client that goes, with the reason.
     """
@@ -24,5 +25,6 @@ class RelayOptions:
     slice: float = 0.002
     max_packet_size: int = 2147483647
     cancel_wait_timeout: float = 10.0
+    max_prepared_memory: int = 256 * 1024**2
     log_connections: bool = True
     log_disconnections: bool = True

@@ -1,4 +1,8 @@
-"""Session parameters that the pooler follows: what the server reports in ParameterStatus.
+"""Session parameters that follow the client: what the server reports, and what the client has set.
+
+The server reports some parameters by itself (ParameterStatus): those of `ALWAYS_TRACKED` and
+``track_extra_parameters`` are *tracked*, and every set has their values. Whatever else a client has set is known from
+asking the server; a set has those that differ from the server's defaults, with names in lower case.
 
 A set of parameters is interned: two connections in the same state hold the same object, so that the question whether a
 server must be adjusted for a client costs one identity comparison per link.
@@ -10,7 +14,7 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 ALWAYS_TRACKED: Final = (
     "client_encoding",
@@ -18,8 +22,10 @@ ALWAYS_TRACKED: Final = (
     "TimeZone",
     "standard_conforming_strings",
     "application_name",
+    "search_path",
+    "default_transaction_read_only",
 )
-"""The parameters that pgbouncer follows, too; ``track_extra_parameters`` adds to them."""
+"""Those that pgbouncer follows, too, and more that newer servers report; ``track_extra_parameters`` adds to them."""
 
 
 class ParameterSet:
@@ -51,10 +57,13 @@ class ParameterTracker:
         """The name as the server reports it, or None when it is not followed; names fold case as in PostgreSQL."""
         return self._names.get(name.lower())
 
-    def intern(self, values: Mapping[str, str]) -> ParameterSet:
-        """The set of the followed parameters among `values`."""
+    def intern(self, reported: Mapping[str, str], others: Mapping[str, str] | None = None) -> ParameterSet:
+        """The set of the tracked parameters among those reported, and of others that have been set."""
         names = self._names
-        kept = {names[key]: value for name, value in values.items() if (key := name.lower()) in names}
+        kept = {names[key]: value for name, value in reported.items() if (key := name.lower()) in names}
+        return self._intern({**kept, **others} if others else kept)
+
+    def _intern(self, kept: Mapping[str, str]) -> ParameterSet:
         identity = tuple(sorted(kept.items()))
         found = self._sets.get(identity)
         if found is None:
@@ -66,16 +75,76 @@ class ParameterTracker:
         canonical = self.canonical(name)
         if canonical is None:
             return old
-        return self.intern({**old.values, canonical: value})
+        return self._intern({**old.values, canonical: value})
+
+    def with_settings(self, old: ParameterSet, settings: Mapping[str, str | None]) -> ParameterSet:
+        """`old` with parameters set, or back at their defaults (None); names are in lower case."""
+        values: dict[str, str | None] = {**old.values, **settings}
+        return self._intern({name: value for name, value in values.items() if value is not None})
+
+    def reported_alone(self, old: ParameterSet, reported: Collection[str]) -> ParameterSet:
+        """`old` without what servers do not report; `reported` holds the names that they do, in lower case."""
+        return self._intern({name: value for name, value in old.values.items() if name.lower() in reported})
+
+    def with_others(self, old: ParameterSet, others: ParameterSet, reported: Collection[str]) -> ParameterSet:
+        """What servers report of `old`, and what they do not report of `others`."""
+        values = {name: value for name, value in old.values.items() if name.lower() in reported}
+        values.update((name, value) for name, value in others.values.items() if name.lower() not in reported)
+        return self._intern(values)
+
+    def restored(self, current: ParameterSet, initial: ParameterSet, names: Collection[str]) -> ParameterSet:
+        """`current`, in which some parameters have their values in `initial` again; names are in lower case."""
+        canonical = {self._names.get(name, name) for name in names}
+        values = {name: value for name, value in current.values.items() if name not in canonical}
+        return self._intern(
+            {**values, **{name: value for name, value in initial.values.items() if name in canonical}}
+        )
+
+
+_IDENTITY: Final = ("role", "session_authorization")
+"""Who the session is: undone before anything else is changed, and set when everything else has been."""
+
+_LISTS: Final = frozenset(
+    {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
+)
+"""Parameters whose value is a list of quoted names: SET would take one string for one name (guc_tables.c,
+GUC_LIST_QUOTE)."""
 
 
 def adjustment(wanted: ParameterSet, current: ParameterSet) -> str:
     """The SQL that brings a session from `current` to `wanted`; only differences, "" if there are none."""
-    return "".join(
-        f"SET {name} = {quote_literal(value)};"
-        for name, value in wanted.values.items()
-        if current.values.get(name) != value
-    )
+    ours, theirs = wanted.values, current.values
+    if ours == theirs:
+        return ""
+    steps = ["RESET ROLE;RESET SESSION AUTHORIZATION;"] if any(name in theirs for name in _IDENTITY) else []
+    steps += [f"RESET {_quoted_name(name)};" for name in theirs if name not in ours and name not in _IDENTITY]
+    steps += [
+        _assignment(name, value)
+        for name, value in ours.items()
+        if theirs.get(name) != value and name not in _IDENTITY
+    ]
+    if "session_authorization" in ours:
+        steps.append(f"SET SESSION AUTHORIZATION {quote_literal(ours['session_authorization'])};")
+    if "role" in ours:
+        steps.append(f"SET ROLE {quote_literal(ours['role'])};")
+    return "".join(steps)
+
+
+def changes_identity(parameters: ParameterSet) -> bool:
+    """Whether somebody else than the pool's user acts in a session with these parameters."""
+    return any(name in parameters.values for name in _IDENTITY)
+
+
+def _assignment(name: str, value: str) -> str:
+    if name.lower() in _LISTS:
+        return f"SELECT pg_catalog.set_config({quote_literal(name)},{quote_literal(value)},false);"
+    return f"SET {_quoted_name(name)} = {quote_literal(value)};"
+
+
+def _quoted_name(name: str) -> str:
+    if name.isidentifier() and name.isascii():
+        return name
+    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
 
 
 def quote_literal(value: str) -> str:
@@ -86,57 +155,3 @@ def quote_literal(value: str) -> str:
     if "\\" in value:
         return " E'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
     return "'" + value.replace("'", "''") + "'"
-
-
-_ENCODINGS: Final = {
-    alias: name
-    for name, aliases in {
-        "UTF8": "UNICODE",
-        "SQL_ASCII": "SQLASCII",
-        "MULE_INTERNAL": "MULEINTERNAL",
-        "EUC_CN": "EUCCN",
-        "EUC_JP": "EUCJP",
-        "EUC_JIS_2004": "EUCJIS2004",
-        "EUC_KR": "EUCKR",
-        "EUC_TW": "EUCTW",
-        "SJIS": "MSKANJI SHIFTJIS WIN932 WINDOWS932",
-        "SHIFT_JIS_2004": "SHIFTJIS2004",
-        "BIG5": "WIN950 WINDOWS950",
-        "GBK": "WIN936 WINDOWS936",
-        "UHC": "WIN949 WINDOWS949",
-        "KOI8R": "KOI8",
-        "LATIN1": "ISO88591",
-        "LATIN2": "ISO88592",
-        "LATIN3": "ISO88593",
-        "LATIN4": "ISO88594",
-        "LATIN5": "ISO88599",
-        "LATIN6": "ISO885910",
-        "LATIN7": "ISO885913",
-        "LATIN8": "ISO885914",
-        "LATIN9": "ISO885915",
-        "LATIN10": "ISO885916",
-        "ISO_8859_5": "ISO88595",
-        "ISO_8859_6": "ISO88596",
-        "ISO_8859_7": "ISO88597",
-        "ISO_8859_8": "ISO88598",
-        "WIN866": "ALT WINDOWS866",
-        "WIN874": "WINDOWS874",
-        "WIN1250": "WINDOWS1250",
-        "WIN1251": "WIN WINDOWS1251",
-        "WIN1252": "WINDOWS1252",
-        "WIN1253": "WINDOWS1253",
-        "WIN1254": "WINDOWS1254",
-        "WIN1255": "WINDOWS1255",
-        "WIN1256": "WINDOWS1256",
-        "WIN1257": "WINDOWS1257",
-        "WIN1258": "ABC TCVN TCVN5712 VSCII WINDOWS1258",
-    }.items()
-    for alias in aliases.split()
-}
-"""Other names of an encoding, in capitals and without punctuation (PostgreSQL docs, "Supported Character Sets")."""
-
-
-def canonical_encoding(value: str) -> str:
-    """The name by which a server reports an encoding, for the spellings that drivers use (``'utf-8'``, ``unicode``)."""
-    name = "".join(char for char in value.upper() if char.isalnum())
-    return _ENCODINGS.get(name, name)

@@ -7,93 +7,38 @@ from select import EPOLLIN
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.config import PoolMode
-from hyperpool.errors import LoginFailed
-from hyperpool.relay.connection import HANG_UP, HEADER, Connection
-from hyperpool.relay.ledger import FAKE, SKIP, Ledger
-from hyperpool.relay.parameters import adjustment
-from hyperpool.relay.tables import ASYNCHRONOUS, EXTENDED, IDLE, MAX_MESSAGE, NOTHING, READY, SIMPLE, WHOLE
+from hyperpool.pool.statements import PREFIX
+from hyperpool.relay.connection import HANG_UP, HEADER
+from hyperpool.relay.ledger import FAKE, SKIP
+from hyperpool.relay.replay import is_stale
+from hyperpool.relay.session import Pinned
+from hyperpool.relay.tables import (
+    ASYNCHRONOUS,
+    EXTENDED,
+    IDLE,
+    MAX_MESSAGE,
+    NOTHING,
+    READY,
+    SIMPLE,
+    WATCHED,
+    WHOLE,
+)
+from hyperpool.relay.upkeep import Upkeep
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
 from hyperpool.wire.frames import hop
 
 if TYPE_CHECKING:
-    from hyperpool.pool.handover import ServerReady
     from hyperpool.relay.client import ClientConnection
-    from hyperpool.relay.loop import Relay
-    from hyperpool.relay.parameters import ParameterSet
 
-_MSG_MORE: Final = 0x8000
+_FORGETS: Final = {b"DEALLOCATE ALL\0": False, b"DISCARD ALL\0": True}
+"""What CommandComplete says when all prepared statements are gone, and whether everything else is, too."""
 
 
-class ServerConnection(Connection):
-    """One server connection that is logged in.
+class ServerConnection(Upkeep):
+    """One server connection that is logged in."""
 
-    Attributes:
-        pool: the pool that it belongs to.
-        client: the client that it serves; None while idle or conditioning.
-        ledger: what it still owes.
-        status: the transaction status of its newest ReadyForQuery (``I``, ``T``, ``E`` as a byte).
-        settled: ReadyForQuery said idle and nothing is outstanding.
-        held: something must be done before it may serve the next client.
-        purpose: what the pooler's own query is for, while conditioning.
-        refusal: why it refused ``connect_query``.
-        cancels: cancel requests under way for its client.
-        retiring: why it is closed as soon as it is free, or "".
-        failing: it has sent a FATAL error.
-        tracked: the session parameters that it reports.
-        pid: its process id at PostgreSQL.
-        secret: its cancel secret.
-        idle_since: when it was given back, monotonic seconds.
-        expires: when its lifetime ends, monotonic seconds; 0 for never.
-        dialed: host and port that it was opened with; the pool's may have changed.
-    """
-
-    __slots__ = (
-        "_needs_reset",
-        "_parameters",
-        "cancels",
-        "client",
-        "dialed",
-        "expires",
-        "failing",
-        "held",
-        "idle_since",
-        "ledger",
-        "pid",
-        "pool",
-        "purpose",
-        "refusal",
-        "retiring",
-        "secret",
-        "settled",
-        "status",
-        "tracked",
-    )
-
-    def __init__(self, relay: Relay, ready: ServerReady) -> None:
-        super().__init__(relay, ready.sock)
-        self.pool = ready.pool
-        self.client: ClientConnection | None = None
-        self.ledger = Ledger()
-        self.status = IDLE
-        self.settled = False
-        self.held = self._always_held()
-        self._needs_reset = False
-        self._parameters: dict[str, str] = {}
-        self.purpose = ""
-        self.refusal: LoginFailed | None = None
-        self.cancels = 0
-        self.retiring = ""
-        self.failing = False
-        self.tracked: ParameterSet = relay.tracker.intern(ready.parameters)
-        self.pid = ready.pid
-        self.secret = ready.secret
-        self.idle_since = self.since
-        self.expires = ready.expires
-        self.dialed = (ready.pool.settings.host, ready.pool.settings.port)
-
-    def __repr__(self) -> str:
-        return f"<server {self.pool.name} pid={self.pid}>"
+    __slots__ = ()
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -169,6 +114,7 @@ class ServerConnection(Connection):
         at = self.skip
         start = at if self.dropping else 0
         pieces: list[bytes | memoryview] = []
+        simple = SIMPLE if self.suspicion is None else WATCHED
         while True:
             if entries and entries[0] >= FAKE and at <= end:
                 pieces += (relay.view[start:at], ledger.fakes())
@@ -178,7 +124,7 @@ class ServerConnection(Connection):
                 buffer,
                 at,
                 end,
-                SIMPLE if head == wire.QUERY else EXTENDED if head == wire.EXECUTE else NOTHING,
+                simple if head == wire.QUERY else EXTENDED if head == wire.EXECUTE else NOTHING,
             )
             if end - at < 5:
                 break
@@ -187,7 +133,7 @@ class ServerConnection(Connection):
             if not 4 <= length <= MAX_MESSAGE or (kind == wire.READY_FOR_QUERY and length != 5):
                 self.lost(f"server broke the protocol: message {chr(kind)!r} of length {length}")
                 return
-            if stop > end and length < relay.max_partial and kind in WHOLE:
+            if stop > end and length < relay.max_partial and (kind in WHOLE or head & SKIP):
                 break
             verdict = self._take(kind, head, at, stop, whole=stop <= end)
             if self.closed:
@@ -196,6 +142,8 @@ class ServerConnection(Connection):
                 return
             if verdict:
                 pieces.append(relay.view[start:at])
+                if verdict.__class__ is bytes:
+                    pieces.append(verdict)
                 start = stop
             at = stop
         if at - end > MAX_MESSAGE:
@@ -207,21 +155,28 @@ class ServerConnection(Connection):
         elif self.client is None:
             self._check_idle()
 
-    def _take(self, kind: int, head: int, at: int, stop: int, *, whole: bool) -> int:
-        """A message that the scan does not pass over. Returns what to do with it: 0 to forward, SKIP to drop."""
+    def _take(self, kind: int, head: int, at: int, stop: int, *, whole: bool) -> int | bytes:
+        """A message that the scan does not pass over.
+
+        Returns:
+            What to do with it: 0 to forward, SKIP to drop, or the bytes to send instead.
+        """
         if kind == wire.READY_FOR_QUERY:
-            return self._ready(self.relay.buffer[at + 5])
+            return self._ready(head, self.relay.buffer[at + 5])
         if not whole and kind in WHOLE:
             # Longer than what is collected: it passes uninspected, and nothing is known of the server's state.
-            self._retire(f"server sent a {chr(kind)!r} message that is too long to look into")
+            self.retire(f"server sent a {chr(kind)!r} message that is too long to look into")
             return self.ledger.response(kind) if kind == wire.ERROR_RESPONSE else head & SKIP
         if kind in ASYNCHRONOUS:
             return self._asynchronous(kind, head, at, stop)
         self.settled = False
-        verdict = self.ledger.response(kind)
         if kind == wire.ERROR_RESPONSE:
-            return self._error(verdict, at, stop)
-        return verdict
+            return self._error(head, at, stop)
+        if kind == wire.COMMAND_COMPLETE and self.suspicion is not None:
+            self._completed(bytes(self.relay.buffer[at + 5 : stop]))
+        elif kind == wire.DATA_ROW and self.errand is not None and head & SKIP and whole:
+            self.errand.row(bytes(self.relay.buffer[at + 5 : stop]))
+        return self.ledger.response(kind)
 
     def _pass_on(self, pieces: list[bytes | memoryview], start: int, at: int, end: int) -> None:
         """Send `pieces`, and the buffer from `start` to the last frame boundary (or to its end, within a frame)."""
@@ -248,22 +203,45 @@ class ServerConnection(Connection):
         if client.unread and not self.outbox and not client.outbox:
             relay.resume(client)
 
-    def _ready(self, status: int) -> int:
-        """ReadyForQuery. Returns what to do with it: 0 to forward, SKIP to drop."""
+    def _ready(self, head: int, status: int) -> int | bytes:
+        """ReadyForQuery. Returns what to do with it: 0 to forward, SKIP to drop, or what to send instead."""
         self.status = status
         ledger = self.ledger
         verdict = ledger.ready()
         # In doubt, nobody can tell which answer is the last one: the server stays with its client for good.
         self.settled = status == IDLE and not ledger.entries and not ledger.doubt
         pool = self.pool
+        self.replay = None
         if verdict:
-            if self.client is not None:
+            errand = self.errand
+            if errand is not None and head & 0xFF == wire.QUERY:
+                self.errand = None
+                errand.then(errand)
+            elif self.client is not None and head & 0xFF == wire.QUERY:
                 self.client.tracked = self.tracked
             return verdict
         stats = pool.stats
         stats.queries += 1
         stats.transactions += status == IDLE
+        self.answered = self.relay.now
+        suspicion = self.suspicion
+        if suspicion is not None and suspicion.resets_all and self.client is not None:
+            return self._retell(self.client, status)
         return 0
+
+    def _retell(self, client: ClientConnection, status: int) -> int | bytes:
+        """All parameters have been reset: the client's session began with other values than the server's.
+
+        Returns:
+            0, or what to send in place of ReadyForQuery: it, behind the values that `finish` will set.
+        """
+        own = client.initial.values
+        current = self.tracked.values
+        return b"".join(
+            messages.parameter_status(name, own[name])
+            for name, value in current.items()
+            if name.lower() in self.pool.reported and own.get(name, value) != value
+        ) + messages.ready_for_query(bytes((status,)))
 
     def _refuse_block(self, pieces: list[bytes | memoryview], start: int, at: int) -> bool:
         """In statement mode, close a client that has begun a transaction block; what it sent behind is not answered."""
@@ -281,210 +259,80 @@ class ServerConnection(Connection):
             self.tracked = self.relay.tracker.changed(self.tracked, name, value)
             if self.client is not None and not head & SKIP:
                 self.client.tracked = self.tracked
-        elif kind == wire.NOTIFICATION_RESPONSE and not self.pool.session:
-            # Who listened on this server may be another client: a notification is for nobody that we know.
-            return SKIP
+        elif kind == wire.NOTIFICATION_RESPONSE:
+            # Who listened on this server may be another client, unless this one keeps it: then it is for nobody.
+            return 0 if self.pool.session or self.pinned & Pinned.LISTEN else SKIP
         return head & SKIP
 
-    def _error(self, verdict: int, at: int, stop: int) -> int:
-        """ErrorResponse. Returns what to do with it: 0 to forward, SKIP to drop."""
+    def _completed(self, tag: bytes) -> None:
+        """CommandComplete, after texts that may have deallocated statements."""
+        client, suspicion = self.client, self.suspicion
+        if client is None or suspicion is None:
+            return
+        if tag == b"DEALLOCATE\0" and suspicion.deallocating and client.statements is not None:
+            client.statements.put(suspicion.deallocating.popleft(), None)
+        everything = _FORGETS.get(tag)
+        if everything is not None:
+            self.statements.clear()
+            if client.statements is not None:
+                client.statements.clear()
+            if everything:
+                self.discarded()
+
+    def _error(self, head: int, at: int, stop: int) -> int | bytes:
+        """ErrorResponse. Returns what to do with it: 0 to forward, SKIP to drop, or what to send instead."""
         frame = bytes(self.relay.buffer[at:stop])
         if b"\0VFATAL\0" in frame or b"\0VPANIC\0" in frame:
             self.failing = True
-            self._retire(f"server ended the session: {messages.error_fields(frame[5:]).get('M')}")
+            self.retire(f"server ended the session: {messages.error_fields(frame[5:]).get('M')}")
+            self.ledger.response(wire.ERROR_RESPONSE)
             return 0
-        if verdict:
-            fields = messages.error_fields(frame[5:])
-            self._retire(f"the pooler's own query failed: {fields.get('M')}")
-            if self.purpose == "connect_query":
-                self.refusal = LoginFailed(
-                    f"connect_query failed: {fields.get('M')}", fields.get("C", "58000")
-                )
-            if self.client is not None:
-                self.client.refuse(
-                    fields.get("M", "session parameters were refused"), fields.get("C", "58000")
-                )
-        return verdict
+        replay, self.replay = self.replay, None
+        if replay is not None and is_stale(frame) and replay.fits(self.ledger):
+            # Nothing of this pipeline has been answered: the client need not know.
+            self.pool.statements.version += 1
+            self.transmit(replay.prepare(self))
+            return SKIP
+        verdict = self.ledger.response(wire.ERROR_RESPONSE)
+        if self.ledger.undone:
+            self._undo(failed=head & 0xFF)
+        if verdict and head & 0xFF == wire.QUERY:
+            return self._own_query_failed(frame)
+        return self._translated(frame)
 
-    # -- the end of an answer --------------------------------------------------------------------------------------
+    def _own_query_failed(self, frame: bytes) -> int:
+        fields = messages.error_fields(frame[5:])
+        if self.errand is not None:
+            self.errand.error = fields
+            return SKIP
+        self.retire(f"session parameters were refused: {fields.get('M')}")
+        if self.client is not None:
+            self.client.refuse(fields.get("M", "session parameters were refused"), fields.get("C", "58000"))
+        return SKIP
 
-    def settle(self) -> None:
-        """Nothing is outstanding and no transaction is open: finish, unless a message is still on its way."""
+    def _translated(self, frame: bytes) -> int | bytes:
+        """An error for the client, in which statements have the names that it gave them."""
         client = self.client
-        if not self.skip and not self.rest and (client is None or not client.skip):
-            self.finish()
+        if is_stale(frame):
+            # Not to be hidden within a transaction block, but it need not happen again.
+            self.pool.statements.version += 1
+        if PREFIX not in frame or client is None or client.statements is None:
+            return 0
+        return messages.frame(wire.ERROR_RESPONSE, client.statements.translate(frame[5:]))
 
-    def finish(self) -> None:
-        """The answer is complete: give the server back, if the pool mode says so."""
-        self.settled = False
-        if self.client is None:
-            if self.purpose:
-                self._conditioned()
-            else:
-                self._check_idle()
-        elif not self.pool.session:
-            self.release(reset=False)
+    def _undo(self, failed: int) -> None:
+        """Take back what requests were to change that the server has failed or discarded, the newest first."""
+        undone, self.ledger.undone = self.ledger.undone, []
+        for change in reversed(undone):
+            if change.touched is not None:
+                self.statements.doubt(change.touched)
+            if change.name is not None and self.client is not None:
+                self.client.take_back(change.name, change.before)
+        if failed == wire.PARSE and undone[0].name == b"" and self.client is not None:
+            # The unnamed statement is dropped before the new one is looked at (postgres.c, exec_parse_message).
+            self.client.unnamed = None
 
-    def release(self, *, reset: bool) -> None:
-        """Part from the client, and serve the next one or become idle. Never waits for anything.
-
-        Args:
-            reset: run ``server_reset_query`` first.
-        """
-        client = self.client
-        if client is not None:
-            client.server = None
-            self.client = None
-            if client.unread:
-                # It was not read while this server had its outbox full, and nothing else will wake it.
-                self.relay.resume(client)
-        if reset or self.held or self.ledger.doubt:
-            self._recondition(reset=reset or self.pool.settings.server_reset_query_always)
-        else:
-            self._offer()
-
-    def abandoned(self, *, mid_message: bool) -> None:
-        """Its client has gone. Only a server that is clean beyond doubt is kept.
-
-        Args:
-            mid_message: the client has sent the beginning of a message, and will not send the rest.
-        """
-        untouched = self.status == IDLE and self.ledger.clean
-        if untouched and not (mid_message or self.skip or self.rest or self.outbox or self.unread):
-            self.release(reset=self.pool.session)
-        else:
-            self.close("client disconnected while the server was not ready")
-
-    def _recondition(self, *, reset: bool) -> None:
-        """What must be done before the next client: close it, wait for a cancel request to be spent, reset it."""
-        self._needs_reset = reset
-        reason = self.retiring or self.ledger.doubt
-        if not self.pool.settings.server_lifetime:
-            reason = reason or "server lifetime is 0: used once"
-        if reason:
-            self.close(reason)
-        elif self.cancels:
-            self._condition("cancel", self.relay.cancel_wait_timeout)
-        elif reset and self.pool.settings.server_reset_query:
-            self.converse("reset", self.pool.settings.server_reset_query)
-        else:
-            self._offer()
-
-    def _offer(self) -> None:
-        """Serve the client that has waited longest, or become idle."""
-        pool = self.pool
-        now = self.relay.now
-        if pool.waiting and not pool.paused:
-            following, since = pool.waiting.popitem(last=False)
-            pool.stats.waited += now - since
-            following.serve(self)
-        else:
-            self.idle_since = now
-            pool.idle.append(self)
-
-    # -- the pooler's own queries ----------------------------------------------------------------------------------
-
-    def reuse(self) -> None:
-        """Serve the client that has waited longest; check first, if it has been idle for long."""
-        if self.relay.now - self.idle_since < self.pool.check_after:
-            self._offer()
-        else:
-            self.check()
-
-    def check(self) -> None:
-        """Run ``server_check_query`` before reuse."""
-        query = self.pool.settings.server_check_query
-        self.converse("check", "" if query == "<empty>" else query)
-
-    def converse(self, purpose: str, sql: str) -> None:
-        """Run a query of the pooler's own; when it is answered, the server is offered to clients.
-
-        It is closed when the query fails, or takes longer than ``server_connect_timeout``.
-        """
-        self._condition(purpose, self.pool.settings.server_connect_timeout)
-        self.ledger.request(wire.QUERY, SKIP)
-        self.transmit(messages.query(sql))
-
-    def adjust(self, wanted: ParameterSet) -> None:
-        """Set session parameters as the client expects them, in front of its first message."""
-        sql = adjustment(wanted, self.tracked)
-        if sql:
-            self.ledger.request(wire.QUERY, SKIP)
-            self.transmit(messages.query(sql), _MSG_MORE)
-
-    def start(self, parameters: dict[str, str]) -> None:
-        """Begin to serve: run ``connect_query``, if there is one, then be offered to clients.
-
-        Args:
-            parameters: what the server reported at login, for the clients to come.
-        """
-        query = self.pool.settings.connect_query
-        self._parameters = parameters
-        if query:
-            self.converse("connect_query", query)
-        else:
-            self._work()
-
-    def _work(self) -> None:
-        self.relay.server_works(self.pool, self._parameters)
-        self._parameters = {}
-        self._offer()
-
-    def _condition(self, purpose: str, timeout: float) -> None:
-        self.purpose = purpose
-        self.pool.conditioning[self] = self.relay.now + timeout if timeout else float("inf")
-
-    def _conditioned(self) -> None:
-        reason = self.retiring or self.ledger.doubt
-        if reason:
-            self.close(reason)
-            return
-        purpose, self.purpose = self.purpose, ""
-        del self.pool.conditioning[self]
-        if purpose == "cancel":
-            self._recondition(reset=self._needs_reset)
-        elif purpose == "connect_query":
-            self._work()
-        else:
-            self._offer()
-
-    def _check_idle(self) -> None:
-        """An unlinked server has said something: it may only tell about parameters."""
-        if self.failing or self.ledger.doubt:
-            self.lost(self.ledger.doubt)
-
-    # -- cancel and the end ----------------------------------------------------------------------------------------
-
-    def begin_cancel(self) -> None:
-        """A cancel request is on its way to this server; it must not hit another client's query."""
-        self.cancels += 1
-        self.held = True
-
-    def end_cancel(self) -> None:
-        """The server has taken the cancel request."""
-        self.cancels -= 1
-        if not self.cancels:
-            self.reconfigured()
-            if self.purpose == "cancel" and not self.closed:
-                self._conditioned()
-
-    def reconfigured(self) -> None:
-        """The pool's settings, or what holds this server, may have changed."""
-        self.held = bool(self.retiring or self.cancels) or self._always_held()
-
-    def _always_held(self) -> bool:
-        settings = self.pool.settings
-        return settings.server_reset_query_always or not settings.server_lifetime
-
-    def retire(self, reason: str) -> None:
-        """Close it now if it is idle, else as soon as it is given back."""
-        self._retire(reason)
-        if self in self.pool.idle:
-            self.close(reason)
-
-    def _retire(self, reason: str) -> None:
-        self.retiring = reason
-        self.held = True
+    # -- the end ---------------------------------------------------------------------------------------------------
 
     def flushed(self) -> None:
         """The server has taken all: its client may be read again."""
@@ -505,6 +353,7 @@ class ServerConnection(Connection):
         if self.closed:
             return
         self.closed = True
+        self._pin(Pinned(0))
         self.pool.forget(self)
         if self.ledger.clean and not self.outbox and self.status == IDLE:
             with suppress(OSError):

@@ -16,6 +16,24 @@ if TYPE_CHECKING:
 MAX_MESSAGE: Final = 0x3FFFFFFF + 4
 """The longest message that PostgreSQL makes: MaxAllocSize, and the length itself."""
 
+ANSWERED: Final = frozenset(
+    {
+        wire.QUERY,
+        wire.PARSE,
+        wire.BIND,
+        wire.DESCRIBE,
+        wire.EXECUTE,
+        wire.CLOSE,
+        wire.SYNC,
+        wire.FUNCTION_CALL,
+        wire.COPY_DONE,
+        wire.COPY_FAIL,
+    }
+)
+"""Requests of clients that go into the ledger."""
+UNANSWERED: Final = frozenset({wire.COPY_DATA, wire.FLUSH})
+"""The other messages that clients may send, but for Terminate."""
+
 IDLE: Final = ord("I")
 READY: Final = messages.ready_for_query()
 WHOLE: Final = frozenset({wire.READY_FOR_QUERY, wire.ERROR_RESPONSE, wire.PARAMETER_STATUS})
@@ -40,6 +58,8 @@ SIMPLE: Final = _passing(
     }
 )
 """What passes uninspected while a Query is answered."""
+WATCHED: Final = bytes(passes and kind != wire.COMMAND_COMPLETE for kind, passes in enumerate(SIMPLE))
+"""What passes while a Query is answered that may deallocate statements: all but what says so."""
 EXTENDED: Final = _passing({wire.DATA_ROW, wire.NOTICE_RESPONSE, wire.COPY_DATA})
 """What passes uninspected while an Execute is answered."""
 NOTHING: Final = bytes(256)

@@ -398,6 +398,7 @@ def _relay_options(settings: PoolerSettings) -> RelayOptions:
         slice=settings.relay_slice,
         max_packet_size=settings.max_packet_size,
         cancel_wait_timeout=settings.cancel_wait_timeout,
+        max_prepared_memory=settings.max_prepared_memory,
         log_connections=settings.log_connections,
         log_disconnections=settings.log_disconnections,
     )

@@ -12,7 +12,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hyperpool.config import PoolMode, PoolSettings
+from hyperpool.config import PoolMode, PoolSettings, SessionState
 from hyperpool.errors import ConnectFailed
 from hyperpool.pool.handover import ServerFailed, ServerReady
 from hyperpool.pool.state import Pool
@@ -60,6 +60,15 @@ POOL: Final = PoolSettings(
     connect_query="",
     parameters={},
     embedded=False,
+    max_prepared_statements=0,
+    session_state=SessionState.KEEP,
+    max_pinned=0,
+    pin_functions=(),
+    query_timeout=0.0,
+    idle_transaction_timeout=0.0,
+    transaction_timeout=0.0,
+    client_idle_timeout=0.0,
+    query_wait_notify=0.0,
 )
 """The settings of a pool; tests evolve them."""
 

@@ -257,7 +257,7 @@ def test_an_error_of_the_poolers_own_request_is_dropped(script: str) -> None:
     "script",
     [
         ">+P fake:1 [] >S [S] <Z clean",
-        ">+P >+B >+C fake:123 >S <Z clean",
+        ">+P >+C fake:13 >S <Z clean",
         ">+P >B >E >S fake:1 [B E S] <2 <C <Z clean",
         ">B >+C >E >S [B +C E S] <2 fake:3 [E S] <C <Z clean",
         ">P >+C >+P >S <1 fake:31 <Z clean",

@@ -1,0 +1,283 @@
+"""Prepared statements of clients that share servers.
+
+A client's names are its own: two clients may give the same name to different texts. So a statement has another name on
+the servers, which stands for its text and parameter types, whoever prepares them. Sans-IO.
+
+=======================  ===========================================================================================
+`Statement`              one text with its parameter types, and its name on the servers
+`StatementStore`         the statements of a pool, found by their text; no text is kept twice
+`ClientStatements`       what one client has prepared: its names
+`ServerStatements`       what one server connection has prepared, least recently used first
+=======================  ===========================================================================================
+
+Memory is bounded: `MemoryBudget` limits the texts of all clients together, and what one client may hold is a part of
+that. A server's statements are bounded by ``max_prepared_statements``.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections import OrderedDict
+from itertools import count
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
+
+    from hyperpool.sql.effects import EffectReader, Effects
+
+PREFIX: Final = b"HYPERPOOL_"
+"""What statements' names on servers begin with."""
+
+_OVERHEAD: Final = 400
+"""Bytes that a statement costs apart from its text: objects, and places in dictionaries."""
+
+_SHARE: Final = 16
+"""One client may take this part of the budget."""
+
+_CLOSED: Final = 32
+"""Names that a client has closed and that errors on their way may still speak of."""
+
+_SERVER_NAME: Final = re.compile(PREFIX + rb"\d+")
+
+
+class Statement:
+    """One text with its parameter types.
+
+    Attributes:
+        body: a Parse message's body behind the name: text, zero byte, parameter types.
+        name: on the servers; b"" for the unnamed statement.
+        effects: what session state executing it may change; None for nothing.
+    """
+
+    __slots__ = ("__weakref__", "body", "effects", "name")
+
+    def __init__(self, body: bytes, name: bytes, effects: Effects | None) -> None:
+        self.body = body
+        self.name = name
+        self.effects = effects
+
+    def __repr__(self) -> str:
+        return f"<Statement {self.name.decode('ascii') or 'unnamed'}>"
+
+    @property
+    def size(self) -> int:
+        """Bytes that it counts for."""
+        return len(self.body) + _OVERHEAD
+
+    @property
+    def text(self) -> bytes:
+        """The SQL text."""
+        return text_of(self.body)
+
+
+def text_of(body: bytes) -> bytes:
+    """The SQL text in a Parse message's body behind the name."""
+    return body[: body.find(0)]
+
+
+class Change(NamedTuple):
+    """What a request changes, for the case that the server never comes to it.
+
+    Attributes:
+        name: the name that changes its meaning at the client; None for none.
+        before: the statement that had the name.
+        touched: the statement that is prepared or closed on the server; None for none.
+    """
+
+    name: bytes | None
+    before: Statement | None
+    touched: Statement | None
+
+
+class StatementStore:
+    """The statements of a pool. A statement lives as long as a client or a server has it.
+
+    Args:
+        reader: tells what session state a text may change; None when nobody wants to know.
+
+    Attributes:
+        version: counts the changes of the schema that may have changed what a statement returns; servers prepare anew
+            what they prepared before one.
+    """
+
+    def __init__(self, reader: EffectReader | None) -> None:
+        self.version = 0
+        self._reader = reader
+        self._numbers = count(1)
+        self._statements: weakref.WeakValueDictionary[tuple[bytes, int], Statement] = (
+            weakref.WeakValueDictionary()
+        )
+
+    def __len__(self) -> int:
+        return len(self._statements)
+
+    def intern(self, body: bytes, taken: Container[Statement] = ()) -> Statement:
+        """The statement with this text and these types.
+
+        Args:
+            body: see `Statement`.
+            taken: statements that will not do: a client that gives two names to one text has two statements, so that
+                each statement has one name at each client.
+        """
+        for twin in count():
+            statement = self._statements.get((body, twin))
+            if statement is None:
+                break
+            if statement not in taken:
+                return statement
+        name = b"%s%d" % (PREFIX, next(self._numbers))
+        statement = self._statements[body, twin] = Statement(body, name, self._read(body))
+        return statement
+
+    def find(self, body: bytes) -> Statement | None:
+        """The statement with this text and these types, if somebody has it."""
+        return self._statements.get((body, 0))
+
+    def unnamed(self, body: bytes) -> Statement:
+        """A statement that is nobody else's."""
+        return Statement(body, b"", self._read(body))
+
+    def relearn(self, reader: EffectReader | None) -> None:
+        """Read all texts again: what the reader knows has changed, or there is another one."""
+        self._reader = reader
+        for statement in list(self._statements.values()):
+            statement.effects = self._read(statement.body)
+
+    def _read(self, body: bytes) -> Effects | None:
+        return self._reader.read(text_of(body)) if self._reader is not None else None
+
+
+class MemoryBudget:
+    """Bounds what the prepared statements of all clients take.
+
+    Texts that clients share are counted for each of them: the bound holds whatever they share.
+
+    Attributes:
+        limit: bytes.
+        used: bytes.
+    """
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+
+class ClientStatements:
+    """What one client has prepared.
+
+    Args:
+        budget: shared by all clients.
+
+    Attributes:
+        names: each name's statement.
+        holders: each statement's name.
+    """
+
+    __slots__ = ("_budget", "_closed", "_size", "holders", "names")
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self._size = 0
+        self._closed: dict[bytes, bytes] = {}
+        self.names: dict[bytes, Statement] = {}
+        self.holders: dict[Statement, bytes] = {}
+
+    def fits(self, size: int) -> bool:
+        """Whether the client may have another statement of `size` bytes."""
+        budget = self._budget
+        return budget.used + size <= budget.limit and self._size + size <= max(budget.limit // _SHARE, size)
+
+    def put(self, name: bytes, statement: Statement | None) -> None:
+        """Give a name to a statement, or take it away (None)."""
+        old = self.names.pop(name, None)
+        size = 0
+        if old is not None:
+            del self.holders[old]
+            self._closed[old.name] = name
+            if len(self._closed) > _CLOSED:
+                del self._closed[next(iter(self._closed))]
+            size -= old.size + len(name)
+        if statement is not None:
+            self.names[name] = statement
+            self.holders[statement] = name
+            size += statement.size + len(name)
+        self._size += size
+        self._budget.used += size
+
+    def clear(self) -> None:
+        """All names are gone."""
+        self.names.clear()
+        self.holders.clear()
+        self._budget.used -= self._size
+        self._size = 0
+
+    def translate(self, report: bytes) -> bytes:
+        """Put the client's own names into an error's body that speaks of the servers' names."""
+        own = {**self._closed, **{statement.name: name for statement, name in self.holders.items()}}
+        return _SERVER_NAME.sub(lambda found: own.get(found[0], found[0]), report)
+
+
+class ServerStatements:
+    """What one server connection has prepared, least recently used first.
+
+    A statement is *certain* when it is known to be there. After an error in a pipeline, the server has dropped requests
+    to prepare or to close statements: those are uncertain, and are closed and prepared again before they are used.
+
+    Attributes:
+        certain: those that are certain.
+        version: the store's version when the certain ones were prepared.
+    """
+
+    __slots__ = ("_used", "certain", "version")
+
+    def __init__(self) -> None:
+        self._used: OrderedDict[Statement, float] = OrderedDict()
+        self.certain: set[Statement] = set()
+        self.version = 0
+
+    def __len__(self) -> int:
+        return len(self._used)
+
+    def __contains__(self, statement: Statement) -> bool:
+        """Whether it may be there, certain or not."""
+        return statement in self._used
+
+    def use(self, statement: Statement, now: float) -> None:
+        """The statement is used or prepared now."""
+        self._used[statement] = now
+        self._used.move_to_end(statement)
+
+    def doubt(self, statement: Statement) -> None:
+        """Nobody knows whether it is there."""
+        self.certain.discard(statement)
+        if statement not in self._used:
+            self._used[statement] = 0.0
+            self._used.move_to_end(statement, last=False)
+
+    def doubt_all(self) -> None:
+        """Every plan may be out of date."""
+        self.certain.clear()
+
+    def evict(self, limit: int, since: float) -> Iterable[Statement]:
+        """Forget statements until there is room for one more; those that are used in this transaction stay.
+
+        Args:
+            limit: how many the server may have.
+            since: when the transaction began.
+        """
+        while len(self._used) >= limit:
+            oldest = next(iter(self._used))
+            if self._used[oldest] >= since:
+                return
+            del self._used[oldest]
+            self.certain.discard(oldest)
+            yield oldest
+
+    def clear(self) -> None:
+        """All are gone."""
+        self._used.clear()
+        self.certain.clear()

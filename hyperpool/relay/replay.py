@@ -1,0 +1,77 @@
+"""Sending a pipeline once more, when all that was wrong with it is a prepared statement that is out of date.
+
+A statement was prepared on a server; then a table was altered, or somebody deallocated the statement behind the
+pooler's back. A client that prepared it on another server, or after the change, must not see an error that PostgreSQL
+alone would not have given it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from hyperpool.pool.statements import PREFIX, Change
+from hyperpool.relay.ledger import SKIP
+from hyperpool.wire import constants as wire
+from hyperpool.wire import extended
+
+if TYPE_CHECKING:
+    from hyperpool.pool.statements import Statement
+    from hyperpool.relay.ledger import Ledger
+    from hyperpool.relay.upkeep import Upkeep
+
+
+def is_stale(frame: bytes) -> bool:
+    """Whether an ErrorResponse says that a statement of the pooler's must be prepared anew."""
+    if b"\0C0A000\0" in frame:
+        # "cached plan must not change result type": the routine is the same in every language.
+        return b"\0RRevalidateCachedQuery\0" in frame
+    return b"\0C26000\0" in frame and PREFIX in frame
+
+
+class Replay:
+    """A pipeline that has been sent to a server outside of a transaction block, and ends with its only Sync.
+
+    Attributes:
+        data: what was sent.
+        length: how many requests of it the server answers.
+        uses: the named statements in it.
+    """
+
+    __slots__ = ("data", "length", "uses")
+
+    def __init__(self, data: bytes, length: int, uses: list[Statement]) -> None:
+        self.data = data
+        self.length = length
+        self.uses = uses
+
+    def fits(self, ledger: Ledger) -> bool:
+        """Whether none of its requests has been answered, and nothing was sent behind it."""
+        return len(ledger.entries) == self.length
+
+    def prepare(self, server: Upkeep) -> bytes:
+        """Write down that everything comes once more, the statements first.
+
+        The server has failed the first request, and will skip the others until the Sync, which it answers.
+
+        Returns:
+            What to send.
+        """
+        ledger = server.ledger
+        statements = server.statements
+        statements.doubt_all()
+        statements.version = server.pool.statements.version
+        outstanding, changes = ledger.entries, ledger.changes
+        ledger.entries = deque([wire.SYNC | SKIP])
+        ledger.changes = deque()
+        pieces = []
+        for statement in dict.fromkeys(self.uses):
+            ledger.request(wire.CLOSE, SKIP, Change(None, None, statement))
+            ledger.request(wire.PARSE, SKIP, Change(None, None, statement))
+            pieces.append(extended.close_statement(statement.name))
+            pieces.append(extended.parse(statement.name, statement.body))
+            statements.use(statement, server.relay.now)
+            statements.certain.add(statement)
+        ledger.entries += outstanding
+        ledger.changes += changes
+        return b"".join((*pieces, self.data))

@@ -1,0 +1,256 @@
+"""What a client may have left behind on a server connection: suspicions, and the question that settles them.
+
+A text tells what it might do to a session, not what it did: a transaction may roll back, a lock may have been taken
+already, a temporary table may be gone at commit. So texts only raise a `Suspicion`, and when the transaction has ended,
+the server is asked once what is true. Texts that raise none cost nothing, and nor do their servers.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from hyperpool.relay.parameters import quote_literal
+from hyperpool.sql.effects import Pin
+from hyperpool.wire.text import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from hyperpool.sql.effects import Effects
+
+
+class Pinned(enum.IntFlag):
+    """Why a client keeps its server connection."""
+
+    TEMPORARY = Pin.TEMPORARY.value
+    LISTEN = Pin.LISTEN.value
+    LOCK = Pin.LOCK.value
+    HOLD = Pin.HOLD.value
+    PREPARE = Pin.PREPARE.value
+    LOAD = Pin.LOAD.value
+    FUNCTION = Pin.FUNCTION.value
+    STATEMENT = 1 << 16
+
+
+WORDS: Final = {
+    Pinned.TEMPORARY: "temporary objects",
+    Pinned.LISTEN: "LISTEN",
+    Pinned.LOCK: "session advisory locks",
+    Pinned.HOLD: "WITH HOLD cursors",
+    Pinned.PREPARE: "SQL-level PREPARE",
+    Pinned.LOAD: "LOAD",
+    Pinned.FUNCTION: "a function in pin_functions",
+    Pinned.STATEMENT: "a prepared statement that the pooler does not keep",
+}
+
+_TRUTHS: Final = {
+    Pinned.TEMPORARY: "EXISTS(SELECT FROM pg_catalog.pg_depend WHERE refclassid OPERATOR(pg_catalog.=)"
+    " 'pg_catalog.pg_namespace'::pg_catalog.regclass"
+    " AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())",
+    Pinned.LISTEN: "EXISTS(SELECT FROM pg_catalog.pg_listening_channels())",
+    Pinned.LOCK: "EXISTS(SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory'"
+    " AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND granted)",
+    Pinned.HOLD: "EXISTS(SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)",
+    Pinned.PREPARE: "EXISTS(SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)",
+}
+"""What can be asked, and how. Every name is qualified: the session's search_path may lead anywhere."""
+
+_TIMEOUT: Final = "statement_timeout"
+_VALUE: Final = "SELECT '%s', pg_catalog.current_setting('%s'), NULL"
+_ROW: Final = (
+    "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name),"
+    " CASE WHEN source OPERATOR(pg_catalog.=) 'session' THEN reset_val ELSE pg_catalog.current_setting(name) END"
+    " FROM pg_catalog.pg_settings"
+)
+_DEFAULTS: Final = (
+    f"{_ROW} WHERE pg_catalog.lower(name) OPERATOR(pg_catalog.=) ANY (ARRAY[%s]::pg_catalog.text[])"
+)
+_VALUES: Final = (
+    "SELECT n, pg_catalog.current_setting(n, true), NULL"
+    " FROM pg_catalog.unnest(ARRAY[%s]::pg_catalog.text[]) n"
+)
+_ALL_SETTINGS: Final = (
+    f"{_ROW} WHERE source OPERATOR(pg_catalog.=) 'session'"
+    " UNION ALL SELECT 'role', pg_catalog.current_setting('role'), NULL"
+    " UNION ALL SELECT 'session_authorization', pg_catalog.current_setting('session_authorization'), NULL"
+)
+
+ASKABLE: Final = Pinned(sum(_TRUTHS))
+"""What the server can tell."""
+LASTING: Final = Pinned.LOAD | Pinned.FUNCTION
+"""What only the end of the server connection undoes."""
+
+_TRANSIENT: Final = frozenset(
+    {"transaction_isolation", "transaction_read_only", "transaction_deferrable", "seed"}
+)
+"""Parameters that mean the transaction, not the session."""
+
+
+class Suspicion:
+    """What the texts of a client may have changed since the server was last asked.
+
+    Attributes:
+        settings: names of parameters, in lower case.
+        everything: parameters that cannot be told from the text.
+        pins: what may have been created, or may have ended.
+        resets: names of parameters that were reset to what the session began with.
+        resets_all: all were.
+        strange: of the settings that are asked for, those whose defaults are not known.
+        deallocating: names in the texts that deallocate statements, in order.
+        schema: plans of prepared statements may be out of date.
+    """
+
+    __slots__ = (
+        "deallocating",
+        "everything",
+        "pins",
+        "resets",
+        "resets_all",
+        "schema",
+        "settings",
+        "strange",
+    )
+
+    def __init__(self) -> None:
+        self.settings: set[str] = set()
+        self.everything = False
+        self.pins = Pinned(0)
+        self.resets: set[str] = set()
+        self.resets_all = False
+        self.schema = False
+        self.strange: set[str] = set()
+        self.deallocating: deque[bytes] = deque()
+
+    def add(self, effects: Effects, text: bytes, pinned: Pinned, reported: Collection[str]) -> None:
+        """Another text.
+
+        Args:
+            effects: what it may do.
+            text: itself.
+            pinned: why the client is pinned already.
+            reported: parameters that need not be asked for, because the server reports them.
+        """
+        self.settings |= effects.settings - _TRANSIENT - set(reported)
+        self.everything = self.everything or effects.unknown_settings
+        self.pins |= Pinned(effects.pins.value)
+        if effects.releases:
+            self.pins |= pinned & ASKABLE
+        self.schema = self.schema or effects.schema
+        self.resets_all = self.resets_all or effects.resets_all
+        if effects.unknown_settings:
+            # A parameter of nobody's, with a dot in its name, is not listed by the server, but the text may name it.
+            words = _DOTTED.findall(text[:_MAX_SEARCHED].lower())[:_MAX_WORDS]
+            self.settings |= {decode(word) for word in words}
+        if effects.settings and _RESET.search(text):
+            self.resets |= {name for name in effects.settings if _resets(text, name)}
+
+    @property
+    def asks(self) -> bool:
+        """Whether the server has to be asked."""
+        return bool(self.settings or self.everything or self.pins & ASKABLE)
+
+    def merge(self, other: Suspicion | None) -> None:
+        """What has been suspected meanwhile."""
+        if other is not None:
+            self.settings |= other.settings
+            self.everything = self.everything or other.everything
+            self.pins |= other.pins
+            self.resets |= other.resets
+            self.resets_all = self.resets_all or other.resets_all
+            self.schema = self.schema or other.schema
+            self.deallocating.extend(other.deallocating)
+
+    def distrust(self) -> bool:
+        """The question failed: perhaps somebody has tried to set a parameter that he may not even see.
+
+        Returns:
+            Whether another question may do: what the server lists by itself.
+        """
+        tried = {name for name in self.settings if "." not in name}
+        self.settings -= tried
+        self.everything = True
+        return bool(tried)
+
+    def question(
+        self, held: Collection[str], known: Mapping[str, str | None], custom: Collection[str]
+    ) -> str:
+        """The SQL that asks for the truth.
+
+        Args:
+            held: what differs from the server's defaults so far.
+            known: parameters whose defaults are known.
+            custom: parameters with a dot in their names that functions may set: the server does not list such.
+        """
+        parts = []
+        if self.everything:
+            self.settings.update(name for name in held if "." in name)
+            self.settings.update(custom)
+            # It would be the pooler's own query that it ends. What it is, is asked for first.
+            self.settings.discard(_TIMEOUT)
+            parts += [_VALUE % (_TIMEOUT, _TIMEOUT), f"SET LOCAL {_TIMEOUT} = 0"]
+        elif _TIMEOUT in self.settings or _TIMEOUT in held:
+            parts += [_VALUE % (_TIMEOUT, _TIMEOUT), f"SET LOCAL {_TIMEOUT} = 0"]
+            self.settings.discard(_TIMEOUT)
+        if self.pins & ASKABLE:
+            parts.append("SELECT " + ",".join(_TRUTHS.values()))
+        self.strange = {name for name in self.settings if name not in known}
+        if self.strange:
+            parts.append(_DEFAULTS % ",".join(map(quote_literal, sorted(self.strange))))
+        if self.settings:
+            parts.append(_VALUES % ",".join(map(quote_literal, sorted(self.settings))))
+        if self.everything:
+            parts.append(_ALL_SETTINGS)
+        return ";".join(parts)
+
+
+class Truth:
+    """What the server has answered.
+
+    Args:
+        rows: the rows of the answer: five truths, or name, value and perhaps default.
+        defaults: what every session begins with, by name, as far as it is known; what the rows tell is added.
+
+    Attributes:
+        pins: what is there.
+        settings: values by name; None for what is not set, or is what every session begins with.
+    """
+
+    __slots__ = ("pins", "settings")
+
+    def __init__(self, rows: Sequence[Sequence[str | None]], defaults: dict[str, str | None]) -> None:
+        self.pins = Pinned(0)
+        self.settings: dict[str, str | None] = {}
+        for row in rows:
+            if len(row) == len(_TRUTHS):
+                for pin, truth in zip(_TRUTHS, row, strict=True):
+                    self.pins |= pin if truth == "t" else Pinned(0)
+            elif row[0] is not None and row[0] not in self.settings and row[0] not in _TRANSIENT:
+                name, value = row[0], row[1]
+                if row[2] is not None:
+                    defaults[name] = row[2]
+                default = defaults.get(name)
+                self.settings[name] = None if value == default or not (value or default) else value
+
+
+def names_of(pins: Pinned) -> str:
+    """The reasons in words."""
+    return ", ".join(words for pin, words in WORDS.items() if pin & pins)
+
+
+_MAX_SEARCHED: Final = 65536
+_MAX_WORDS: Final = 100
+_DOTTED: Final = re.compile(rb"[a-z_]\w*(?:\.[a-z_]\w*)+")
+_RESET: Final = re.compile(rb"(?i)\breset\b")
+
+
+def _resets(text: bytes, name: str) -> bool:
+    words = {
+        "role": rb"role",
+        "session_authorization": rb"session\s+authorization",
+        "timezone": rb"time\s*zone",
+    }
+    pattern = words.get(name) or re.escape(name.encode())
+    return re.search(rb'(?i)\breset\s+"?' + pattern + rb"\b", text) is not None

@@ -1,0 +1,96 @@
+"""What has taken too long: found by looking at everything once per sweep, so that no query pays for a timer.
+
+Names and meanings are pgbouncer's; the SQLSTATEs are those of PostgreSQL's own timeouts, where it has such a one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hyperpool.relay.tables import IDLE
+from hyperpool.wire import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hyperpool.relay.client import ClientConnection
+    from hyperpool.relay.handover import RelayPool
+    from hyperpool.relay.server import ServerConnection
+
+
+def sweep_waiting(pool: RelayPool, now: float) -> None:
+    """Turn away the clients that have waited ``query_wait_timeout``; tell those that wait ``query_wait_notify``."""
+    timeout = pool.settings.query_wait_timeout
+    notify = pool.settings.query_wait_notify
+    first = min(timeout or notify, notify or timeout)
+    if not first:
+        return
+    for client, since in list(pool.waiting.items()):
+        if now - since < first:
+            return
+        if timeout and now - since >= timeout:
+            client.refuse(
+                "query_wait_timeout",
+                "08P01",
+                f"no server connection of pool {pool.name} became free in {timeout:g} s; see query_wait_timeout and"
+                " default_pool_size",
+            )
+        elif notify and not client.notified and client.greet is None:
+            client.notified = True
+            client.transmit(
+                messages.notice_response(
+                    "no server connection is free, the query waits for one", "01000", severity="NOTICE"
+                )
+            )
+
+
+def sweep_servers(pool: RelayPool, now: float) -> None:
+    """End what exceeds ``query_timeout``, ``transaction_timeout`` or ``idle_transaction_timeout``."""
+    settings = pool.settings
+    if not (settings.query_timeout or settings.transaction_timeout or settings.idle_transaction_timeout):
+        return
+    for server in list(pool.servers):
+        client = server.client
+        if client is not None and client.parked is None and not server.closed:
+            _sweep_linked(pool, server, client, now)
+
+
+def _sweep_linked(pool: RelayPool, server: ServerConnection, client: ClientConnection, now: float) -> None:
+    settings = pool.settings
+    busy = bool(server.ledger.entries)
+    if not busy and server.status == IDLE and not server.ledger.unsynced:
+        return
+    if settings.query_timeout and busy and now - max(server.asked, server.linked) >= settings.query_timeout:
+        _end(client, "query_timeout", "57014", f"a query took {settings.query_timeout:g} s")
+    elif (
+        settings.transaction_timeout
+        and now - max(server.began, server.linked) >= settings.transaction_timeout
+    ):
+        _end(client, "transaction_timeout", "25P04", f"a transaction took {settings.transaction_timeout:g} s")
+    elif (
+        settings.idle_transaction_timeout
+        and not busy
+        and now - server.answered >= settings.idle_transaction_timeout
+    ):
+        hint = f"a transaction was left open for {settings.idle_transaction_timeout:g} s without a query"
+        _end(client, "idle_transaction_timeout", "25P03", hint)
+
+
+def sweep_clients(clients: Iterable[ClientConnection], now: float) -> None:
+    """End the clients that have been idle for ``client_idle_timeout``."""
+    for client in list(clients):
+        timeout = client.pool.settings.client_idle_timeout
+        if not timeout or client.parked is not None or now - client.asked < timeout:
+            continue
+        server = client.server
+        if server is not None and (
+            server.status != IDLE
+            or not server.ledger.clean
+            or now - max(server.answered, server.asked) < timeout
+        ):
+            continue
+        _end(client, "client_idle_timeout", "57P05", f"the client sent nothing for {timeout:g} s")
+
+
+def _end(client: ClientConnection, name: str, sqlstate: str, what: str) -> None:
+    client.refuse(name, sqlstate, f"{what}; see the setting {name}")
