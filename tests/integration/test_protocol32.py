@@ -132,7 +132,8 @@ def test_libpq_that_insists_on_the_latest_protocol(pooler: Pooler, pg: PostgresC
 
 
 def _in_front_of(pg: PostgresCluster, fake: FakeServer) -> Config:
-    config = config_for(pg, pool_mode="transaction")
+    # So that nothing is asked but what a client asks.
+    config = config_for(pg, pool_mode="session", server_reset_query="")
     config["databases"]["app"] = {"host": "127.0.0.1", "port": fake.port}
     return config
 
