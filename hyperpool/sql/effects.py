@@ -15,16 +15,20 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.sql.model import EVERYTHING, NONE, Effects, Pin
+from hyperpool.sql.names import Names
 from hyperpool.sql.tree import TreeReader, Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
 __all__ = ["EVERYTHING", "EffectReader", "Effects", "Pin"]
 
 LONGEST: Final = 4096
 """Bytes. Longer texts are not parsed: the parser's stack grows with the depth of a text, and its time, with some texts,
 with the square of their length."""
+
+LONGEST_BATCH: Final = 65536
+"""Characters. In longer texts, not all semicolons are looked at."""
 
 CAPACITY: Final = 1 << 20
 """Bytes of texts whose effects are remembered."""
@@ -61,15 +65,24 @@ _STARTS: Final = {word[:4]: kind for word, kind in _WORDS.items()} | {
 }
 """The same, for the first four characters: no statement that does something begins with them."""
 
+_BLANKS: Final = " \t\n\r\f\v("
+
 _FIRST_WORD: Final = re.compile(
-    r"(?:[ \t\n\r\f\v(]|--[^\n\r]*+[\n\r]|/\*(?:[^*/]|\*(?!/)|/(?!\*))*+\*/)*+([a-z]*)(?![^ \t\n\r\f\v(*'\"/-])"
+    r"(?:[ \t\n\r\f\v(]|--[^\n\r]*+[\n\r]|/\*(?:[^*/]++|\*(?!/)|/(?!\*))*+\*/)*+([a-z]*)(?![^ \t\n\r\f\v(*'\"/-])"
 )
 """Blanks, comments and parentheses, and the word behind them."""
 
-_CALLS: Final = "set_conf.{1,2}g|adv.{1,2}sory_(?:un)?lock|query_to_xml|ts_stat|ts_rewrite"
-"""Functions of PostgreSQL itself. A Turkish server takes a capital I with a dot for an i."""
+_CALLS: Final = {
+    "set_conf": re.compile("set_conf.{1,2}g"),
+    "sory_": re.compile("adv.{1,2}sory_(?:un)?lock"),
+    "query_to_xml": re.compile("query_to_xml"),
+    "ts_stat": re.compile(r"(?<![\w$])ts_stat"),
+    "ts_rewrite": re.compile(r"(?<![\w$])ts_rewrite"),
+}
+"""What to search for first -> what to search for then: functions of PostgreSQL itself. A Turkish server takes a capital
+I with a dot for an i."""
 
-_ALARMING: Final = re.compile(rf'u&"|{_CALLS}|(?<![\w$])pg_temp')
+_SCHEMA: Final = re.compile(r"(?<![\w$])pg_temp")
 _TEMPORARY: Final = re.compile(r"(?<![\w$])temp(?:orary)?(?![\w$])")
 
 _AMBIGUOUS: Final = re.compile(rb"\\'|[\x80-\xff][:-@\[-`{-~]|\x00")
@@ -77,6 +90,8 @@ _AMBIGUOUS: Final = re.compile(rb"\\'|[\x80-\xff][:-@\[-`{-~]|\x00")
 GB18030, JOHAB), a byte behind one with its high bit set is part of a character, whatever it looks like."""
 
 _LOADS: Final = re.compile(r"(?<![\w$])load\s*(?:[en]?'|u&'|\$|/\*|--)")
+
+_NEW: Final = Effects()
 
 
 class EffectReader:
@@ -87,11 +102,21 @@ class EffectReader:
         capacity: bytes of texts whose effects are remembered.
     """
 
-    __slots__ = ("_capacity", "_known", "_names", "_pinning", "_size", "_stateful", "_tree")
+    __slots__ = (
+        "_capacity",
+        "_foreign",
+        "_known",
+        "_many",
+        "_names",
+        "_needles",
+        "_pinning",
+        "_size",
+        "_tree",
+    )
 
     def __init__(self, pinning: Iterable[str] = (), capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self._pinning = tuple(sorted({name.rpartition(".")[2].strip('"').lower() for name in pinning}))
+        self._pinning = Names(name.rpartition(".")[2].strip('"') for name in pinning)
         self._known: dict[bytes, Effects | None] = {}
         self._size = 0
         self.learn(())
@@ -102,9 +127,11 @@ class EffectReader:
         Args:
             stateful: names of functions and relations; a text that mentions one of them may do everything.
         """
-        self._stateful = frozenset(name.lower() for name in stateful)
-        self._names = _finder(self._stateful)
-        self._tree = TreeReader(frozenset(self._pinning), self._stateful)
+        self._names = Names(stateful)
+        self._needles = self._names.needles + self._pinning.needles
+        self._many = self._names.many or self._pinning.many
+        self._foreign = self._names.foreign or self._pinning.foreign
+        self._tree = TreeReader(self._pinning.all, self._names.all)
         self._known.clear()
         self._size = 0
 
@@ -118,57 +145,68 @@ class EffectReader:
             What it may change; None for nothing.
         """
         try:
-            low = text.decode().lower()
+            low = text.lower().decode()
+            if self._foreign:
+                low = low.lower()
         except UnicodeDecodeError:
-            low = text.decode("latin-1").lower()
+            low = text.lower().decode("latin-1")
+            if self._foreign:
+                return _unreadable(low, calls=self._pinning.foreign or self._pinning.within(text, low))
         kind = _STARTS.get(low[:4])
         if kind is None or (";" in low and low.find(";") < len(low) - 1):
-            return self._look(bytes(text), low)
-        if kind and (
-            "temp" in low
+            known = self._known.get(bytes(text), _NEW)
+            if known is not _NEW:
+                return self._parsed(bytes(text), low)
+            kind = _kind(low) if len(low) <= LONGEST_BATCH else None
+            if kind is None:
+                return self._parsed(bytes(text), low)
+        if not kind:
+            return None
+        if (
+            ("temp" in low and ("pg_temp" in low or "into" in low))
             or ("&" in low and 'u&"' in low)
-            or (
-                "(" in low
-                and (
-                    "set_conf" in low
-                    or "sory_" in low
-                    or "query_to_xml" in low
-                    or "ts_stat" in low
-                    or "ts_rewrite" in low
-                    or any(name in low for name in self._pinning)
-                )
-            )
-            or (self._names is not None and self._names(low))
+            or "pg_settings" in low
         ):
-            return self._look(bytes(text), low)
+            return self._look(text, low)
+        if "(" in low:
+            for name in _CALLS:
+                if name in low:
+                    return self._look(text, low)
+        for name in self._needles:
+            if name in low:
+                return self._look(text, low)
+        if self._many and (self._names.among(text) or self._pinning.among(text)):
+            return self._look(text, low)
         return None
 
-    def _look(self, text: bytes, low: str) -> Effects | None:
-        """Look closer at a text that is not harmless at first sight."""
+    def _look(self, text: bytes | bytearray, low: str) -> Effects | None:
+        """Look closer at queries that are not harmless at first sight."""
+        if not self._pinning.within(text, low):
+            if self._names.within(text, low):
+                return EVERYTHING
+            if not _alarming(low) and not ("into" in low and _TEMPORARY.search(low)):
+                return None
+        return self._parsed(bytes(text), low)
+
+    def _parsed(self, text: bytes, low: str) -> Effects | None:
         known = self._known
         if text in known:
             effects = known[text] = known.pop(text)
             return effects
-        mentions = self._names is not None and self._names(low) is not None
-        calls = any(name in low for name in self._pinning)
-        if _only_queries(low):
-            if not calls and mentions:
-                return EVERYTHING
-            if not calls and not _ALARMING.search(low) and not _makes_temporary(low):
-                return None
-        effects = self._parse(text, low, mentions=mentions, calls=calls)
+        effects = self._parse(text, low)
         if len(text) <= LONGEST:
             self._remember(text, effects)
         return effects
 
-    def _parse(self, text: bytes, low: str, *, mentions: bool, calls: bool) -> Effects | None:
+    def _parse(self, text: bytes, low: str) -> Effects | None:
+        calls, mentions = self._pinning.within(text, low), self._names.within(text, low)
         if len(text) > LONGEST or _AMBIGUOUS.search(text) or low.count("/*") > _DEEPEST:
             return _unreadable(low, calls=calls)
         try:
             decoded, codec = text.decode(), "utf-8"
         except UnicodeDecodeError:
             decoded, codec = text.decode("latin-1"), "latin-1"
-        deep = mentions or calls or _ALARMING.search(low) is not None or _TEMPORARY.search(low) is not None
+        deep = mentions or calls or _alarming(low) or _TEMPORARY.search(low) is not None
         try:
             return self._tree.read(decoded, codec, deep=deep, mentions=mentions)
         except Unreadable:
@@ -184,27 +222,34 @@ class EffectReader:
             self._size -= len(oldest) + _OVERHEAD
 
 
-def _finder(names: Iterable[str]) -> Callable[[str], re.Match[str] | None] | None:
-    """A search for any of these names as a word."""
-    words = [re.escape(name.replace('"', '""')) for name in names]
-    return re.compile(rf"(?<![\w$])(?:{'|'.join(words)})(?![\w$])").search if words else None
-
-
-def _only_queries(low: str) -> bool:
-    """Whether all statements begin with a word that is known.
+def _kind(low: str) -> int | None:
+    """What kind of statements a text has; None if one of them is of another kind than `_WORDS` knows.
 
     Behind each semicolon may begin a statement, or go on a string or a comment. Where that is not certain, the answer
-    is no; so each statement there is has been looked at, and perhaps some that are none.
+    is None; so each statement there is has been looked at, and perhaps some that are none.
     """
+    kind = _HARMLESS
     for piece in low.split(";"):
-        found = _FIRST_WORD.match(piece)
-        if found is None or found[1] not in _WORDS or (not found[1] and found.end() < len(piece)):
-            return False
-    return True
+        found = _STARTS.get(piece.lstrip(_BLANKS)[:4])
+        if found is None:
+            first = _FIRST_WORD.match(piece)
+            if first is None or (not first[1] and first.end() < len(piece)):
+                return None
+            found = _WORDS.get(first[1])
+            if found is None:
+                return None
+        kind |= found
+    return kind
 
 
-def _makes_temporary(low: str) -> bool:
-    return "into" in low and _TEMPORARY.search(low) is not None
+def _alarming(low: str) -> bool:
+    """Whether a text has one of the words that do something in the midst of any statement."""
+    if 'u&"' in low or ("pg_temp" in low and _SCHEMA.search(low)):
+        return True
+    for name, exact in _CALLS.items():
+        if name in low and exact.search(low):
+            return True
+    return "pg_settings" in low and "update" in low
 
 
 def _unreadable(low: str, *, calls: bool) -> Effects:

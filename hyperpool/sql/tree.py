@@ -62,6 +62,11 @@ _MADE: Final = {"create_stmt": "relation", "create_seq_stmt": "sequence", "view_
 _DDL: Final = ("alter_", "create", "drop", "rename_", "define_", "rule_", "composite_", "import_foreign_")
 """What the names of statements that change the schema begin with, as the parser's messages name them."""
 
+_LEAVES: Final = frozenset({pb.A_Const, pb.ColumnRef, pb.ParamRef, pb.String})
+"""Parts of a tree that need not be gone into."""
+
+_Repeated: Final = type(pb.ParseResult().stmts)
+
 _HOLD: Final = 0x20  # CURSOR_OPT_HOLD of PostgreSQL's parsenodes.h
 
 
@@ -78,7 +83,7 @@ class TreeReader:
     """
 
     def __init__(self, pinning: Collection[str], stateful: Collection[str]) -> None:
-        self._pinning = pinning
+        self.pinning = pinning
         self._stateful = stateful
 
     def read(self, text: str, codec: str, *, deep: bool, mentions: bool) -> Effects | None:
@@ -107,18 +112,6 @@ class TreeReader:
             found.statement(statement.stmt)
         return found.effects()
 
-    def called(self, name: str) -> Effects | None:
-        """What a call of a function does whose arguments do not matter."""
-        if name in _LOCKS:
-            return Effects(pins=Pin.LOCK)
-        if name in _UNLOCKS:
-            return Effects(releases=True)
-        if name in _RUNS_SQL:
-            return EVERYTHING
-        if name in self._pinning:
-            return Effects(pins=Pin.FUNCTION)
-        return None
-
     def mentioned(self, name: str) -> Effects | None:
         """What may follow from the mention of a name."""
         if name.startswith("pg_temp"):
@@ -133,6 +126,7 @@ class _Findings:
         self._reader = reader
         self._codec = codec
         self._deep = deep
+        self._calls = True
         self.settings: set[str] = set()
         self.unknown_settings = False
         self.pins = NONE
@@ -191,6 +185,9 @@ class _Findings:
     # -- statements of their own kind ----------------------------------------------------------------------------
 
     def _set(self, message: Message) -> None:
+        if message.name.lower() == "search_path":
+            for item in message.args:
+                self._search_path(_constant(item))
         if message.is_local or message.name.startswith("TRANSACTION"):
             return
         if message.kind == pb.VAR_RESET_ALL:
@@ -199,9 +196,6 @@ class _Findings:
             self.settings.update("default_" + item.def_elem.defname for item in message.args)
         else:
             self._setting(message.name)
-            if message.name.lower() == "search_path":
-                for item in message.args:
-                    self._search_path(_constant(item))
 
     def _setting(self, name: str) -> None:
         name = name.lower()
@@ -213,8 +207,6 @@ class _Findings:
 
     def _search_path(self, value: str | None) -> None:
         """With the temporary schema in it, tables may become temporary without a further word."""
-        if value is None or "\\" in value:
-            self.unknown_settings = True
         if value is None or "\\" in value or "pg_temp" in value.lower():
             self.pins |= Pin.TEMPORARY
 
@@ -284,49 +276,81 @@ class _Findings:
         """
         if not self._deep:
             return
+        self._calls = calls
         stack = [message]
         while stack:
             part = stack.pop()
             kind = part.__class__
-            if kind is pb.A_Const:
-                continue
-            if kind is pb.FuncCall and calls:
-                self._call(part)
-            elif kind is pb.RangeVar:
-                self._relation(part)
-            elif kind is pb.String:
-                self.add(self._reader.mentioned(part.sval.lower()))
-            for _field, value in part.ListFields():
-                if isinstance(value, Message):
-                    stack.append(value)
-                elif not isinstance(value, str | int):
-                    stack.extend(item for item in value if isinstance(item, Message))
+            if kind is pb.Node:
+                part = getattr(part, part.WhichOneof("node"))
+                kind = part.__class__
+            look = _PARTS.get(kind)
+            if look is not None:
+                look(self, part)
+            if kind not in _LEAVES:
+                for _field, value in part.ListFields():
+                    if value.__class__ is _Repeated:
+                        stack.extend(value)
+                    elif isinstance(value, Message):
+                        stack.append(value)
 
     def _relation(self, relation: Message) -> None:
         if _is_temporary(relation):
             self.pins |= Pin.TEMPORARY
         self.add(self._reader.mentioned(relation.relname.lower()))
 
+    def _update(self, update: Message) -> None:
+        if update.relation.relname == "pg_settings":
+            self.unknown_settings = True
+
+    def _name(self, name: Message) -> None:
+        self.add(self._reader.mentioned(name.sval.lower()))
+
+    def _attribute(self, column: Message) -> None:
+        """A column; or, with a row in front, a function that is called with it."""
+        for part in column.fields:
+            if part.HasField("string"):
+                self._name(part.string)
+                self._pinning(part.string.sval)
+
+    def _attributes(self, indirection: Message) -> None:
+        for part in indirection.indirection:
+            self._pinning(part.string.sval)
+
     def _call(self, call: Message) -> None:
         name = _fold(call.funcname[-1].string.sval)
+        self._pinning(name)
+        if not self._calls:
+            return
+        if call.funcname[0].string.sval.lower().startswith("pg_temp"):
+            self.add(EVERYTHING)
         if name == "set_config":
             self._set_config(call.args)
-        else:
-            self.add(self._reader.called(name))
+        elif name in _LOCKS:
+            self.pins |= Pin.LOCK
+        elif name in _UNLOCKS:
+            self.releases = True
+        elif name in _RUNS_SQL:
+            self.add(EVERYTHING)
+
+    def _pinning(self, name: str) -> None:
+        if self._calls and name.lower() in self._reader.pinning:
+            self.pins |= Pin.FUNCTION
 
     def _set_config(self, args: Sequence[Message]) -> None:
         if len(args) != 3 or any(arg.HasField("named_arg_expr") for arg in args):
             self.unknown_settings = True
             return
-        if _is_true(args[2]):
+        name, value, local = _constant(args[0]), _constant(args[1]), _is_true(args[2])
+        if name is not None and name.lower() == "search_path" and (value is not None or not local):
+            self.unknown_settings |= value is None
+            self._search_path(value)
+        if local:
             return
-        name = _constant(args[0])
         if name is None or "\\" in name:
             self.unknown_settings = True
-            return
-        self._setting(name)
-        if name.lower() == "search_path":
-            self._search_path(_constant(args[1]))
+        else:
+            self._setting(name)
 
 
 def _is_temporary(relation: Message) -> bool:
@@ -374,4 +398,13 @@ _STATEMENTS: Final[dict[str, Callable[[_Findings, Message], None]]] = {
     "explain_stmt": _Findings._explain,  # noqa: SLF001
     "create_schema_stmt": _Findings._create_schema,  # noqa: SLF001
     "create_table_as_stmt": _Findings._create_table_as,  # noqa: SLF001
+}
+
+_PARTS: Final[dict[type[Message], Callable[[_Findings, Message], None]]] = {
+    pb.FuncCall: _Findings._call,  # noqa: SLF001
+    pb.UpdateStmt: _Findings._update,  # noqa: SLF001
+    pb.RangeVar: _Findings._relation,  # noqa: SLF001
+    pb.String: _Findings._name,  # noqa: SLF001
+    pb.ColumnRef: _Findings._attribute,  # noqa: SLF001
+    pb.A_Indirection: _Findings._attributes,  # noqa: SLF001
 }
