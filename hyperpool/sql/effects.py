@@ -103,6 +103,7 @@ class EffectReader:
     """
 
     __slots__ = (
+        "_called",
         "_capacity",
         "_foreign",
         "_known",
@@ -128,7 +129,8 @@ class EffectReader:
             stateful: names of functions and relations; a text that mentions one of them may do everything.
         """
         self._names = Names(stateful)
-        self._needles = self._names.needles + self._pinning.needles
+        self._needles = ("pg_settings", *self._names.needles, *self._pinning.needles)
+        self._called = (*self._needles, *_CALLS)
         self._many = self._names.many or self._pinning.many
         self._foreign = self._names.foreign or self._pinning.foreign
         self._tree = TreeReader(self._pinning.all, self._names.all)
@@ -162,17 +164,9 @@ class EffectReader:
                 return self._parsed(bytes(text), low)
         if not kind:
             return None
-        if (
-            ("temp" in low and ("pg_temp" in low or "into" in low))
-            or ("&" in low and 'u&"' in low)
-            or "pg_settings" in low
-        ):
+        if ("temp" in low and ("pg_temp" in low or "into" in low)) or ("&" in low and 'u&"' in low):
             return self._look(text, low)
-        if "(" in low:
-            for name in _CALLS:
-                if name in low:
-                    return self._look(text, low)
-        for name in self._needles:
+        for name in self._called if "(" in low else self._needles:
             if name in low:
                 return self._look(text, low)
         if self._many and (self._names.among(text) or self._pinning.among(text)):
