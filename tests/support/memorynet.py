@@ -115,6 +115,16 @@ class PeerEnd:
         return bytes(self._buffer)
 
 
+def sends(*parts: bytes) -> Script:
+    """A server that answers the StartupMessage with these parts, and then waits for the client to leave."""
+
+    async def script(server: PeerEnd) -> None:
+        await server.read_packet()
+        await server.send(*parts)
+
+    return script
+
+
 class MemoryNetwork:
     """Stands in for `hyperpool.transport.dial.dial`.
 

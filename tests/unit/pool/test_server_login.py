@@ -11,18 +11,18 @@ import pytest
 import trio
 
 from hyperpool.auth.scram import ScramServer, ScramVerifier, pbkdf2
-from hyperpool.config import DatabaseSettings, PoolSettings, Secret, Settings
 from hyperpool.errors import ConnectFailed, LoginFailed
 from hyperpool.pool.login import cancel, connect
 from hyperpool.transport.sockets import TcpOptions
 from hyperpool.wire import messages
 from tests.support.checkpoints import cancel_everywhere
-from tests.support.memorynet import MemoryNetwork, PeerEnd
+from tests.support.memorynet import sends
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
-    from tests.support.memorynet import Script
+    from hyperpool.config import PoolSettings
+    from tests.support.memorynet import MemoryNetwork, PeerEnd, Script
 
 OPTIONS = TcpOptions(keepidle=5)
 OK = messages.authentication_ok()
@@ -33,39 +33,6 @@ WELCOME = OK + STATUSES + KEY + READY
 REFUSAL = messages.error_response(
     'password authentication failed for user "ann"', "28P01", detail="in so many words", hint="try harder"
 )
-
-
-@pytest.fixture
-def settings() -> PoolSettings:
-    """A pool at db.example, with startup parameters of its own."""
-    database = DatabaseSettings(
-        host="db.example", port=5433, dbname="shop", user="ann", password=Secret("pencil"), timezone="UTC"
-    )
-    found = Settings(databases={"app": database}).pool_for("app", "client")
-    assert found is not None
-    return found
-
-
-@pytest.fixture
-async def network(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> MemoryNetwork:
-    """Where `connect` and `cancel` dial to; the test sets its script."""
-
-    async def silent(server: PeerEnd) -> None:
-        await server.read_packet()
-
-    found = MemoryNetwork(nursery, silent)
-    monkeypatch.setattr("hyperpool.pool.login.dial", found.dial)
-    return found
-
-
-def sends(*parts: bytes) -> Script:
-    """A server that answers the StartupMessage with these parts, and then waits for the client to leave."""
-
-    async def script(server: PeerEnd) -> None:
-        await server.read_packet()
-        await server.send(*parts)
-
-    return script
 
 
 def hangs_up_after(sent: bytes) -> Script:
@@ -121,13 +88,6 @@ async def test_a_long_cancel_secret(network: MemoryNetwork, settings: PoolSettin
     network.script = sends(OK + messages.backend_key_data(4711, b"s" * 256) + READY)
     login = await connect(settings, OPTIONS)
     assert (login.pid, login.secret) == (4711, b"s" * 256)
-
-
-async def test_a_server_that_settles_for_less(network: MemoryNetwork, settings: PoolSettings) -> None:
-    """As PostgreSQL before 18 does; it is asked for 3.2 again the next time, and has lost nothing by it."""
-    network.script = sends(messages.negotiate_protocol_version(0, []) + WELCOME)
-    login = await connect(settings, OPTIONS)
-    assert (login.minor, login.secret, len(network.dialed)) == (2, b"s3cr", 1)
 
 
 async def test_any_chunks(network: MemoryNetwork, settings: PoolSettings) -> None:
@@ -324,103 +284,6 @@ async def test_startup_parameters_that_no_server_takes(
     with pytest.raises(LoginFailed, match="startup parameters take") as caught:
         await connect(attrs.evolve(settings, parameters={"application_name": "x" * 10_000}), OPTIONS)
     assert "broke the protocol" not in str(caught.value)
-    assert not network.held
-
-
-# -- servers that know nothing newer than protocol 3.0, and no negotiation ---------------------------------------------
-
-UNSUPPORTED = messages.error_response(
-    "unsupported frontend protocol 3.2: server supports 1.0 to 3.0", "0A000"
-)
-BAD_HEADER = messages.frame(ord("E"), b"SFATAL\0C08P01\0Mbad packet header: '0000001f00030002'\0\0")
-"""What pgbouncer 1.18 answers."""
-
-
-def old_server(refusal: bytes, packets: list[bytes], answer: bytes = WELCOME) -> Script:
-    """A server that refuses any version but 3.0 with these bytes, or without a word."""
-
-    async def script(server: PeerEnd) -> None:
-        packet = await server.read_packet()
-        packets.append(packet[4:8])
-        await server.send(answer if packet[4:8] == b"\0\3\0\0" else refusal)
-        if packet[4:8] != b"\0\3\0\0":
-            await server.close()
-            raise EOFError
-
-    return script
-
-
-@pytest.mark.parametrize(
-    "refusal", [UNSUPPORTED, BAD_HEADER, b""], ids=["PostgreSQL", "pgbouncer", "no word"]
-)
-async def test_an_old_server_is_asked_again(
-    network: MemoryNetwork, settings: PoolSettings, refusal: bytes
-) -> None:
-    """For 3.0, on a second connection; the first is closed."""
-    packets: list[bytes] = []
-    network.script = old_server(refusal, packets)
-    login = await connect(settings, OPTIONS)
-    assert packets == [b"\0\3\0\2", b"\0\3\0\0"]
-    assert (login.minor, login.pid, login.secret) == (0, 4711, b"s3cr")
-    assert network.held == [login.stream]  # type: ignore[comparison-overlap]  # the network's stand-in for it
-
-
-async def test_an_old_server_that_is_known(network: MemoryNetwork, settings: PoolSettings) -> None:
-    """It is not bothered with anything newer."""
-    packets: list[bytes] = []
-    network.script = old_server(UNSUPPORTED, packets)
-    assert (await connect(settings, OPTIONS, 0)).minor == 0
-    assert packets == [b"\0\3\0\0"]
-
-
-async def test_a_refusal_that_had_another_reason(network: MemoryNetwork, settings: PoolSettings) -> None:
-    """The answer to 3.0 is the one that counts: a pooler may have one SQLSTATE for everything."""
-    packets: list[bytes] = []
-    refusal = messages.error_response("no such database: shop", "08P01")
-    network.script = old_server(BAD_HEADER, packets, refusal)
-    error = await refused(network, settings)
-    assert (str(error), error.response) == ("no such database: shop", refusal)
-    assert len(packets) == 2
-
-
-async def test_a_refusal_that_comes_too_late_for_another_try(
-    network: MemoryNetwork, settings: PoolSettings
-) -> None:
-    """Whoever has asked for a password has understood the version; a second wrong one may lock the account."""
-    network.script = sends(messages.authentication_cleartext_password() + UNSUPPORTED)
-    await refused(network, settings)
-    assert len(network.dialed) == 1
-
-
-async def test_both_tries_share_one_time_limit(
-    network: MemoryNetwork, settings: PoolSettings, autojump_clock: MockClock
-) -> None:
-    """``server_connect_timeout`` is for all of it."""
-
-    async def slow(server: PeerEnd) -> None:
-        await server.read_packet()
-        await trio.sleep(10)
-        await server.send(UNSUPPORTED)
-
-    network.script = slow
-    with pytest.raises(ConnectFailed, match="within 15 s"):
-        await connect(settings, OPTIONS)
-    assert trio.current_time() == pytest.approx(15)
-    assert len(network.dialed) == 2
-    assert not network.held
-
-
-async def test_an_old_server_and_cancellation_anywhere(
-    network: MemoryNetwork, settings: PoolSettings
-) -> None:
-    """Neither connection is left behind."""
-    network.script = old_server(UNSUPPORTED, [])
-
-    async def log_in() -> None:
-        assert not network.held
-        (await connect(settings, OPTIONS)).stream.close()
-
-    assert await cancel_everywhere(log_in) >= 6
     assert not network.held
 
 
