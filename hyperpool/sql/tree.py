@@ -282,7 +282,10 @@ class _Findings:
             part = stack.pop()
             kind = part.__class__
             if kind is pb.Node:
-                part = getattr(part, part.WhichOneof("node"))
+                name = part.WhichOneof("node")
+                if name is None:
+                    continue
+                part = getattr(part, name)
                 kind = part.__class__
             look = _PARTS.get(kind)
             if look is not None:
