@@ -20,7 +20,7 @@ import re
 import weakref
 from collections import OrderedDict
 from itertools import count
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 PREFIX: Final = b"HYPERPOOL_"
 """What statements' names on servers begin with."""
+
+Flavor: TypeAlias = tuple[tuple[str, str], ...]
+
+MARK: Final = b"?"
+"""What a client's own name gets that begins like a server's: so it is nobody's."""
 
 _OVERHEAD: Final = 400
 """Bytes that a statement costs apart from its text: objects, and places in dictionaries."""
@@ -39,7 +44,7 @@ _SHARE: Final = 16
 _CLOSED: Final = 32
 """Names that a client has closed and that errors on their way may still speak of."""
 
-_SERVER_NAME: Final = re.compile(PREFIX + rb"\d+")
+_SERVER_NAME: Final = re.compile(PREFIX + rb"\d*" + re.escape(MARK) + b"?")
 
 
 class Statement:
@@ -48,14 +53,16 @@ class Statement:
     Attributes:
         body: a Parse message's body behind the name: text, zero byte, parameter types.
         name: on the servers; b"" for the unnamed statement.
+        flavor: the settings that it is parsed under: literals in it may have been read already.
         effects: what session state executing it may change; None for nothing.
     """
 
-    __slots__ = ("__weakref__", "body", "effects", "name")
+    __slots__ = ("__weakref__", "body", "effects", "flavor", "name")
 
-    def __init__(self, body: bytes, name: bytes, effects: Effects | None) -> None:
+    def __init__(self, body: bytes, name: bytes, effects: Effects | None, flavor: Flavor = ()) -> None:
         self.body = body
         self.name = name
+        self.flavor = flavor
         self.effects = effects
 
     def __repr__(self) -> str:
@@ -106,34 +113,36 @@ class StatementStore:
         self.version = 0
         self._reader = reader
         self._numbers = count(1)
-        self._statements: weakref.WeakValueDictionary[tuple[bytes, int], Statement] = (
+        self._statements: weakref.WeakValueDictionary[tuple[bytes, Flavor, int], Statement] = (
             weakref.WeakValueDictionary()
         )
 
     def __len__(self) -> int:
         return len(self._statements)
 
-    def intern(self, body: bytes, taken: Container[Statement] = ()) -> Statement:
+    def intern(self, body: bytes, flavor: Flavor = (), taken: Container[Statement] = ()) -> Statement:
         """The statement with this text and these types.
 
         Args:
             body: see `Statement`.
+            flavor: see `Statement`.
             taken: statements that will not do: a client that gives two names to one text has two statements, so that
                 each statement has one name at each client.
         """
         for twin in count():
-            statement = self._statements.get((body, twin))
+            statement = self._statements.get((body, flavor, twin))
             if statement is None:
                 break
             if statement not in taken:
                 return statement
         name = b"%s%d" % (PREFIX, next(self._numbers))
-        statement = self._statements[body, twin] = Statement(body, name, self._read(body))
+        statement = Statement(body, name, self._read(body), flavor)
+        self._statements[body, flavor, twin] = statement
         return statement
 
-    def find(self, body: bytes) -> Statement | None:
+    def find(self, body: bytes, flavor: Flavor) -> Statement | None:
         """The statement with this text and these types, if somebody has it."""
-        return self._statements.get((body, 0))
+        return self._statements.get((body, flavor, 0))
 
     def unnamed(self, body: bytes) -> Statement:
         """A statement that is nobody else's."""
@@ -191,6 +200,11 @@ class ClientStatements:
         budget = self._budget
         return budget.used + size <= budget.limit and self._size + size <= max(budget.limit // _SHARE, size)
 
+    def reserve(self, size: int) -> None:
+        """Count `size` more bytes, or fewer."""
+        self._size += size
+        self._budget.used += size
+
     def put(self, name: bytes, statement: Statement | None) -> None:
         """Give a name to a statement, or take it away (None)."""
         old = self.names.pop(name, None)
@@ -205,8 +219,7 @@ class ClientStatements:
             self.names[name] = statement
             self.holders[statement] = name
             size += statement.size + len(name)
-        self._size += size
-        self._budget.used += size
+        self.reserve(size)
 
     def clear(self) -> None:
         """All names are gone."""
@@ -218,7 +231,7 @@ class ClientStatements:
     def translate(self, report: bytes) -> bytes:
         """Put the client's own names into an error's body that speaks of the servers' names."""
         own = {**self._closed, **{statement.name: name for statement, name in self.holders.items()}}
-        return _SERVER_NAME.sub(lambda found: own.get(found[0], found[0]), report)
+        return _SERVER_NAME.sub(lambda found: own.get(found[0], found[0].removesuffix(MARK)), report)
 
 
 class ServerStatements:

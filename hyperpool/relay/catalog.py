@@ -56,7 +56,7 @@ _MAX_PARAMETERS: Final = 200
 
 def parameters(rows: Sequence[Sequence[str | None]]) -> frozenset[str]:
     """The words in the answer that may be parameters."""
-    return frozenset([row[1] for row in rows if row[1]][:_MAX_PARAMETERS])
+    return frozenset([row[1] for row in rows if len(row) > 1 and row[1]][:_MAX_PARAMETERS])
 
 
 def names(rows: Sequence[Sequence[str | None]]) -> list[str]:

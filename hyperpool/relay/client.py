@@ -44,6 +44,8 @@ class ClientConnection(Connection):
         statements: what it has prepared, if anything.
         unnamed: its unnamed statement, if that may be needed on another server.
         pinned: the reasons for which it has kept a server, so far.
+        stalled: what it has sent next waits in `rest` until all that it sent before has been answered.
+        gathered: the beginning of a message that is collected; `skip` says how much is still to come.
         asked: when its newest request got a server, monotonic seconds.
         notified: it has been told that it waits (``query_wait_notify``).
         pid: the process id of its cancel key.
@@ -54,6 +56,7 @@ class ClientConnection(Connection):
     __slots__ = (
         "address",
         "asked",
+        "gathered",
         "greet",
         "initial",
         "notified",
@@ -64,6 +67,7 @@ class ClientConnection(Connection):
         "proven",
         "secret",
         "server",
+        "stalled",
         "statements",
         "tracked",
         "unnamed",
@@ -84,6 +88,8 @@ class ClientConnection(Connection):
         self.statements: ClientStatements | None = None
         self.unnamed: Statement | None = None
         self.pinned = Pinned(0)
+        self.stalled = False
+        self.gathered: bytearray | None = None
         self.asked = self.since
         self.notified = False
 
@@ -151,6 +157,9 @@ class ClientConnection(Connection):
             if self.hung_up:
                 self.close("client closed connection while waiting for a server")
             return
+        if self.stalled:
+            self._go_on_after_stall(server)
+            return
         if server is None:
             view = relay.small_view
         elif server.outbox or len(server.ledger.entries) > _MAX_LEDGER:
@@ -170,6 +179,19 @@ class ClientConnection(Connection):
                 self._forward(server, relay.buffer, relay.view, 0, end)
         elif end == 0:
             self.close("client unexpected eof")
+
+    def _go_on_after_stall(self, server: ServerConnection | None) -> None:
+        if server is not None and server.ledger.entries:
+            self.unread = True
+            return
+        self.stalled = False
+        held, self.rest = self.rest, b""
+        if server is None:
+            self.consume(held, memoryview(held), len(held))
+        else:
+            self._forward(server, held, memoryview(held), 0, len(held))
+        if not self.closed:
+            self.relay.resume(self)
 
     def consume(self, buffer: bytes | bytearray, view: memoryview, end: int) -> None:
         """Handle `end` bytes of an unlinked client: link a server, or wait for one.
@@ -225,8 +247,7 @@ class ClientConnection(Connection):
             self._wait(request)
         else:
             self.parked = request
-            if self._link(server):
-                raise AssertionError("parameters that are not proven are waited for")
+            self.serve(server)
 
     def _idle_server(self) -> ServerConnection | None:
         """An idle server that needs no check; one that needs it is checked, and will be offered to those who wait."""
@@ -251,7 +272,7 @@ class ClientConnection(Connection):
     def serve(self, server: ServerConnection) -> None:
         """This client has waited long enough: link the server, and pass on what was asked."""
         if self._link(server):
-            self._go_on(server)
+            self.adjusted({})
 
     def adjusted(self, refusal: dict[str, str]) -> None:
         """The linked server has been adjusted for this client.
@@ -308,6 +329,9 @@ class ClientConnection(Connection):
             at: the first byte.
             end: behind the last byte.
         """
+        if self.gathered is not None:
+            self._gather(server, self.gathered, view, at, end)
+            return
         ledger = server.ledger
         if not ledger.entries:
             server.asked = self.relay.now
@@ -322,6 +346,21 @@ class ClientConnection(Connection):
                 server.settled = False
             else:
                 server.settle()
+
+    def _gather(
+        self, server: ServerConnection, gathered: bytearray, view: memoryview, at: int, end: int
+    ) -> None:
+        """More of a message that is collected."""
+        gathered += view[at:end]
+        self.skip -= end - at
+        if self.skip > 0:
+            return
+        length = len(gathered) + self.skip
+        self.skip = 0
+        self.gathered = None
+        self.remembered().reserve(-length)
+        whole = bytes(gathered)
+        self._forward(server, whole, memoryview(whole), 0, len(whole))
 
     def _pass_through(
         self, server: ServerConnection, buffer: bytes | bytearray, view: memoryview, start: int, end: int
@@ -462,7 +501,7 @@ class ClientConnection(Connection):
         if server is not None:
             self.server = None
             server.client = None
-            server.abandoned(mid_message=self.skip > 0)
+            server.abandoned(mid_message=self.skip > 0 and self.gathered is None)
 
     def _stop_waiting(self) -> None:
         since = self.pool.waiting.pop(self, None)

@@ -46,9 +46,9 @@ SKIP: Final = 0x100
 FAKE: Final = 0x200
 _KIND: Final = 0xFF
 
-_ENDS_WITH_READY: Final = frozenset({wire.QUERY, wire.FUNCTION_CALL, wire.SYNC})
+ENDS_WITH_READY: Final = frozenset({wire.QUERY, wire.FUNCTION_CALL, wire.SYNC})
 _ENDS_COPY: Final = frozenset({wire.COPY_DONE, wire.COPY_FAIL})
-_CHANGING: Final = frozenset({wire.PARSE, wire.CLOSE})
+CHANGING: Final = frozenset({wire.PARSE, wire.CLOSE})
 _EXTENDED: Final = frozenset({wire.PARSE, wire.BIND, wire.DESCRIBE, wire.EXECUTE, wire.CLOSE})
 
 _COMPLETES: Final = {
@@ -140,7 +140,7 @@ class Ledger:
             return
         elif kind in _EXTENDED:
             self.unsynced = True
-            if kind in _CHANGING:
+            if kind in CHANGING:
                 self.changes.append(change)
         self.entries.append(kind | action)
 
@@ -153,7 +153,7 @@ class Ledger:
         entries = self.entries
         head = entries[0] if entries else 0
         self.copying = False
-        if head & _KIND not in _ENDS_WITH_READY:
+        if head & _KIND not in ENDS_WITH_READY:
             self._doubt(wire.READY_FOR_QUERY)
             self.skipping = False
             return FORWARD
@@ -179,7 +179,7 @@ class Ledger:
             return self._error(head)
         if _COMPLETES.get(kind) == request:
             self.entries.popleft()
-            if request in _CHANGING:
+            if request in CHANGING:
                 self.changes.popleft()
             self.copying = False
             self._strike_copy_ends()
@@ -205,7 +205,7 @@ class Ledger:
         if head & _KIND in _EXTENDED:
             entries = self.entries
             while entries and entries[0] & _KIND != wire.SYNC:
-                if entries.popleft() & _KIND in _CHANGING:
+                if entries.popleft() & _KIND in CHANGING:
                     change = self.changes.popleft()
                     if change is not None:
                         self.undone.append(change)

@@ -72,7 +72,7 @@ def _known(
     pool = client.pool
     if nul < 0 or not name or name in own.names or name in found or not pool.settings.max_prepared_statements:
         return None
-    statement = pool.statements.find(bytes(buffer[nul + 1 : stop]))
+    statement = pool.statements.find(bytes(buffer[nul + 1 : stop]), client.tracked.flavor)
     if (
         statement is None
         or statement in own.holders

@@ -20,6 +20,7 @@ import secrets
 import time
 from collections import deque
 from contextlib import contextmanager
+from itertools import count
 from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
 from typing import TYPE_CHECKING, Final
 
@@ -72,7 +73,8 @@ class Relay:
         clients: every logged-in client, by the process id of its cancel key.
         small_query: the longest Query, in bytes, that a small read can hold whole, with nothing behind it.
         buffer: where every connection reads to.
-        max_partial: a message that is inspected whole has a length below this.
+        max_partial: a server's message that is inspected whole has a length below this.
+        max_whole: a client's message that is inspected whole has at most as many bytes.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Relay:
         self.small_view = self.view[:_UNLINKED_READ]
         self.small_query = 0
         self.max_partial = min(MAX_PARTIAL, options.buffer)
+        self.max_whole = options.buffer
         self.demand: Callable[[RelayPool], None] = _ignore
         self._clock = clock
         self.now = clock()
@@ -102,6 +105,7 @@ class Relay:
         self._again: deque[Connection] = deque()
         self._doomed: list[tuple[Connection, OSError]] = []
         self._attention = 0
+        self._numbers = count()
         self._reserved: set[int] = set()
         self._arrivals: dict[RelayPool, list[Callable[[UpstreamError | None], None]]] = {}
         self.configure(options)
@@ -314,6 +318,10 @@ class Relay:
     def release_key(self, pid: int) -> None:
         """Give a reserved key back."""
         self._reserved.discard(pid)
+
+    def unique(self) -> int:
+        """A number that nobody else gets."""
+        return next(self._numbers)
 
     def welcome(self, connection: TransientConnection) -> None:
         """Drive a connection that has a deadline."""

@@ -29,12 +29,22 @@ ALWAYS_TRACKED: Final = (
 
 
 class ParameterSet:
-    """An immutable, interned set of parameters; made by `ParameterTracker` alone."""
+    """An immutable, interned set of parameters; made by `ParameterTracker` alone.
 
-    __slots__ = ("__weakref__", "values")
+    Attributes:
+        values: by name.
+        flavor: what of them may change what a text means when it is parsed: a date in it, its characters, its schema.
+    """
+
+    __slots__ = ("__weakref__", "flavor", "values")
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self.values = values
+        self.flavor = tuple(
+            item
+            for item in sorted(values.items())
+            if item[0] != "application_name" and not item[0].endswith("timeout")
+        )
 
     def __repr__(self) -> str:
         return f"<ParameterSet {dict(self.values)!r}>"

@@ -294,6 +294,8 @@ class ServerConnection(Upkeep):
             self.transmit(replay.prepare(self))
             return SKIP
         verdict = self.ledger.response(wire.ERROR_RESPONSE)
+        if self.suspicion is not None:
+            self.suspicion.deallocating.clear()
         if self.ledger.undone:
             self._undo(failed=head & 0xFF)
         if verdict and head & 0xFF == wire.QUERY:

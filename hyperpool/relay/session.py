@@ -96,6 +96,7 @@ class Suspicion:
         settings: names of parameters, in lower case.
         everything: parameters that cannot be told from the text.
         pins: what may have been created, or may have ended.
+        touches_settings: any text may change a parameter, whether the server reports that or not.
         resets: names of parameters that were reset to what the session began with.
         resets_all: all were.
         strange: of the settings that are asked for, those whose defaults are not known.
@@ -112,11 +113,13 @@ class Suspicion:
         "schema",
         "settings",
         "strange",
+        "touches_settings",
     )
 
     def __init__(self) -> None:
         self.settings: set[str] = set()
         self.everything = False
+        self.touches_settings = False
         self.pins = Pinned(0)
         self.resets: set[str] = set()
         self.resets_all = False
@@ -135,6 +138,7 @@ class Suspicion:
         """
         self.settings |= effects.settings - _TRANSIENT - set(reported)
         self.everything = self.everything or effects.unknown_settings
+        self.touches_settings = self.touches_settings or self.everything or bool(effects.settings)
         self.pins |= Pinned(effects.pins.value)
         if effects.releases:
             self.pins |= pinned & ASKABLE

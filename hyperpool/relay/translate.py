@@ -14,9 +14,9 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.config import SessionState
-from hyperpool.pool.statements import PREFIX, Change, Statement
+from hyperpool.pool.statements import MARK, PREFIX, Change, Statement
 from hyperpool.relay.connection import HEADER
-from hyperpool.relay.ledger import FAKE, FORWARD, SKIP
+from hyperpool.relay.ledger import CHANGING, ENDS_WITH_READY, FAKE, FORWARD, SKIP
 from hyperpool.relay.replay import Replay
 from hyperpool.relay.session import Pinned
 from hyperpool.relay.tables import ANSWERED, IDLE, UNANSWERED
@@ -27,11 +27,22 @@ from hyperpool.wire import extended
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hyperpool.pool.statements import Flavor
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.server import ServerConnection
     from hyperpool.sql.effects import Effects
 
 _INT32: Final = Struct("!I").unpack_from
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 _header = Struct("!BI").pack
 _STATEMENT: Final = ord("S")
 _FIRST_USER_OID: Final = 16384
@@ -49,8 +60,10 @@ _REFUSAL: Final = (
 """What is executed instead of a statement that must not be: the server makes the error, at the right place of the
 pipeline and of the transaction."""
 
+_GAP: Final = rb"(?:\s|/\*(?:[^*]|\*(?!/))*\*/|--[^\n]*(?:\n|$))*"
 _DEALLOCATE: Final = re.compile(
-    rb'(?i)(\bdeallocate\s+(?:prepare\s+)?)("(?:[^"]|"")*"|[a-z_\x80-\xff][\w$\x80-\xff]*)'
+    rb"(?i)(\bdeallocate\b" + _GAP + rb"(?:prepare\b" + _GAP + rb")?)"
+    rb'("(?:[^"]|"")*"|[a-z_\x80-\xff][\w$\x80-\xff]*)'
 )
 
 
@@ -142,7 +155,7 @@ class Translator:
         else:
             client.skip = 0
             if kind != wire.TERMINATE:
-                client.rest = bytes(self._view[at:end])
+                self._put_aside(at, end)
             end = at
         data: bytes | memoryview = self._view[self._start : end]
         if self._pieces:
@@ -160,6 +173,17 @@ class Translator:
         client.pool.stats.received += len(data)
         server.transmit(data)
         self._answer_fakes()
+
+    def _put_aside(self, at: int, end: int) -> None:
+        """Keep the beginning of a message until more of it comes, or until its turn has come."""
+        client = self._client
+        if client.gathered is not None:
+            client.gathered += self._view[at:end]
+            client.skip = HEADER(self._buffer, at)[1] + 1 - (end - at)
+            return
+        client.rest = bytes(self._view[at:end])
+        if client.stalled:
+            client.unread = True
 
     def _answer_fakes(self) -> None:
         """Answer what the server never sees, if it owes nothing that would come first."""
@@ -214,7 +238,7 @@ class Translator:
 
     def _parse(self, at: int, stop: int) -> bool:
         if stop > self._end:
-            return not self._will_come(at, stop) and self._parse_long(at, stop)
+            return not self._will_come(at, stop) and not self._gather(at, stop) and self._parse_long(at, stop)
         ledger = self._server.ledger
         nul = self._buffer.find(0, at + 5, stop)
         if ledger.skipping or nul < 0 or self._buffer.find(0, nul + 1, stop) < 0:
@@ -222,7 +246,20 @@ class Translator:
         elif nul == at + 5:
             self._parse_unnamed(bytes(self._view[nul + 1 : stop]), at, stop)
         else:
-            self._parse_named(bytes(self._view[at + 5 : nul]), bytes(self._view[nul + 1 : stop]), at, stop)
+            name = bytes(self._view[at + 5 : nul])
+            if self._is_open(name):
+                return self._stall()
+            self._parse_named(name, bytes(self._view[nul + 1 : stop]), at, stop)
+        return True
+
+    def _gather(self, at: int, stop: int) -> bool:
+        """Collect a Parse that is longer than what is read at once, if there is room for it."""
+        client = self._client
+        own = client.remembered()
+        if self._server.ledger.skipping or not own.fits(stop - at):
+            return False
+        own.reserve(stop - at)
+        client.gathered = bytearray()
         return True
 
     def _parse_long(self, at: int, stop: int) -> bool:
@@ -269,6 +306,11 @@ class Translator:
             ledger.request(wire.PARSE, FORWARD, Change(None, None, known))
             self._replace(at, stop, extended.parse(known.name, body))
             return
+        encoding = client.tracked.values.get("client_encoding")
+        if not name.isascii() and encoding == "UTF8" and not _is_utf8(name):
+            # The server shall say so.
+            ledger.request(wire.PARSE)
+            return
         if not pool.settings.max_prepared_statements or not own.fits(len(body)):
             if self._may_pin():
                 self._uses = None
@@ -276,7 +318,7 @@ class Translator:
                 ledger.request(wire.PARSE)
                 return
             body = _REFUSAL + b"\0\0\0"
-        statement = pool.statements.intern(body, own.holders)
+        statement = pool.statements.intern(body, self._flavor(), own.holders)
         own.put(name, statement)
         if self._is_certain(statement) and self._is_first():
             ledger.request(wire.PARSE, FAKE, Change(name, None, None))
@@ -300,15 +342,20 @@ class Translator:
         nul = buffer.find(0, mark + 1, last) if mark > 0 else -1
         if nul < 0:
             return self._incomplete(at, stop)
-        ledger = self._server.ledger
+        client, ledger = self._client, self._server.ledger
         if not ledger.skipping:
             name = bytes(view[mark + 1 : nul])
+            if self._is_open(name):
+                return self._stall()
             statement = self._find(name, at)
             if statement is not None:
-                refused = statement.effects is not None and self._note(statement.effects, statement.text, at)
-                if stop <= self._end and (refused or statement.text == _REFUSAL):
-                    refusal = self._refusal(at)
-                    self._replace(at, stop, extended.bind_nothing(bytes(view[at + 5 : mark]), refusal.name))
+                instead = None
+                if statement.effects is not None:
+                    instead = self._note(statement.effects, statement.text, at)
+                if instead is not None and stop <= self._end:
+                    other = client.pool.statements.intern(instead + b"\0\0\0", client.tracked.flavor)
+                    self._ensure(other, at)
+                    self._replace(at, stop, extended.bind_nothing(bytes(view[at + 5 : mark]), other.name))
                 else:
                     header = _header(wire.BIND, stop - at - 1 + len(statement.name) - len(name))
                     self._pieces += (view[self._start : at], header, view[at + 5 : mark + 1], statement.name)
@@ -321,7 +368,10 @@ class Translator:
             return self._incomplete(at, stop)
         ledger = self._server.ledger
         if not ledger.skipping and self._buffer[at + 5] == _STATEMENT:
-            statement = self._find(bytes(self._view[at + 6 : stop - 1]), at)
+            name = bytes(self._view[at + 6 : stop - 1])
+            if self._is_open(name):
+                return self._stall()
+            statement = self._find(name, at)
             if statement is not None:
                 self._replace(at, stop, extended.describe_statement(statement.name))
         ledger.request(wire.DESCRIBE)
@@ -336,6 +386,8 @@ class Translator:
             ledger.request(wire.CLOSE)
             return True
         name = bytes(self._view[at + 6 : stop - 1])
+        if self._is_open(name):
+            return self._stall()
         own = client.statements
         statement = own.names.get(name) if own is not None else None
         if own is not None and statement is not None:
@@ -344,7 +396,7 @@ class Translator:
             self._replace(at, stop, b"")
         elif name:
             if name.startswith(PREFIX):
-                self._replace(at, stop, extended.close_statement(name + b"?"))
+                self._replace(at, stop, extended.close_statement(name + MARK))
             ledger.request(wire.CLOSE)
         else:
             before, client.unnamed, server.unnamed = client.unnamed, None, None
@@ -360,15 +412,21 @@ class Translator:
             elif unnamed.effects is not None:
                 self._note(unnamed.effects, unnamed.text, at)
             return None
-        own = self._client.statements
+        own, suspicion = self._client.statements, self._server.suspicion
+        if suspicion is not None and name in suspicion.deallocating:
+            return None
         statement = own.names.get(name) if own is not None else None
-        if statement is not None:
+        if own is not None and statement is not None:
+            if not self._is_certain(statement) and statement.flavor != self._client.tracked.flavor:
+                # It would be parsed in a session with other settings than when the client prepared it.
+                statement = self._client.pool.statements.intern(statement.body, self._flavor(), own.holders)
+                own.put(name, statement)
             self._ensure(statement, at)
             if self._uses is not None:
                 self._uses.append(statement)
         elif name.startswith(PREFIX):
             # It might be another client's.
-            return Statement(b"", name + b"?", None)
+            return Statement(b"", name + MARK, None)
         return statement
 
     # -- statements on the server --------------------------------------------------------------------------------
@@ -421,10 +479,37 @@ class Translator:
             if unnamed.effects is not None:
                 self._note(unnamed.effects, unnamed.text, at)
 
-    def _refusal(self, at: int) -> Statement:
-        refusal = self._client.pool.statements.intern(_REFUSAL + b"\0\0\0")
-        self._ensure(refusal, at)
-        return refusal
+    def _flavor(self) -> Flavor:
+        """The settings that a text is parsed under now; unlike any other's if they may be about to change."""
+        suspicion = self._server.suspicion
+        if suspicion is None or not suspicion.touches_settings:
+            return self._client.tracked.flavor
+        return (("", str(self._client.relay.unique())),)
+
+    # -- requests whose meaning depends on answers that have not come -----------------------------------------
+
+    def _is_open(self, name: bytes) -> bool:
+        """Whether it depends on the answer to an earlier pipeline what a name means, if anything."""
+        ledger, suspicion = self._server.ledger, self._server.suspicion
+        if suspicion is not None and name in suspicion.deallocating:
+            return any(entry & 0xFF in ENDS_WITH_READY for entry in ledger.entries)
+        if not ledger.changes:
+            return False
+        changes = iter(ledger.changes)
+        changed = False
+        for entry in ledger.entries:
+            kind = entry & 0xFF
+            if kind in CHANGING:
+                change = next(changes)
+                changed = changed or (change is not None and change.name == name)
+            elif changed and kind in ENDS_WITH_READY:
+                return True
+        return False
+
+    def _stall(self) -> bool:
+        """Go on with this message when everything has been answered."""
+        self._client.stalled = True
+        return False
 
     # -- session state -------------------------------------------------------------------------------------------
 
@@ -466,8 +551,8 @@ class Translator:
     # -- messages that are not all there -------------------------------------------------------------------------
 
     def _will_come(self, at: int, stop: int) -> bool:
-        """Whether to wait until the message has come as a whole."""
-        return stop > self._end and stop - at <= self._client.relay.max_partial
+        """Whether to wait until the message has come as a whole: it fits into what is read at once."""
+        return stop > self._end and stop - at <= self._client.relay.max_whole
 
     def _incomplete(self, at: int, stop: int) -> bool:
         """What has to be looked at is not there: wait for it, or leave a broken message to the server."""
