@@ -136,21 +136,25 @@ class TestPsycopg3(CommonCells, SessionCells):
                 assert found == [*[(n + 1,) for n in range(10)], *[(n * 2,) for n in range(10)], (turn,)]
 
     def test_pipelining_with_errors(self, site: Site, single: psycopg.Connection[Any], table: str) -> None:
-        """What follows an error is skipped up to the next synchronisation, and works behind it."""
+        """What follows an error is skipped up to the next synchronisation, and works behind it.
+
+        psycopg takes a statement for prepared even if that was skipped, so it is not used elsewhere.
+        """
         single.execute(f"CREATE TABLE {table} (n int)".encode())
         insert = f"INSERT INTO {table} VALUES (%s)".encode()
+
+        def send(turn: int) -> None:
+            with single.pipeline() as pipeline:
+                single.execute(insert, [turn])
+                pipeline.sync()
+                single.execute(insert, [-1])
+                single.execute("SELECT 1 / %s::int", [0])
+                single.execute(b"DELETE FROM %s WHERE n = %%s" % table.encode(), [turn])
+
         for turn in range(7):
             site.change_servers()
-            with single.pipeline() as pipeline:
-                good = single.execute("SELECT %s::int + 1", [1])
-                pipeline.sync()
-                single.execute("SELECT 1 / %s::int", [0])
-                single.execute(insert, [-1])
-                with pytest.raises(psycopg.errors.DivisionByZero):
-                    pipeline.sync()
-                later = single.execute(insert + b" RETURNING n", [turn])
-                assert good.fetchone() == (2,)
-                assert later.fetchone() == (turn,)
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                send(turn)
             found = single.execute(f"SELECT n FROM {table} ORDER BY n".encode()).fetchall()
             assert found == [(n,) for n in range(turn + 1)]
 

@@ -100,24 +100,37 @@ class TestAsyncPsycopg3(CommonCells, SessionCells):
         asyncio.run(main())
 
     def test_pipelining(self, site: Site) -> None:
-        """Statements sent ahead, an error among them, in transactions of their own and in a common one."""
+        """Statements sent ahead, in transactions of their own and in a common one."""
 
         async def main() -> None:
             async with await connect(site, autocommit=True) as connection:
-                for turn in range(8):
+                for _ in range(8):
                     await asyncio.to_thread(site.change_servers)
-                    async with connection.pipeline() as pipeline:
+                    async with connection.pipeline():
                         cursors = [await connection.execute("SELECT %s::int + 1", [n]) for n in range(10)]
                         async with connection.transaction():
                             cursors += [
                                 await connection.execute("SELECT %s::int * 2", [n]) for n in range(10)
                             ]
                         found = [await cursor.fetchone() for cursor in cursors]
-                        assert found == [*[(n + 1,) for n in range(10)], *[(n * 2,) for n in range(10)]]
-                        await connection.execute("SELECT 1 / %s::int", [0])
-                        await connection.execute("SELECT %s::int + 1", [turn])
-                        with pytest.raises(psycopg.errors.DivisionByZero):
-                            await pipeline.sync()
+                    assert found == [*[(n + 1,) for n in range(10)], *[(n * 2,) for n in range(10)]]
+
+        asyncio.run(main())
+
+    def test_pipelining_with_errors(self, site: Site) -> None:
+        """An error is raised at the end of the block, and the connection is as before."""
+
+        async def send(connection: Connection) -> None:
+            async with connection.pipeline():
+                await connection.execute("SELECT 1 / %s::int", [0])
+                await connection.execute("SELECT 'skipped', %s::int", [0])
+
+        async def main() -> None:
+            async with await connect(site, autocommit=True) as connection:
+                for turn in range(8):
+                    await asyncio.to_thread(site.change_servers)
+                    with pytest.raises(psycopg.errors.DivisionByZero):
+                        await send(connection)
                     cursor = await connection.execute("SELECT %s::int + 1", [turn])
                     assert await cursor.fetchone() == (turn + 1,)
 
