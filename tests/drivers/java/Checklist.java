@@ -1,3 +1,5 @@
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
 import java.sql.Connection;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
@@ -23,7 +25,7 @@ final class Checklist {
             "cancel", "statement_timeout", "notices", "large_rows", "reconnect", "temporary_tables", "settings",
             "role", "listen", "advisory_locks");
 
-    /** One check; what it returns, if anything, is a note that is printed behind its line. */
+    /** One check; what it returns, if anything, is a note that is printed before its line. */
     interface Cell {
         String run(Scope scope) throws Exception;
     }
@@ -188,7 +190,7 @@ final class Checklist {
         };
         try {
             String note = workers.submit(work).get(LIMIT, TimeUnit.SECONDS);
-            return "ok " + name + (note == null ? "" : "\n# " + name + ": " + note);
+            return (note == null ? "" : "# " + name + ": " + note + "\n") + "ok " + name;
         } catch (TimeoutException late) {
             return "fail " + name + ": nothing within " + LIMIT + " s";
         } catch (ExecutionException failed) {
@@ -199,11 +201,20 @@ final class Checklist {
         }
     }
 
-    /** Runs the chosen cells, or all, and ends the program. */
-    static void run(Map<String, Cell> cells, String... chosen) throws InterruptedException {
+    /** The names on the command line, or, with "-", on standard input line by line, or all. */
+    private static Iterable<String> chosen(String... arguments) {
+        if (arguments.length == 0) {
+            return NAMES;
+        }
+        return arguments[0].equals("-") ? new BufferedReader(new InputStreamReader(System.in)).lines()::iterator
+                : List.of(arguments);
+    }
+
+    /** Runs the chosen cells and ends the program. */
+    static void run(Map<String, Cell> cells, String... arguments) throws InterruptedException {
         ExecutorService workers = Executors.newCachedThreadPool();
         int status = 0;
-        for (String name : chosen.length > 0 ? List.of(chosen) : NAMES) {
+        for (String name : chosen(arguments)) {
             String line = line(workers, name, cells.get(name));
             System.out.println(line);
             if (line.startsWith("fail")) {

@@ -384,7 +384,7 @@ final class Pgjdbc {
         Checklist.same(2, Checklist.value(b, "SELECT 2"));
     }
 
-    public static void main(String[] chosen) throws InterruptedException {
+    public static void main(String[] arguments) throws InterruptedException {
         Checklist.run(Map.ofEntries(
                 Map.entry("connect", Checklist.plain(Pgjdbc::connect)),
                 Map.entry("types", Checklist.plain(Pgjdbc::types)),
@@ -403,6 +403,6 @@ final class Pgjdbc {
                 Map.entry("settings", Checklist.plain(SessionState::settings)),
                 Map.entry("role", Checklist.plain(SessionState::role)),
                 Map.entry("listen", Checklist.plain(SessionState::listen)),
-                Map.entry("advisory_locks", Checklist.plain(SessionState::advisoryLocks))), chosen);
+                Map.entry("advisory_locks", Checklist.plain(SessionState::advisoryLocks))), arguments);
     }
 }

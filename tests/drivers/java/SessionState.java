@@ -90,7 +90,7 @@ final class SessionState {
 
     static void advisoryLocks(Checklist.Scope scope) throws Exception {
         List<Connection> both = Pgjdbc.several(scope, 2);
-        int key = 42_005;
+        long key = ProcessHandle.current().pid();
         String take = "SELECT pg_try_advisory_lock(?)";
         String unlock = "SELECT pg_advisory_unlock(?)";
         Checklist.execute(both.get(0), "SELECT pg_advisory_lock(?)", key);

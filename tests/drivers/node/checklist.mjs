@@ -1,5 +1,7 @@
 // What the programs of both drivers share: the cells run one after the other, one line for each.
 
+import { createInterface } from 'node:readline';
+
 export const CELLS = [
   'connect', 'types', 'parameters', 'prepared', 'pipelining', 'transactions', 'savepoints', 'copy', 'cancel',
   'statement_timeout', 'notices', 'large_rows', 'reconnect', 'temporary_tables', 'settings', 'role', 'listen',
@@ -81,7 +83,7 @@ async function line(name, cell) {
   const open = [];
   try {
     const note = await within(LIMIT, name, cell((session) => (open.push(session), session)));
-    return `ok ${name}${note ? `\n# ${name}: ${note}` : ''}`;
+    return `${note ? `# ${name}: ${note}\n` : ''}ok ${name}`;
   } catch (error) {
     process.exitCode = 1;
     return `fail ${name}: ${oneLine(error)}`;
@@ -91,17 +93,18 @@ async function line(name, cell) {
 }
 
 /**
- * Runs the cells named on the command line, or all.
+ * Runs the cells named on the command line, or, with `-`, on standard input line by line, or all.
  *
  * Each is a function that gets a function to register sessions with, which are closed after the cell. What it
- * returns, if anything, is a note that is printed behind its line.
+ * returns, if anything, is a note that is printed before its line.
  */
 export async function run(cells) {
   process.on('unhandledRejection', (error) => {
     process.exitCode = 1;
     console.log(`# nobody waited for: ${oneLine(error)}`);
   });
-  const chosen = process.argv.length > 2 ? process.argv.slice(2) : CELLS;
-  for (const name of chosen) console.log(await line(name, cells[name]));
+  const named = process.argv.slice(2);
+  const chosen = named[0] === '-' ? createInterface(process.stdin) : named.length > 0 ? named : CELLS;
+  for await (const name of chosen) console.log(await line(name, cells[name]));
   process.exit();
 }

@@ -342,7 +342,7 @@ async function listen(register) {
 async function advisoryLocks(register) {
   const a = await Session.open(register);
   const b = await Session.open(register);
-  const key = 42_001;
+  const key = process.pid;
   await a.query('SELECT pg_advisory_lock($1)', [key]);
   await alternate([a, b], 4, async (session, query) => {
     const { rows } = await query('SELECT pg_try_advisory_lock($1) AS taken', [key]);

@@ -1,8 +1,7 @@
 // The checklist with Postgres.js (postgres), settings as they are; where to connect to is in PGHOST, PGPORT, ...
 
 import assert from 'node:assert/strict';
-import { text } from 'node:stream/consumers';
-import { pipeline } from 'node:stream/promises';
+import { finished, pipeline } from 'node:stream/promises';
 import { Readable } from 'node:stream';
 
 import postgres from 'postgres';
@@ -172,7 +171,11 @@ async function copy(register) {
   const lines = Array.from({ length: 20_000 }, (_, n) => `${n}\trow ${n}\n`);
   await pipeline(Readable.from(lines), await a.sql`COPY postgresjs_copy FROM STDIN`.writable());
   assert.equal(await a.value`SELECT sum(n)::int FROM postgresjs_copy`, 199_990_000);
-  assert.equal(await text(await a.sql`COPY postgresjs_copy TO STDOUT`.readable()), lines.join(''));
+  // Read by its events, which never pause the stream: the driver may leave a paused one so for ever at its end.
+  const parts = [];
+  const out = await a.sql`COPY postgresjs_copy TO STDOUT`.readable();
+  await finished(out.on('data', (part) => parts.push(part)));
+  assert.equal(Buffer.concat(parts).toString(), lines.join(''));
   // Given up half way (CopyFail). An error of the server after the last row would never reach the stream.
   const half = await a.sql`COPY postgresjs_copy FROM STDIN`.writable();
   half.write(lines[0]);
@@ -238,7 +241,7 @@ async function reconnect(register) {
   await losesConnection(a.transaction(async (sql) => {
     const [{ pid }] = await sql`SELECT pg_backend_pid() AS pid`;
     assert.equal(await b.value`SELECT pg_terminate_backend(${pid}, 5000)`, true);
-    await sql`SELECT 1`;
+    return new Promise(() => {}); // the driver ends the transaction by itself when the connection is closed
   }));
   assert.equal(await within(5000, 'a new connection', a.value`SELECT 1`), 1); // the driver opens it by itself
   assert.equal(await b.value`SELECT 2`, 2);
@@ -318,7 +321,7 @@ async function listen(register) {
 async function advisoryLocks(register) {
   const a = Session.open(register);
   const b = Session.open(register);
-  const key = 42_002;
+  const key = process.pid;
   await a.sql`SELECT pg_advisory_lock(${key})`;
   await alternate([a, b], 4, async (session, query) => {
     const rows = await query`SELECT pg_try_advisory_lock(${key}) AS taken`;

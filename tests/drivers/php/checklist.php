@@ -86,7 +86,7 @@ function line(string $name, callable $cell): string
 {
     try {
         $note = $cell();
-        return "ok $name" . ($note === null ? '' : "\n# $name: $note");
+        return ($note === null ? '' : "# $name: $note\n") . "ok $name";
     } catch (None $none) {
         return "none $name: {$none->getMessage()}";
     } catch (Throwable $error) {
@@ -95,11 +95,23 @@ function line(string $name, callable $cell): string
     }
 }
 
-/** Runs the chosen cells, or all, and ends the program. Each is a process, so that one that hangs can be ended. */
-function run(array $cells, array $chosen): never
+/** The names on the command line, or, with `-`, on standard input line by line, or all. */
+function chosen(array $arguments): iterable
+{
+    if ($arguments !== ['-']) {
+        yield from $arguments ?: NAMES;
+        return;
+    }
+    while (($line = fgets(STDIN)) !== false) {
+        yield trim($line);
+    }
+}
+
+/** Runs the chosen cells and ends the program. Each is a process, so that one that hangs can be ended. */
+function run(array $cells, array $arguments): never
 {
     $status = 0;
-    foreach ($chosen ?: NAMES as $name) {
+    foreach (chosen($arguments) as $name) {
         $child = pcntl_fork();
         if ($child === 0) {
             pcntl_alarm(LIMIT);

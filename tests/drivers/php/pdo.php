@@ -285,7 +285,7 @@ function listen(): void
 function advisory_locks(): void
 {
     [$a, $b] = [open(), open()];
-    $ask = fn (PDO $one, string $function) => value($one, "SELECT pg_$function(?)", 42_008);
+    $ask = fn (PDO $one, string $function) => value($one, "SELECT pg_$function(?)", getmypid());
     $ask($a, 'advisory_lock');
     alternate([$a, $b], 4, function (PDO $one, int $number) use ($ask) {
         same($number === 0, $ask($one, 'try_advisory_lock'));

@@ -43,16 +43,18 @@ module Checklist
     end
   end
 
-  # Runs the methods of `cells` that are named on the command line, or all, and ends the program.
+  # Runs the methods of `cells` that are named on the command line, or, with "-", on standard input line by line, or
+  # all, and ends the program.
   def run(cells)
     $stdout.sync = true
-    lines = (ARGV.empty? ? NAMES : ARGV).map { |name| line(cells, name).tap { |text| puts text } }
-    exit(lines.none? { |text| text.start_with?("fail") })
+    named = ARGV == ["-"] ? $stdin.each_line(chomp: true) : ARGV
+    lines = (ARGV.empty? ? NAMES : named).map { |name| line(cells, name).tap { |text| puts text } }
+    exit(lines.none?(/^fail/))
   end
 
   def line(cells, name)
     note = Timeout.timeout(LIMIT) { cells.public_send(name) }
-    "ok #{name}#{"\n# #{name}: #{note}" if note.is_a?(String)}"
+    "#{"# #{name}: #{note}\n" if note.is_a?(String)}ok #{name}"
   rescue StandardError => e
     "fail #{name}: #{e.class}: #{e.message.split.join(" ")}"
   ensure

@@ -293,7 +293,7 @@ class Cells
 
   def advisory_locks
     a, b = several(2)
-    ask = ->(connection, name) { value(connection, "SELECT pg_#{name}($1)", [42_007]) }
+    ask = ->(connection, name) { value(connection, "SELECT pg_#{name}($1)", [Process.pid]) }
     ask.call(a, "advisory_lock")
     alternate([a, b], 4) do |connection, number|
       same(%w[t f][number], ask.call(connection, "try_advisory_lock"))

@@ -2,9 +2,11 @@
 package checklist
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"reflect"
 	"regexp"
@@ -22,7 +24,7 @@ var names = []string{
 	"advisory_locks",
 }
 
-// Cell is one check. What it notes with T.Note is printed behind its line.
+// Cell is one check. What it notes with T.Note is printed before its line.
 type Cell func(t *T)
 
 // T is what a running cell fails through.
@@ -80,7 +82,7 @@ func (t *T) Lost(err error) {
 // Cleanup has a function called after the cell, the last one first.
 func (t *T) Cleanup(f func()) { t.cleanups = append(t.cleanups, f) }
 
-// Note leaves something to read behind the line of the cell.
+// Note leaves something to read before the line of the cell.
 func (t *T) Note(format string, args ...any) { t.note = fmt.Sprintf(format, args...) }
 
 // Alternate runs a check on all sessions, again and again, in transactions of their own.
@@ -110,7 +112,7 @@ func attempt(t *T, name string, cell Cell) (line string) {
 		case nil:
 			line = "ok " + name
 			if t.note != "" {
-				line += fmt.Sprintf("\n# %s: %s", name, t.note)
+				line = fmt.Sprintf("# %s: %s\n%s", name, t.note, line)
 			}
 		case none:
 			line = fmt.Sprintf("none %s: %s", name, reason.why)
@@ -140,14 +142,25 @@ func run(name string, cell Cell) string {
 	}
 }
 
-// Run runs the cells named on the command line, or all, and ends the program.
-func Run(cells map[string]Cell) {
-	chosen := names
-	if len(os.Args) > 1 {
-		chosen = os.Args[1:]
+// chosen are the cells named on the command line, or, with "-", on standard input line by line, or all.
+func chosen() iter.Seq[string] {
+	switch {
+	case len(os.Args) == 1:
+		return slices.Values(names)
+	case os.Args[1] != "-":
+		return slices.Values(os.Args[1:])
 	}
+	return func(yield func(string) bool) {
+		lines := bufio.NewScanner(os.Stdin)
+		for lines.Scan() && yield(lines.Text()) {
+		}
+	}
+}
+
+// Run runs the chosen cells and ends the program.
+func Run(cells map[string]Cell) {
 	status := 0
-	for _, name := range chosen {
+	for name := range chosen() {
 		line := run(name, cells[name])
 		fmt.Println(line)
 		if strings.HasPrefix(line, "fail") {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -93,7 +94,7 @@ func listen(t *T) {
 
 func advisoryLocks(t *T) {
 	a, b := open(t, ""), open(t, "")
-	const key = 42_003
+	key := os.Getpid()
 	try := func(conn *pgx.Conn) bool { return value[bool](t, conn, "SELECT pg_try_advisory_lock($1)", key) }
 	unlock := func(conn *pgx.Conn) bool { return value[bool](t, conn, "SELECT pg_advisory_unlock($1)", key) }
 	exec(t, a, "SELECT pg_advisory_lock($1)", key)

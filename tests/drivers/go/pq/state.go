@@ -5,6 +5,7 @@ package main
 import (
 	"database/sql"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/lib/pq"
@@ -94,7 +95,7 @@ func listen(t *T) {
 
 func advisoryLocks(t *T) {
 	a, b := open(t, ""), open(t, "")
-	const key = 42_004
+	key := os.Getpid()
 	try := func(conn *sql.Conn) bool { return value[bool](t, conn, "SELECT pg_try_advisory_lock($1)", key) }
 	unlock := func(conn *sql.Conn) bool { return value[bool](t, conn, "SELECT pg_advisory_unlock($1)", key) }
 	exec(t, a, "SELECT pg_advisory_lock($1)", key)

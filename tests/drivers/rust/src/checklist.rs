@@ -3,6 +3,7 @@
 use std::env;
 use std::error::Error;
 use std::fmt::Debug;
+use std::io::stdin;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
 pub type Failure = Box<dyn Error>;
 pub type Outcome<T = ()> = Result<T, Failure>;
 
-/// A running cell; its text, if any, is a note that is printed behind its line.
+/// A running cell; its text, if any, is a note that is printed before its line.
 type Running = Pin<Box<dyn Future<Output = Outcome<Option<String>>>>>;
 
 /// What a cell may return.
@@ -157,17 +158,24 @@ fn reason(error: &dyn Error) -> String {
     chain.join("; ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Runs the cells named on the command line, or all; whether none of them failed.
+/// The cells named on the command line, or, with `-`, on standard input line by line, or all.
+fn chosen(cells: &[Cell]) -> Box<dyn Iterator<Item = &Cell> + '_> {
+    let named: Vec<String> = env::args().skip(1).collect();
+    let find = |name: String| cells.iter().find(|cell| cell.name == name).expect("a cell's name");
+    match named.first().map(String::as_str) {
+        None => Box::new(cells.iter()),
+        Some("-") => Box::new(stdin().lines().map(move |line| find(line.expect("a line")))),
+        Some(_) => Box::new(named.into_iter().map(find)),
+    }
+}
+
+/// Runs the chosen cells; whether none of them failed.
 pub async fn run(cells: &[Cell]) -> bool {
-    let chosen: Vec<String> = env::args().skip(1).collect();
     let mut good = true;
-    for Cell { name, run } in cells {
-        if !chosen.is_empty() && !chosen.iter().any(|one| one == name) {
-            continue;
-        }
+    for Cell { name, run } in chosen(cells) {
         match tokio::time::timeout(LIMIT, run()).await {
             Ok(Ok(None)) => println!("ok {name}"),
-            Ok(Ok(Some(note))) => println!("ok {name}\n# {name}: {note}"),
+            Ok(Ok(Some(note))) => println!("# {name}: {note}\nok {name}"),
             Ok(Err(error)) => {
                 good = false;
                 println!("fail {name}: {}", reason(error.as_ref()));

@@ -103,12 +103,12 @@ pub async fn listen() -> Outcome {
 }
 
 pub async fn advisory_locks() -> Outcome {
-    const KEY: i64 = 42_006;
+    let key = i64::from(std::process::id());
     let (a, b) = (open().await?, open().await?);
     let ask = async |client: &Client, function: &str| {
-        value::<bool>(client, &format!("SELECT pg_{function}($1)"), &[&KEY]).await
+        value::<bool>(client, &format!("SELECT pg_{function}($1)"), &[&key]).await
     };
-    a.execute("SELECT pg_advisory_lock($1)", &[&KEY]).await?;
+    a.execute("SELECT pg_advisory_lock($1)", &[&key]).await?;
     alternate(&[&a, &b], 4, async |client, number, _| {
         same(ask(client, "try_advisory_lock").await?, number == 0)?;
         if number == 0 {
