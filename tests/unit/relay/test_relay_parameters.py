@@ -12,13 +12,16 @@ from hyperpool.relay.parameters import (
     ALWAYS_TRACKED,
     ParameterTracker,
     adjustment,
-    canonical_encoding,
+    changes_identity,
     quote_literal,
 )
 
 NAMES = st.sampled_from([*ALWAYS_TRACKED, "IntervalStyle"])
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20) | st.text("a'\\E;= ")
 VALUES = st.dictionaries(NAMES, TEXTS)
+OTHERS = st.dictionaries(
+    st.sampled_from(["work_mem", "temp_tablespaces", "x.y", 'x.y"z', 'a;.b c."', "é.ü"]), TEXTS
+)
 
 
 def read_literal(sql: str, at: int, *, conforming: bool) -> tuple[str, int]:
@@ -51,15 +54,29 @@ def read_literal(sql: str, at: int, *, conforming: bool) -> tuple[str, int]:
         at += 1
 
 
+_NAME = r'((?:[A-Za-z_]\w*|"(?:[^"]|"")*")(?:\."(?:[^"]|"")*")*)'
+_STEPS = re.compile(
+    rf"(?s)(?P<reset>RESET {_NAME};)|(?P<set>SET {_NAME} =)|(?P<config>SELECT pg_catalog\.set_config\('(\w+)',)"
+)
+
+
 def run(sql: str, session: dict[str, str], *, conforming: bool) -> None:
-    """Apply a list of SET statements, and nothing else."""
+    """Apply a list of statements that set or reset parameters, and nothing else."""
     at = 0
     while at < len(sql):
-        match = re.compile(r"SET ([A-Za-z_]+) =").match(sql, at)
-        assert match, f"not a SET: {sql[at:]}"
-        session[match[1]], at = read_literal(sql, match.end(), conforming=conforming)
-        assert sql[at] == ";"
-        at += 1
+        match = _STEPS.match(sql, at)
+        assert match, f"no such statement: {sql[at:]}"
+        name = next(filter(None, match.groups()[1::2]))
+        if name.startswith('"'):
+            name = ".".join(part[1:-1].replace('""', '"') for part in re.findall(r'"(?:[^"]|"")*"', name))
+        if match["reset"]:
+            del session[name]
+            at = match.end()
+            continue
+        session[name], at = read_literal(sql, match.end(), conforming=conforming)
+        end = ",false);" if match["config"] else ";"
+        assert sql.startswith(end, at)
+        at += len(end)
 
 
 # -- names ---------------------------------------------------------------------------------------------------------
@@ -140,29 +157,186 @@ def test_a_set_can_be_read_in_a_log() -> None:
     assert repr(ParameterTracker().intern({"TimeZone": "UTC"})) == "<ParameterSet {'TimeZone': 'UTC'}>"
 
 
+# -- settings that servers do not report -----------------------------------------------------------------------------
+
+REPORTED = frozenset({"timezone", "application_name"})
+
+
+def test_others_belong_to_a_set() -> None:
+    """What was set besides, in lower case; the same set for everybody who has set the same."""
+    tracker = ParameterTracker()
+    one = tracker.intern({"TimeZone": "UTC"}, {"work_mem": "7MB", "x.y": "1"})
+    assert dict(one.values) == {"TimeZone": "UTC", "work_mem": "7MB", "x.y": "1"}
+    assert tracker.intern({"timezone": "UTC"}, {"x.y": "1", "work_mem": "7MB"}) is one
+    assert tracker.intern({"TimeZone": "UTC"}, {}) is tracker.intern({"TimeZone": "UTC"}) is not one
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"TimeZone": "UTC", "work_mem": "7MB"}),
+        ({"x.y": "1"}, {"TimeZone": "UTC", "work_mem": "7MB", "x.y": "1"}),
+        ({"work_mem": "8MB"}, {"TimeZone": "UTC", "work_mem": "8MB"}),
+        ({"work_mem": None}, {"TimeZone": "UTC"}),
+        ({"x.y": None}, {"TimeZone": "UTC", "work_mem": "7MB"}),
+        ({"x.y": "", "work_mem": None}, {"TimeZone": "UTC", "x.y": ""}),
+    ],
+)
+def test_with_settings(settings: dict[str, str | None], expected: dict[str, str]) -> None:
+    """Set, or back at the default; an empty value is a value."""
+    tracker = ParameterTracker()
+    old = tracker.intern({"TimeZone": "UTC"}, {"work_mem": "7MB"})
+    assert dict(tracker.with_settings(old, settings).values) == expected
+    assert dict(old.values) == {"TimeZone": "UTC", "work_mem": "7MB"}
+
+
+def test_with_settings_that_are_there_already() -> None:
+    """It is the same set."""
+    tracker = ParameterTracker()
+    old = tracker.intern({"TimeZone": "UTC"}, {"work_mem": "7MB"})
+    assert tracker.with_settings(old, {"work_mem": "7MB", "x.y": None}) is old
+
+
+def test_reported_alone() -> None:
+    """After ``DISCARD ALL``, what servers do not report is gone; names fold case."""
+    tracker = ParameterTracker()
+    old = tracker.intern({"TimeZone": "UTC", "DateStyle": "ISO"}, {"work_mem": "7MB"})
+    assert tracker.reported_alone(old, REPORTED) is tracker.intern({"TimeZone": "UTC"})
+    assert tracker.reported_alone(old, frozenset()) is tracker.intern({})
+
+
+def test_with_others() -> None:
+    """Servers tell what they report; the rest is what the client has been given."""
+    tracker = ParameterTracker()
+    server = tracker.intern({"TimeZone": "UTC", "DateStyle": "ISO"}, {"x.y": "1"})
+    client = tracker.intern({"TimeZone": "Asia/Tokyo", "DateStyle": "German"}, {"work_mem": "7MB"})
+    made = tracker.with_others(server, client, REPORTED)
+    assert made is tracker.intern({"TimeZone": "UTC", "DateStyle": "German"}, {"work_mem": "7MB"})
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((), {"TimeZone": "UTC", "work_mem": "7MB"}),
+        (("timezone",), {"TimeZone": "Asia/Tokyo", "work_mem": "7MB"}),
+        (("work_mem",), {"TimeZone": "UTC"}),
+        (("x.y",), {"TimeZone": "UTC", "work_mem": "7MB", "x.y": "1"}),
+        (("statement_timeout",), {"TimeZone": "UTC", "work_mem": "7MB"}),
+        (("timezone", "work_mem", "x.y"), {"TimeZone": "Asia/Tokyo", "x.y": "1"}),
+    ],
+)
+def test_restored(names: tuple[str, ...], expected: dict[str, str]) -> None:
+    """``RESET`` brings back what the client's session began with, whatever the server's began with."""
+    tracker = ParameterTracker()
+    initial = tracker.intern({"TimeZone": "Asia/Tokyo"}, {"x.y": "1"})
+    current = tracker.intern({"TimeZone": "UTC"}, {"work_mem": "7MB"})
+    assert dict(tracker.restored(current, initial, names).values) == expected
+
+
 # -- adjusting -----------------------------------------------------------------------------------------------------
 
 
 def test_only_differences_are_set() -> None:
-    """What is right already costs nothing; what the client has never named stays as it is."""
+    """What is right already costs nothing; what the client does not have is reset."""
     tracker = ParameterTracker()
     current = tracker.intern({"TimeZone": "UTC", "DateStyle": "ISO", "application_name": "a"})
     wanted = tracker.intern({"TimeZone": "Asia/Tokyo", "DateStyle": "ISO"})
-    assert adjustment(wanted, current) == "SET TimeZone = 'Asia/Tokyo';"
+    assert adjustment(wanted, current) == "RESET application_name;SET TimeZone = 'Asia/Tokyo';"
     assert adjustment(current, current) == ""
-    assert adjustment(tracker.intern({}), current) == ""
+    assert adjustment(tracker.intern(dict(current.values)), current) == ""
 
 
-@given(VALUES, VALUES, st.booleans())
+@pytest.mark.parametrize(
+    ("wanted", "current", "sql"),
+    [
+        ({"x.y": "1"}, {}, """SET "x"."y" = '1';"""),
+        ({}, {"x.y": "1"}, """RESET "x"."y";"""),
+        ({'x.y"z': "1"}, {}, """SET "x"."y""z" = '1';"""),
+        ({"x.é": "1"}, {}, """SET "x"."é" = '1';"""),
+        ({"x.y": ""}, {"x.y": "1"}, """SET "x"."y" = '';"""),
+        ({"work_mem": "7MB"}, {"work_mem": "8MB"}, "SET work_mem = '7MB';"),
+        ({"work mem": "7MB"}, {}, "SET \"work mem\" = '7MB';"),
+        (
+            {"search_path": '"$user", public'},
+            {},
+            "SELECT pg_catalog.set_config('search_path','\"$user\", public',false);",
+        ),
+        ({"search_path": ""}, {}, "SELECT pg_catalog.set_config('search_path','',false);"),
+        ({}, {"search_path": "x"}, "RESET search_path;"),
+        (
+            {"temp_tablespaces": "a\\b, 'c'"},
+            {"search_path": "x"},
+            "RESET search_path;SELECT pg_catalog.set_config('temp_tablespaces', E'a\\\\b, ''c''',false);",
+        ),
+        (
+            {"local_preload_libraries": "x", "session_preload_libraries": "y"},
+            {},
+            (
+                "SELECT pg_catalog.set_config('local_preload_libraries','x',false);"
+                "SELECT pg_catalog.set_config('session_preload_libraries','y',false);"
+            ),
+        ),
+    ],
+)
+def test_spellings(wanted: dict[str, str], current: dict[str, str], sql: str) -> None:
+    """Names that are no words are quoted, part by part; lists are set as they are, not as one name."""
+    tracker = ParameterTracker()
+    assert adjustment(tracker.intern({}, wanted), tracker.intern({}, current)) == sql
+
+
+_BACK = "RESET ROLE;RESET SESSION AUTHORIZATION;"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "current", "sql"),
+    [
+        ({"role": "r"}, {}, "SET ROLE 'r';"),
+        ({}, {"role": "r"}, _BACK),
+        ({"role": "r"}, {"role": "s"}, _BACK + "SET ROLE 'r';"),
+        ({"session_authorization": "a'b"}, {}, "SET SESSION AUTHORIZATION 'a''b';"),
+        ({}, {"session_authorization": "a"}, _BACK),
+        (
+            {"role": "r", "session_authorization": "a", "work_mem": "7MB"},
+            {"role": "s", "x.y": "1"},
+            _BACK + """RESET "x"."y";SET work_mem = '7MB';SET SESSION AUTHORIZATION 'a';SET ROLE 'r';""",
+        ),
+        ({"role": "r", "work_mem": "7MB"}, {"role": "r"}, _BACK + "SET work_mem = '7MB';SET ROLE 'r';"),
+    ],
+)
+def test_who_the_session_is(wanted: dict[str, str], current: dict[str, str], sql: str) -> None:
+    """Undone before anything else is changed, since roles may set different things, and set when all else has been."""
+    tracker = ParameterTracker()
+    assert adjustment(tracker.intern({}, wanted), tracker.intern({}, current)) == sql
+
+
+@pytest.mark.parametrize(
+    ("values", "changes"),
+    [
+        ({}, False),
+        ({"work_mem": "7MB"}, False),
+        ({"role": "r"}, True),
+        ({"session_authorization": "a", "work_mem": "7MB"}, True),
+    ],
+)
+def test_changes_identity(values: dict[str, str], changes: bool) -> None:
+    """Role and session authorization make somebody else of the session."""
+    assert changes_identity(ParameterTracker().intern({}, values)) is changes
+
+
+@given(VALUES, VALUES, OTHERS, OTHERS, st.booleans())
 def test_adjustment_brings_the_session_there(
-    wanted: dict[str, str], current: dict[str, str], conforming: bool
+    wanted: dict[str, str],
+    current: dict[str, str],
+    more: dict[str, str],
+    less: dict[str, str],
+    conforming: bool,
 ) -> None:
-    """The SQL sets what the client wants, with any values, and touches nothing else."""
+    """The SQL makes exactly what the client wants, with any values, of whatever there was."""
     tracker = ParameterTracker(["IntervalStyle"])
-    goal, start = tracker.intern(wanted), tracker.intern(current)
+    goal, start = tracker.intern(wanted, more), tracker.intern(current, less)
     session = dict(start.values)
     run(adjustment(goal, start), session, conforming=conforming)
-    assert session == {**start.values, **goal.values}
+    assert session == dict(goal.values)
 
 
 @given(TEXTS, st.booleans())
@@ -186,47 +360,3 @@ def test_a_literal_reads_the_same_in_both_modes(value: str, conforming: bool) ->
 def test_literals(value: str, literal: str) -> None:
     """A constant with a backslash is an escape string; the blank keeps its E apart from what stands before it."""
     assert quote_literal(value) == literal
-
-
-# -- encodings -----------------------------------------------------------------------------------------------------
-
-ENCODINGS = (  # as a server reports them
-    "SQL_ASCII EUC_JP EUC_CN EUC_KR EUC_TW EUC_JIS_2004 UTF8 MULE_INTERNAL LATIN1 LATIN2 LATIN3 LATIN4 LATIN5 LATIN6"
-    " LATIN7 LATIN8 LATIN9 LATIN10 WIN1256 WIN1258 WIN866 WIN874 KOI8R WIN1251 WIN1252 ISO_8859_5 ISO_8859_6 ISO_8859_7"
-    " ISO_8859_8 WIN1250 WIN1253 WIN1254 WIN1255 WIN1257 KOI8U SJIS BIG5 GBK UHC GB18030 JOHAB SHIFT_JIS_2004"
-)
-
-
-@pytest.mark.parametrize("name", ENCODINGS.split())
-def test_names_that_the_server_reports_stay(name: str) -> None:
-    """In every spelling that PostgreSQL takes for the same."""
-    for spelling in (name, name.lower(), name.replace("_", ""), name.replace("_", "-").lower(), f" {name} "):
-        assert canonical_encoding(spelling) == name
-
-
-@pytest.mark.parametrize(
-    ("alias", "name"),
-    [
-        ("utf-8", "UTF8"),
-        ("unicode", "UTF8"),
-        ("iso-8859-1", "LATIN1"),
-        ("ISO 8859-15", "LATIN9"),
-        ("iso_8859_9", "LATIN5"),
-        ("windows-1252", "WIN1252"),
-        ("win", "WIN1251"),
-        ("koi8", "KOI8R"),
-        ("Shift_JIS", "SJIS"),
-        ("windows-932", "SJIS"),
-        ("tcvn-5712", "WIN1258"),
-    ],
-)
-def test_aliases(alias: str, name: str) -> None:
-    """The other names of PostgreSQL's table of character sets."""
-    assert canonical_encoding(alias) == name
-
-
-@given(st.text(st.characters(codec="ascii")))
-def test_any_encoding_name(name: str) -> None:
-    """What is no encoding is left to the server to refuse, in a form that is its own canonical form."""
-    once = canonical_encoding(name)
-    assert canonical_encoding(once) == once
