@@ -49,6 +49,7 @@ class Site:
     Args:
         pg: the server.
         pooler: what stands in front of it; None is a direct connection.
+        database: the database as the pooler, or else the server, calls it.
 
     Attributes:
         pg: the server, for looking at it past the pooler.
@@ -60,12 +61,12 @@ class Site:
         tables: what `clean` drops.
     """
 
-    def __init__(self, pg: PostgresCluster, pooler: Pooler | None = None) -> None:
+    def __init__(self, pg: PostgresCluster, pooler: Pooler | None = None, database: str = DATABASE) -> None:
         self.pg = pg
         self.pooled = pooler is not None
         self.host = pg.host
         self.port = pg.port if pooler is None else pooler.port
-        self.database: Final = DATABASE
+        self.database: Final = database
         self.role: Final[Role] = ANN
         self.tables: list[str] = []
         self._crowd: list[psycopg.Connection[Any]] = []
