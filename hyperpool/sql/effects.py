@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["EVERYTHING", "EffectReader", "Effects", "Pin"]
 
 LONGEST: Final = 4096
-"""Bytes. Longer texts are not parsed: the parser's stack grows with the depth of a text, and its time, with some texts,
-with the square of their length."""
+"""Bytes. Longer texts are not parsed: the parser needs stack for the depth of a text, up to 1 MiB for so many bytes,
+and its time grows, for some texts, with the square of their length."""
 
-LONGEST_BATCH: Final = 65536
-"""Characters. In longer texts, not all semicolons are looked at."""
+_MOST: Final = 10000
+"""Semicolons that are looked at."""
 
 CAPACITY: Final = 1 << 20
 """Bytes of texts whose effects are remembered."""
@@ -73,21 +73,28 @@ _FIRST_WORD: Final = re.compile(
 """Blanks, comments and parentheses, and the word behind them."""
 
 _CALLS: Final = {
-    "set_conf": re.compile("set_conf.{1,2}g"),
-    "sory_": re.compile("adv.{1,2}sory_(?:un)?lock"),
-    "query_to_xml": re.compile("query_to_xml"),
+    "set_conf": re.compile(r"(?<![\w$])set_conf.{1,2}g"),
+    "sory_": re.compile(r"(?<![\w$])pg_(?:try_)?adv.{1,2}sory_(?:un)?lock"),
+    "query_to_xml": re.compile(r"(?<![\w$])query_to_xml"),
     "ts_stat": re.compile(r"(?<![\w$])ts_stat"),
     "ts_rewrite": re.compile(r"(?<![\w$])ts_rewrite"),
 }
 """What to search for first -> what to search for then: functions of PostgreSQL itself. A Turkish server takes a capital
 I with a dot for an i."""
 
-_SCHEMA: Final = re.compile(r"(?<![\w$])pg_temp")
+_SCHEMA: Final = re.compile(r"(?<![\w$])pg_temp(?:_\d+)?(?![\w$])")
 _TEMPORARY: Final = re.compile(r"(?<![\w$])temp(?:orary)?(?![\w$])")
+_INTO: Final = re.compile(r"into\s*(?:(?:local|global)\s*)?(?:/\*|--|temp(?:orary)?(?![\w$]))")
+"""``INTO TEMP``, or a comment where TEMP may stand behind."""
 
 _AMBIGUOUS: Final = re.compile(rb"\\'|[\x80-\xff][:-@\[-`{-~]|\x00")
 """What may be read in two ways: a backslash is an escape in some strings, and in some encodings (SJIS, BIG5, GBK,
 GB18030, JOHAB), a byte behind one with its high bit set is part of a character, whatever it looks like."""
+
+_ESCAPED: Final = re.compile(rb"\\'|\x81_'")
+"""The same, where it matters for a string. SHIFT_JIS_2004 has a backslash of two bytes."""
+
+_OTHER_QUOTES: Final = re.compile(r'"|--|/\*|\$(?!\d)')
 
 _LOADS: Final = re.compile(r"(?<![\w$])load\s*(?:[en]?'|u&'|\$|/\*|--)")
 
@@ -153,13 +160,15 @@ class EffectReader:
         except UnicodeDecodeError:
             low = text.lower().decode("latin-1")
             if self._foreign:
-                return _unreadable(low, calls=self._pinning.foreign or self._pinning.within(text, low))
+                return self._unreadable(text, low)
         kind = _STARTS.get(low[:4])
         if kind is None or (";" in low and low.find(";") < len(low) - 1):
             known = self._known.get(bytes(text), _NEW)
             if known is not _NEW:
                 return self._parsed(bytes(text), low)
-            kind = _kind(low) if len(low) <= LONGEST_BATCH else None
+            kind = _kind(low)
+            if kind is None and "'" in low and not _ESCAPED.search(text):
+                kind = _kind(_without_strings(low))
             if kind is None:
                 return self._parsed(bytes(text), low)
         if not kind:
@@ -178,7 +187,7 @@ class EffectReader:
         if not self._pinning.within(text, low):
             if self._names.within(text, low):
                 return EVERYTHING
-            if not _alarming(low) and not ("into" in low and _TEMPORARY.search(low)):
+            if not _alarming(low) and not _INTO.search(low):
                 return None
         return self._parsed(bytes(text), low)
 
@@ -193,18 +202,30 @@ class EffectReader:
         return effects
 
     def _parse(self, text: bytes, low: str) -> Effects | None:
-        calls, mentions = self._pinning.within(text, low), self._names.within(text, low)
         if len(text) > LONGEST or _AMBIGUOUS.search(text) or low.count("/*") > _DEEPEST:
-            return _unreadable(low, calls=calls)
+            return self._unreadable(text, low)
         try:
             decoded, codec = text.decode(), "utf-8"
         except UnicodeDecodeError:
             decoded, codec = text.decode("latin-1"), "latin-1"
+        calls, mentions = self._pinning.within(text, low), self._names.within(text, low)
         deep = mentions or calls or _alarming(low) or _TEMPORARY.search(low) is not None
         try:
             return self._tree.read(decoded, codec, deep=deep, mentions=mentions)
         except Unreadable:
-            return _unreadable(low, calls=calls)
+            return self._unreadable(text, low)
+
+    def _unreadable(self, text: bytes | bytearray, low: str) -> Effects:
+        """What a text may do that is not parsed; what no server can be asked for afterwards is searched for."""
+        pins, pinning = NONE, self._pinning
+        hidden = ('u&"' in low and pinning.all) or (pinning.foreign and not low.isascii())
+        if hidden or pinning.within(text, low):
+            pins |= Pin.FUNCTION
+        if _LOADS.search(low):
+            pins |= Pin.LOAD
+        if not pins:
+            return EVERYTHING
+        return Effects(unknown_settings=True, pins=EVERYTHING.pins | pins, releases=True, schema=True)
 
     def _remember(self, text: bytes, effects: Effects | None) -> None:
         known = self._known
@@ -223,6 +244,8 @@ def _kind(low: str) -> int | None:
     is None; so each statement there is has been looked at, and perhaps some that are none.
     """
     kind = _HARMLESS
+    if low.count(";") > _MOST:
+        return None
     for piece in low.split(";"):
         found = _STARTS.get(piece.lstrip(_BLANKS)[:4])
         if found is None:
@@ -236,6 +259,17 @@ def _kind(low: str) -> int | None:
     return kind
 
 
+def _without_strings(low: str) -> str:
+    """Leave out the strings of a text with no backslash in front of a quote.
+
+    Where quotes may be part of something else, a quoted name, a comment or another kind of string, the text comes back
+    as it is.
+    """
+    parts = low.split("'")
+    rest = "'".join(parts[::2])
+    return low if len(parts) % 2 == 0 or _OTHER_QUOTES.search(rest) else rest
+
+
 def _alarming(low: str) -> bool:
     """Whether a text has one of the words that do something in the midst of any statement."""
     if 'u&"' in low or ("pg_temp" in low and _SCHEMA.search(low)):
@@ -244,12 +278,3 @@ def _alarming(low: str) -> bool:
         if name in low and exact.search(low):
             return True
     return "pg_settings" in low and "update" in low
-
-
-def _unreadable(low: str, *, calls: bool) -> Effects:
-    pins = Pin.FUNCTION if calls else NONE
-    if _LOADS.search(low):
-        pins |= Pin.LOAD
-    if not pins:
-        return EVERYTHING
-    return Effects(unknown_settings=True, pins=EVERYTHING.pins | pins, releases=True, schema=True)

@@ -19,6 +19,8 @@ _CUT: Final = 63
 
 _PLAIN: Final = re.compile(r"[a-z_][a-z0-9_$]*")
 
+_EDGE: Final = re.compile(r"[\w$]")
+
 _BLANKED: Final = bytes(
     code if code >= 0x80 or chr(code).isalnum() or chr(code) in "_$" else 0x20 for code in range(256)
 )
@@ -69,8 +71,9 @@ class Names:
 
 def _word(name: str) -> str:
     """A regular expression for a name; of one that the server may have shortened, more may follow."""
-    after = r"(?![\w$])" if len(name.encode()) < _CUT else ""
-    return r"(?<![\w$])" + re.escape(name) + after
+    before = r"(?<![\w$])" if _EDGE.match(name[:1]) else ""
+    after = r"(?![\w$])" if _EDGE.match(name[-1:]) and len(name.encode()) < _CUT else ""
+    return before + re.escape(name) + after
 
 
 def _words_of(text: bytes | bytearray) -> list[bytes]:

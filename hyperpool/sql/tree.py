@@ -9,6 +9,7 @@ Administration Functions" and "XML Functions"; "Text Search Functions"; names of
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import DecodeError, Message
@@ -67,6 +68,7 @@ _LEAVES: Final = frozenset({pb.A_Const, pb.ColumnRef, pb.ParamRef, pb.String})
 
 _Repeated: Final = type(pb.ParseResult().stmts)
 
+_TEMPORARY_SCHEMA: Final = re.compile(r"pg_temp(?:_\d+)?")
 _HOLD: Final = 0x20  # CURSOR_OPT_HOLD of PostgreSQL's parsenodes.h
 
 
@@ -114,7 +116,7 @@ class TreeReader:
 
     def mentioned(self, name: str) -> Effects | None:
         """What may follow from the mention of a name."""
-        if name.startswith("pg_temp"):
+        if _in_temporary(name):
             return Effects(pins=Pin.TEMPORARY)
         return EVERYTHING if name in self._stateful else None
 
@@ -230,7 +232,7 @@ class _Findings:
 
     def _prepare(self, message: Message) -> None:
         self.pins |= Pin.PREPARE
-        self._walk(message, calls=False)
+        self._walk(message)
 
     def _release(self, _message: Message) -> None:
         self.releases = True
@@ -325,7 +327,7 @@ class _Findings:
         self._pinning(name)
         if not self._calls:
             return
-        if call.funcname[0].string.sval.lower().startswith("pg_temp"):
+        if _in_temporary(call.funcname[0].string.sval):
             self.add(EVERYTHING)
         if name == "set_config":
             self._set_config(call.args)
@@ -357,7 +359,11 @@ class _Findings:
 
 
 def _is_temporary(relation: Message) -> bool:
-    return bool(relation.relpersistence == "t" or relation.schemaname.lower().startswith("pg_temp"))
+    return relation.relpersistence == "t" or _in_temporary(relation.schemaname)
+
+
+def _in_temporary(schema: str) -> bool:
+    return _TEMPORARY_SCHEMA.fullmatch(schema.lower()) is not None
 
 
 def _fold(name: str) -> str:
