@@ -99,7 +99,7 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-class _WatchedRelay(Relay):
+class WatchedRelay(Relay):
     """A relay that tells why it closes clients, and hides no exception."""
 
     def forget_client(self, client: ClientConnection, reason: str) -> None:
@@ -137,7 +137,7 @@ class World:
             log_connections=False,
             log_disconnections=False,
         )
-        self.relay = _WatchedRelay(options, ParameterTracker(), self.clock)
+        self.relay = WatchedRelay(options, ParameterTracker(), self.clock)
         self.relay.reasons = {}
         self._wanted: set[RelayPool] = set()
         self.relay.demand = self._wanted.add

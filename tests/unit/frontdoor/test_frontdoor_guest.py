@@ -10,7 +10,7 @@ import attrs
 import pytest
 from structlog.testing import capture_logs
 
-from hyperpool.config import AuthType, DatabaseSettings
+from hyperpool.config import AuthType, DatabaseSettings, PoolMode, SessionState
 from hyperpool.errors import ConnectFailed, LoginFailed
 from hyperpool.wire import messages
 from tests.support.fronthouse import (
@@ -28,12 +28,15 @@ from tests.support.fronthouse import (
     told,
     welcome,
 )
+from tests.support.pglanguage import frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
 SSL = struct.pack("!II", 8, 80877103)
+SET = frame(b"C", b"SET\0")
+TOKYO = messages.parameter_status("TimeZone", "Asia/Tokyo")
 
 
 @pytest.fixture
@@ -147,10 +150,118 @@ def test_every_chunk_may_be_a_byte(make_house: Callable[..., House]) -> None:
 
 
 def test_requested_parameters(house: House) -> None:
-    """They are told back as the client asked for them, in place of the server's."""
-    house.warm()
-    client = house.connect(startup(timezone="Asia/Tokyo", client_encoding="utf-8"))
+    """A server is asked if it takes them, and they are told back as it has made them, in place of its own."""
+    server = house.warm()
+    client = house.connect(startup(timezone="Asia/Tokyo", client_encoding="latin-1"))
+    assert received(client) == b""
+    assert received(server) == messages.query("SET TimeZone = 'Asia/Tokyo';SET client_encoding = 'latin-1';")
+    house.send(server, SET + TOKYO + SET + messages.parameter_status("client_encoding", "LATIN1") + READY)
+    assert received(client) == welcome(
+        house, {**REPORTED, "TimeZone": "Asia/Tokyo", "client_encoding": "LATIN1"}
+    )
+
+
+def test_requested_parameters_that_the_server_has_already(house: House) -> None:
+    """Drivers ask for ``client_encoding`` UTF8, which is what the server has."""
+    server = house.warm()
+    client = house.connect(startup(client_encoding="UTF8"))
+    assert received(server) == b""
+    assert received(client) == welcome(house, REPORTED)
+    house.send(client, QUERY)
+    assert received(server) == QUERY
+
+
+def test_requested_parameters_that_the_server_has_under_another_name(house: House) -> None:
+    """The server reports nothing, because nothing has changed."""
+    server = house.warm()
+    client = house.connect(startup(client_encoding="utf-8"))
+    assert received(server) == messages.query("SET client_encoding = 'utf-8';")
+    house.send(server, SET + READY)
+    assert received(client) == welcome(house, REPORTED)
+
+
+def test_requested_parameters_are_proven_once(make_house: Callable[..., House]) -> None:
+    """The next client that asks for the same costs the server nothing, and is told the same."""
+    house = make_house(pool_mode=PoolMode.TRANSACTION, session_state=SessionState.KEEP)
+    server = house.warm()
+    house.connect(startup(timezone="asia/tokyo"))
+    assert received(server) == messages.query("SET TimeZone = 'asia/tokyo';")
+    house.send(server, TOKYO + SET + READY)
+    client = house.connect(startup(TIMEZONE="asia/tokyo"))
+    assert received(server) == b""
     assert received(client) == welcome(house, {**REPORTED, "TimeZone": "Asia/Tokyo"})
+    house.connect(startup(timezone="UTC"))
+    assert received(server) == messages.query("SET TimeZone = 'UTC';")
+
+
+def test_a_query_behind_requested_parameters(house: House) -> None:
+    """It is sent when the server has taken them."""
+    server = house.warm()
+    client = house.connect(startup(timezone="Asia/Tokyo"), QUERY)
+    assert received(server) == messages.query("SET TimeZone = 'Asia/Tokyo';")
+    house.send(server, TOKYO + SET + READY)
+    assert received(client) == welcome(house, {**REPORTED, "TimeZone": "Asia/Tokyo"})
+    assert received(server) == QUERY
+
+
+@pytest.mark.parametrize("pool_mode", PoolMode)
+def test_requested_parameters_that_the_server_refuses(
+    make_house: Callable[..., House], pool_mode: PoolMode
+) -> None:
+    """The client reads the server's own words; the server connection lives on, and serves the next client."""
+    house = make_house(max_client_conn=1, pool_mode=pool_mode, session_state=SessionState.KEEP)
+    server = house.warm()
+    refused = messages.error_response("no such zone", "22023", hint="look at a map", severity="ERROR")
+    client = house.connect(startup(timezone="Mars"))
+    assert received(server) == messages.query("SET TimeZone = 'Mars';")
+    house.send(server, refused + READY)
+    assert received(client) == told("22023", "no such zone", "look at a map") + b"END"
+    assert house.relay.population == 0
+    if pool_mode is PoolMode.SESSION:
+        assert received(server) == messages.query("DISCARD ALL")
+        house.send(server, frame(b"C", b"DISCARD ALL\0") + READY)
+    other = house.connect(startup())
+    assert received(other) == welcome(house, REPORTED)
+    house.send(other, QUERY)
+    assert received(server) == QUERY
+
+
+def test_a_client_that_leaves_while_its_parameters_are_proven(make_house: Callable[..., House]) -> None:
+    """Its place is given back, and the server serves the next client when it has answered."""
+    house = make_house(max_client_conn=1, pool_mode=PoolMode.TRANSACTION, session_state=SessionState.KEEP)
+    server = house.warm()
+    house.connect(startup(timezone="Asia/Tokyo")).close()
+    house.relay.turn()
+    assert house.relay.population == 0
+    assert received(server) == messages.query("SET TimeZone = 'Asia/Tokyo';")
+    client = house.connect(startup(), QUERY)
+    house.send(server, TOKYO + SET + READY)
+    assert received(server) == messages.query("SET TimeZone = 'UTC';") + QUERY
+    assert received(client) == welcome(house, REPORTED)
+
+
+def test_requested_parameters_while_no_server_is_free(house: House) -> None:
+    """The client waits for one, as with a query; nothing says that it has been let in."""
+    house.warm()
+    house.connect(startup(), QUERY)
+    client = house.connect(startup(timezone="Asia/Tokyo"))
+    assert received(client) == b""
+    assert house.wanted[-1] is house.pool()
+    server = house.warm()
+    assert received(server) == messages.query("SET TimeZone = 'Asia/Tokyo';")
+    house.send(server, TOKYO + SET + READY)
+    assert received(client) == welcome(house, {**REPORTED, "TimeZone": "Asia/Tokyo"})
+
+
+def test_requested_parameters_are_proven_on_a_new_server_that_has_them(house: House) -> None:
+    """A client that has waited for the server is let in, although nothing was to be set."""
+    house.warm()
+    house.connect(startup(), QUERY)
+    client = house.connect(startup(client_encoding="UTF8"), QUERY)
+    assert received(client) == b""
+    server = house.warm()
+    assert received(client) == welcome(house, REPORTED)
+    assert received(server) == QUERY
 
 
 def test_a_database_with_a_forced_user(house: House) -> None:
@@ -173,8 +284,10 @@ def test_the_first_client_of_a_pool(house: House) -> None:
     assert house.wanted
     assert set(house.wanted) == {house.pool()}
     assert house.relay.population == 2
-    house.warm()
+    server = house.warm()
     assert received(first).endswith(READY)
+    assert received(second) == b""
+    house.send(server, TOKYO + SET + READY)
     assert received(second) == welcome(house, {**REPORTED, "TimeZone": "Asia/Tokyo"})
     assert house.pool().logins == 0
 
@@ -246,8 +359,12 @@ def test_names_that_are_no_utf_8(house: House) -> None:
     )
 
 
-def test_a_parameter_that_the_server_does_not_report(house: House) -> None:
-    """It cannot be followed, although the settings say so: the client is refused, with the reason."""
+@pytest.mark.parametrize("state", [SessionState.KEEP, SessionState.RESET])
+def test_a_parameter_that_the_server_does_not_report(
+    make_house: Callable[..., House], state: SessionState
+) -> None:
+    """If session state does not follow, the client is refused, with the reason."""
+    house = make_house(session_state=state)
     house.warm()
     client = house.connect(startup(IntervalStyle="iso_8601"))
     assert (
@@ -255,11 +372,21 @@ def test_a_parameter_that_the_server_does_not_report(house: House) -> None:
         == told(
             "08P01",
             "unsupported startup parameter: IntervalStyle",
-            "the server does not report IntervalStyle, so it cannot be followed; see track_extra_parameters",
+            "servers do not report IntervalStyle, so it can be honoured only with session_state follow; or add it to"
+            " ignore_startup_parameters to have it ignored",
         )
         + b"END"
     )
     assert received(house.connect(startup())).endswith(READY)
+
+
+def test_a_parameter_that_follows_although_the_server_does_not_report_it(house: House) -> None:
+    """If session state does follow, a server is asked to set it; the client is not told about it either."""
+    server = house.warm()
+    client = house.connect(startup(Statement_Timeout="5s", IntervalStyle="iso_8601"))
+    assert received(server) == messages.query("SET statement_timeout = '5s';SET intervalstyle = 'iso_8601';")
+    house.send(server, SET + SET + READY)
+    assert received(client) == welcome(house, REPORTED)
 
 
 def test_garbage(house: House) -> None:
@@ -319,9 +446,10 @@ def test_a_greeting_follows_the_server(house: House) -> None:
     house.warm()
     assert received(house.connect(startup())) == welcome(house, REPORTED)
     newer = {**REPORTED, "server_version": "17.0", "TimeZone": "Europe/Berlin"}
-    house.warm(newer)
+    server = house.warm(newer)
     assert received(house.connect(startup())) == welcome(house, newer)
     asking = house.connect(startup(TimeZone="Asia/Tokyo"))
+    house.send(server, TOKYO + SET + READY)
     assert received(asking) == welcome(house, {**newer, "TimeZone": "Asia/Tokyo"})
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from hyperpool.config import AuthType
+from hyperpool.config import AuthType, SessionState
 from hyperpool.wire import messages
 from tests.support.fronthouse import (
     CLEARTEXT,
@@ -110,6 +110,11 @@ def unknown_database(house: House, client: socket.socket) -> None:
     house.send(client, messages.password_message(b"pencil"))
 
 
+def unknown_parameter(house: House, client: socket.socket) -> None:
+    """The client knows the password, but asks for what does not follow it."""
+    house.send(client, messages.password_message(b"pencil"))
+
+
 WAYS_TO_FAIL = [
     (startup(), wrong_password),
     (startup(), breaks_protocol),
@@ -119,7 +124,8 @@ WAYS_TO_FAIL = [
     (startup(), resets),
     (startup(), takes_too_long),
     (startup(database="nowhere"), unknown_database),
-    (startup(application_name="x", work_mem="1MB"), None),
+    (startup(application_name="x", options="-x"), None),
+    (startup(application_name="x", work_mem="1MB"), unknown_parameter),
     (startup(replication="maybe"), None),
     (startup(replication="true", database="nowhere"), unknown_database),
 ]
@@ -130,7 +136,7 @@ def test_a_place_is_given_back(
     make_house: Callable[..., House], sent: bytes, end: Callable[[House, socket.socket], None] | None
 ) -> None:
     """However a login fails, the next client has the place."""
-    house = make_house(max_client_conn=1, auth_type=AuthType.PLAIN)
+    house = make_house(max_client_conn=1, auth_type=AuthType.PLAIN, session_state=SessionState.KEEP)
     house.warm()
     client = house.connect(sent)
     if end is not None:

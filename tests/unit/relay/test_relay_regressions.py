@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from hyperpool.config import DatabaseSettings, PoolerSettings, PoolMode, Settings
+from hyperpool.config import DatabaseSettings, PoolerSettings, PoolMode, SessionState, Settings
 from hyperpool.errors import ConnectFailed
 from hyperpool.pool.handover import ServerFailed, ServerReady
 from hyperpool.pool.state import Pools
@@ -271,7 +271,7 @@ class TestReload:
     @staticmethod
     def _settings(port: int) -> Settings:
         return Settings(
-            pooler=PoolerSettings(pool_mode=PoolMode.TRANSACTION),
+            pooler=PoolerSettings(pool_mode=PoolMode.TRANSACTION, session_state=SessionState.KEEP),
             databases={"db": DatabaseSettings(host="db.example", port=port)},
         )
 
