@@ -255,7 +255,7 @@ def test_effects_are_found_in_any_encoding(found: tuple[str, Effects], name: byt
 # -- the search against the tree -------------------------------------------------------------------------------------
 
 _TABLES: Final = st.sampled_from(
-    ["t", "orders", "temperatures", "templates", '"select"', "s.t", "temp", "audits"]
+    ["t", "orders", "temperatures", "templates", '"select"', "s.t", "temp", "audits", "pg_temp.t", "audited"]
 )
 _COLUMNS: Final = st.sampled_from(
     ["a", "temp", "set_at", "t.pg_template", '"a;b"', "offset_config", "listen", "u"]
@@ -295,7 +295,10 @@ _LITERALS: Final = st.one_of(
     _TEXTS.map(lambda text: f"E'{text}\\n'"),
     _TEXTS.filter(lambda text: "$" not in text).map(lambda text: f"$a${text}$a$"),
     st.integers(-5, 10**12).map(str),
-    st.sampled_from(["$1", "NULL", "true", "1.5e3", "now()", "DEFAULT", "current_setting('x')"]),
+    st.sampled_from(["$1", "NULL", "true", "1.5e3", "now()", "current_setting('x')", "pg_temp.f()"]),
+    st.sampled_from(
+        ["set_config('a', $1, false)", '"pg_advisory_lock"(1)', "set_tenant(1)", "t.dblink_connect"]
+    ),
 )
 
 
@@ -325,6 +328,7 @@ def _ordinary(draw: st.DrawFn) -> str:
                 f"DELETE FROM {table} WHERE {where}",
                 f"WITH x AS (SELECT {column} FROM {table}) SELECT * FROM x WHERE {where}",
                 f"SELECT {column} INTO {table} FROM u",
+                f"SELECT {column} INTO TEMP {table} FROM u",
                 f"COPY {table} TO STDOUT",
                 "BEGIN",
                 "COMMIT",

@@ -458,6 +458,10 @@ def test_what_may_be_read_in_two_ways_may_do_everything(text: bytes | str) -> No
         "end;SET x = 1",
         "BEGIN/*;*/;SET x = 1",
         'SELECT "a;b"; SET x = 1',
+        """SELECT "it's"; SET x = 1; SELECT "it's" """,
+        "SELECT 1 -- it's\n; SET x = 1; -- it's",
+        "SELECT 1 /* it's */; SET x = 1; /* it's */",
+        "SELECT $$it's$$; SET x = 1; SELECT $a$it's$a$",
         "sElEcT 1; sEt X tO 1",
     ],
 )
