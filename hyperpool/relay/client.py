@@ -181,7 +181,7 @@ class ClientConnection(Connection):
             self.close("client unexpected eof")
 
     def _go_on_after_stall(self, server: ServerConnection | None) -> None:
-        if server is not None and server.ledger.entries:
+        if server is not None and server.ledger.owes_ready:
             self.unread = True
             return
         self.stalled = False

@@ -120,6 +120,11 @@ class Ledger:
         """Whether the server owes nothing and there is no doubt about it."""
         return not (self.entries or self.unsynced or self.skipping or self.copying or self.doubt)
 
+    @property
+    def owes_ready(self) -> bool:
+        """Whether a ReadyForQuery is to come for what has been sent."""
+        return any(entry & _KIND in ENDS_WITH_READY for entry in self.entries)
+
     def request(self, kind: int, action: int = FORWARD, change: Change | None = None) -> None:
         """Write down a frontend message that goes to the server (or, for FAKE, that is kept from it).
 

@@ -7,6 +7,7 @@ alone would not have given it.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
     from hyperpool.relay.upkeep import Upkeep
 
 
+_SERVER_NAME = re.compile(PREFIX + rb"\d+(?![\d?])")
+
+
 def is_stale(frame: bytes) -> bool:
     """Whether an ErrorResponse says that a statement of the pooler's must be prepared anew."""
     if b"\0C0A000\0" in frame:
         # "cached plan must not change result type": the routine is the same in every language.
         return b"\0RRevalidateCachedQuery\0" in frame
-    return b"\0C26000\0" in frame and PREFIX in frame
+    return b"\0C26000\0" in frame and _SERVER_NAME.search(frame) is not None
 
 
 class Replay:

@@ -225,6 +225,8 @@ class ServerConnection(Upkeep):
         stats.transactions += status == IDLE
         self.answered = self.relay.now
         suspicion = self.suspicion
+        if suspicion is not None:
+            suspicion.deallocations.ready()
         if suspicion is not None and suspicion.resets_all and self.client is not None:
             return self._retell(self.client, status)
         return 0
@@ -269,15 +271,20 @@ class ServerConnection(Upkeep):
         client, suspicion = self.client, self.suspicion
         if client is None or suspicion is None:
             return
-        if tag == b"DEALLOCATE\0" and suspicion.deallocating and client.statements is not None:
-            client.statements.put(suspicion.deallocating.popleft(), None)
+        own = client.remembered()
+        if tag == b"DEALLOCATE\0":
+            name = suspicion.deallocations.one_done()
+            if name is not None:
+                own.put(name, None)
         everything = _FORGETS.get(tag)
         if everything is not None:
-            self.statements.clear()
-            if client.statements is not None:
-                client.statements.clear()
+            # Not all are gone: what was prepared behind it may be there already.
+            self.statements.doubt_all()
+            later = suspicion.deallocations.all_done()
+            for name in [name for name in own.names if name not in later]:
+                own.put(name, None)
             if everything:
-                self.discarded()
+                self.tracked = self.relay.tracker.reported_alone(self.tracked, self.pool.reported)
 
     def _error(self, head: int, at: int, stop: int) -> int | bytes:
         """ErrorResponse. Returns what to do with it: 0 to forward, SKIP to drop, or what to send instead."""
@@ -294,8 +301,6 @@ class ServerConnection(Upkeep):
             self.transmit(replay.prepare(self))
             return SKIP
         verdict = self.ledger.response(wire.ERROR_RESPONSE)
-        if self.suspicion is not None:
-            self.suspicion.deallocating.clear()
         if self.ledger.undone:
             self._undo(failed=head & 0xFF)
         if verdict and head & 0xFF == wire.QUERY:
@@ -318,9 +323,9 @@ class ServerConnection(Upkeep):
         if is_stale(frame):
             # Not to be hidden within a transaction block, but it need not happen again.
             self.pool.statements.version += 1
-        if PREFIX not in frame or client is None or client.statements is None:
+        if PREFIX not in frame or client is None or not self.pool.translates:
             return 0
-        return messages.frame(wire.ERROR_RESPONSE, client.statements.translate(frame[5:]))
+        return messages.frame(wire.ERROR_RESPONSE, client.remembered().translate(frame[5:]))
 
     def _undo(self, failed: int) -> None:
         """Take back what requests were to change that the server has failed or discarded, the newest first."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import enum
 import re
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from hyperpool.relay.deallocation import Deallocations
 from hyperpool.relay.parameters import quote_literal
 from hyperpool.sql.effects import Pin
 from hyperpool.wire.text import decode
@@ -100,12 +100,12 @@ class Suspicion:
         resets: names of parameters that were reset to what the session began with.
         resets_all: all were.
         strange: of the settings that are asked for, those whose defaults are not known.
-        deallocating: names in the texts that deallocate statements, in order.
+        deallocations: the texts among them that deallocate statements.
         schema: plans of prepared statements may be out of date.
     """
 
     __slots__ = (
-        "deallocating",
+        "deallocations",
         "everything",
         "pins",
         "resets",
@@ -125,7 +125,7 @@ class Suspicion:
         self.resets_all = False
         self.schema = False
         self.strange: set[str] = set()
-        self.deallocating: deque[bytes] = deque()
+        self.deallocations = Deallocations()
 
     def add(self, effects: Effects, text: bytes, pinned: Pinned, reported: Collection[str]) -> None:
         """Another text.
@@ -165,7 +165,7 @@ class Suspicion:
             self.resets |= other.resets
             self.resets_all = self.resets_all or other.resets_all
             self.schema = self.schema or other.schema
-            self.deallocating.extend(other.deallocating)
+            self.deallocations = other.deallocations
 
     def distrust(self) -> bool:
         """The question failed: perhaps somebody has tried to set a parameter that he may not even see.

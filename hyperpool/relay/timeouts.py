@@ -70,7 +70,7 @@ def _sweep_linked(pool: RelayPool, server: ServerConnection, client: ClientConne
     elif (
         settings.idle_transaction_timeout
         and not busy
-        and now - server.answered >= settings.idle_transaction_timeout
+        and now - max(server.answered, server.asked, server.linked) >= settings.idle_transaction_timeout
     ):
         hint = f"a transaction was left open for {settings.idle_transaction_timeout:g} s without a query"
         _end(client, "idle_transaction_timeout", "25P03", hint)
@@ -80,14 +80,17 @@ def sweep_clients(clients: Iterable[ClientConnection], now: float) -> None:
     """End the clients that have been idle for ``client_idle_timeout``."""
     for client in list(clients):
         timeout = client.pool.settings.client_idle_timeout
-        if not timeout or client.parked is not None or now - client.asked < timeout:
+        if not timeout:
             continue
         server = client.server
-        if server is not None and (
-            server.status != IDLE
-            or not server.ledger.clean
-            or now - max(server.answered, server.asked) < timeout
+        if client.parked is not None or (
+            server is not None and (server.status != IDLE or not server.ledger.clean)
         ):
+            # Busy: idleness is counted from the last time that it was seen so.
+            client.asked = now
+        elif server is not None:
+            client.asked = max(client.asked, server.answered)
+        if now - client.asked < timeout:
             continue
         _end(client, "client_idle_timeout", "57P05", f"the client sent nothing for {timeout:g} s")
 

@@ -45,6 +45,8 @@ def _is_utf8(name: bytes) -> bool:
 
 _header = Struct("!BI").pack
 _STATEMENT: Final = ord("S")
+_SHORTEST: Final = 7
+"""Bytes of the shortest Describe or Close: header, kind, and an empty name."""
 _FIRST_USER_OID: Final = 16384
 """Functions with a lower number come with PostgreSQL (transam.h, FirstNormalObjectId)."""
 
@@ -103,6 +105,7 @@ class Translator:
         if server is None:
             raise AssertionError("only a linked client's bytes are passed on")
         self._client, self._server = client, server
+        self._pieces.clear()
         self._buffer, self._view, self._end = buffer, view, end
         self._start = at
         ledger = server.ledger
@@ -212,8 +215,9 @@ class Translator:
         if not whole and self._will_come(at, stop):
             return False
         self._uses = None
-        client.unnamed = server.unnamed = None
         reader = client.pool.reader
+        if not server.ledger.skipping:
+            client.unnamed = server.unnamed = None
         if reader is not None and not server.ledger.skipping:
             text = bytes(self._view[at + 5 : stop - 1]) if whole else b""
             effects = reader.read(text) if whole else EVERYTHING
@@ -299,8 +303,11 @@ class Translator:
         pool, ledger = client.pool, server.ledger
         own = client.remembered()
         known = own.names.get(name)
-        if known is not None:
-            # The server shall make the error: prepare something else under a name that it has.
+        if server.suspicion is not None and server.suspicion.deallocations.concern(name):
+            server.suspicion.deallocations.given(name)
+        elif known is not None:
+            # The server shall make the error: prepare something else under a name that it certainly has.
+            server.statements.doubt(known)
             self._ensure(known, at)
             self._uses = None
             ledger.request(wire.PARSE, FORWARD, Change(None, None, known))
@@ -315,20 +322,22 @@ class Translator:
             if self._may_pin():
                 self._uses = None
                 server.keep(Pinned.STATEMENT)
+                if name.startswith(PREFIX):
+                    self._replace(at, stop, extended.parse(name + MARK, body))
                 ledger.request(wire.PARSE)
                 return
             body = _REFUSAL + b"\0\0\0"
         statement = pool.statements.intern(body, self._flavor(), own.holders)
         own.put(name, statement)
         if self._is_certain(statement) and self._is_first():
-            ledger.request(wire.PARSE, FAKE, Change(name, None, None))
+            ledger.request(wire.PARSE, FAKE, Change(name, known, None))
             self._replace(at, stop, b"")
             return
         # In a transaction block and behind other requests, an error must come where PostgreSQL alone would make it, and
         # nothing can be sent once more; and what is there may be out of date.
         self._uses = None
         self._make_room(statement, at)
-        ledger.request(wire.PARSE, FORWARD, Change(name, None, statement))
+        ledger.request(wire.PARSE, FORWARD, Change(name, known, statement))
         self._replace(at, stop, extended.parse(statement.name, body))
 
     # -- Bind, Describe and Close --------------------------------------------------------------------------------
@@ -364,7 +373,7 @@ class Translator:
         return True
 
     def _describe(self, at: int, stop: int) -> bool:
-        if stop > self._end:
+        if stop > self._end or stop - at < _SHORTEST:
             return self._incomplete(at, stop)
         ledger = self._server.ledger
         if not ledger.skipping and self._buffer[at + 5] == _STATEMENT:
@@ -378,7 +387,7 @@ class Translator:
         return True
 
     def _close(self, at: int, stop: int) -> bool:
-        if stop > self._end:
+        if stop > self._end or stop - at < _SHORTEST:
             return self._incomplete(at, stop)
         client, server = self._client, self._server
         ledger = server.ledger
@@ -413,7 +422,7 @@ class Translator:
                 self._note(unnamed.effects, unnamed.text, at)
             return None
         own, suspicion = self._client.statements, self._server.suspicion
-        if suspicion is not None and name in suspicion.deallocating:
+        if suspicion is not None and suspicion.deallocations.concern(name):
             return None
         statement = own.names.get(name) if own is not None else None
         if own is not None and statement is not None:
@@ -491,8 +500,8 @@ class Translator:
     def _is_open(self, name: bytes) -> bool:
         """Whether it depends on the answer to an earlier pipeline what a name means, if anything."""
         ledger, suspicion = self._server.ledger, self._server.suspicion
-        if suspicion is not None and name in suspicion.deallocating:
-            return any(entry & 0xFF in ENDS_WITH_READY for entry in ledger.entries)
+        if suspicion is not None and suspicion.deallocations.concern(name):
+            return self._readies() > 0
         if not ledger.changes:
             return False
         changes = iter(ledger.changes)
@@ -506,8 +515,12 @@ class Translator:
                 return True
         return False
 
+    def _readies(self) -> int:
+        """How many ReadyForQuery messages the server owes."""
+        return sum(entry & 0xFF in ENDS_WITH_READY for entry in self._server.ledger.entries)
+
     def _stall(self) -> bool:
-        """Go on with this message when everything has been answered."""
+        """Go on with this message when all pipelines before this one have been answered."""
         self._client.stalled = True
         return False
 
@@ -526,17 +539,20 @@ class Translator:
         """
         if effects.pins and not effects.unknown_settings and not self._may_pin():
             return _REFUSAL
-        self._server.suspect(effects, text)
+        server = self._server
+        server.suspect(effects, text)
+        if server.suspicion is not None and (effects.deallocates or effects.deallocates_all):
+            server.suspicion.deallocations.sent(
+                effects.deallocates, self._readies() + 1, everything=effects.deallocates_all
+            )
         return self._deallocate(effects, text, at) if effects.deallocates else None
 
     def _deallocate(self, effects: Effects, text: bytes, at: int) -> bytes | None:
         """Put servers' names into a text that deallocates what the client has prepared."""
         server, own = self._server, self._client.statements
-        suspicion = server.suspicion
-        if own is None or suspicion is None:
+        if own is None:
             return None
         names = iter(effects.deallocates)
-        suspicion.deallocating.extend(effects.deallocates)
 
         def rename(found: re.Match[bytes]) -> bytes:
             statement = own.names.get(next(names, b""))

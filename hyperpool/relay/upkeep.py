@@ -361,6 +361,7 @@ class Upkeep(Connection):
             then: called with the answer; must not give the server away, `finish` does that.
         """
         self.errand = Errand(purpose, then)
+        self.unnamed = None  # A Query destroys it.
         if self.client is None:
             self._condition(purpose)
         self.ledger.request(wire.QUERY, SKIP)

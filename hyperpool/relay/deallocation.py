@@ -1,0 +1,84 @@
+"""Texts on their way to a server that deallocate statements by SQL.
+
+A client's names are changed when the server says that it has done it (CommandComplete), and not when the text is sent:
+it may fail. Until then, it is open what such a name means.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class _Text:
+    """One text.
+
+    Attributes:
+        readies: ReadyForQuery messages that are to come until it is certainly over.
+        names: what it deallocates one by one, in order.
+        everything: it deallocates all.
+        later: names that have been given again behind it.
+    """
+
+    __slots__ = ("everything", "later", "names", "readies")
+
+    def __init__(self, readies: int, names: Iterable[bytes], *, everything: bool) -> None:
+        self.readies = readies
+        self.names = deque(names)
+        self.everything = everything
+        self.later: set[bytes] = set()
+
+
+class Deallocations:
+    """The texts that are on their way, oldest first."""
+
+    __slots__ = ("_texts",)
+
+    def __init__(self) -> None:
+        self._texts: deque[_Text] = deque()
+
+    def sent(self, names: Iterable[bytes], readies: int, *, everything: bool) -> None:
+        """A text is sent.
+
+        Args:
+            names: what it deallocates one by one, in order.
+            readies: ReadyForQuery messages that are to come until it is certainly over.
+            everything: it deallocates all.
+        """
+        self._texts.append(_Text(readies, names, everything=everything))
+
+    def concern(self, name: bytes) -> bool:
+        """Whether a statement of this name may be gone in a moment."""
+        return any(name in text.names or (text.everything and name not in text.later) for text in self._texts)
+
+    def given(self, name: bytes) -> None:
+        """The client gives the name to another statement, behind the texts that are on their way."""
+        for text in self._texts:
+            text.later.add(name)
+            if name in text.names:
+                text.names = deque(other for other in text.names if other != name)
+
+    def one_done(self) -> bytes | None:
+        """CommandComplete says DEALLOCATE: the name, if the client's statement had not been replaced."""
+        for text in self._texts:
+            if text.names:
+                return text.names.popleft()
+        return None
+
+    def all_done(self) -> set[bytes]:
+        """CommandComplete says DEALLOCATE ALL or DISCARD ALL: the names that have been given again behind it."""
+        for text in self._texts:
+            if text.everything:
+                text.everything = False
+                return text.later
+        return set()
+
+    def ready(self) -> None:
+        """A ReadyForQuery has come."""
+        for text in self._texts:
+            text.readies -= 1
+        while self._texts and self._texts[0].readies <= 0:
+            self._texts.popleft()
