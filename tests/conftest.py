@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.support.targets import Config
 
 _FORBID_SKIP = os.environ.get("HYPERPOOL_FORBID_SKIP") == "1"
-_BLACK_BOX = ("integration", "faults")
+_BLACK_BOX = ("integration", "faults", "drivers")
 _BOUND = 60.0  # seconds
 _LOG_TAIL = 6000  # characters
 _SLOW = [hypothesis.HealthCheck.too_slow]
