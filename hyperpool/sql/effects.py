@@ -209,7 +209,7 @@ class EffectReader:
         except UnicodeDecodeError:
             decoded, codec = text.decode("latin-1"), "latin-1"
         calls, mentions = self._pinning.within(text, low), self._names.within(text, low)
-        deep = mentions or calls or _alarming(low) or _TEMPORARY.search(low) is not None
+        deep = calls or _alarming(low) or _TEMPORARY.search(low) is not None
         try:
             return self._tree.read(decoded, codec, deep=deep, mentions=mentions)
         except Unreadable:
@@ -267,7 +267,7 @@ def _without_strings(low: str) -> str:
     """
     parts = low.split("'")
     rest = "'".join(parts[::2])
-    return low if len(parts) % 2 == 0 or _OTHER_QUOTES.search(rest) else rest
+    return low if _OTHER_QUOTES.search(rest) else rest
 
 
 def _alarming(low: str) -> bool:

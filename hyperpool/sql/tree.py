@@ -253,7 +253,6 @@ class _Findings:
         self.schema = True
         for item in message.schema_elts:
             self.statement(item)
-        self._walk(message, calls=False)
 
     def _create_table_as(self, message: Message) -> None:
         if message.query.WhichOneof("node") == "execute_stmt":

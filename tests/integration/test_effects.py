@@ -198,6 +198,10 @@ _TWO_WAYS: Final = [
         "SET backslash_quote = on; SET client_encoding = 'SHIFT_JIS_2004'",
         b"SELECT E'\x81_' /* ' ; SET work_mem = '5MB' -- */",
     ),
+    (
+        "SET backslash_quote = on; SET client_encoding = 'SHIFT_JIS_2004'",
+        b"SELECT E'\x81_' , ' ; SET work_mem = 5000; -- '",
+    ),
     ("SET client_encoding = 'GBK'", b"SELECT 1 AS a$\x95|$$ ; SET work_mem = '5MB'; -- $$"),
     ("SET client_encoding = 'BIG5'", "SELECT 1 AS \u529f; SET work_mem = '5MB'".encode("big5")),
     ("SET client_encoding = 'GB18030'", "SELECT 1 AS \u00e3; SET work_mem = '5MB'".encode("gb18030")),

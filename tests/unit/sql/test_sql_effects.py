@@ -435,6 +435,7 @@ def test_a_library_may_be_loaded_by_what_cannot_be_read() -> None:
         "SELECT E'\u8868\\'; SET x = 1; --'".encode("shift_jis"),
         b"SELECT a$\x95|$$ ; SET x = 1; -- $$",
         b"SELECT E'\x81_'; SET x = 1; --'",
+        b"SELECT E'\x81_' , ' ; SET x = 1; -- '",
         b"SET x = '\xe9|'",
     ],
 )
