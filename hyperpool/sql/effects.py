@@ -184,7 +184,7 @@ class EffectReader:
 
     def _look(self, text: bytes | bytearray, low: str) -> Effects | None:
         """Look closer at queries that are not harmless at first sight."""
-        if not self._pinning.within(text, low):
+        if 'u&"' not in low and not self._pinning.within(text, low):
             if self._names.within(text, low):
                 return EVERYTHING
             if not _alarming(low) and not _INTO.search(low):

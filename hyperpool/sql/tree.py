@@ -19,7 +19,7 @@ from postgast import pg_query_pb2 as pb
 from hyperpool.sql.model import EVERYTHING, NONE, Effects, Pin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
 _TRANSIENT: Final = frozenset(
     {"transaction_isolation", "transaction_read_only", "transaction_deferrable", "seed"}
@@ -84,9 +84,10 @@ class TreeReader:
         stateful: names whose mention makes everything possible; lower case.
     """
 
-    def __init__(self, pinning: Collection[str], stateful: Collection[str]) -> None:
+    def __init__(self, pinning: frozenset[str], stateful: frozenset[str]) -> None:
         self.pinning = pinning
         self._stateful = stateful
+        self.names = pinning | stateful
 
     def read(self, text: str, codec: str, *, deep: bool, mentions: bool) -> Effects | None:
         """Find the effects of a text.
@@ -313,9 +314,10 @@ class _Findings:
     def _attribute(self, column: Message) -> None:
         """A column; or, with a row in front, a function that is called with it."""
         for part in column.fields:
-            if part.HasField("string"):
-                self._name(part.string)
-                self._pinning(part.string.sval)
+            name = part.string.sval.lower()
+            if name in self._reader.names:
+                self.add(self._reader.mentioned(name))
+                self._pinning(name)
 
     def _attributes(self, indirection: Message) -> None:
         for part in indirection.indirection:
@@ -362,7 +364,8 @@ def _is_temporary(relation: Message) -> bool:
 
 
 def _in_temporary(schema: str) -> bool:
-    return _TEMPORARY_SCHEMA.fullmatch(schema.lower()) is not None
+    schema = schema.lower()
+    return schema.startswith("pg_temp") and _TEMPORARY_SCHEMA.fullmatch(schema) is not None
 
 
 def _fold(name: str) -> str:

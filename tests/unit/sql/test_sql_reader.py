@@ -168,6 +168,7 @@ def test_pinning_functions_with_other_effects() -> None:
     with_function = attrs.evolve(EVERYTHING, pins=EVERYTHING.pins | Pin.FUNCTION)
     assert reader.read(b"SELECT f(), pg_advisory_lock(1)") == Effects(pins=Pin.FUNCTION | Pin.LOCK)
     assert reader.read(b"SELECT f(), g()") == with_function
+    assert reader.read(rb"""SELECT U&"\0066"(), g()""") == with_function
     assert reader.read(b"CALL f()") == with_function
     assert reader.read(b"PREPARE a AS SELECT f()") == Effects(pins=Pin.FUNCTION | Pin.PREPARE)
     assert reader.read(b"FUTURE COMMAND f()") == with_function
