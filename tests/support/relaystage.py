@@ -1,4 +1,4 @@
-"""A relay between raw sockets, and scripts that say who sends what, and who has received what.
+r"""A relay between raw sockets, and scripts that say who sends what, and who has received what.
 
 A script has a step per line:
 
@@ -21,12 +21,13 @@ Messages are spelt as below, with ``|`` between them, so that each spelling stan
 
 ===================  ===================================================================================================
 frontend             ``Qtext``, ``Pname:text``, ``Pname:text[23,25]`` (parameter types), ``Bname``, ``Bportal=name``,
-                     ``Bname(7)`` (a parameter, all bytes ``x``, so long), ``Eportal``, ``Eportal/2`` (rows), ``DSname``,
-                     ``DPname``, ``CSname``, ``CPname``, ``F2078`` (function), ``S``, ``H``, ``X``, ``c``, ``d5``, ``f``
+                     ``Bname(7)`` (a parameter, all bytes ``x``, so long), ``Eportal``, ``Eportal/2`` (rows),
+                     ``DSname``, ``DPname``, ``CSname``, ``CPname``, ``F2078`` (function), ``S``, ``H``, ``X``, ``c``,
+                     ``d5``, ``f``
 backend              ``1``, ``2``, ``3``, ``n``, ``s``, ``I``, ``G``, ``t``, ``T``, ``Da,b`` (a row; ``-`` for null),
-                     ``CSELECT 1``, ``Z``, ``ZT``, ``ZE``, ``E42601 text``, ``E0A000 text @Routine``, ``Ntext``,
+                     ``CSELECT 1``, ``Z``, ``ZT``, ``ZE``, ``E42601 text``, ``E42601 text {hint} @Routine``, ``Ntext``,
                      ``Achannel``, ``Sname=value``, ``V``, and for a FATAL error ``!57P01 text``
-both                 ``\\x00ff``: anything else
+both                 ``\x00ff``: anything else
 ===================  ===================================================================================================
 """
 
@@ -169,7 +170,7 @@ def _spell_request(one: bytes) -> str:
 # -- what servers send ---------------------------------------------------------------------------------------------
 
 _BODIES: Final = {"t": bytes(2), "T": b"\0\1column\0" + bytes(18), "G": bytes(3), "V": b"\xff" * 4}
-_FIELDS: Final = re.compile(r"(\w{5}) (.*?)(?: @(\w+))?", re.DOTALL)
+_FIELDS: Final = re.compile(r"(\w{5}) (.*?)(?: \{(.*)\})?(?: @(\w+))?", re.DOTALL)
 
 
 def answers(spelling: str) -> bytes:
@@ -205,9 +206,10 @@ def _write_error(kind: str, rest: str) -> bytes:
     found = _FIELDS.fullmatch(rest)
     assert found, rest
     severity = b"FATAL" if kind == "!" else b"ERROR"
-    routine = b"R" + found[3].encode() + b"\0" if found[3] else b""
+    hint = b"H" + _expand(found[3]) + b"\0" if found[3] else b""
+    routine = b"R" + found[4].encode() + b"\0" if found[4] else b""
     fields = (b"S" + severity, b"V" + severity, b"C" + found[1].encode(), b"M" + _expand(found[2]))
-    return frame(b"E", b"\0".join(fields) + b"\0" + routine + b"\0")
+    return frame(b"E", b"\0".join(fields) + b"\0" + hint + routine + b"\0")
 
 
 def spell_answers(data: bytes) -> str:
@@ -224,8 +226,9 @@ def _spell_answer(one: bytes) -> str:
         text = _shorten(fields["M"])
         if kind == "N":
             return "N" + text
+        hint = " {" + _shorten(fields["H"]) + "}" if "H" in fields else ""
         routine = f" @{fields['R'].decode()}" if "R" in fields else ""
-        return ("!" if fields["V"] == b"FATAL" else "E") + f"{fields['C'].decode()} {text}{routine}"
+        return ("!" if fields["V"] == b"FATAL" else "E") + f"{fields['C'].decode()} {text}{hint}{routine}"
     if kind == "A":
         return "A" + body[4:].partition(b"\0")[0].decode()
     if kind == "D":
@@ -399,7 +402,9 @@ class Stage:
         pid, secret = self.relay.reserve_key()
         tracked = self.relay.tracker.with_settings(self.relay.tracker.intern(REPORTED), wanted)
         welcome, greet = (WELCOME, None) if proven else (b"", _greet)
-        self.relay.adopt_client(ClientReady(inner, self.pool, tracked, pid, secret, welcome, b"", name, greet))
+        self.relay.adopt_client(
+            ClientReady(inner, self.pool, tracked, pid, secret, welcome, b"", name, greet)
+        )
         self.turn()
         if proven:
             assert self.take(name) == "Z"
@@ -477,9 +482,7 @@ def _greet(made: ParameterSet) -> bytes:
     return b"".join(messages.parameter_status(*pair) for pair in made.values.items()) + WELCOME
 
 
-def play(
-    script: str, *, split: Callable[[bytes], list[bytes]] = whole, **stage: Any
-) -> None:
+def play(script: str, *, split: Callable[[bytes], list[bytes]] = whole, **stage: Any) -> None:
     """Play a script on a new stage (see `Stage`)."""
     made = Stage(**stage)
     made.split = split
