@@ -1,7 +1,8 @@
 """Asking a database which of its functions may change the state of a session.
 
 A text shows what it calls, not what that does. So a pool asks its database once in a while for the functions whose
-sources mention session state, for those that call them, and for the tables with such functions as triggers. A text that
+sources mention session state, for those that call them, and for the tables and views that use such functions (triggers,
+defaults, rules). A text that
 names one of them makes the pooler ask afterwards what it has done.
 
 The sources are searched, not understood: what they do by dynamic SQL that is put together from pieces, or in languages
@@ -39,6 +40,15 @@ UNION
 SELECT pg_catalog.lower(c.relname), NULL FROM pg_catalog.pg_trigger t
   JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid
   JOIN stateful s ON s.oid OPERATOR(pg_catalog.=) t.tgfoid
+UNION
+SELECT pg_catalog.lower(c.relname), NULL FROM stateful s
+  JOIN pg_catalog.pg_depend d ON d.refobjid OPERATOR(pg_catalog.=) s.oid
+    AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+  LEFT JOIN pg_catalog.pg_rewrite r ON r.oid OPERATOR(pg_catalog.=) d.objid
+    AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+  LEFT JOIN pg_catalog.pg_attrdef a ON a.oid OPERATOR(pg_catalog.=) d.objid
+    AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) COALESCE(r.ev_class, a.adrelid)
 UNION
 SELECT NULL, (pg_catalog.regexp_matches(s.source, '([a-z_]\w*\.[a-z_][\w.]*)', 'g'))[1]
   FROM sources s JOIN stateful f ON f.oid OPERATOR(pg_catalog.=) s.oid

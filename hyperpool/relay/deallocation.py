@@ -18,15 +18,17 @@ class _Text:
 
     Attributes:
         readies: ReadyForQuery messages that are to come until it is certainly over.
+        executes: Execute messages in front of the one that will execute it; -1 if it is a Query.
         names: what it deallocates one by one, in order.
         everything: it deallocates all.
         later: names that have been given again behind it.
     """
 
-    __slots__ = ("everything", "later", "names", "readies")
+    __slots__ = ("everything", "executes", "later", "names", "readies")
 
-    def __init__(self, readies: int, names: Iterable[bytes], *, everything: bool) -> None:
+    def __init__(self, readies: int, executes: int, names: Iterable[bytes], *, everything: bool) -> None:
         self.readies = readies
+        self.executes = executes
         self.names = deque(names)
         self.everything = everything
         self.later: set[bytes] = set()
@@ -40,19 +42,28 @@ class Deallocations:
     def __init__(self) -> None:
         self._texts: deque[_Text] = deque()
 
-    def sent(self, names: Iterable[bytes], readies: int, *, everything: bool) -> None:
+    def sent(self, names: Iterable[bytes], readies: int, executes: int, *, everything: bool) -> None:
         """A text is sent.
 
         Args:
             names: what it deallocates one by one, in order.
             readies: ReadyForQuery messages that are to come until it is certainly over.
+            executes: Execute messages on their way, in front of the one that will execute it; -1 if it is a Query.
             everything: it deallocates all.
         """
-        self._texts.append(_Text(readies, names, everything=everything))
+        self._texts.append(_Text(readies, executes, names, everything=everything))
 
-    def concern(self, name: bytes) -> bool:
-        """Whether a statement of this name may be gone in a moment."""
-        return any(name in text.names or (text.everything and name not in text.later) for text in self._texts)
+    def concern(self, name: bytes, executes: int) -> bool:
+        """Whether a statement of this name may be gone in a moment.
+
+        Args:
+            name: the client's name for it.
+            executes: Execute messages on their way.
+        """
+        return any(
+            text.executes < executes and (name in text.names or (text.everything and name not in text.later))
+            for text in self._texts
+        )
 
     def given(self, name: bytes) -> None:
         """The client gives the name to another statement, behind the texts that are on their way."""

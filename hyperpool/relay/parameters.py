@@ -102,13 +102,26 @@ class ParameterTracker:
         values.update((name, value) for name, value in others.values.items() if name.lower() not in reported)
         return self._intern(values)
 
-    def restored(self, current: ParameterSet, initial: ParameterSet, names: Collection[str]) -> ParameterSet:
-        """`current`, in which some parameters have their values in `initial` again; names are in lower case."""
-        canonical = {self._names.get(name, name) for name in names}
-        values = {name: value for name, value in current.values.items() if name not in canonical}
-        return self._intern(
-            {**values, **{name: value for name, value in initial.values.items() if name in canonical}}
-        )
+    def restored(
+        self,
+        current: ParameterSet,
+        initial: ParameterSet,
+        names: Collection[str] | None,
+        defaults: Mapping[str, str],
+    ) -> ParameterSet:
+        """`current` after a reset: what is at the server's default has its value in `initial` again.
+
+        Args:
+            current: what is true on the server.
+            initial: what the client's session began with.
+            names: what has been reset, in lower case; None for everything.
+            defaults: what the server reported at login.
+        """
+        values = dict(current.values)
+        for name, value in initial.values.items():
+            if (names is None or name.lower() in names) and values.get(name) == defaults.get(name):
+                values[name] = value
+        return self._intern(values)
 
 
 _IDENTITY: Final = ("role", "session_authorization")

@@ -31,6 +31,9 @@ from hyperpool.wire.frames import hop
 if TYPE_CHECKING:
     from hyperpool.relay.client import ClientConnection
 
+_RESETS: Final = frozenset({b"RESET\0", b"DISCARD ALL\0"})
+"""What CommandComplete says when parameters are what the server's session began with."""
+
 _FORGETS: Final = {b"DEALLOCATE ALL\0": False, b"DISCARD ALL\0": True}
 """What CommandComplete says when all prepared statements are gone, and whether everything else is, too."""
 
@@ -227,7 +230,8 @@ class ServerConnection(Upkeep):
         suspicion = self.suspicion
         if suspicion is not None:
             suspicion.deallocations.ready()
-        if suspicion is not None and suspicion.resets_all and self.client is not None:
+        if suspicion is not None and suspicion.has_reset and self.client is not None:
+            suspicion.has_reset = False
             return self._retell(self.client, status)
         return 0
 
@@ -237,12 +241,13 @@ class ServerConnection(Upkeep):
         Returns:
             0, or what to send in place of ReadyForQuery: it, behind the values that `finish` will set.
         """
-        own = client.initial.values
+        pool = self.pool
         current = self.tracked.values
+        begun = self.relay.tracker.restored(self.tracked, client.initial, None, pool.parameters or {})
         return b"".join(
-            messages.parameter_status(name, own[name])
-            for name, value in current.items()
-            if name.lower() in self.pool.reported and own.get(name, value) != value
+            messages.parameter_status(name, value)
+            for name, value in begun.values.items()
+            if name.lower() in pool.reported and current.get(name) != value
         ) + messages.ready_for_query(bytes((status,)))
 
     def _refuse_block(self, pieces: list[bytes | memoryview], start: int, at: int) -> bool:
@@ -272,6 +277,8 @@ class ServerConnection(Upkeep):
         if client is None or suspicion is None:
             return
         own = client.remembered()
+        if tag in _RESETS and suspicion.resets_all:
+            suspicion.has_reset = True
         if tag == b"DEALLOCATE\0":
             name = suspicion.deallocations.one_done()
             if name is not None:
@@ -305,6 +312,9 @@ class ServerConnection(Upkeep):
             self._undo(failed=head & 0xFF)
         if verdict and head & 0xFF == wire.QUERY:
             return self._own_query_failed(frame)
+        if verdict and self.ledger.entries and self.ledger.entries[0] == wire.SYNC | SKIP:
+            # It was the pooler's own pipeline; what it was to prepare for will fail in its own words.
+            return SKIP
         return self._translated(frame)
 
     def _own_query_failed(self, frame: bytes) -> int:

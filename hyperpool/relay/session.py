@@ -47,9 +47,11 @@ WORDS: Final = {
 }
 
 _TRUTHS: Final = {
+    # With pg_temp in the search_path, no text tells what will be temporary.
     Pinned.TEMPORARY: "EXISTS(SELECT FROM pg_catalog.pg_depend WHERE refclassid OPERATOR(pg_catalog.=)"
     " 'pg_catalog.pg_namespace'::pg_catalog.regclass"
-    " AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())",
+    " AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())"
+    " OR pg_catalog.strpos(pg_catalog.current_setting('search_path'), 'pg_temp') OPERATOR(pg_catalog.>) 0",
     Pinned.LISTEN: "EXISTS(SELECT FROM pg_catalog.pg_listening_channels())",
     Pinned.LOCK: "EXISTS(SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory'"
     " AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND granted)",
@@ -99,6 +101,7 @@ class Suspicion:
         touches_settings: any text may change a parameter, whether the server reports that or not.
         resets: names of parameters that were reset to what the session began with.
         resets_all: all were.
+        has_reset: the server has said so since its newest ReadyForQuery.
         strange: of the settings that are asked for, those whose defaults are not known.
         deallocations: the texts among them that deallocate statements.
         schema: plans of prepared statements may be out of date.
@@ -107,6 +110,7 @@ class Suspicion:
     __slots__ = (
         "deallocations",
         "everything",
+        "has_reset",
         "pins",
         "resets",
         "resets_all",
@@ -123,6 +127,7 @@ class Suspicion:
         self.pins = Pinned(0)
         self.resets: set[str] = set()
         self.resets_all = False
+        self.has_reset = False
         self.schema = False
         self.strange: set[str] = set()
         self.deallocations = Deallocations()
@@ -143,6 +148,9 @@ class Suspicion:
         if effects.releases:
             self.pins |= pinned & ASKABLE
         self.schema = self.schema or effects.schema
+        if effects.schema and _ROUTINE.search(text):
+            # It may be called in this transaction already, when nobody knows it.
+            self.everything = True
         self.resets_all = self.resets_all or effects.resets_all
         if effects.unknown_settings:
             # A parameter of nobody's, with a dot in its name, is not listed by the server, but the text may name it.
@@ -244,6 +252,7 @@ def names_of(pins: Pinned) -> str:
     return ", ".join(words for pin, words in WORDS.items() if pin & pins)
 
 
+_ROUTINE: Final = re.compile(rb"(?i)\b(?:function|procedure|trigger|routine|extension|operator|aggregate)\b")
 _MAX_SEARCHED: Final = 65536
 _MAX_WORDS: Final = 100
 _DOTTED: Final = re.compile(rb"[a-z_]\w*(?:\.[a-z_]\w*)+")

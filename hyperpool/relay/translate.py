@@ -22,7 +22,7 @@ from hyperpool.relay.session import Pinned
 from hyperpool.relay.tables import ANSWERED, IDLE, UNANSWERED
 from hyperpool.sql.effects import EVERYTHING
 from hyperpool.wire import constants as wire
-from hyperpool.wire import extended
+from hyperpool.wire import extended, messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -303,7 +303,7 @@ class Translator:
         pool, ledger = client.pool, server.ledger
         own = client.remembered()
         known = own.names.get(name)
-        if server.suspicion is not None and server.suspicion.deallocations.concern(name):
+        if server.suspicion is not None and self._may_vanish(name):
             server.suspicion.deallocations.given(name)
         elif known is not None:
             # The server shall make the error: prepare something else under a name that it certainly has.
@@ -422,7 +422,7 @@ class Translator:
                 self._note(unnamed.effects, unnamed.text, at)
             return None
         own, suspicion = self._client.statements, self._server.suspicion
-        if suspicion is not None and suspicion.deallocations.concern(name):
+        if suspicion is not None and self._may_vanish(name):
             return None
         statement = own.names.get(name) if own is not None else None
         if own is not None and statement is not None:
@@ -462,6 +462,16 @@ class Translator:
         self._insert(at, extended.parse(statement.name, statement.body))
         self._server.ledger.request(wire.PARSE, SKIP, Change(None, None, statement))
 
+    def _ensure_alone(self, statement: Statement, at: int) -> None:
+        """Have a statement prepared on the server, in front of a Query: an error must not make the server skip that."""
+        ledger = self._server.ledger
+        before = len(ledger.entries)
+        own_pipeline = not ledger.unsynced
+        self._ensure(statement, at)
+        if len(ledger.entries) > before and own_pipeline and self._buffer[at] == wire.QUERY:
+            self._insert(at, messages.SYNC)
+            ledger.request(wire.SYNC, SKIP)
+
     def _make_room(self, statement: Statement, at: int) -> None:
         """Close what must go before a statement is prepared on the server; from here on, it counts as prepared."""
         server = self._server
@@ -500,7 +510,7 @@ class Translator:
     def _is_open(self, name: bytes) -> bool:
         """Whether it depends on the answer to an earlier pipeline what a name means, if anything."""
         ledger, suspicion = self._server.ledger, self._server.suspicion
-        if suspicion is not None and suspicion.deallocations.concern(name):
+        if suspicion is not None and self._may_vanish(name):
             return self._readies() > 0
         if not ledger.changes:
             return False
@@ -514,6 +524,12 @@ class Translator:
             elif changed and kind in ENDS_WITH_READY:
                 return True
         return False
+
+    def _may_vanish(self, name: bytes) -> bool:
+        """Whether a text on its way deallocates this name of the client's."""
+        suspicion = self._server.suspicion
+        executes = self._server.ledger.entries.count(wire.EXECUTE)
+        return suspicion is not None and suspicion.deallocations.concern(name, executes)
 
     def _readies(self) -> int:
         """How many ReadyForQuery messages the server owes."""
@@ -543,7 +559,10 @@ class Translator:
         server.suspect(effects, text)
         if server.suspicion is not None and (effects.deallocates or effects.deallocates_all):
             server.suspicion.deallocations.sent(
-                effects.deallocates, self._readies() + 1, everything=effects.deallocates_all
+                effects.deallocates,
+                self._readies() + 1,
+                -1 if self._buffer[at] == wire.QUERY else server.ledger.entries.count(wire.EXECUTE),
+                everything=effects.deallocates_all,
             )
         return self._deallocate(effects, text, at) if effects.deallocates else None
 
@@ -558,7 +577,7 @@ class Translator:
             statement = own.names.get(next(names, b""))
             if statement is None:
                 return found[0]
-            self._ensure(statement, at)
+            self._ensure_alone(statement, at)
             server.statements.doubt(statement)
             return found[1] + b'"' + statement.name + b'"'
 

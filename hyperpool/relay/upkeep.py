@@ -327,10 +327,9 @@ class Upkeep(Connection):
         client = self.client
         if client is not None:
             client.tracked = self.tracked
-            if suspicion.resets_all:
-                client.tracked = client.initial
-            elif suspicion.resets:
-                client.tracked = tracker.restored(self.tracked, client.initial, suspicion.resets)
+            if suspicion.resets_all or suspicion.resets:
+                names = None if suspicion.resets_all else suspicion.resets
+                client.tracked = tracker.restored(self.tracked, client.initial, names, pool.parameters or {})
         if suspicion.pins & ASKABLE:
             self._pin(truth.pins | (self.pinned & ~ASKABLE))
         self.reconfigured()
