@@ -15,6 +15,7 @@ import os
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -32,6 +33,7 @@ _SOURCES: Final = Path(__file__).parent
 _BUILDS: Final = _SOURCES.parents[1] / "build" / "drivers"
 _BUILD_LIMIT: Final = 600.0  # seconds
 _CELL_LIMIT: Final = 30.0  # the programs give a cell up themselves before that
+_END_LIMIT: Final = 5.0
 
 _WRITTEN: Final = frozenset({"node_modules", "target"})
 _HAS_PDO: Final = "exit(extension_loaded('pdo_pgsql') && extension_loaded('pcntl') ? 0 : 1);"
@@ -43,6 +45,10 @@ class MissingTool(Exception):
 
 class BuildFailed(Exception):
     """A program could not be built; the message is what the tool printed."""
+
+
+class ProgramEnded(Exception):
+    """A program ended, or gave no answer in time."""
 
 
 @attrs.frozen(eq=False)
@@ -256,16 +262,11 @@ class Program:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended."""
-        return self._process.poll() is None
-
     def ask(self, cell: str) -> Answer:
         """Have the program run a cell.
 
         Raises:
-            AssertionError: it ended, or gave no answer in time and was ended.
+            ProgramEnded: it ended, or gave no answer in time.
         """
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
@@ -276,10 +277,9 @@ class Program:
             try:
                 line = self._lines.get(timeout=_CELL_LIMIT)
             except queue.Empty:
-                line = None
+                raise ProgramEnded(f"no answer within {_CELL_LIMIT} s") from None
             if line is None:
-                self.end()
-                raise AssertionError(f"no answer, exit code {self._process.returncode}")
+                raise ProgramEnded(f"it ended with {self._process.wait()}")
             if not line.startswith("#"):
                 return Answer(line, tuple(notes))
             notes.append(line)
@@ -289,22 +289,18 @@ class Program:
         self._errors.seek(0)
         return self._errors.read().decode(errors="replace")
 
-    def end(self) -> None:
-        """End it: by the end of its input, and by force if it does not obey."""
+    def close(self) -> None:
+        """Let it end, by the end of its input; by force if it does not."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
-            self._process.wait(5 if self._lines.empty() else 0)
+            self._process.wait(_END_LIMIT)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        self._reader.join(5)
-
-    def close(self) -> None:
-        """End it and free what it used."""
-        self.end()
-        assert self._process.stdout is not None
+        self._reader.join()
         self._process.stdout.close()
         self._errors.close()
 

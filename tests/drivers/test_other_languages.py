@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import pytest
 
 from tests.drivers.matrix_other import OTHER
-from tests.drivers.programs import Answer, BuildFailed, MissingTool, Program, command
+from tests.drivers.programs import Answer, BuildFailed, MissingTool, Program, ProgramEnded, command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,16 +56,18 @@ def ask(_programs: dict[tuple[str, int], Program], site: Site, driver: Driver) -
 
     def ask(driver: Driver, cell: str, /) -> Answer:
         place = (driver.key, site.port)
-        program = _programs.get(place)
-        if program is None or not program.running:
-            if program is not None:
-                program.close()
-            program = _programs[place] = Program(words, site)
+        program = _programs.pop(place, None) or Program(words, site)
         try:
-            return program.ask(cell)
-        except AssertionError as error:
-            error.add_note(program.errors())
+            answer = program.ask(cell)
+        except ProgramEnded as ended:
+            ended.add_note(program.errors())
+            program.close()
             raise
+        if answer.line.startswith("fail"):
+            program.close()  # and with it what it has left open
+        else:
+            _programs[place] = program
+        return answer
 
     return ask
 
