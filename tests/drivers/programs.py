@@ -94,7 +94,9 @@ _NODE: Final = Language(
     steps=(("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"),),
     copied=True,
 )
-_GO: Final = Language("go", ("go",), (1, 25), steps=(("go", "build", "-o", "{build}/", "./pgx", "./pq"),))
+_GO: Final = Language(
+    "go", ("go",), (1, 25), steps=(("go", "build", "-buildvcs=false", "-o", "{build}/", "./pgx", "./pq"),)
+)
 _JAVA: Final = Language(
     "java",
     ("javac", "java", "mvn"),
