@@ -36,7 +36,7 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
@@ -460,8 +460,17 @@ class Stage:
             assert (conn in pool.idle) + (conn in pool.conditioning) + (conn.client is not None) == 1
             assert conn not in pool.idle or (conn.ledger.clean and conn.suspicion is None and not conn.pinned)
 
-    def close(self) -> None:
-        """Close everything."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        """Close everything; if all went well, see that nothing is left."""
+        self._close()
+        if kind is None:
+            assert self.relay.budget.used == 0
+            assert open_descriptors() == self._descriptors, "file descriptors have leaked"
+
+    def _close(self) -> None:
         self.relay.shut_down(iter([self.pool]), "the test ends")
         self.relay.turn()
         for actor in self._actors.values():
@@ -469,12 +478,6 @@ class Stage:
         for conn in list(self.relay.transients):
             conn.lost("the test ends")
         self.relay.close()
-
-    def end(self) -> None:
-        """Close everything, and see that nothing is left."""
-        self.close()
-        assert self.relay.budget.used == 0
-        assert open_descriptors() == self._descriptors, "file descriptors have leaked"
 
 
 def _greet(made: ParameterSet) -> bytes:
@@ -484,11 +487,23 @@ def _greet(made: ParameterSet) -> bytes:
 
 def play(script: str, *, split: Callable[[bytes], list[bytes]] = whole, **stage: Any) -> None:
     """Play a script on a new stage (see `Stage`)."""
-    made = Stage(**stage)
-    made.split = split
-    try:
+    with Stage(**stage) as made:
+        made.split = split
         made.play(script)
-    except BaseException:
-        made.close()
-        raise
-    made.end()
+
+
+def play_in_pieces(script: str, **stage: Any) -> None:
+    """Play a script again and again: what clients send at once is cut at every place, and into pieces of every size."""
+    play(script, **stage)
+    sent = [
+        requests(line.split(" ", 2)[2])
+        for line in map(str.strip, script.splitlines())
+        if line[:4] in _CLIENTS
+    ]
+    for at in range(1, max(map(len, sent))):
+        play(script, split=cut_at(at), **stage)
+    for size in (1, 2, 3, 5, 7, 11):
+        play(script, split=pieces_of(size), **stage)
+
+
+_CLIENTS: Final = frozenset(f"c{number} >" for number in range(1, 10))

@@ -174,17 +174,12 @@ def _stage(limit: str = "", **pool: Any) -> Stage:
 
 def _play(script: str, limit: str, after: float, end: str, **pool: Any) -> None:
     """Play a script, and let time pass: nothing happens before, and then this."""
-    stage = _stage(limit, **pool)
-    try:
+    with _stage(limit, **pool) as stage:
         stage.play(script)
         stage.wait(after - 0.1)
         assert stage.take("c1") == ""
         stage.wait(0.1)
         assert stage.take("c1") == end
-    except BaseException:
-        stage.close()
-        raise
-    stage.end()
 
 
 @pytest.mark.parametrize(
@@ -256,48 +251,45 @@ def test_what_is_not_meant(limit: str, script: str) -> None:
 @pytest.mark.parametrize("script", [_IDLE, _BUSY, _BLOCK, _WAITING, _HALF_A_CYCLE], ids=_name)
 def test_without_limits(script: str) -> None:
     """Zero is no limit."""
-    stage = _stage()
-    stage.play(script)
-    stage.wait(1e6)
-    stage.check()
-    stage.end()
+    with _stage() as stage:
+        stage.play(script)
+        stage.wait(1e6)
+        stage.check()
 
 
 @pytest.mark.parametrize("limit", ["query_timeout", "transaction_timeout", "idle_transaction_timeout"])
 def test_the_server_is_closed(limit: str) -> None:
     """PostgreSQL rolls back, and the next client gets another server."""
     script = _BLOCK if "transaction" in limit else _BUSY
-    stage = _stage(limit)
-    stage.play(script)
-    stage.wait(10.0)
-    stage.play(
-        f"""
-        c1 < {_ended(limit)}
-        s1 < END
-        c2 > Qselect 1
-        s2 < Qselect 1
-        s2 > CSELECT 1|Z
-        c2 < CSELECT 1|Z
-        """
-    )
-    stage.end()
+    with _stage(limit) as stage:
+        stage.play(script)
+        stage.wait(10.0)
+        stage.play(
+            f"""
+            c1 < {_ended(limit)}
+            s1 < END
+            c2 > Qselect 1
+            s2 < Qselect 1
+            s2 > CSELECT 1|Z
+            c2 < CSELECT 1|Z
+            """
+        )
 
 
 def test_an_idle_client_costs_no_server() -> None:
     """When it is closed, the server stays."""
-    stage = Stage(client_idle_timeout=10.0)
-    stage.play(_AFTER_A_QUERY)
-    stage.wait(10.0)
-    stage.play(
-        f"""
-        c1 < {_ended("client_idle_timeout")}
-        c2 > Qselect 1
-        s1 < Qselect 1
-        s1 > CSELECT 1|Z
-        c2 < CSELECT 1|Z
-        """
-    )
-    stage.end()
+    with Stage(client_idle_timeout=10.0) as stage:
+        stage.play(_AFTER_A_QUERY)
+        stage.wait(10.0)
+        stage.play(
+            f"""
+            c1 < {_ended("client_idle_timeout")}
+            c2 > Qselect 1
+            s1 < Qselect 1
+            s1 > CSELECT 1|Z
+            c2 < CSELECT 1|Z
+            """
+        )
 
 
 class TestSessionMode:
@@ -345,32 +337,31 @@ _NOTICE = "Nno server connection is free, the query waits for one"
 
 def test_a_client_that_waits_is_told_once() -> None:
     """``query_wait_notify``: after so many seconds, and again when it waits again."""
-    stage = Stage(query_wait_notify=5.0)
-    stage.play(_WAITING)
-    stage.wait(4.9)
-    assert stage.take("c1") == ""
-    stage.wait(0.1)
-    assert stage.take("c1") == _NOTICE
-    stage.wait(50.0)
-    stage.play(
-        """
-        c2 > S
-        s1 < S
-        s1 > 1|Z
-        c2 < 1|Z
-        s1 < Qselect 1
-        s1 > CSELECT 1|Z
-        c1 < CSELECT 1|Z
-        c2 > P:select 1|H
-        s1 < P:select 1|H
-        c1 > Qselect 1
-        """
-    )
-    stage.wait(4.9)
-    assert stage.take("c1") == ""
-    stage.wait(0.1)
-    assert stage.take("c1") == _NOTICE
-    stage.end()
+    with Stage(query_wait_notify=5.0) as stage:
+        stage.play(_WAITING)
+        stage.wait(4.9)
+        assert stage.take("c1") == ""
+        stage.wait(0.1)
+        assert stage.take("c1") == _NOTICE
+        stage.wait(50.0)
+        stage.play(
+            """
+            c2 > S
+            s1 < S
+            s1 > 1|Z
+            c2 < 1|Z
+            s1 < Qselect 1
+            s1 > CSELECT 1|Z
+            c1 < CSELECT 1|Z
+            c2 > P:select 1|H
+            s1 < P:select 1|H
+            c1 > Qselect 1
+            """
+        )
+        stage.wait(4.9)
+        assert stage.take("c1") == ""
+        stage.wait(0.1)
+        assert stage.take("c1") == _NOTICE
 
 
 @pytest.mark.parametrize(
@@ -378,51 +369,48 @@ def test_a_client_that_waits_is_told_once() -> None:
 )
 def test_notice_and_timeout(notify: float, timeout: float) -> None:
     """Each may be off; the notice comes before the end, or not at all."""
-    stage = Stage(query_wait_notify=notify, query_wait_timeout=timeout)
-    stage.play(_WAITING)
-    for second in range(1, 13):
-        stage.wait(1.0)
-        expected = []
-        if notify and second == notify and not (timeout and timeout < notify):
-            expected.append(_NOTICE)
-        if timeout and second == timeout:
-            expected.append(_ended("query_wait_timeout").replace("10 s", f"{timeout:g} s"))
-        assert stage.take("c1") == "|".join(expected), second
-    stage.end()
+    with Stage(query_wait_notify=notify, query_wait_timeout=timeout) as stage:
+        stage.play(_WAITING)
+        for second in range(1, 13):
+            stage.wait(1.0)
+            expected = []
+            if notify and second == notify and not (timeout and timeout < notify):
+                expected.append(_NOTICE)
+            if timeout and second == timeout:
+                expected.append(_ended("query_wait_timeout").replace("10 s", f"{timeout:g} s"))
+            assert stage.take("c1") == "|".join(expected), second
 
 
 def test_who_has_waited_less_waits_on() -> None:
     """The limits are each client's own."""
-    stage = Stage(query_wait_notify=5.0, query_wait_timeout=10.0)
-    stage.play(_WAITING)
-    stage.wait(3.0)
-    stage.play("c3 > Qselect 3")
-    stage.wait(2.0)
-    assert (stage.take("c1"), stage.take("c3")) == (_NOTICE, "")
-    stage.wait(3.0)
-    assert (stage.take("c1"), stage.take("c3")) == ("", _NOTICE)
-    stage.wait(2.0)
-    assert (stage.take("c1"), stage.take("c3")) == (_ended("query_wait_timeout"), "")
-    stage.wait(3.0)
-    assert stage.take("c3") == _ended("query_wait_timeout")
-    stage.end()
+    with Stage(query_wait_notify=5.0, query_wait_timeout=10.0) as stage:
+        stage.play(_WAITING)
+        stage.wait(3.0)
+        stage.play("c3 > Qselect 3")
+        stage.wait(2.0)
+        assert (stage.take("c1"), stage.take("c3")) == (_NOTICE, "")
+        stage.wait(3.0)
+        assert (stage.take("c1"), stage.take("c3")) == ("", _NOTICE)
+        stage.wait(2.0)
+        assert (stage.take("c1"), stage.take("c3")) == (_ended("query_wait_timeout"), "")
+        stage.wait(3.0)
+        assert stage.take("c3") == _ended("query_wait_timeout")
 
 
 def test_a_client_that_waits_to_be_let_in_is_told_when_its_time_is_over() -> None:
     """It cannot take a notice before its login is complete, but an error."""
-    stage = Stage(query_wait_notify=5.0, query_wait_timeout=10.0)
-    stage.play(
-        """
-        c2 > P:select 1|H
-        s1 < P:select 1|H
-        c1 proves timezone=Mars
-        """
-    )
-    stage.wait(9.9)
-    assert stage.take("c1") == ""
-    stage.wait(0.1)
-    assert stage.take("c1") == _ended("query_wait_timeout")
-    stage.end()
+    with Stage(query_wait_notify=5.0, query_wait_timeout=10.0) as stage:
+        stage.play(
+            """
+            c2 > P:select 1|H
+            s1 < P:select 1|H
+            c1 proves timezone=Mars
+            """
+        )
+        stage.wait(9.9)
+        assert stage.take("c1") == ""
+        stage.wait(0.1)
+        assert stage.take("c1") == _ended("query_wait_timeout")
 
 
 @pytest.mark.parametrize("limit", ["query_timeout", "transaction_timeout", "client_idle_timeout"])
