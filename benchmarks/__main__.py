@@ -204,7 +204,7 @@ def _overrides(_context: click.Context, _parameter: click.Parameter, values: Seq
 )
 @click.option(
     "--modes",
-    default="simple,extended",
+    default="simple,extended,prepared",
     show_default=True,
     callback=_modes,
     help="pgbench's query modes (also: prepared).",

@@ -207,7 +207,7 @@ class Choice:
         only: patterns of names, or their beginnings; empty for all.
     """
 
-    modes: Sequence[str] = ("simple", "extended")
+    modes: Sequence[str] = ("simple", "extended", "prepared")
     clients: Sequence[int] = (1, 16, 100)
     idle_clients: int = 5000
     only: Sequence[str] = field(default=())

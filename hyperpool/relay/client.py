@@ -5,8 +5,9 @@ from __future__ import annotations
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Final
 
+from hyperpool.config import SessionState
 from hyperpool.pool.statements import ClientStatements
-from hyperpool.relay import local
+from hyperpool.relay import local, shortcut
 from hyperpool.relay.connection import HANG_UP, HEADER, Connection
 from hyperpool.relay.session import WORDS, Pinned, names_of
 from hyperpool.relay.tables import ANSWERED, IDLE, UNANSWERED
@@ -100,14 +101,7 @@ class ClientConnection(Connection):
 
     def readable(self, mask: int) -> None:
         """Read once, and pass on what came."""
-        if (
-            mask != EPOLLIN
-            or self.server is not None
-            or self.parked is not None
-            or self.rest
-            or self.skip
-            or self.unnamed is not None
-        ):
+        if mask != EPOLLIN or self.server is not None or self.parked is not None or self.rest or self.skip:
             self._read(mask)
             return
         # From here on, the common case in as few steps as Python takes: an idle client sends one whole Query.
@@ -120,25 +114,15 @@ class ClientConnection(Connection):
             self.lost(f"client connection broke: {error.strerror}")
             return
         buffer = relay.buffer
-        if 5 <= end <= relay.small_query and buffer[0] == wire.QUERY and HEADER(buffer)[1] == end - 1:
+        if 5 <= end <= relay.small_query:
             pool = self.pool
             idle = pool.idle
-            reader = pool.reader
-            if (
-                idle
-                and relay.now - idle[-1].idle_since < pool.check_after
-                and not pool.paused
-                and (reader is None or reader.read(buffer[5 : end - 1]) is None)
-            ):
-                server = idle.pop()
-                if self._link(server):
-                    pool.stats.received += end
-                    server.ledger.entries.append(wire.QUERY)
-                    server.transmit(relay.view[:end])
-                else:
-                    self.parked = bytes(relay.view[:end])
-            else:
-                self._ask(buffer, relay.view, 0, end)
+            if idle and relay.now - idle[-1].idle_since < pool.check_after and not pool.paused:
+                server = idle[-1]
+                if self.tracked is server.tracked and shortcut.forward(self, server, buffer, relay.view, end):
+                    idle.pop()
+                    return
+            self.consume(buffer, relay.view, end)
         elif end:
             if end == len(relay.small_view):
                 relay.resume(self)
@@ -271,6 +255,13 @@ class ClientConnection(Connection):
 
     def serve(self, server: ServerConnection) -> None:
         """This client has waited long enough: link the server, and pass on what was asked."""
+        parked = self.parked
+        if parked and self.tracked is server.tracked and self.proven and not self.unread:
+            # It has asked one thing, whole, and waits.
+            self.parked = None
+            if shortcut.forward(self, server, parked, memoryview(parked), len(parked)):
+                return
+            self.parked = parked
         if self._link(server):
             self.adjusted({})
 
@@ -333,6 +324,7 @@ class ClientConnection(Connection):
             self._gather(server, self.gathered, view, at, end)
             return
         ledger = server.ledger
+        server.expected = None
         if not ledger.entries:
             server.asked = self.relay.now
             if server.status == IDLE and not ledger.unsynced:
@@ -410,10 +402,12 @@ class ClientConnection(Connection):
         """What a request was to do to a name has not happened."""
         if name:
             self.remembered().put(name, before)
-        else:
+        elif self.server is not None and not any(
+            change is not None and not change.name for change in self.server.ledger.changes
+        ):
+            # Unless it has been prepared anew behind that, ahead of the answer.
             self.unnamed = before
-            if self.server is not None:
-                self.server.unnamed = None
+            self.server.unnamed = None
 
     def pin(self, reasons: Pinned) -> None:
         """The client keeps its server: say so once, and see that there are not too many who do."""
@@ -421,7 +415,8 @@ class ClientConnection(Connection):
         new = reasons & ~self.pinned
         if not new:
             return
-        if not self.pinned and pool.pinned > pool.max_pinned:
+        follows = pool.settings.session_state is SessionState.FOLLOW
+        if follows and not self.pinned and pool.pinned > pool.max_pinned:
             self.refuse(
                 f"too many clients of this pool keep their server connection ({names_of(reasons)})",
                 "53400",

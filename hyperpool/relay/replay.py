@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
-from hyperpool.pool.statements import PREFIX, Change
+from hyperpool.pool.statements import PREFIX, Change, Statement
 from hyperpool.relay.ledger import SKIP
 from hyperpool.wire import constants as wire
 from hyperpool.wire import extended
 
 if TYPE_CHECKING:
-    from hyperpool.pool.statements import Statement
     from hyperpool.relay.ledger import Ledger
     from hyperpool.relay.upkeep import Upkeep
 
@@ -33,49 +33,40 @@ def is_stale(frame: bytes) -> bool:
     return b"\0C26000\0" in frame and _SERVER_NAME.search(frame) is not None
 
 
-class Replay:
-    """A pipeline that has been sent to a server outside of a transaction block, and ends with its only Sync.
+Replay: TypeAlias = tuple[bytes, int, Sequence[Statement]]
+"""A pipeline that has been sent to a server outside of a transaction block, and ends with its only Sync: what was sent,
+how many requests of it the server answers, and the named statements in it."""
 
-    Attributes:
-        data: what was sent.
-        length: how many requests of it the server answers.
-        uses: the named statements in it.
+
+def fits(replay: Replay, ledger: Ledger) -> bool:
+    """Whether none of its requests has been answered, and nothing was sent behind it."""
+    return len(ledger.entries) == replay[1]
+
+
+def prepare(replay: Replay, server: Upkeep) -> bytes:
+    """Write down that everything comes once more, the statements first.
+
+    The server has failed the first request, and will skip the others until the Sync, which it answers.
+
+    Returns:
+        What to send.
     """
-
-    __slots__ = ("data", "length", "uses")
-
-    def __init__(self, data: bytes, length: int, uses: list[Statement]) -> None:
-        self.data = data
-        self.length = length
-        self.uses = uses
-
-    def fits(self, ledger: Ledger) -> bool:
-        """Whether none of its requests has been answered, and nothing was sent behind it."""
-        return len(ledger.entries) == self.length
-
-    def prepare(self, server: Upkeep) -> bytes:
-        """Write down that everything comes once more, the statements first.
-
-        The server has failed the first request, and will skip the others until the Sync, which it answers.
-
-        Returns:
-            What to send.
-        """
-        ledger = server.ledger
-        statements = server.statements
-        statements.doubt_all()
-        statements.version = server.pool.statements.version
-        outstanding, changes = ledger.entries, ledger.changes
-        ledger.entries = deque([wire.SYNC | SKIP])
-        ledger.changes = deque()
-        pieces = []
-        for statement in dict.fromkeys(self.uses):
-            ledger.request(wire.CLOSE, SKIP, Change(None, None, statement))
-            ledger.request(wire.PARSE, SKIP, Change(None, None, statement))
-            pieces.append(extended.close_statement(statement.name))
-            pieces.append(extended.parse(statement.name, statement.body))
-            statements.use(statement, server.relay.now)
-            statements.certain.add(statement)
-        ledger.entries += outstanding
-        ledger.changes += changes
-        return b"".join((*pieces, self.data))
+    data, _, uses = replay
+    ledger = server.ledger
+    statements = server.statements
+    statements.doubt_all()
+    statements.version = server.pool.statements.version
+    outstanding, changes = ledger.entries, ledger.changes
+    ledger.entries = deque([wire.SYNC | SKIP])
+    ledger.changes = deque()
+    pieces = []
+    for statement in dict.fromkeys(uses):
+        ledger.request(wire.CLOSE, SKIP, Change(None, None, statement))
+        ledger.request(wire.PARSE, SKIP, Change(None, None, statement))
+        pieces.append(extended.close_statement(statement.name))
+        pieces.append(extended.parse(statement.name, statement.body))
+        statements.use(statement, server.relay.now)
+        statements.certain.add(statement)
+    ledger.entries += outstanding
+    ledger.changes += changes
+    return b"".join((*pieces, data))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from hyperpool.config import PoolMode
 from hyperpool.pool.statements import PREFIX
+from hyperpool.relay import replay as replays
 from hyperpool.relay.connection import HANG_UP, HEADER
 from hyperpool.relay.ledger import FAKE, SKIP
 from hyperpool.relay.replay import is_stale
@@ -65,22 +66,21 @@ class ServerConnection(Upkeep):
         if end == len(relay.view):
             self.unread = True
             relay.resume(self)
-        # The common case, in as few steps as Python takes: the whole answer to one Query, and nothing else.
-        ledger = self.ledger
-        entries = ledger.entries
-        if (
-            len(entries) == 1
-            and entries[0] == wire.QUERY
-            and not (self.held or client.skip or ledger.copying or ledger.unsynced or ledger.doubt)
-        ):
-            pool = self.pool
-            at = hop(relay.buffer, 0, end, SIMPLE)
-            if at + 6 == end and relay.buffer.startswith(READY, at) and not pool.session:
-                entries.clear()
+        # The common case, in as few steps as Python takes: the whole answer to one request, and nothing else.
+        expected, self.expected = self.expected, None
+        if expected is not None and not (self.held or client.skip):
+            at = hop(relay.buffer, 0, end, expected)
+            if at + 6 == end and relay.buffer.startswith(READY, at):
+                ledger = self.ledger
+                ledger.entries.clear()
+                ledger.changes.clear()
+                ledger.unsynced = False
+                pool = self.pool
                 stats = pool.stats
                 stats.queries += 1
                 stats.transactions += 1
                 stats.sent += end
+                self.replay = None
                 self.status = IDLE
                 self.client = client.server = None
                 client.transmit(relay.view[:end])
@@ -302,14 +302,14 @@ class ServerConnection(Upkeep):
             self.ledger.response(wire.ERROR_RESPONSE)
             return 0
         replay, self.replay = self.replay, None
-        if replay is not None and is_stale(frame) and replay.fits(self.ledger):
+        if replay is not None and is_stale(frame) and replays.fits(replay, self.ledger):
             # Nothing of this pipeline has been answered: the client need not know.
             self.pool.statements.version += 1
-            self.transmit(replay.prepare(self))
+            self.transmit(replays.prepare(replay, self))
             return SKIP
         verdict = self.ledger.response(wire.ERROR_RESPONSE)
         if self.ledger.undone:
-            self._undo(failed=head & 0xFF)
+            self._undo(parse_failed=head == wire.PARSE)
         if verdict and head & 0xFF == wire.QUERY:
             return self._own_query_failed(frame)
         if verdict and self.ledger.entries and self.ledger.entries[0] == wire.SYNC | SKIP:
@@ -337,7 +337,7 @@ class ServerConnection(Upkeep):
             return 0
         return messages.frame(wire.ERROR_RESPONSE, client.remembered().translate(frame[5:]))
 
-    def _undo(self, failed: int) -> None:
+    def _undo(self, *, parse_failed: bool) -> None:
         """Take back what requests were to change that the server has failed or discarded, the newest first."""
         undone, self.ledger.undone = self.ledger.undone, []
         for change in reversed(undone):
@@ -345,7 +345,7 @@ class ServerConnection(Upkeep):
                 self.statements.doubt(change.touched)
             if change.name is not None and self.client is not None:
                 self.client.take_back(change.name, change.before)
-        if failed == wire.PARSE and undone[0].name == b"" and self.client is not None:
+        if parse_failed and undone[0].name == b"" and self.client is not None:
             # The unnamed statement is dropped before the new one is looked at (postgres.c, exec_parse_message).
             self.client.unnamed = None
 

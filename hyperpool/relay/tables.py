@@ -58,6 +58,22 @@ SIMPLE: Final = _passing(
     }
 )
 """What passes uninspected while a Query is answered."""
+PIPELINE: Final = _passing(
+    {
+        wire.PARSE_COMPLETE,
+        wire.BIND_COMPLETE,
+        wire.NO_DATA,
+        wire.ROW_DESCRIPTION,
+        wire.DATA_ROW,
+        wire.COMMAND_COMPLETE,
+        wire.EMPTY_QUERY_RESPONSE,
+        wire.NOTICE_RESPONSE,
+        wire.COPY_OUT_RESPONSE,
+        wire.COPY_DATA,
+        wire.COPY_DONE,
+    }
+)
+"""What passes uninspected while one pipeline is answered that ends with its only Sync."""
 WATCHED: Final = bytes(passes and kind != wire.COMMAND_COMPLETE for kind, passes in enumerate(SIMPLE))
 """What passes while a Query is answered that may deallocate statements: all but what says so."""
 EXTENDED: Final = _passing({wire.DATA_ROW, wire.NOTICE_RESPONSE, wire.COPY_DATA})

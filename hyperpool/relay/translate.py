@@ -17,7 +17,6 @@ from hyperpool.config import SessionState
 from hyperpool.pool.statements import MARK, PREFIX, Change, Statement
 from hyperpool.relay.connection import HEADER
 from hyperpool.relay.ledger import CHANGING, ENDS_WITH_READY, FAKE, FORWARD, SKIP
-from hyperpool.relay.replay import Replay
 from hyperpool.relay.session import Pinned
 from hyperpool.relay.tables import ANSWERED, IDLE, UNANSWERED
 from hyperpool.sql.effects import EVERYTHING
@@ -45,6 +44,8 @@ def _is_utf8(name: bytes) -> bool:
 
 _header = Struct("!BI").pack
 _STATEMENT: Final = ord("S")
+_NO_PARAMETERS: Final = bytes(4)
+"""In a Bind: no formats of parameters, and no parameters."""
 _SHORTEST: Final = 7
 """Bytes of the shortest Describe or Close: header, kind, and an empty name."""
 _FIRST_USER_OID: Final = 16384
@@ -172,7 +173,7 @@ class Translator:
             length = len(entries) - before
             while entries[-length] & FAKE:
                 length -= 1
-            server.replay = Replay(bytes(data), length, self._uses)
+            server.replay = (bytes(data), length, self._uses)
         client.pool.stats.received += len(data)
         server.transmit(data)
         self._answer_fakes()
@@ -216,8 +217,10 @@ class Translator:
             return False
         self._uses = None
         reader = client.pool.reader
-        if not server.ledger.skipping:
-            client.unnamed = server.unnamed = None
+        server.unnamed = None
+        if not (server.ledger.skipping or server.ledger.unsynced):
+            # Otherwise it may be skipped. To keep what is gone does no harm.
+            client.unnamed = None
         if reader is not None and not server.ledger.skipping:
             text = bytes(self._view[at + 5 : stop - 1]) if whole else b""
             effects = reader.read(text) if whole else EVERYTHING
@@ -361,7 +364,8 @@ class Translator:
                 instead = None
                 if statement.effects is not None:
                     instead = self._note(statement.effects, statement.text, at)
-                if instead is not None and stop <= self._end:
+                has_parameters = buffer[nul + 1 : nul + 5] != _NO_PARAMETERS
+                if instead is not None and stop <= self._end and (instead == _REFUSAL or not has_parameters):
                     other = client.pool.statements.intern(instead + b"\0\0\0", client.tracked.flavor)
                     self._ensure(other, at)
                     self._replace(at, stop, extended.bind_nothing(bytes(view[at + 5 : mark]), other.name))
@@ -512,7 +516,8 @@ class Translator:
         ledger, suspicion = self._server.ledger, self._server.suspicion
         if suspicion is not None and self._may_vanish(name):
             return self._readies() > 0
-        if not ledger.changes:
+        if not ledger.changes or not name:
+            # The unnamed statement is on the server whatever comes of it: the next one takes its place.
             return False
         changes = iter(ledger.changes)
         changed = False

@@ -60,6 +60,8 @@ class Upkeep(Connection):
         tracked: the session parameters that it has.
         statements: what is prepared on it.
         worked: clients may have had it.
+        expected: which messages answer what it has been asked, if that is one request of a known shape, and all that is
+            outstanding; see `relay.shortcut`.
         unnamed: the unnamed statement that its client has prepared on it; None if nobody knows.
         replay: what could be sent once more, if a prepared statement turns out to be out of date.
         suspicion: what its client may have done to the session; None for nothing.
@@ -86,6 +88,7 @@ class Upkeep(Connection):
         "client",
         "dialed",
         "errand",
+        "expected",
         "expires",
         "failing",
         "held",
@@ -131,6 +134,7 @@ class Upkeep(Connection):
         self.unnamed: Statement | None = None
         self.worked = False
         self.replay: Replay | None = None
+        self.expected: bytes | None = None
         self.suspicion: Suspicion | None = None
         self.pinned = Pinned(0)
         self.pid = ready.pid

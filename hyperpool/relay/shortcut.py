@@ -1,0 +1,150 @@
+"""What most clients send, in as few steps as Python takes: one request, whole, to a server that owes nothing.
+
+Four shapes are known. Drivers send them for a query without parameters, for a query with parameters, and for a prepared
+statement:
+
+=====================================  =====================================================================
+Query                                  the simple protocol
+Parse, Bind, (Describe,) Execute, Sync the unnamed statement, as libpq, psycopg and pgjdbc send it at first
+Bind, (Describe,) Execute, Sync        a named statement that is prepared on the server already
+=====================================  =====================================================================
+
+Anything else, and anything that could have an effect on the session, takes the way through `relay.translate`, which
+comes to the same result.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+from hyperpool.pool.statements import Change
+from hyperpool.relay.connection import HEADER
+from hyperpool.relay.tables import PIPELINE, SIMPLE
+from hyperpool.wire import constants as wire
+
+if TYPE_CHECKING:
+    from hyperpool.relay.client import ClientConnection
+    from hyperpool.relay.server import ServerConnection
+
+_header: Final = Struct("!BI").pack
+
+_DESCRIBE: Final = b"D\0\0\0\6P\0"
+_EXECUTE: Final = b"E\0\0\0\x09\0\0\0\0\0"
+_SYNC: Final = b"S\0\0\0\4"
+_TAILS: Final = {
+    _DESCRIBE + _EXECUTE + _SYNC: (wire.BIND, wire.DESCRIBE, wire.EXECUTE, wire.SYNC),
+    _EXECUTE + _SYNC: (wire.BIND, wire.EXECUTE, wire.SYNC),
+}
+"""What stands behind a Bind, and what the server will have to answer."""
+
+
+def forward(
+    client: ClientConnection, server: ServerConnection, buffer: bytes | bytearray, view: memoryview, end: int
+) -> bool:
+    """Link a server and pass a request on, if it has one of the known shapes.
+
+    Args:
+        client: has no server.
+        server: has no client, owes nothing, and has the client's parameters.
+        buffer: holds the request at its beginning.
+        view: the same memory.
+        end: how many bytes were read.
+
+    Returns:
+        Whether that was done.
+    """
+    kind = buffer[0]
+    at = HEADER(buffer)[1] + 1
+    pool = client.pool
+    reader = pool.reader
+    if kind == wire.QUERY:
+        if at != end or (reader is not None and reader.read(buffer[5 : end - 1]) is not None):
+            return False
+        client.unnamed = None
+        _link(client, server, None if pool.session else SIMPLE)
+        server.ledger.entries.append(kind)
+        pool.stats.received += end
+        server.transmit(view[:end])
+        return True
+    if not pool.translates or at >= end:
+        return False
+    if kind == wire.BIND:
+        return _bind(client, server, buffer, view, at, end)
+    if kind == wire.PARSE and buffer[5] == 0:
+        return _parse(client, server, buffer, view, at, end)
+    return False
+
+
+def _bind(
+    client: ClientConnection,
+    server: ServerConnection,
+    buffer: bytes | bytearray,
+    view: memoryview,
+    at: int,
+    end: int,
+) -> bool:
+    requests = _TAILS.get(bytes(view[at:end]))
+    own = client.statements
+    if requests is None or own is None or buffer[5]:
+        return False
+    nul = buffer.find(0, 6, at)
+    statement = own.names.get(bytes(view[6:nul]))
+    kept = server.statements
+    if (
+        statement is None
+        or statement.effects is not None
+        or statement not in kept.certain
+        or kept.version != client.pool.statements.version
+    ):
+        return False
+    _link(client, server, PIPELINE)
+    kept.use(statement, server.linked)
+    name = statement.name
+    data = b"".join((_header(wire.BIND, at + 5 - nul + len(name)), b"\0", name, view[nul:end]))
+    ledger = server.ledger
+    ledger.entries.extend(requests)
+    ledger.unsynced = True
+    server.replay = (data, len(requests), (statement,))
+    client.pool.stats.received += end
+    server.transmit(data)
+    return True
+
+
+def _parse(
+    client: ClientConnection,
+    server: ServerConnection,
+    buffer: bytes | bytearray,
+    view: memoryview,
+    at: int,
+    end: int,
+) -> bool:
+    if end - at < 7 or buffer[at] != wire.BIND or buffer[at + 5] or buffer[at + 6]:
+        return False
+    requests = _TAILS.get(bytes(view[at + HEADER(buffer, at)[1] + 1 : end]))
+    body = bytes(view[6:at])
+    if requests is None or body.find(0) < 0:
+        return False
+    before = client.unnamed
+    statement = before
+    if statement is None or statement.body != body:
+        statement = client.pool.statements.unnamed(body)
+    if statement.effects is not None:
+        return False
+    client.unnamed = statement
+    _link(client, server, PIPELINE)
+    ledger = server.ledger
+    ledger.entries.append(wire.PARSE)
+    ledger.entries.extend(requests)
+    ledger.changes.append(Change(b"", before, None))
+    ledger.unsynced = True
+    client.pool.stats.received += end
+    server.transmit(view[:end])
+    return True
+
+
+def _link(client: ClientConnection, server: ServerConnection, expected: bytes | None) -> None:
+    client.server = server
+    server.client = client
+    server.linked = client.asked = client.relay.now
+    server.expected = expected
