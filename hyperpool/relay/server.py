@@ -223,6 +223,9 @@ class ServerConnection(Upkeep):
             elif self.client is not None and head & 0xFF == wire.QUERY:
                 self.client.tracked = self.tracked
             return verdict
+        client = self.client
+        if head == wire.QUERY and client is not None and client.unnamed is not None and not ledger.changes:
+            client.unnamed = None
         stats = pool.stats
         stats.queries += 1
         stats.transactions += status == IDLE
@@ -230,9 +233,9 @@ class ServerConnection(Upkeep):
         suspicion = self.suspicion
         if suspicion is not None:
             suspicion.deallocations.ready()
-        if suspicion is not None and suspicion.has_reset and self.client is not None:
+        if suspicion is not None and suspicion.has_reset and client is not None:
             suspicion.has_reset = False
-            return self._retell(self.client, status)
+            return self._retell(client, status)
         return 0
 
     def _retell(self, client: ClientConnection, status: int) -> int | bytes:

@@ -219,7 +219,7 @@ class Translator:
         reader = client.pool.reader
         server.unnamed = None
         if not (server.ledger.skipping or server.ledger.unsynced):
-            # Otherwise it may be skipped. To keep what is gone does no harm.
+            # Otherwise it may be skipped: its ReadyForQuery will tell.
             client.unnamed = None
         if reader is not None and not server.ledger.skipping:
             text = bytes(self._view[at + 5 : stop - 1]) if whole else b""
@@ -283,7 +283,8 @@ class Translator:
             server.ledger.request(wire.PARSE)
         else:
             before = client.unnamed
-            client.unnamed = server.unnamed = Statement(b"", b"", EVERYTHING)
+            effects = EVERYTHING if client.pool.reader is not None else None
+            client.unnamed = server.unnamed = Statement(b"", b"", effects)
             server.ledger.request(wire.PARSE, FORWARD, Change(b"", before, None))
         return True
 
@@ -364,8 +365,10 @@ class Translator:
                 instead = None
                 if statement.effects is not None:
                     instead = self._note(statement.effects, statement.text, at)
-                has_parameters = buffer[nul + 1 : nul + 5] != _NO_PARAMETERS
-                if instead is not None and stop <= self._end and (instead == _REFUSAL or not has_parameters):
+                if statement.text == _REFUSAL:
+                    instead = _REFUSAL
+                fits = instead == _REFUSAL or buffer[nul + 1 : nul + 5] == _NO_PARAMETERS
+                if instead is not None and fits and stop <= self._end:
                     other = client.pool.statements.intern(instead + b"\0\0\0", client.tracked.flavor)
                     self._ensure(other, at)
                     self._replace(at, stop, extended.bind_nothing(bytes(view[at + 5 : mark]), other.name))
@@ -548,9 +551,8 @@ class Translator:
     # -- session state -------------------------------------------------------------------------------------------
 
     def _may_pin(self) -> bool:
-        server, pool = self._server, self._client.pool
-        follows = pool.settings.session_state is SessionState.FOLLOW
-        return not follows or bool(server.pinned) or pool.pinned < pool.max_pinned
+        pool = self._client.pool
+        return bool(self._server.pinned) or pool.pinned < pool.max_pinned
 
     def _note(self, effects: Effects, text: bytes, at: int) -> bytes | None:
         """A text with effects is about to be sent.
@@ -558,9 +560,10 @@ class Translator:
         Returns:
             The text to be sent instead; None for the same.
         """
-        if effects.pins and not effects.unknown_settings and not self._may_pin():
-            return _REFUSAL
         server = self._server
+        follows = server.pool.settings.session_state is SessionState.FOLLOW
+        if effects.pins and follows and not effects.unknown_settings and not self._may_pin():
+            return _REFUSAL
         server.suspect(effects, text)
         if server.suspicion is not None and (effects.deallocates or effects.deallocates_all):
             server.suspicion.deallocations.sent(
