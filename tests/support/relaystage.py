@@ -270,28 +270,37 @@ class Actor:
 
     Attributes:
         sock: the test's end.
-        closed: the relay has closed it, and the script knows.
+        got: what it has received since the last look.
+        closed: the relay has closed it.
+        told: and the script knows.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.got = b""
         self.closed = False
+        self.told = False
 
-    def take(self) -> tuple[bytes, bool]:
-        """What it has received, and whether that is all that it ever will."""
-        data = b""
+    def receive(self) -> bool:
+        """Take what has come. Returns whether there was anything."""
+        before = len(self.got)
         while not self.closed:
             try:
                 chunk = self.sock.recv(1 << 20)
             except BlockingIOError:
-                return data, False
+                break
             except OSError:
                 chunk = b""
-            if not chunk:
-                self.closed = True
-                return data, True
-            data += chunk
-        return data, False
+            self.got += chunk
+            self.closed = not chunk
+        return len(self.got) > before
+
+    def take(self) -> tuple[bytes, bool]:
+        """What it has received since the last look, and whether it has been closed since."""
+        self.receive()
+        got, self.got = self.got, b""
+        end, self.told = self.closed and not self.told, self.closed
+        return got, end
 
 
 def whole(data: bytes) -> list[bytes]:
@@ -416,12 +425,14 @@ class Stage:
         self.turn()
 
     def turn(self) -> None:
-        """The relay handles events, and gets the servers that it wants."""
+        """The relay handles events, and gets the servers that it wants; everybody takes what comes."""
         while True:
             self.relay.turn()
-            if not self.pool.missing(self.clock()):
+            took = [actor.receive() for actor in self._actors.values()]
+            if self.pool.missing(self.clock()):
+                self._arrive()
+            elif not any(took):
                 return
-            self._arrive()
 
     def _arrive(self) -> None:
         inner, outer = make_pair(small=False)
@@ -442,9 +453,8 @@ class Stage:
     def check(self, done: str = "") -> None:
         """Nobody has received what was not said, and everything is consistent."""
         for name in self._actors:
-            if not self._actors[name].closed:
-                got = self.take(name)
-                assert not got, f"{done}and then {name} has received {got}"
+            got = self.take(name)
+            assert not got, f"{done}and then {name} has received {got}"
         relay, pool = self.relay, self.pool
         assert not relay.translator._pieces, f"{done}and then pieces are left for somebody else"
         kept = [client.statements for client in relay.clients.values() if client.statements is not None]
