@@ -18,7 +18,7 @@ class _Text:
 
     Attributes:
         readies: ReadyForQuery messages that are to come until it is certainly over.
-        executes: Execute messages in front of the one that will execute it; -1 if it is a Query.
+        executes: Execute messages so far, without the one that will execute it; -1 if it is a Query.
         names: what it deallocates one by one, in order.
         everything: it deallocates all.
         later: names that have been given again behind it.
@@ -48,7 +48,7 @@ class Deallocations:
         Args:
             names: what it deallocates one by one, in order.
             readies: ReadyForQuery messages that are to come until it is certainly over.
-            executes: Execute messages on their way, in front of the one that will execute it; -1 if it is a Query.
+            executes: Execute messages so far, without the one that will execute it; -1 if it is a Query.
             everything: it deallocates all.
         """
         self._texts.append(_Text(readies, executes, names, everything=everything))
@@ -58,7 +58,7 @@ class Deallocations:
 
         Args:
             name: the client's name for it.
-            executes: Execute messages on their way.
+            executes: Execute messages so far.
         """
         return any(
             text.executes < executes and (name in text.names or (text.everything and name not in text.later))

@@ -97,12 +97,23 @@ class Ledger:
             answered (Flush), the server is inside an implicit transaction that only Sync ends.
     """
 
-    __slots__ = ("_ignored", "changes", "copying", "doubt", "entries", "skipping", "undone", "unsynced")
+    __slots__ = (
+        "_executed",
+        "_ignored",
+        "changes",
+        "copying",
+        "doubt",
+        "entries",
+        "skipping",
+        "undone",
+        "unsynced",
+    )
 
     def __init__(self) -> None:
         self.entries: deque[int] = deque()
         self.changes: deque[Change | None] = deque()
         self.undone: list[Change] = []
+        self._executed = 0
         self.skipping = False
         self.copying = False
         self._ignored = False
@@ -119,6 +130,11 @@ class Ledger:
     def clean(self) -> bool:
         """Whether the server owes nothing and there is no doubt about it."""
         return not (self.entries or self.unsynced or self.skipping or self.copying or self.doubt)
+
+    @property
+    def executes(self) -> int:
+        """How many Execute messages have been written down so far: grows with each, whatever becomes of it."""
+        return self._executed + self.entries.count(wire.EXECUTE)
 
     @property
     def owes_ready(self) -> bool:
@@ -184,6 +200,7 @@ class Ledger:
             return self._error(head)
         if _COMPLETES.get(kind) == request:
             self.entries.popleft()
+            self._executed += request == wire.EXECUTE
             if request in CHANGING:
                 self.changes.popleft()
             self.copying = False
@@ -210,7 +227,9 @@ class Ledger:
         if head & _KIND in _EXTENDED:
             entries = self.entries
             while entries and entries[0] & _KIND != wire.SYNC:
-                if entries.popleft() & _KIND in CHANGING:
+                kind = entries.popleft() & _KIND
+                self._executed += kind == wire.EXECUTE
+                if kind in CHANGING:
                     change = self.changes.popleft()
                     if change is not None:
                         self.undone.append(change)

@@ -364,9 +364,8 @@ class Translator:
             if statement is not None:
                 instead = None
                 if statement.effects is not None:
-                    instead = self._note(statement.effects, statement.text, at)
-                if statement.text == _REFUSAL:
-                    instead = _REFUSAL
+                    text = statement.text
+                    instead = text if text == _REFUSAL else self._note(statement.effects, text, at)
                 fits = instead == _REFUSAL or buffer[nul + 1 : nul + 5] == _NO_PARAMETERS
                 if instead is not None and fits and stop <= self._end:
                     other = client.pool.statements.intern(instead + b"\0\0\0", client.tracked.flavor)
@@ -536,8 +535,7 @@ class Translator:
     def _may_vanish(self, name: bytes) -> bool:
         """Whether a text on its way deallocates this name of the client's."""
         suspicion = self._server.suspicion
-        executes = self._server.ledger.entries.count(wire.EXECUTE)
-        return suspicion is not None and suspicion.deallocations.concern(name, executes)
+        return suspicion is not None and suspicion.deallocations.concern(name, self._server.ledger.executes)
 
     def _readies(self) -> int:
         """How many ReadyForQuery messages the server owes."""
@@ -569,7 +567,7 @@ class Translator:
             server.suspicion.deallocations.sent(
                 effects.deallocates,
                 self._readies() + 1,
-                -1 if self._buffer[at] == wire.QUERY else server.ledger.entries.count(wire.EXECUTE),
+                -1 if self._buffer[at] == wire.QUERY else server.ledger.executes,
                 everything=effects.deallocates_all,
             )
         return self._deallocate(effects, text, at) if effects.deallocates else None
