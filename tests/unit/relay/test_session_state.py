@@ -1,0 +1,630 @@
+"""Session state of clients that share servers: asking what a text has done, keeping servers, and cleaning them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hyperpool.config import SessionState
+from tests.support.relaystage import Stage, play, play_in_pieces
+
+_FOLLOW: dict[str, Any] = {
+    "max_prepared_statements": 3,
+    "session_state": SessionState.FOLLOW,
+    "max_pinned": 1,
+    "pool_size": 2,
+}
+_RESET: dict[str, Any] = {**_FOLLOW, "session_state": SessionState.RESET}
+
+_NOTHING = "T|Df,f,f,f,f|CSELECT 1|Z"
+_LISTENING = "T|Df,t,f,f,f|CSELECT 1|Z"
+_LISTENS = f"""
+    c1 > Qlisten x
+    s1 < Qlisten x
+    s1 > CLISTEN|Z
+    s1 < Q<pins>
+    c1 < CLISTEN|Z
+    s1 > {_LISTENING}
+"""
+"""The client c1 keeps the server s1."""
+
+_FREE = """
+    c9 > Qselect 9
+    s1 < Qselect 9
+    s1 > CSELECT 1|Z
+    c9 < CSELECT 1|Z
+"""
+"""The first server serves somebody else."""
+
+_OTHER = """
+    c9 > Qselect 9
+    s2 < Qselect 9
+    s2 > CSELECT 1|Z
+    c9 < CSELECT 1|Z
+"""
+"""The first server is kept."""
+
+
+# -- the question ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["select 1", "begin", "insert into t values (1)", "set local x.y = 1", "commit"]
+)
+def test_what_changes_nothing_costs_nothing(text: str) -> None:
+    """No question is asked."""
+    play_in_pieces(
+        f"""
+        c1 > Q{text}
+        s1 < Q{text}
+        s1 > CDONE|Z
+        c1 < CDONE|Z
+        {_FREE}
+        """,
+        **_FOLLOW,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ("create temp table t ()", "t,f,f,f,f"),
+        ("listen x", "f,t,f,f,f"),
+        ("select pg_advisory_lock(1)", "f,f,t,f,f"),
+        ("declare c cursor with hold for select 1", "f,f,f,t,f"),
+        ("prepare p as select 1", "f,f,f,f,t"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("asked", "sent", "answered"),
+    [
+        ("Q{}", "Q{}", "CDONE|Z"),
+        ("P:{}|B|E|S", "P:{}|B|E|S", "1|2|CDONE|Z"),
+        ("Pa:{}|Ba|E|S", "P~1:{}|B~1|E|S", "1|2|CDONE|Z"),
+    ],
+    ids=["query", "unnamed", "named"],
+)
+def test_what_lasts_keeps_the_server(text: str, row: str, asked: str, sent: str, answered: str) -> None:
+    """If the server says that there is something."""
+    done = f"""
+        c1 > {asked.format(text)}
+        s1 < {sent.format(text)}
+        s1 > {answered}
+        s1 < Q<pins>
+        c1 < {answered}
+    """
+    play_in_pieces(f"{done}\ns1 > T|D{row}|CSELECT 1|Z\n{_OTHER}", **_FOLLOW)
+    play_in_pieces(f"{done}\ns1 > {_NOTHING}\n{_FREE}", **_FOLLOW)
+
+
+def test_the_question_is_asked_when_the_transaction_has_ended() -> None:
+    """It may roll back."""
+    play(
+        f"""
+        c1 > Qbegin
+        s1 < Qbegin
+        s1 > CBEGIN|ZT
+        c1 < CBEGIN|ZT
+        c1 > Qcreate temp table t ()
+        s1 < Qcreate temp table t ()
+        s1 > CCREATE TABLE|ZT
+        c1 < CCREATE TABLE|ZT
+        c1 > Qrollback
+        s1 < Qrollback
+        s1 > CROLLBACK|Z
+        s1 < Q<pins>
+        c1 < CROLLBACK|Z
+        s1 > {_NOTHING}
+        {_FREE}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_a_statement_that_is_only_prepared_raises_no_question() -> None:
+    """It is executed later, perhaps by its name alone, and perhaps on another server."""
+    play(
+        f"""
+        c1 > Pa:listen x|DSa|S
+        s1 < P~1:listen x|DS~1|S
+        s1 > 1|t|n|Z
+        c1 < 1|t|n|Z
+        {_FREE.replace("Qselect 9", "Qbegin").replace("CSELECT 1|Z", "CBEGIN|ZT")}
+        c1 > Ba|E|S
+        s2 < P~1:listen x|B~1|E|S
+        s2 > 1|2|CLISTEN|Z
+        s2 < Q<pins>
+        c1 < 2|CLISTEN|Z
+        s2 > {_LISTENING}
+        c1 > Qselect 1
+        s2 < Qselect 1
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_a_function_of_the_database_may_do_anything() -> None:
+    """Those that the database has named when it was asked."""
+    script = """
+        c1 > Qselect f()
+        s1 < Qselect f()
+        s1 > CSELECT 1|Z
+        s1 < Q<no timeout>;<pins>;<settings>
+        c1 < CSELECT 1|Z
+    """
+    play(script, functions=("f",), **_FOLLOW)
+    play(script.replace("s1 < Q<no timeout>;<pins>;<settings>", ""), functions=("g",), **_FOLLOW)
+
+
+@pytest.mark.parametrize(("function", "asks"), [(2078, True), (2880, True), (16384, True), (2026, False)])
+def test_a_function_call(function: int, asks: bool) -> None:
+    """By number: set_config, advisory locks, and what does not come with PostgreSQL."""
+    play(
+        f"""
+        c1 > F{function}
+        s1 < F{function}
+        s1 > V|Z
+        {"s1 < Q<no timeout>;<pins>;<settings>" if asks else ""}
+        c1 < V|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+# -- while the question is under way -----------------------------------------------------------------------------------
+
+_ASKED = """
+    c1 > Qlisten x
+    s1 < Qlisten x
+    s1 > CLISTEN|Z
+    s1 < Q<pins>
+    c1 < CLISTEN|Z
+"""
+
+
+def test_the_client_goes_on_meanwhile() -> None:
+    """What it asks next is sent behind the question, on the same server."""
+    play(
+        f"""
+        {_ASKED}
+        c1 > Qselect 2
+        s1 < Qselect 2
+        c1 > Pa:select 3|Ba|E|S
+        s1 < P~1:select 3|B~1|E|S
+        s1 > {_NOTHING}
+        c1 <
+        s1 > CSELECT 2|Z|1|2|CSELECT 3|Z
+        c1 < CSELECT 2|Z|1|2|CSELECT 3|Z
+        {_FREE}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_the_client_has_sent_more_with_its_request() -> None:
+    """The question comes when all has been answered."""
+    play(
+        f"""
+        c1 > Qlisten x|Qselect 2|P:select 3|B|E|S
+        s1 < Qlisten x|Qselect 2|P:select 3|B|E|S
+        s1 > CLISTEN|Z
+        c1 < CLISTEN|Z
+        s1 <
+        s1 > CSELECT 2|Z|1|2|CSELECT 3|Z
+        s1 < Q<pins>
+        c1 < CSELECT 2|Z|1|2|CSELECT 3|Z
+        s1 > {_NOTHING}
+        {_FREE}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_the_client_does_more_of_the_kind_meanwhile() -> None:
+    """Then there is another question."""
+    play(
+        f"""
+        {_ASKED}
+        c1 > Qunlisten x
+        s1 < Qunlisten x
+        s1 > {_LISTENING}|CUNLISTEN|Z
+        s1 < Q<pins>
+        c1 < CUNLISTEN|Z
+        s1 > {_NOTHING}
+        {_FREE}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_the_client_begins_a_transaction_meanwhile() -> None:
+    """The answer counts; the server is given back when the transaction has ended."""
+    play(
+        f"""
+        {_ASKED}
+        c1 > Qbegin
+        s1 < Qbegin
+        s1 > {_NOTHING}|CBEGIN|ZT
+        c1 < CBEGIN|ZT
+        {_OTHER}
+        c1 > Qcommit
+        s1 < Qcommit
+        s1 > CCOMMIT|Z
+        c1 < CCOMMIT|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_the_client_leaves_meanwhile(left: bool) -> None:
+    """The server stays; it is cleaned if there is something to be cleaned."""
+    play(
+        f"""
+        {_ASKED}
+        c1 leaves
+        s1 > {_LISTENING if left else _NOTHING}
+        {"s1 < QDISCARD ALL" if left else ""}
+        {"s1 > CDISCARD ALL|Z" if left else ""}
+        {_FREE}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_the_client_leaves_with_requests_behind_the_question() -> None:
+    """Then the server is closed."""
+    play(
+        f"""
+        {_ASKED}
+        c1 > Qselect 2
+        s1 < Qselect 2
+        c1 leaves
+        s1 < END
+        {_OTHER}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_what_the_answer_holds_is_for_nobody() -> None:
+    """Notices, and what else comes while the question is answered."""
+    play(
+        f"""
+        {_ASKED}
+        s1 > Nhello|STimeZone=Asia/Tokyo|{_NOTHING}
+        c1 <
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_the_question_fails() -> None:
+    """Nobody knows the state of the session: the client reads why, and the server is closed."""
+    play(
+        f"""
+        {_ASKED}
+        s1 > E57014 canceling statement due to user request|Z
+        s1 < X|END
+        c1 < !57014 the session's state cannot be told: canceling statement due to user request|END
+        {_OTHER}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_the_question_fails_for_a_client_that_has_gone() -> None:
+    """The server is closed."""
+    play(
+        f"""
+        {_ASKED}
+        c1 leaves
+        s1 > E57014 canceling statement due to user request|Z
+        s1 < X|END
+        {_OTHER}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_the_question_is_not_answered_for_a_client_that_has_gone() -> None:
+    """``server_connect_timeout`` is the limit."""
+    with Stage(**_FOLLOW) as stage:
+        stage.play(f"{_ASKED}\nc1 leaves")
+        stage.wait(14.9)
+        assert stage.take("s1") == ""
+        stage.wait(0.1)
+        assert stage.take("s1") == "END"
+
+
+# -- servers that are kept -------------------------------------------------------------------------------------------
+
+
+def test_a_server_is_kept_until_nothing_is_left() -> None:
+    """What ends state of any kind makes the pooler ask again; what does not, does not."""
+    play(
+        f"""
+        {_LISTENS}
+        {_OTHER}
+        c1 > Qselect 1
+        s1 < Qselect 1
+        s1 > CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        c1 > Qunlisten x
+        s1 < Qunlisten x
+        s1 > CUNLISTEN|Z
+        s1 < Q<pins>
+        c1 < CUNLISTEN|Z
+        s1 > {_NOTHING}
+        {_FREE}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_the_server_of_a_client_that_leaves_is_cleaned() -> None:
+    """Before the next client has it."""
+    play(
+        f"""
+        {_LISTENS}
+        c1 leaves
+        s1 < QDISCARD ALL
+        c9 > Qselect 9
+        s1 <
+        s1 > CDISCARD ALL|Z
+        s1 < Qselect 9
+        s1 > CSELECT 1|Z
+        c9 < CSELECT 1|Z
+        """,
+        **{**_FOLLOW, "pool_size": 1},
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "end"), [("E42501 permission denied|Z", "X|END"), ("!57P01 terminating connection", "END")]
+)
+def test_a_server_that_cannot_be_cleaned_is_closed(answer: str, end: str) -> None:
+    """The next client gets another one."""
+    play(
+        f"""
+        {_LISTENS}
+        c1 leaves
+        s1 < QDISCARD ALL
+        s1 > {answer}
+        s1 < {end}
+        {_OTHER}
+        """,
+        **_FOLLOW,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "pool"),
+    [("load 'x'", {}), ("select dblink_connect('x')", {"pin_functions": ("public.dblink_connect",)})],
+)
+def test_what_only_the_end_of_a_connection_undoes(text: str, pool: dict[str, Any]) -> None:
+    """No question is asked: the client keeps its server, which is closed when it leaves."""
+    play(
+        f"""
+        c1 > Q{text}
+        s1 < Q{text}
+        s1 > CDONE|Z
+        c1 < CDONE|Z
+        {_OTHER}
+        c1 > Qselect 1
+        s1 < Qselect 1
+        s1 > CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        c1 leaves
+        s1 < X|END
+        """,
+        **_FOLLOW,
+        **pool,
+    )
+
+
+def test_notifications_are_for_clients_that_listen() -> None:
+    """Who has listened on a server that is not kept may have been somebody else."""
+    play(
+        f"""
+        {_FREE}
+        s1 > Ax
+        c9 > Qselect 9
+        s1 < Qselect 9
+        s1 > Ax|CSELECT 1|Z
+        c9 < CSELECT 1|Z
+        {_LISTENS}
+        s1 > Ax|Ax
+        c1 < Ax|Ax
+        c1 > Qselect 1
+        s1 < Qselect 1
+        s1 > Ax|CSELECT 1|Z
+        c1 < Ax|CSELECT 1|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_notifications_in_the_transaction_that_listens() -> None:
+    """A client may notify itself."""
+    play(
+        f"""
+        c1 > Qlisten x; notify x
+        s1 < Qlisten x; notify x
+        s1 > CLISTEN|CNOTIFY|Ax|Z
+        s1 < Q<pins>
+        c1 < CLISTEN|CNOTIFY|Ax|Z
+        s1 > {_LISTENING}
+        """,
+        **_FOLLOW,
+    )
+
+
+# -- max_pinned --------------------------------------------------------------------------------------------------------
+
+_REFUSED = "E53400 too many clients of this pool keep their server connection (max_pinned)"
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent", "answered"),
+    [
+        ("Qlisten y", "Q<refusal>", f"{_REFUSED}|Z"),
+        ("Qselect 1; listen y; select 2", "Q<refusal>", f"{_REFUSED}|Z"),
+        ("P:listen y|B|DP|E|S", "P:<refusal>|B|DP|E|S", f"1|2|n|{_REFUSED}|Z"),
+        ("P:select pg_advisory_lock($1)[23]|B|E|S", "P:<refusal>[23]|B|E|S", f"1|2|{_REFUSED}|Z"),
+        ("Pa:listen y|Ba|E|S", "P~1:listen y|P~2:<refusal>|B~2|E|S", f"1|1|2|{_REFUSED}|Z"),
+        (
+            "Pa:select pg_advisory_lock($1)[23]|Bp=a(3)|Ep|S",
+            "P~1:select pg_advisory_lock($1)[23]|P~2:<refusal>|Bp=~2|Ep|S",
+            f"1|1|2|{_REFUSED}|Z",
+        ),
+        ("Qload 'x'", "Q<refusal>", f"{_REFUSED}|Z"),
+    ],
+)
+def test_too_many_clients_keep_their_servers(asked: str, sent: str, answered: str) -> None:
+    """The server itself is made to refuse, where the text would be executed; the client goes on."""
+    told = answered.replace("1|1|2|", "1|2|") if "P~2" in sent else answered
+    play(
+        f"""
+        {_LISTENS}
+        c2 > {asked}
+        s2 < {sent}
+        s2 > {answered}
+        c2 < {told}
+        {_OTHER}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_who_keeps_a_server_may_do_more() -> None:
+    """One client is one client."""
+    play(
+        f"""
+        {_LISTENS}
+        c1 > Qcreate temp table t ()
+        s1 < Qcreate temp table t ()
+        s1 > CCREATE TABLE|Z
+        s1 < Q<pins>
+        c1 < CCREATE TABLE|Z
+        s1 > T|Dt,t,f,f,f|CSELECT 1|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_when_a_server_is_free_again_another_may_be_kept() -> None:
+    """It is the servers that are kept now that count."""
+    play(
+        f"""
+        {_LISTENS}
+        c1 leaves
+        s1 < QDISCARD ALL
+        s1 > CDISCARD ALL|Z
+        {_LISTENS.replace("c1", "c2")}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_what_cannot_be_told_beforehand_is_refused_afterwards() -> None:
+    """A function has created a temporary table, and there is no room for one more such client: it must go."""
+    refused = (
+        "!53400 too many clients of this pool keep their server connection (temporary objects) {end this state in other"
+        " clients, or raise max_pinned and the pool's size, or use session pooling}"
+    )
+    play(
+        f"""
+        {_LISTENS}
+        c2 > Qselect f()
+        s2 < Qselect f()
+        s2 > CSELECT 1|Z
+        s2 < Q<no timeout>;<pins>;<settings>
+        c2 < CSELECT 1|Z
+        s2 > T|Dstatement_timeout,0,-|CSELECT 1|CSET|T|Dt,f,f,f,f|CSELECT 1|T|Drole,none,-|CSELECT 1|Z
+        c2 < {refused}|END
+        s2 < QDISCARD ALL
+        s2 > CDISCARD ALL|Z
+        {_OTHER}
+        """,
+        functions=("f",),
+        **_FOLLOW,
+    )
+
+
+# -- reset -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["set work_mem = '7MB'", "listen x", "create temp table t ()", "prepare p as select 1"]
+)
+def test_state_lasts_as_long_as_its_transaction(text: str) -> None:
+    """``session_state`` reset: no question; the server is cleaned before anybody has it again."""
+    play(
+        f"""
+        c1 > Q{text}
+        s1 < Q{text}
+        s1 > CDONE|Z
+        s1 < QDISCARD ALL
+        c1 < CDONE|Z
+        c1 > Qselect 1
+        s1 <
+        s1 > CDISCARD ALL|Z
+        s1 < Qselect 1
+        """,
+        **_RESET,
+    )
+
+
+def test_a_reset_forgets_what_is_prepared() -> None:
+    """DISCARD ALL deallocates all statements."""
+    play(
+        """
+        c1 > Pa:select 1|S
+        s1 < P~1:select 1|S
+        s1 > 1|Z
+        c1 < 1|Z
+        c2 > Qlisten x
+        s1 < Qlisten x
+        s1 > CLISTEN|Z
+        s1 < QDISCARD ALL
+        c2 < CLISTEN|Z
+        s1 > CDISCARD ALL|Z
+        c1 > Ba|S
+        s1 < P~1:select 1|B~1|S
+        """,
+        **_RESET,
+    )
+
+
+def test_a_reset_does_not_wait_for_the_client() -> None:
+    """What it has written ahead is answered first."""
+    play(
+        """
+        c1 > Qlisten x|Qselect 2
+        s1 < Qlisten x|Qselect 2
+        s1 > CLISTEN|Z
+        c1 < CLISTEN|Z
+        s1 <
+        s1 > CSELECT 1|Z
+        s1 < QDISCARD ALL
+        c1 < CSELECT 1|Z
+        """,
+        **_RESET,
+    )
+
+
+@pytest.mark.parametrize("text", ["set work_mem = '7MB'", "listen x", "discard all", "load 'x'"])
+def test_state_is_left_where_it_is(text: str) -> None:
+    """``session_state`` keep, as in pgbouncer: the next client finds it."""
+    play(
+        f"""
+        c1 > Q{text}
+        s1 < Q{text}
+        s1 > CDONE|Z
+        c1 < CDONE|Z
+        {_FREE}
+        """,
+        **{**_FOLLOW, "session_state": SessionState.KEEP},
+    )
