@@ -219,13 +219,23 @@ def _size(minimum: int, limit: int, reserve: int, *, warm: bool) -> str:
     return size + more + (", warm at start" if warm else "")
 
 
+_LIMITS: Final = (
+    "query_wait_timeout",
+    "query_timeout",
+    "transaction_timeout",
+    "idle_transaction_timeout",
+    "client_idle_timeout",
+)
+
+
 def _users_table(settings: Settings) -> list[Table]:
     """The users with settings of their own, if there are any."""
-    table = _table("Users with their own settings", "name", "pool_mode", "pool_size", "query_wait_timeout")
+    table = _table("Users with their own settings", "name", "pool_mode", "pool_size", "time limits")
     for name, user in settings.users.items():
-        timeout = None if user.query_wait_timeout is None else _duration(user.query_wait_timeout)
+        limits = {limit: getattr(user, limit) for limit in _LIMITS}
+        words = ", ".join(f"{limit} {_duration(s)}" for limit, s in limits.items() if s is not None)
         mode = None if user.pool_mode is None else user.pool_mode.value
-        cells = (mode, user.pool_size, timeout)
+        cells = (mode, user.pool_size, words or None)
         if any(cell is not None for cell in cells):
             _add_row(table, (name, *("" if cell is None else cell for cell in cells)))
     return [table] if table.row_count else []

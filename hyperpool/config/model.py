@@ -74,7 +74,7 @@ class PoolerSettings:
         "is refused",
     )
     pin_functions: tuple[str, ...] = _setting(
-        ("dblink_connect", "dblink_connect_u"),
+        ("dblink_connect", "dblink_connect_u", "pg_backup_start", "pg_replication_origin_session_setup"),
         kinds.names,
         "functions whose call makes the client keep its server connection until it leaves",
     )

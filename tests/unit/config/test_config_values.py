@@ -337,5 +337,10 @@ def test_the_defaults_of_what_pgbouncer_does_not_have() -> None:
     """Clients find their session as they have left it, and few of them keep a server connection for it."""
     pooler = PoolerSettings()
     assert (pooler.session_state, pooler.max_pinned) == (SessionState.FOLLOW, 10)
-    assert pooler.pin_functions == ("dblink_connect", "dblink_connect_u")
+    assert pooler.pin_functions == (
+        "dblink_connect",
+        "dblink_connect_u",
+        "pg_backup_start",
+        "pg_replication_origin_session_setup",
+    )
     assert pooler.max_prepared_memory == 2**28
