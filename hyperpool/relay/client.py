@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _MOOT: Final = frozenset({wire.COPY_DATA, wire.COPY_DONE, wire.COPY_FAIL, wire.FLUSH})
 """Messages that a server in its idle state ignores: nothing is linked for them."""
 
+_WAITS: Final = frozenset({wire.QUERY, wire.BIND})
+"""Requests that need a server, whatever they are."""
+
 _MAX_LEDGER: Final = 16384
 """Requests in flight beyond which a client is not read until the server has caught up."""
 
@@ -122,6 +125,9 @@ class ClientConnection(Connection):
                 if self.tracked is server.tracked and shortcut.forward(self, server, buffer, relay.view, end):
                     idle.pop()
                     return
+            elif not idle and buffer[0] in _WAITS and HEADER(buffer)[1] < end:
+                self._wait(bytes(relay.view[:end]))
+                return
             self.consume(buffer, relay.view, end)
         elif end:
             if end == len(relay.small_view):
