@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from tests.support.rawclient import Frame
 
 _LAST_LOOK: Final = 0.2  # seconds in which the rest of a wrong answer may still come
-_SHOWN: Final = 100  # characters of a value or message
+_SHOWN: Final = 100  # characters of a row or message
+_ROWS: Final = 3
 _READY: Final = b"Z"
 _PARAMETER: Final = b"S"
 _ERROR: Final = b"E"
@@ -158,8 +159,13 @@ def _story(events: Sequence[Event]) -> str:
 
 
 def summary(frames: Iterable[Frame]) -> str:
-    """An answer in one line: types, and what is most worth knowing of each message."""
-    return " ".join(map(_word, frames))
+    """An answer in one line: types, and what is most worth knowing of each message; not all of many rows."""
+    words = []
+    for kind, run in groupby(frames, lambda got: got.kind):
+        same = [_word(got) for got in run]
+        many = kind == b"D" and len(same) > _ROWS
+        words += [*same[:_ROWS], f"... {len(same)} rows"] if many else same
+    return " ".join(words)
 
 
 def _word(got: Frame) -> str:
