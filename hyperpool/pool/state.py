@@ -63,6 +63,7 @@ class Pool(Generic[S, C]):
         base: what ``connect_query`` has set, but for what servers report.
         accepted: startup parameters of clients that a server has taken, by name and value, and what it made of them.
         reader: tells what session state a text may change; None when nobody has to know.
+        watched: session state is followed, or reset.
         statements: the prepared statements of clients that share servers.
         translates: what clients send is looked into: statements have other names on servers, or state is watched.
         catalog_due: when to ask again which functions change session state, monotonic seconds; 0 for at once.
@@ -107,13 +108,13 @@ class Pool(Generic[S, C]):
         self.size = settings.pool_size or float("inf")
         self.check_after = settings.server_check_delay if settings.server_check_query else float("inf")
         self.backoff.limit = settings.server_login_retry
-        watched = not self.session and settings.session_state is not SessionState.KEEP
-        self.reader = EffectReader(settings.pin_functions) if watched else None
-        self.statements.relearn(self.reader)
+        self.watched = not self.session and settings.session_state is not SessionState.KEEP
         self.catalog_due = 0.0
         # Clients that have given names to statements keep them, whatever the settings say now.
         kept = settings.max_prepared_statements > 0 or self.translates
-        self.translates = not self.session and (watched or kept)
+        self.translates = not self.session and (self.watched or kept)
+        self.reader = EffectReader(settings.pin_functions) if self.translates else None
+        self.statements.relearn(self.reader)
         self.max_pinned = settings.max_pinned
         if settings.pool_size:
             # Somebody must be able to go on without state.

@@ -23,15 +23,17 @@ class Errand:
 
     Attributes:
         rows: the answer's rows, as text.
+        behind: queries of the pooler's own that are answered before it.
         error: the fields of the error that it was answered with.
     """
 
-    __slots__ = ("error", "purpose", "rows", "then")
+    __slots__ = ("behind", "error", "purpose", "rows", "then")
 
     def __init__(self, purpose: str, then: Callable[[Errand], None]) -> None:
         self.purpose = purpose
         self.then = then
         self.rows: list[list[str | None]] = []
+        self.behind = 0
         self.error: dict[str, str] = {}
 
     def __repr__(self) -> str:

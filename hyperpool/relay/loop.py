@@ -485,7 +485,7 @@ class Relay:
         for pool in pools:
             for server in pool.stale(now):
                 server.close("server idle timeout")
-            if pool.reader is not None and now >= pool.catalog_due and pool.idle and not pool.paused:
+            if pool.watched and now >= pool.catalog_due and pool.idle and not pool.paused:
                 pool.idle.pop().ask_catalog()
             for server in [server for server in pool.servers if server.expires and now >= server.expires]:
                 server.retire("server lifetime over")

@@ -217,7 +217,9 @@ class ServerConnection(Upkeep):
         self.replay = None
         if verdict:
             errand = self.errand
-            if errand is not None and head & 0xFF == wire.QUERY:
+            if errand is not None and errand.behind:
+                errand.behind -= 1
+            elif errand is not None and head & 0xFF == wire.QUERY:
                 self.errand = None
                 errand.then(errand)
             elif self.client is not None and head & 0xFF == wire.QUERY:

@@ -104,6 +104,7 @@ class Suspicion:
         has_reset: the server has said so since its newest ReadyForQuery.
         strange: of the settings that are asked for, those whose defaults are not known.
         deallocations: the texts among them that deallocate statements.
+        recodes: values that are not ASCII may be told in another encoding now.
         schema: plans of prepared statements may be out of date.
     """
 
@@ -112,6 +113,7 @@ class Suspicion:
         "everything",
         "has_reset",
         "pins",
+        "recodes",
         "resets",
         "resets_all",
         "schema",
@@ -129,6 +131,7 @@ class Suspicion:
         self.resets_all = False
         self.has_reset = False
         self.schema = False
+        self.recodes = False
         self.strange: set[str] = set()
         self.deallocations = Deallocations()
 
@@ -147,7 +150,9 @@ class Suspicion:
         self.pins |= Pinned(effects.pins.value)
         if effects.releases:
             self.pins |= pinned & ASKABLE
-        self.schema = self.schema or effects.schema
+        if not effects.unknown_settings or not text or _SCHEMA.search(text):
+            self.schema = self.schema or effects.schema
+        self.recodes = self.recodes or "client_encoding" in effects.settings
         if effects.schema and _ROUTINE.search(text):
             # It may be called in this transaction already, when nobody knows it.
             self.everything = True
@@ -253,9 +258,10 @@ def names_of(pins: Pinned) -> str:
 
 
 _ROUTINE: Final = re.compile(rb"(?i)\b(?:function|procedure|trigger|routine|extension|operator|aggregate)\b")
+_SCHEMA: Final = re.compile(rb"(?i)\b(?:alter|create|drop)\b")
 _MAX_SEARCHED: Final = 65536
 _MAX_WORDS: Final = 100
-_DOTTED: Final = re.compile(rb"[a-z_]\w*(?:\.[a-z_]\w*)+")
+_DOTTED: Final = re.compile(rb"(?<!\w)[a-z_]\w*(?:\.[a-z_]\w*)+")
 _RESET: Final = re.compile(rb"(?i)\breset\b")
 
 

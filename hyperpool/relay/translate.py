@@ -236,7 +236,7 @@ class Translator:
             return self._incomplete(at, stop)
         self._uses = None
         (oid,) = _INT32(self._buffer, at + 5)
-        if self._client.pool.reader is not None and (oid >= _FIRST_USER_OID or oid in _STATEFUL_OIDS):
+        if self._client.pool.watched and (oid >= _FIRST_USER_OID or oid in _STATEFUL_OIDS):
             self._note(EVERYTHING, b"", at)
         self._server.ledger.request(wire.FUNCTION_CALL)
         return True
@@ -276,14 +276,14 @@ class Translator:
         if nul < 0:
             return self._incomplete(at, stop)
         self._uses = None
-        if client.pool.reader is not None and not server.ledger.skipping:
+        if client.pool.watched and not server.ledger.skipping:
             self._note(EVERYTHING, b"", at)
         if nul > at + 5:
             server.keep(Pinned.STATEMENT)
             server.ledger.request(wire.PARSE)
         else:
             before = client.unnamed
-            effects = EVERYTHING if client.pool.reader is not None else None
+            effects = EVERYTHING if client.pool.watched else None
             client.unnamed = server.unnamed = Statement(b"", b"", effects)
             server.ledger.request(wire.PARSE, FORWARD, Change(b"", before, None))
         return True
@@ -562,7 +562,10 @@ class Translator:
         follows = server.pool.settings.session_state is SessionState.FOLLOW
         if effects.pins and follows and not effects.unknown_settings and not self._may_pin():
             return _REFUSAL
-        server.suspect(effects, text)
+        if server.pool.watched:
+            server.suspect(effects, text)
+        elif effects.deallocates or effects.deallocates_all:
+            server.expect_deallocation()
         if server.suspicion is not None and (effects.deallocates or effects.deallocates_all):
             server.suspicion.deallocations.sent(
                 effects.deallocates,

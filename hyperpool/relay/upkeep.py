@@ -18,7 +18,7 @@ from hyperpool.relay import catalog
 from hyperpool.relay.connection import Connection
 from hyperpool.relay.errand import Errand
 from hyperpool.relay.ledger import SKIP, Ledger
-from hyperpool.relay.parameters import adjustment, changes_identity
+from hyperpool.relay.parameters import adjustment, changes_identity, quote_literal
 from hyperpool.relay.session import ASKABLE, LASTING, Pinned, Suspicion, Truth, names_of
 from hyperpool.relay.tables import IDLE
 from hyperpool.wire import constants as wire
@@ -280,6 +280,12 @@ class Upkeep(Connection):
         if not effects.unknown_settings:
             self._pin(self.pinned | Pinned(effects.pins.value))
 
+    def expect_deallocation(self) -> None:
+        """The client sends a text that deallocates statements, and nobody watches what else it does."""
+        if self.suspicion is None:
+            self.suspicion = Suspicion()
+            self.held = True
+
     def keep(self, reason: Pinned) -> None:
         """The client has something on this server that the pooler cannot have anywhere else."""
         self._pin(self.pinned | reason)
@@ -296,6 +302,12 @@ class Upkeep(Connection):
         if suspicion.schema:
             pool.statements.version += 1
             pool.catalog_due = 0.0
+        if suspicion.recodes:
+            suspicion.settings.update(
+                name
+                for name, value in self.tracked.values.items()
+                if not value.isascii() and name not in pool.reported
+            )
         if pool.settings.session_state is SessionState.RESET:
             if suspicion.asks or self.pinned:
                 self.suspicion = suspicion
@@ -312,7 +324,8 @@ class Upkeep(Connection):
     def _learn(self, suspicion: Suspicion, errand: Errand) -> None:
         """The server has told."""
         if errand.error:
-            if self.client is not None and suspicion.distrust():
+            canceled = bool(self.cancels) and errand.error.get("C") == "57014"
+            if self.client is not None and (canceled or suspicion.distrust()):
                 suspicion.merge(self.suspicion)
                 self.suspicion = suspicion
             else:
@@ -387,7 +400,7 @@ class Upkeep(Connection):
             self._reset()
         elif purpose in {"probe", "adjust"}:
             self.release()
-        elif purpose == "connect_query" and self.pool.reader is not None:
+        elif purpose == "connect_query" and self.pool.watched:
             self._ask_base()
         elif purpose in {"connect_query", "base"}:
             self._prepare_to_work()
@@ -432,13 +445,32 @@ class Upkeep(Connection):
         sql = adjustment(wanted, self.tracked)
         if client.proven and not changes_identity(wanted) and not changes_identity(self.tracked):
             if sql:
+                self._recode(wanted, sql)
                 self.ledger.request(wire.QUERY, SKIP)
                 self.transmit(messages.query(sql), _MSG_MORE)
                 self.tracked = self.relay.tracker.with_others(self.tracked, wanted, self.pool.reported)
             return True
         self._rejection = {}
+        recoded = self._recode(wanted, sql)
         self.converse("adjust", sql, lambda errand: self._adjusted(client, wanted, errand))
+        if recoded and self.errand is not None:
+            self.errand.behind = 1
         return False
+
+    def _recode(self, wanted: ParameterSet, sql: str) -> bool:
+        """Have the server read SQL in the client's encoding: its values are written in that.
+
+        A server converts a whole Query by the encoding that is in force when it begins (postgres.c, pq_getmsgstring).
+
+        Returns:
+            Whether a query was sent for that.
+        """
+        encoding = wanted.values.get("client_encoding")
+        if sql.isascii() or encoding is None or encoding == self.tracked.values.get("client_encoding"):
+            return False
+        self.ledger.request(wire.QUERY, SKIP)
+        self.transmit(messages.query(f"SET client_encoding = {quote_literal(encoding)}"), _MSG_MORE)
+        return True
 
     def _adjusted(self, client: ClientConnection, wanted: ParameterSet, errand: Errand) -> None:
         # An error leaves everything as it was: the statements of one Query are one transaction.
@@ -465,7 +497,7 @@ class Upkeep(Connection):
 
     def _prepare_to_work(self) -> None:
         """The first server of a pool that watches session state tells which functions change it."""
-        if self.pool.reader is not None and not self.pool.catalog_due:
+        if self.pool.watched and not self.pool.catalog_due:
             self.ask_catalog()
         else:
             self._work()
@@ -521,6 +553,12 @@ class Upkeep(Connection):
             self.lost(self.ledger.doubt)
 
     # -- cancel and the end ----------------------------------------------------------------------------------------
+
+    @property
+    def occupied(self) -> bool:
+        """Whether it answers a query of the pooler's own, which a cancel request must not hit."""
+        entries = self.ledger.entries
+        return bool(entries) and bool(entries[0] & SKIP)
 
     def begin_cancel(self) -> None:
         """A cancel request is on its way to this server; it must not hit another client's query."""

@@ -54,6 +54,8 @@ log = structlog.get_logger("pooler")
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SWEEP: Final = 0.1
 _SWEEPS_PER_MAINTENANCE: Final = 10
+_CANCEL_POLL: Final = 0.002
+"""Seconds between two looks whether a server is through with the pooler's own query, which a cancel must not hit."""
 _CHANNEL: Final = 64
 """Connections that may be on their way to the relay; a sender waits beyond that."""
 
@@ -163,6 +165,8 @@ class Pooler:
                 trio.move_on_after(self._settings.pooler.cancel_wait_timeout or float("inf")),
                 self._relay.attention(),
             ):
+                while server.occupied and not server.closed:  # noqa: ASYNC110 - the relay owns no Trio events
+                    await trio.sleep(_CANCEL_POLL)
                 host, port = redial(server.sock, *server.dialed)
                 await cancel(host, port, self._warmer.options, server.pid, server.secret)
                 delivered = True
