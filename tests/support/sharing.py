@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from typing import TYPE_CHECKING, Final, Self
 
 from tests.support import rawclient as raw
@@ -95,6 +96,11 @@ _SCHEMA: Final = r"""
         $$ BEGIN RETURN current_setting('work_mem'); END $$;
     CREATE PROCEDURE state.commits() LANGUAGE plpgsql AS
         $$ BEGIN SET work_mem = '7MB'; COMMIT; SET TimeZone = 'Asia/Tokyo'; ROLLBACK; END $$;
+    CREATE FUNCTION state.take_lock(int) RETURNS void LANGUAGE sql AS $$ SELECT pg_advisory_lock($1) $$;
+    CREATE FUNCTION state.make_table() RETURNS void LANGUAGE plpgsql AS
+        $$ BEGIN CREATE TEMP TABLE IF NOT EXISTS t (n int); END $$;
+    CREATE FUNCTION state.hidden() RETURNS void LANGUAGE plpgsql AS
+        $$ BEGIN EXECUTE 'se' || 't work_mem = ''7MB'''; END $$;
     CREATE FUNCTION state.note() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN SET work_mem = '7MB'; RETURN NEW; END $$;
     CREATE TRIGGER note BEFORE INSERT ON state.audited FOR EACH ROW EXECUTE FUNCTION state.note();
@@ -219,11 +225,14 @@ def _pipeline(statements: Sequence[str]) -> Iterator[bytes]:
 
 
 def _prepared(statements: Sequence[str]) -> Iterator[bytes]:
-    for number, statement in enumerate(statements):
-        yield raw.parse(statement, f"s{number}") + raw.SYNC
-    for number, _ in enumerate(statements):
-        yield raw.bind(name=f"s{number}") + raw.execute() + raw.SYNC
+    names = [f"s{next(_numbers)}" for _ in statements]
+    for name, statement in zip(names, statements, strict=True):
+        yield raw.parse(statement, name) + raw.SYNC
+    for name in names:
+        yield raw.bind(name=name) + raw.execute() + raw.SYNC
 
+
+_numbers = itertools.count()
 
 WAYS: Final[dict[str, Callable[[Sequence[str]], Iterator[bytes]]]] = {
     "simple": _simple,
