@@ -92,6 +92,8 @@ class Service:
                 "listen_port": self.port,
                 "auth_type": "trust",
                 "pool_mode": "transaction",
+                # The server that stands for PostgreSQL here knows no catalog.
+                "session_state": "keep",
                 **pooler,
             },
             "databases": {"app": {"host": "127.0.0.1", "port": self.server.port}},
