@@ -215,22 +215,32 @@ def test_with_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "expected"),
+    ("names", "current", "expected"),
     [
-        ((), {"TimeZone": "UTC", "work_mem": "7MB"}),
-        (("timezone",), {"TimeZone": "Asia/Tokyo", "work_mem": "7MB"}),
-        (("work_mem",), {"TimeZone": "UTC"}),
-        (("x.y",), {"TimeZone": "UTC", "work_mem": "7MB", "x.y": "1"}),
-        (("statement_timeout",), {"TimeZone": "UTC", "work_mem": "7MB"}),
-        (("timezone", "work_mem", "x.y"), {"TimeZone": "Asia/Tokyo", "x.y": "1"}),
+        # nothing was reset
+        ((), {"TimeZone": "UTC"}, {"TimeZone": "UTC"}),
+        # what was reset has the client's values, if the server has its own
+        (("timezone",), {"TimeZone": "UTC"}, {"TimeZone": "Asia/Tokyo"}),
+        (
+            ("timezone",),
+            {"TimeZone": "UTC", "work_mem": "7MB"},
+            {"TimeZone": "Asia/Tokyo", "work_mem": "7MB"},
+        ),
+        (("x.y",), {"TimeZone": "UTC"}, {"TimeZone": "UTC", "x.y": "1"}),
+        (("work_mem",), {"TimeZone": "UTC"}, {"TimeZone": "UTC"}),
+        (None, {"TimeZone": "UTC"}, {"TimeZone": "Asia/Tokyo", "x.y": "1"}),
+        # it was set again afterwards
+        (("timezone",), {"TimeZone": "Europe/Rome"}, {"TimeZone": "Europe/Rome"}),
+        (("x.y",), {"TimeZone": "UTC", "x.y": "2"}, {"TimeZone": "UTC", "x.y": "2"}),
+        (None, {"TimeZone": "Europe/Rome"}, {"TimeZone": "Europe/Rome", "x.y": "1"}),
     ],
 )
-def test_restored(names: tuple[str, ...], expected: dict[str, str]) -> None:
+def test_restored(names: tuple[str, ...] | None, current: dict[str, str], expected: dict[str, str]) -> None:
     """``RESET`` brings back what the client's session began with, whatever the server's began with."""
     tracker = ParameterTracker()
     initial = tracker.intern({"TimeZone": "Asia/Tokyo"}, {"x.y": "1"})
-    current = tracker.intern({"TimeZone": "UTC"}, {"work_mem": "7MB"})
-    assert dict(tracker.restored(current, initial, names).values) == expected
+    now = tracker.intern({}, current)
+    assert dict(tracker.restored(now, initial, names, {"TimeZone": "UTC"}).values) == expected
 
 
 # -- adjusting -----------------------------------------------------------------------------------------------------

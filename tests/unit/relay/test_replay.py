@@ -6,7 +6,7 @@ import pytest
 
 from hyperpool.config import SessionState
 from hyperpool.relay.ledger import FAKE, SKIP, Ledger
-from hyperpool.relay.replay import Replay, is_stale
+from hyperpool.relay.replay import fits, is_stale
 from tests.support.pglanguage import frame
 from tests.support.relaystage import cut_at, play
 
@@ -37,15 +37,15 @@ def test_errors(code: str, message: str, routine: str, stale: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entries", "fits"),
+    ("entries", "expected"),
     [("BES", True), ("ES", False), ("S", False), ("", False), ("BESQ", False), ("BESBES", False)],
 )
-def test_fits(entries: str, fits: bool) -> None:
+def test_fits(entries: str, expected: bool) -> None:
     """Nothing of the pipeline has been answered, and nothing was sent behind it."""
     ledger = Ledger()
     for kind in entries:
         ledger.request(ord(kind))
-    assert Replay(b"", 3, []).fits(ledger) is fits
+    assert fits((b"", 3, ()), ledger) is expected
 
 
 def test_what_is_asked_in_front_does_not_fit() -> None:
@@ -53,7 +53,7 @@ def test_what_is_asked_in_front_does_not_fit() -> None:
     ledger = Ledger()
     for kind, action in (("Q", SKIP), ("B", 0), ("C", FAKE), ("S", 0)):
         ledger.request(ord(kind), action)
-    assert not Replay(b"", 3, []).fits(ledger)
+    assert not fits((b"", 3, ()), ledger)
 
 
 _PREPARE = """
@@ -283,9 +283,7 @@ def test_the_client_goes_meanwhile() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "schema", ["alter table t add u int", "drop table t", "create view v as select 1"]
-)
+@pytest.mark.parametrize("schema", ["alter table t add u int", "drop table t", "create view v as select 1"])
 def test_a_change_of_the_schema_by_a_client(schema: str) -> None:
     """Nobody meets the error: statements are prepared anew where they are used next."""
     play(

@@ -388,6 +388,7 @@ def test_a_server_that_cannot_be_cleaned_is_closed(answer: str, end: str) -> Non
     """The next client gets another one."""
     play(
         f"""
+        {_FREE}
         {_LISTENS}
         c1 leaves
         s1 < QDISCARD ALL
