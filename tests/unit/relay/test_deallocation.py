@@ -1,0 +1,232 @@
+"""Statements that clients of shared servers deallocate by SQL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hyperpool.config import SessionState
+from tests.support.relaystage import play, play_in_pieces
+
+_FOLLOW: dict[str, Any] = {
+    "max_prepared_statements": 3,
+    "session_state": SessionState.FOLLOW,
+    "max_pinned": 1,
+}
+
+_A = """
+    c1 > Pa:select 1|S
+    s1 < P~1:select 1|S
+    s1 > 1|Z
+    c1 < 1|Z
+"""
+_GONE = """
+    c1 > Ba|S
+    s1 < Ba|S
+    s1 > E26000 prepared statement "a" does not exist|Z
+    c1 < E26000 prepared statement "a" does not exist|Z
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("deallocate a", 'deallocate "~1"'),
+        ("DEALLOCATE PREPARE a", 'DEALLOCATE PREPARE "~1"'),
+        ('deallocate "a"', 'deallocate "~1"'),
+        ("deallocate A;", 'deallocate "~1";'),
+        ("/* a */ deallocate /* b */ a -- c", '/* a */ deallocate /* b */ "~1" -- c'),
+    ],
+)
+def test_deallocate(text: str, sent: str) -> None:
+    """With the server's name; then the client has no such statement, and may give the name again."""
+    play_in_pieces(
+        f"""
+        {_A}
+        c1 > Q{text}
+        s1 < Q{sent}
+        s1 > CDEALLOCATE|Z
+        c1 < CDEALLOCATE|Z
+        {_GONE}
+        c1 > Pa:select 2|Ba|S
+        s1 < P~2:select 2|B~2|S
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_deallocate_of_what_the_server_does_not_have() -> None:
+    """It is prepared first: the answer is the server's."""
+    play(
+        f"""
+        {_A}
+        c9 > Qbegin
+        s1 < Qbegin
+        s1 > CBEGIN|ZT
+        c9 < CBEGIN|ZT
+        c1 > Qdeallocate a
+        s2 < P~1:select 1|S|Qdeallocate "~1"
+        """,
+        pool_size=2,
+        **_FOLLOW,
+    )
+
+
+def test_others_keep_what_one_has_deallocated() -> None:
+    """It is prepared again when they use it."""
+    play(
+        f"""
+        {_A}
+        c2 > Pb:select 1|S
+        c2 < 1|Z
+        c1 > Qdeallocate a
+        s1 < Qdeallocate "~1"
+        s1 > CDEALLOCATE|Z
+        c1 < CDEALLOCATE|Z
+        c2 > Bb|S
+        s1 < CS~1|P~1:select 1|B~1|S
+        s1 > 3|1|2|Z
+        c2 < 2|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_deallocate_of_what_sql_has_prepared() -> None:
+    """Its name is the server's."""
+    play(
+        """
+        c1 > Qprepare p as select 1
+        s1 < Qprepare p as select 1
+        s1 > CPREPARE|Z
+        s1 < Q<pins>
+        c1 < CPREPARE|Z
+        s1 > T|Df,f,f,f,t|CSELECT 1|Z
+        c1 > Pa:select 1|S
+        s1 < P~1:select 1|S
+        s1 > 1|Z
+        c1 < 1|Z
+        c1 > Qdeallocate p
+        s1 < Qdeallocate p
+        s1 > CDEALLOCATE|Z
+        s1 < Q<pins>
+        c1 < CDEALLOCATE|Z
+        s1 > T|Df,f,f,f,f|CSELECT 1|Z
+        c1 > Ba|S
+        s1 < B~1|S
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_deallocate_fails() -> None:
+    """Then the client still has its statement; and a later one is not taken for it."""
+    play(
+        f"""
+        {_A}
+        c1 > Qdeallocate missing|Qdeallocate a
+        s1 < Qdeallocate missing|Qdeallocate "~1"
+        s1 > E26000 prepared statement "missing" does not exist|Z|CDEALLOCATE|Z
+        c1 < E26000 prepared statement "missing" does not exist|Z|CDEALLOCATE|Z
+        {_GONE}
+        """,
+        **_FOLLOW,
+    )
+    play(
+        f"""
+        {_A}
+        c1 > Qselect 1/0; deallocate a
+        s1 < Qselect 1/0; deallocate "~1"
+        s1 > E22012 division by zero|Z
+        c1 < E22012 division by zero|Z
+        c1 > Ba|S
+        s1 < CS~1|P~1:select 1|B~1|S
+        """,
+        **_FOLLOW,
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        ("P:deallocate a|B|E|S", 'P:deallocate "~1"|CS~1|P~1:select 1|B|E|S'),
+        ("Pd:deallocate a|Bd|E|S", 'P~2:deallocate a|P~3:deallocate "~1"|B~3|E|S'),
+    ],
+)
+def test_deallocate_by_the_extended_protocol(asked: str, sent: str) -> None:
+    """Drivers that prepare everything prepare this, too, and execute it by its name."""
+    answered = "1|1|2|CDEALLOCATE|Z" if "~3" in sent else "1|3|1|2|CDEALLOCATE|Z"
+    play(
+        f"""
+        {_A}
+        c1 > {asked}
+        s1 < {sent}
+        s1 > {answered}
+        c1 < 1|2|CDEALLOCATE|Z
+        {_GONE}
+        """,
+        **_FOLLOW,
+    )
+
+
+@pytest.mark.parametrize("text", ["deallocate all", "DEALLOCATE PREPARE ALL"])
+@pytest.mark.parametrize("state", SessionState)
+def test_deallocate_all(text: str, state: SessionState) -> None:
+    """The client has no statement any more, and none of its server's is certain."""
+    play(
+        f"""
+        {_A}
+        c2 > Pb:select 1|S
+        c2 < 1|Z
+        c1 > Q{text}
+        s1 < Q{text}
+        s1 > CDEALLOCATE ALL|Z
+        c1 < CDEALLOCATE ALL|Z
+        {_GONE}
+        c2 > Bb|S
+        s1 < CS~1|P~1:select 1|B~1|S
+        s1 > 3|1|2|Z
+        c2 < 2|Z
+        c1 > Pa:select 2|Ba|S
+        s1 < P~2:select 2|B~2|S
+        """,
+        **{**_FOLLOW, "session_state": state},
+    )
+
+
+def test_a_statement_that_is_prepared_behind_deallocate_all() -> None:
+    """In the same write: it is there, and its name is free."""
+    play(
+        f"""
+        {_A}
+        c1 > Qdeallocate all|Pa:select 2|Ba|E|S
+        s1 < Qdeallocate all
+        s1 > CDEALLOCATE ALL|Z
+        c1 < CDEALLOCATE ALL|Z
+        s1 < P~2:select 2|B~2|E|S
+        s1 > 1|2|CSELECT 1|Z
+        c1 < 1|2|CSELECT 1|Z
+        c1 > Ba|S
+        s1 < B~2|S
+        """,
+        **_FOLLOW,
+    )
+
+
+@pytest.mark.parametrize("state", [SessionState.FOLLOW, SessionState.KEEP])
+def test_discard_all(state: SessionState) -> None:
+    """Statements are gone, too."""
+    play(
+        f"""
+        {_A}
+        c1 > Qdiscard all
+        s1 < Qdiscard all
+        s1 > CDISCARD ALL|Z
+        {"s1 < Q<no timeout>;<settings>" if state is SessionState.FOLLOW else ""}
+        c1 < CDISCARD ALL|Z
+        {"s1 > T|Drole,none,-|CSELECT 1|Z" if state is SessionState.FOLLOW else ""}
+        {_GONE}
+        """,
+        **{**_FOLLOW, "session_state": state},
+    )

@@ -1,0 +1,259 @@
+"""Clients that keep their servers, because what they have left there cannot follow them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hyperpool.config import SessionState
+from tests.support.relaystage import play
+
+_FOLLOW: dict[str, Any] = {
+    "max_prepared_statements": 3,
+    "session_state": SessionState.FOLLOW,
+    "max_pinned": 1,
+    "pool_size": 2,
+}
+_RESET: dict[str, Any] = {**_FOLLOW, "session_state": SessionState.RESET}
+
+_NOTHING = "T|Df,f,f,f,f|CSELECT 1|Z"
+_LISTENING = "T|Df,t,f,f,f|CSELECT 1|Z"
+_LISTENS = f"""
+    c1 > Qlisten x
+    s1 < Qlisten x
+    s1 > CLISTEN|Z
+    s1 < Q<pins>
+    c1 < CLISTEN|Z
+    s1 > {_LISTENING}
+"""
+"""The client c1 keeps the server s1."""
+
+_FREE = """
+    c9 > Qselect 9
+    s1 < Qselect 9
+    s1 > CSELECT 1|Z
+    c9 < CSELECT 1|Z
+"""
+"""The first server serves somebody else."""
+
+_OTHER = """
+    c9 > Qselect 9
+    s2 < Qselect 9
+    s2 > CSELECT 1|Z
+    c9 < CSELECT 1|Z
+"""
+"""The first server is kept."""
+
+
+def test_a_server_is_kept_until_nothing_is_left() -> None:
+    """What ends state of any kind makes the pooler ask again; what does not, does not."""
+    play(
+        f"""
+        {_LISTENS}
+        {_OTHER}
+        c1 > Qselect 1
+        s1 < Qselect 1
+        s1 > CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        c1 > Qunlisten x
+        s1 < Qunlisten x
+        s1 > CUNLISTEN|Z
+        s1 < Q<pins>
+        c1 < CUNLISTEN|Z
+        s1 > {_NOTHING}
+        {_FREE}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_the_server_of_a_client_that_leaves_is_cleaned() -> None:
+    """Before the next client has it."""
+    play(
+        f"""
+        {_LISTENS}
+        c1 leaves
+        s1 < QDISCARD ALL
+        c9 > Qselect 9
+        s1 <
+        s1 > CDISCARD ALL|Z
+        s1 < Qselect 9
+        s1 > CSELECT 1|Z
+        c9 < CSELECT 1|Z
+        """,
+        **{**_FOLLOW, "pool_size": 1},
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "end"), [("E42501 permission denied|Z", "X|END"), ("!57P01 terminating connection", "END")]
+)
+def test_a_server_that_cannot_be_cleaned_is_closed(answer: str, end: str) -> None:
+    """The next client gets another one."""
+    play(
+        f"""
+        {_FREE}
+        {_LISTENS}
+        c1 leaves
+        s1 < QDISCARD ALL
+        s1 > {answer}
+        s1 < {end}
+        {_OTHER}
+        """,
+        **_FOLLOW,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "pool"),
+    [("load 'x'", {}), ("select dblink_connect('x')", {"pin_functions": ("public.dblink_connect",)})],
+)
+def test_what_only_the_end_of_a_connection_undoes(text: str, pool: dict[str, Any]) -> None:
+    """No question is asked: the client keeps its server, which is closed when it leaves."""
+    play(
+        f"""
+        c1 > Q{text}
+        s1 < Q{text}
+        s1 > CDONE|Z
+        c1 < CDONE|Z
+        {_OTHER}
+        c1 > Qselect 1
+        s1 < Qselect 1
+        s1 > CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        c1 leaves
+        s1 < X|END
+        """,
+        **_FOLLOW,
+        **pool,
+    )
+
+
+def test_notifications_are_for_clients_that_listen() -> None:
+    """Who has listened on a server that is not kept may have been somebody else."""
+    play(
+        f"""
+        {_FREE}
+        s1 > Ax
+        c9 > Qselect 9
+        s1 < Qselect 9
+        s1 > Ax|CSELECT 1|Z
+        c9 < CSELECT 1|Z
+        {_LISTENS}
+        s1 > Ax|Ax
+        c1 < Ax|Ax
+        c1 > Qselect 1
+        s1 < Qselect 1
+        s1 > Ax|CSELECT 1|Z
+        c1 < Ax|CSELECT 1|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_notifications_in_the_transaction_that_listens() -> None:
+    """A client may notify itself."""
+    play(
+        f"""
+        c1 > Qlisten x; notify x
+        s1 < Qlisten x; notify x
+        s1 > CLISTEN|CNOTIFY|Ax|Z
+        s1 < Q<pins>
+        c1 < CLISTEN|CNOTIFY|Ax|Z
+        s1 > {_LISTENING}
+        """,
+        **_FOLLOW,
+    )
+
+
+# -- max_pinned --------------------------------------------------------------------------------------------------------
+
+_REFUSED = "E53400 too many clients of this pool keep their server connection (max_pinned)"
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent", "answered"),
+    [
+        ("Qlisten y", "Q<refusal>", f"{_REFUSED}|Z"),
+        ("Qselect 1; listen y; select 2", "Q<refusal>", f"{_REFUSED}|Z"),
+        ("P:listen y|B|DP|E|S", "P:<refusal>|B|DP|E|S", f"1|2|n|{_REFUSED}|Z"),
+        ("P:select pg_advisory_lock($1)[23]|B|E|S", "P:<refusal>[23]|B|E|S", f"1|2|{_REFUSED}|Z"),
+        ("Pa:listen y|Ba|E|S", "P~1:listen y|P~2:<refusal>|B~2|E|S", f"1|1|2|{_REFUSED}|Z"),
+        (
+            "Pa:select pg_advisory_lock($1)[23]|Bp=a(3)|Ep|S",
+            "P~1:select pg_advisory_lock($1)[23]|P~2:<refusal>|Bp=~2|Ep|S",
+            f"1|1|2|{_REFUSED}|Z",
+        ),
+        ("Qload 'x'", "Q<refusal>", f"{_REFUSED}|Z"),
+    ],
+)
+def test_too_many_clients_keep_their_servers(asked: str, sent: str, answered: str) -> None:
+    """The server itself is made to refuse, where the text would be executed; the client goes on."""
+    told = answered.replace("1|1|2|", "1|2|") if "P~2" in sent else answered
+    play(
+        f"""
+        {_LISTENS}
+        c2 > {asked}
+        s2 < {sent}
+        s2 > {answered}
+        c2 < {told}
+        {_OTHER}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_who_keeps_a_server_may_do_more() -> None:
+    """One client is one client."""
+    play(
+        f"""
+        {_LISTENS}
+        c1 > Qcreate temp table t ()
+        s1 < Qcreate temp table t ()
+        s1 > CCREATE TABLE|Z
+        s1 < Q<pins>
+        c1 < CCREATE TABLE|Z
+        s1 > T|Dt,t,f,f,f|CSELECT 1|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_when_a_server_is_free_again_another_may_be_kept() -> None:
+    """It is the servers that are kept now that count."""
+    play(
+        f"""
+        {_LISTENS}
+        c1 leaves
+        s1 < QDISCARD ALL
+        s1 > CDISCARD ALL|Z
+        {_LISTENS.replace("c1", "c2")}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_what_cannot_be_told_beforehand_is_refused_afterwards() -> None:
+    """A function has created a temporary table, and there is no room for one more such client: it must go."""
+    refused = (
+        "!53400 too many clients of this pool keep their server connection (temporary objects) {end this state in other"
+        " clients, or raise max_pinned and the pool's size, or use session pooling}"
+    )
+    play(
+        f"""
+        {_LISTENS}
+        c2 > Qselect f()
+        s2 < Qselect f()
+        s2 > CSELECT 1|Z
+        s2 < Q<no timeout>;<pins>;<settings>
+        c2 < CSELECT 1|Z
+        s2 > T|Dstatement_timeout,0,-|CSELECT 1|CSET|T|Dt,f,f,f,f|CSELECT 1|T|Drole,none,-|CSELECT 1|Z
+        c2 < {refused}|END
+        s2 < QDISCARD ALL
+        s2 > CDISCARD ALL|Z
+        {_OTHER}
+        """,
+        functions=("f",),
+        **_FOLLOW,
+    )

@@ -1,0 +1,178 @@
+"""Pipelines that are written ahead: what depends on answers that have not come waits for them, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hyperpool.config import SessionState
+from tests.support.relaystage import play, play_in_pieces
+
+_FEW: dict[str, Any] = {"max_prepared_statements": 3}
+
+_A = """
+    c1 > Pa:select 1|S
+    s1 < P~1:select 1|S
+    s1 > 1|Z
+    c1 < 1|Z
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "sent", "second", "translated"),
+    [
+        ("Pa:select 1|S", "P~1:select 1|S", "Ba|E|S", "B~1|E|S"),
+        ("Pa:select 1|S", "P~1:select 1|S", "DSa|S", "DS~1|S"),
+        ("Pa:select 1|DSa|S", "P~1:select 1|DS~1|S", "Ba|E|S", "B~1|E|S"),
+    ],
+)
+@pytest.mark.parametrize("works", [True, False])
+def test_what_a_name_means_is_known_when_it_has_been_prepared(
+    first: str, sent: str, second: str, translated: str, works: bool
+) -> None:
+    """A pipeline ahead uses a name that the one before it gives, if that works; else, the server knows no such name."""
+    done = "1|t|T" if "D" in first else "1"
+    if works:
+        end = f"""
+            s1 > {done}|Z
+            c1 < {done}|Z
+            s1 < {translated}
+        """
+    else:
+        end = f"""
+            s1 > E42601 no|Z
+            c1 < E42601 no|Z
+            s1 < {second}
+        """
+    script = f"""
+        c1 > {first}|{second}
+        s1 < {sent}
+        {end}
+    """
+    play_in_pieces(script, **_FEW)
+
+
+@pytest.mark.parametrize(("answer", "sent"), [("1", "S"), ("E42601 no", "CSa|S")])
+def test_what_a_close_ahead_closes(answer: str, sent: str) -> None:
+    """A statement, or nothing."""
+    play(
+        f"""
+        c1 > Pa:select 1|S|CSa|S
+        s1 < P~1:select 1|S
+        s1 > {answer}|Z
+        c1 < {answer}|Z
+        s1 < {sent}
+        s1 > {"3|" if "C" in sent else ""}Z
+        c1 < 3|Z
+        """,
+        **_FEW,
+    )
+
+
+def test_what_was_sent_before_in_the_same_cycle_does_not_keep_it_waiting() -> None:
+    """PostgreSQL keeps those answers until the Sync: only the answers to the cycles before are waited for."""
+    play(
+        """
+        c1 > Pa:select 1|S|Pb:select 2|Ba|E|S
+        s1 < P~1:select 1|S|P~2:select 2
+        s1 > 1|Z
+        c1 < 1|Z
+        s1 < B~1|E|S
+        s1 > 1|2|CSELECT 1|Z
+        c1 < 1|2|CSELECT 1|Z
+        """,
+        **_FEW,
+    )
+
+
+def test_what_comes_behind_waits_too_and_stays_in_order() -> None:
+    """More is read when the server has answered."""
+    play(
+        """
+        c1 > Pa:select 1|S|Ba|E|S|Qselect 2
+        s1 < P~1:select 1|S
+        c1 > Qselect 3
+        s1 <
+        s1 > 1|Z
+        c1 < 1|Z
+        s1 < B~1|E|S|Qselect 2|Qselect 3
+        s1 > 2|CSELECT 1|Z|CSELECT 2|Z|CSELECT 3|Z
+        c1 < 2|CSELECT 1|Z|CSELECT 2|Z|CSELECT 3|Z
+        """,
+        **_FEW,
+    )
+
+
+def test_other_names_need_not_wait() -> None:
+    """Only what the open answers decide."""
+    play(
+        f"""
+        {_A}
+        c1 > Pb:select 2|S|Ba|E|S|Qselect 3
+        s1 < P~2:select 2|S|B~1|E|S|Qselect 3
+        s1 > 1|Z|2|CSELECT 1|Z|CSELECT 1|Z
+        c1 < 1|Z|2|CSELECT 1|Z|CSELECT 1|Z
+        """,
+        **_FEW,
+    )
+
+
+def test_within_a_cycle_nothing_waits() -> None:
+    """An error discards the rest of the cycle, whatever the names in it mean."""
+    play(
+        """
+        c1 > Pa:select 1|Ba|E|CSa|Pa:select 2|Ba|E|S
+        s1 < P~1:select 1|B~1|E|P~2:select 2|B~2|E|S
+        s1 > 1|2|CSELECT 1|1|2|CSELECT 1|Z
+        c1 < 1|2|CSELECT 1|3|1|2|CSELECT 1|Z
+        """,
+        **_FEW,
+    )
+
+
+def test_a_client_leaves_while_it_waits() -> None:
+    """As with any request under way, its server is closed."""
+    play(
+        """
+        c1 > Pa:select 1|S|Ba|E|S
+        s1 < P~1:select 1|S
+        c1 leaves
+        s1 > 1|Z
+        s1 < B~1|E|S|END
+        c2 > Qselect 1
+        s2 < Qselect 1
+        """,
+        **_FEW,
+    )
+
+
+def test_the_server_dies_while_a_client_waits() -> None:
+    """It is told, and closed."""
+    play(
+        """
+        c1 > Pa:select 1|S|Ba|E|S
+        s1 < P~1:select 1|S
+        s1 > 1
+        s1 dies
+        c1 < 1|!08006 server closed the connection|END
+        """,
+        **_FEW,
+    )
+
+
+@pytest.mark.parametrize("state", SessionState)
+def test_a_pipeline_of_many_cycles(state: SessionState) -> None:
+    """Written ahead by a driver that prepares everything: what is known is sent at once, whatever is watched."""
+    play(
+        f"""
+        {_A}
+        c1 > Ba|E|S|Ba|E|S|Qselect 2|Ba|E|S|Pb:select 3|Bb|E|S
+        s1 < B~1|E|S|B~1|E|S|Qselect 2|B~1|E|S|P~2:select 3|B~2|E|S
+        s1 > 2|CSELECT 1|Z|2|CSELECT 1|Z|CSELECT 1|Z|2|CSELECT 1|Z|1|2|CSELECT 1|Z
+        c1 < 2|CSELECT 1|Z|2|CSELECT 1|Z|CSELECT 1|Z|2|CSELECT 1|Z|1|2|CSELECT 1|Z
+        """,
+        session_state=state,
+        max_pinned=1,
+        **_FEW,
+    )
