@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def requested_parameters(message: StartupMessage, ignored: Collection[str]) -> dict[str, str]:
-    """The session parameters that the client wants, by the names that it gives them.
+    """The session parameters that the client wants, by their names in lower case; the last of two counts.
 
     Args:
         message: what the client sent.
@@ -27,7 +27,8 @@ def requested_parameters(message: StartupMessage, ignored: Collection[str]) -> d
     Raises:
         ClientRefused: ``options`` cannot be understood.
     """
-    return {name: value for name, value in _settings(message, ignored) if name.lower() not in ignored}
+    wanted = {name.lower(): value for name, value in _settings(message, ignored)}
+    return {name: value for name, value in wanted.items() if name not in ignored}
 
 
 @attrs.frozen

@@ -64,6 +64,7 @@ class Pool(Generic[S, C]):
         accepted: startup parameters of clients that a server has taken, by name and value, and what it made of them.
         reader: tells what session state a text may change; None when nobody has to know.
         watched: session state is followed, or reset.
+        stateful: functions, and tables and views with such, that change session state, as far as is known.
         statements: the prepared statements of clients that share servers.
         translates: what clients send is looked into: statements have other names on servers, or state is watched.
         catalog_due: when to ask again which functions change session state, monotonic seconds; 0 for at once.
@@ -96,6 +97,7 @@ class Pool(Generic[S, C]):
         self.reader: EffectReader | None = None
         self.statements = StatementStore(None)
         self.translates = False
+        self.stateful: frozenset[str] = frozenset()
         self.pinned = 0
         self.backoff = Backoff(settings.server_login_retry, random)
         self.stats = PoolStats()
@@ -114,6 +116,8 @@ class Pool(Generic[S, C]):
         kept = settings.max_prepared_statements > 0 or self.translates
         self.translates = not self.session and (self.watched or kept)
         self.reader = EffectReader(settings.pin_functions) if self.translates else None
+        if self.reader is not None:
+            self.reader.learn(self.stateful)
         self.statements.relearn(self.reader)
         self.max_pinned = settings.max_pinned
         if settings.pool_size:

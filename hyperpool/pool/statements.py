@@ -35,6 +35,9 @@ Flavor: TypeAlias = tuple[tuple[str, str], ...]
 MARK: Final = b"?"
 """What a client's own name gets that begins like a server's: so it is nobody's."""
 
+DUPLICATE: Final = PREFIX + b"0"
+"""A name that is no statement's: for errors that it exists already."""
+
 _OVERHEAD: Final = 400
 """Bytes that a statement costs apart from its text: objects, and places in dictionaries."""
 
@@ -220,6 +223,10 @@ class ClientStatements:
             self.holders[statement] = name
             size += statement.size + len(name)
         self.reserve(size)
+
+    def alias(self, server_name: bytes, name: bytes) -> None:
+        """In errors, the server's name stands for the client's from now on."""
+        self._closed[server_name] = name
 
     def clear(self) -> None:
         """All names are gone."""

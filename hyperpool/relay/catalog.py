@@ -23,14 +23,14 @@ _STATEFUL: Final = (
 )
 """A regular expression of PostgreSQL's; matched without regard to case."""
 
-CATALOG_QUERY: Final = r"""
+CATALOG_QUERY: Final = r"""SET LOCAL statement_timeout = 0; SET LOCAL client_encoding = 'UTF8';
 WITH RECURSIVE sources AS MATERIALIZED (
   SELECT p.oid, pg_catalog.lower(p.proname) AS name, pg_catalog.lower(p.prosrc) AS source
   FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang
   WHERE l.lanname OPERATOR(pg_catalog.<>) ALL (ARRAY['internal', 'c'])
     AND p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
 ), stateful AS (
-  SELECT oid, name FROM sources WHERE source OPERATOR(pg_catalog.~) '%s'
+  SELECT oid, name FROM sources WHERE source OPERATOR(pg_catalog.~) E'%s'
   UNION
   SELECT caller.oid, caller.name FROM stateful s JOIN sources caller
     ON pg_catalog.strpos(caller.source, s.name) OPERATOR(pg_catalog.>) 0
@@ -50,12 +50,17 @@ SELECT pg_catalog.lower(c.relname), NULL FROM stateful s
     AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass
   JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) COALESCE(r.ev_class, a.adrelid)
 UNION
-SELECT NULL, (pg_catalog.regexp_matches(s.source, '([a-z_]\w*\.[a-z_][\w.]*)', 'g'))[1]
+SELECT NULL, (pg_catalog.regexp_matches(s.source, E'([a-z_]\\w*\\.[a-z_][\\w.]*)', 'g'))[1]
   FROM sources s JOIN stateful f ON f.oid OPERATOR(pg_catalog.=) s.oid
 LIMIT 5000
-""".replace("%s", _STATEFUL)
-"""One row for each name of a function or a table, and (in the second column) for each word with a dot in the sources of
-such functions, which may be a parameter's name; in lower case."""
+""".replace("%s", _STATEFUL.replace("\\", "\\\\"))
+"""It runs in any session, whoever it is and whatever is set there.
+
+One row for each name of a function or a table, and (in the second column) for each word with a dot in the sources of such
+functions, which may be a parameter's name; in lower case."""
+
+RETRY: Final = 5.0
+"""Seconds after which a pool asks again that got an error."""
 
 INTERVAL: Final = 300.0
 """Seconds after which a pool asks again; a change of the schema that the pooler has seen makes it ask at once."""

@@ -171,7 +171,7 @@ class ClientConnection(Connection):
             self.close("client unexpected eof")
 
     def _go_on_after_stall(self, server: ServerConnection | None) -> None:
-        if server is not None and server.ledger.owes_ready:
+        if server is not None and server.ledger.owed:
             self.unread = True
             return
         self.stalled = False
@@ -330,7 +330,9 @@ class ClientConnection(Connection):
             self._gather(server, self.gathered, view, at, end)
             return
         ledger = server.ledger
-        server.expected = None
+        if server.expected is not None:
+            server.expected = None
+            ledger.recount()
         if not ledger.entries:
             server.asked = self.relay.now
             if server.status == IDLE and not ledger.unsynced:

@@ -65,6 +65,10 @@ class Deallocations:
             for text in self._texts
         )
 
+    def names(self) -> set[bytes]:
+        """What is deallocated one by one."""
+        return {name for text in self._texts for name in text.names}
+
     def given(self, name: bytes) -> None:
         """The client gives the name to another statement, behind the texts that are on their way."""
         for text in self._texts:

@@ -92,18 +92,24 @@ class Ledger:
         copying: the server reads COPY data (rule 4).
         doubt: why the server connection must not be reused, or "".
         changes: what the Parse and Close messages among `entries` change, in the same order; None for nothing.
+        owed: how many ReadyForQuery messages are to come.
+        executes: how many Execute messages there have been so far.
         undone: changes of requests that failed or were discarded, oldest first, until somebody takes them out.
         unsynced: extended-query messages have been sent since the newest ReadyForQuery: even if all of them have been
             answered (Flush), the server is inside an implicit transaction that only Sync ends.
     """
 
     __slots__ = (
-        "_executed",
         "_ignored",
+        "_last_ready",
+        "_named",
+        "_position",
         "changes",
         "copying",
         "doubt",
         "entries",
+        "executes",
+        "owed",
         "skipping",
         "undone",
         "unsynced",
@@ -113,7 +119,11 @@ class Ledger:
         self.entries: deque[int] = deque()
         self.changes: deque[Change | None] = deque()
         self.undone: list[Change] = []
-        self._executed = 0
+        self._named: dict[bytes, deque[int]] = {}
+        self._position = 0
+        self._last_ready = 0
+        self.owed = 0
+        self.executes = 0
         self.skipping = False
         self.copying = False
         self._ignored = False
@@ -131,15 +141,14 @@ class Ledger:
         """Whether the server owes nothing and there is no doubt about it."""
         return not (self.entries or self.unsynced or self.skipping or self.copying or self.doubt)
 
-    @property
-    def executes(self) -> int:
-        """How many Execute messages have been written down so far: grows with each, whatever becomes of it."""
-        return self._executed + self.entries.count(wire.EXECUTE)
+    def is_open(self, name: bytes) -> bool:
+        """Whether it depends on the answers to an earlier pipeline what a name means."""
+        positions = self._named.get(name)
+        return positions is not None and positions[0] < self._last_ready
 
-    @property
-    def owes_ready(self) -> bool:
-        """Whether a ReadyForQuery is to come for what has been sent."""
-        return any(entry & _KIND in ENDS_WITH_READY for entry in self.entries)
+    def recount(self) -> None:
+        """Take in what has been appended to `entries` without `request`."""
+        self.owed = sum(entry & _KIND in ENDS_WITH_READY for entry in self.entries)
 
     def request(self, kind: int, action: int = FORWARD, change: Change | None = None) -> None:
         """Write down a frontend message that goes to the server (or, for FAKE, that is kept from it).
@@ -163,7 +172,15 @@ class Ledger:
             self.unsynced = True
             if kind in CHANGING:
                 self.changes.append(change)
+                if change is not None and change.name:
+                    self._named.setdefault(change.name, deque()).append(self._position)
+            elif kind == wire.EXECUTE:
+                self.executes += 1
         self.entries.append(kind | action)
+        self._position += 1
+        if kind in ENDS_WITH_READY:
+            self.owed += 1
+            self._last_ready = self._position
 
     def ready(self) -> int:
         """Take in ReadyForQuery.
@@ -179,6 +196,7 @@ class Ledger:
             self.skipping = False
             return FORWARD
         entries.popleft()
+        self.owed -= 1
         self._strike_copy_ends()
         self.unsynced = bool(entries)
         return head & SKIP
@@ -200,9 +218,8 @@ class Ledger:
             return self._error(head)
         if _COMPLETES.get(kind) == request:
             self.entries.popleft()
-            self._executed += request == wire.EXECUTE
             if request in CHANGING:
-                self.changes.popleft()
+                self._next_change()
             self.copying = False
             self._strike_copy_ends()
         elif request not in _WITHIN.get(kind, ()):
@@ -216,7 +233,7 @@ class Ledger:
         made = b""
         while self.entries and self.entries[0] & FAKE:
             made += bytes((_COMPLETION[self.entries.popleft() & _KIND], 0, 0, 0, 4))
-            self.changes.popleft()
+            self._next_change()
             self._strike_copy_ends()
         return made
 
@@ -228,11 +245,12 @@ class Ledger:
             entries = self.entries
             while entries and entries[0] & _KIND != wire.SYNC:
                 kind = entries.popleft() & _KIND
-                self._executed += kind == wire.EXECUTE
                 if kind in CHANGING:
-                    change = self.changes.popleft()
+                    change = self._next_change()
                     if change is not None:
                         self.undone.append(change)
+                elif kind in ENDS_WITH_READY:
+                    self.owed -= 1
             self.skipping = not entries
         elif not head:
             self._doubt(wire.ERROR_RESPONSE)
@@ -254,8 +272,20 @@ class Ledger:
             entry = entries.popleft()
             if entry & _KIND != wire.SYNC:
                 kept.append(entry)
+            else:
+                self.owed -= 1
         entries.extendleft(reversed(kept))
         self._ignored = len(entries) < before
+
+    def _next_change(self) -> Change | None:
+        """The change of the Parse or Close that is struck out."""
+        change = self.changes.popleft()
+        if change is not None and change.name:
+            positions = self._named[change.name]
+            positions.popleft()
+            if not positions:
+                del self._named[change.name]
+        return change
 
     def _strike_copy_ends(self) -> None:
         entries = self.entries

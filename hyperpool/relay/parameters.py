@@ -124,7 +124,7 @@ class ParameterTracker:
         return self._intern(values)
 
 
-_IDENTITY: Final = ("role", "session_authorization")
+IDENTITY: Final = ("role", "session_authorization")
 """Who the session is: undone before anything else is changed, and set when everything else has been."""
 
 _LISTS: Final = frozenset(
@@ -139,12 +139,12 @@ def adjustment(wanted: ParameterSet, current: ParameterSet) -> str:
     ours, theirs = wanted.values, current.values
     if ours == theirs:
         return ""
-    steps = ["RESET ROLE;RESET SESSION AUTHORIZATION;"] if any(name in theirs for name in _IDENTITY) else []
-    steps += [f"RESET {_quoted_name(name)};" for name in theirs if name not in ours and name not in _IDENTITY]
+    steps = ["RESET ROLE;RESET SESSION AUTHORIZATION;"] if any(name in theirs for name in IDENTITY) else []
+    steps += [f"RESET {_quoted_name(name)};" for name in theirs if name not in ours and name not in IDENTITY]
     steps += [
         _assignment(name, value)
         for name, value in ours.items()
-        if theirs.get(name) != value and name not in _IDENTITY
+        if theirs.get(name) != value and name not in IDENTITY
     ]
     if "session_authorization" in ours:
         steps.append(f"SET SESSION AUTHORIZATION {quote_literal(ours['session_authorization'])};")
@@ -153,9 +153,28 @@ def adjustment(wanted: ParameterSet, current: ParameterSet) -> str:
     return "".join(steps)
 
 
-def changes_identity(parameters: ParameterSet) -> bool:
-    """Whether somebody else than the pool's user acts in a session with these parameters."""
-    return any(name in parameters.values for name in _IDENTITY)
+def is_safe_change(wanted: ParameterSet, current: ParameterSet) -> bool:
+    """Whether a session can be adjusted with the client's request right behind, because it cannot fail.
+
+    It can if somebody else acts in it, if a timeout may end it, or if a value names something that may be gone.
+    """
+    ours, theirs = wanted.values, current.values
+    if any(name in _UNSAFE or name.endswith("timeout") for name in theirs):
+        return False
+    return not any(name in _UNSAFE and theirs.get(name) != value for name, value in ours.items())
+
+
+_UNSAFE: Final = frozenset(
+    {
+        *IDENTITY,
+        "default_text_search_config",
+        "default_tablespace",
+        "temp_tablespaces",
+        "default_table_access_method",
+        "local_preload_libraries",
+        "session_preload_libraries",
+    }
+)
 
 
 def _assignment(name: str, value: str) -> str:

@@ -69,4 +69,5 @@ def prepare(replay: Replay, server: Upkeep) -> bytes:
         statements.certain.add(statement)
     ledger.entries += outstanding
     ledger.changes += changes
+    ledger.recount()
     return b"".join((*pieces, data))

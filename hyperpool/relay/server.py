@@ -88,6 +88,8 @@ class ServerConnection(Upkeep):
                     relay.resume(client)
                 self._offer()
                 return
+        if expected is not None:
+            self.ledger.recount()
         self._scan(end)
 
     def _read(self, mask: int) -> None:
@@ -177,8 +179,14 @@ class ServerConnection(Upkeep):
             return self._error(head, at, stop)
         if kind == wire.COMMAND_COMPLETE and self.suspicion is not None:
             self._completed(bytes(self.relay.buffer[at + 5 : stop]))
-        elif kind == wire.DATA_ROW and self.errand is not None and head & SKIP and whole:
-            self.errand.row(bytes(self.relay.buffer[at + 5 : stop]))
+        elif kind == wire.DATA_ROW and self.errand is not None and head & SKIP:
+            if whole:
+                self.errand.row(bytes(self.relay.buffer[at + 5 : stop]))
+            else:
+                self.errand.error = {
+                    "C": "53400",
+                    "M": "a parameter of the session is too long to be followed",
+                }
         return self.ledger.response(kind)
 
     def _pass_on(self, pieces: list[bytes | memoryview], start: int, at: int, end: int) -> None:

@@ -146,7 +146,9 @@ class Suspicion:
         """
         self.settings |= effects.settings - _TRANSIENT - set(reported)
         self.everything = self.everything or effects.unknown_settings
-        self.touches_settings = self.touches_settings or self.everything or bool(effects.settings)
+        self.touches_settings = (
+            self.touches_settings or self.everything or effects.local or bool(effects.settings)
+        )
         self.pins |= Pinned(effects.pins.value)
         if effects.releases:
             self.pins |= pinned & ASKABLE
@@ -261,7 +263,7 @@ _ROUTINE: Final = re.compile(rb"(?i)\b(?:function|procedure|trigger|routine|exte
 _SCHEMA: Final = re.compile(rb"(?i)\b(?:alter|create|drop)\b")
 _MAX_SEARCHED: Final = 65536
 _MAX_WORDS: Final = 100
-_DOTTED: Final = re.compile(rb"(?<!\w)[a-z_]\w*(?:\.[a-z_]\w*)+")
+_DOTTED: Final = re.compile(rb"(?<![\w.])[a-z_]\w*+(?:\.[a-z_]\w*+)+")
 _RESET: Final = re.compile(rb"(?i)\breset\b")
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from hyperpool.relay.server import ServerConnection
 
 
+_MESSAGE_TIME = 60.0
+"""Seconds that a server connection waits for more of a message that has begun."""
+
+
 def sweep_waiting(pool: RelayPool, now: float) -> None:
     """Turn away the clients that have waited ``query_wait_timeout``; tell those that wait ``query_wait_notify``."""
     timeout = pool.settings.query_wait_timeout
@@ -46,9 +50,6 @@ def sweep_waiting(pool: RelayPool, now: float) -> None:
 
 def sweep_servers(pool: RelayPool, now: float) -> None:
     """End what exceeds ``query_timeout``, ``transaction_timeout`` or ``idle_transaction_timeout``."""
-    settings = pool.settings
-    if not (settings.query_timeout or settings.transaction_timeout or settings.idle_transaction_timeout):
-        return
     for server in list(pool.servers):
         client = server.client
         if client is not None and client.parked is None and not server.closed:
@@ -59,6 +60,13 @@ def _sweep_linked(pool: RelayPool, server: ServerConnection, client: ClientConne
     settings = pool.settings
     busy = bool(server.ledger.entries)
     if not busy and server.status == IDLE and not server.ledger.unsynced:
+        waits = (client.rest or client.skip) and not pool.session and not server.pinned
+        if waits and now - max(server.asked, server.linked) >= _MESSAGE_TIME:
+            client.refuse(
+                "a message did not come to its end",
+                "08P01",
+                f"a server connection has waited {_MESSAGE_TIME:g} s for the rest of it",
+            )
         return
     if settings.query_timeout and busy and now - max(server.asked, server.linked) >= settings.query_timeout:
         _end(client, "query_timeout", "57014", f"a query took {settings.query_timeout:g} s")

@@ -14,9 +14,9 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.config import SessionState
-from hyperpool.pool.statements import MARK, PREFIX, Change, Statement
+from hyperpool.pool.statements import DUPLICATE, MARK, PREFIX, Change, Statement
 from hyperpool.relay.connection import HEADER
-from hyperpool.relay.ledger import CHANGING, ENDS_WITH_READY, FAKE, FORWARD, SKIP
+from hyperpool.relay.ledger import FAKE, FORWARD, SKIP
 from hyperpool.relay.session import Pinned
 from hyperpool.relay.tables import ANSWERED, IDLE, UNANSWERED
 from hyperpool.sql.effects import EVERYTHING
@@ -225,6 +225,8 @@ class Translator:
             text = bytes(self._view[at + 5 : stop - 1]) if whole else b""
             effects = reader.read(text) if whole else EVERYTHING
             if effects is not None:
+                if any(self._is_open(name) for name in effects.deallocates):
+                    return self._stall()
                 instead = self._note(effects, text, at)
                 if instead is not None:
                     self._replace(at, stop, extended.query(instead))
@@ -310,12 +312,15 @@ class Translator:
         if server.suspicion is not None and self._may_vanish(name):
             server.suspicion.deallocations.given(name)
         elif known is not None:
-            # The server shall make the error: prepare something else under a name that it certainly has.
-            server.statements.doubt(known)
-            self._ensure(known, at)
+            # The server shall make the error: prepare it under a name that it certainly has.
             self._uses = None
-            ledger.request(wire.PARSE, FORWARD, Change(None, None, known))
-            self._replace(at, stop, extended.parse(known.name, body))
+            self._insert(at, extended.close_statement(DUPLICATE))
+            ledger.request(wire.CLOSE, SKIP)
+            self._insert(at, extended.parse(DUPLICATE, b"\0\0\0"))
+            ledger.request(wire.PARSE, SKIP)
+            own.alias(DUPLICATE, name)
+            ledger.request(wire.PARSE)
+            self._replace(at, stop, extended.parse(DUPLICATE, body))
             return
         encoding = client.tracked.values.get("client_encoding")
         if not name.isascii() and encoding == "UTF8" and not _is_utf8(name):
@@ -365,7 +370,12 @@ class Translator:
                 instead = None
                 if statement.effects is not None:
                     text = statement.text
-                    instead = text if text == _REFUSAL else self._note(statement.effects, text, at)
+                    if text == _REFUSAL:
+                        instead = text
+                    else:
+                        # What is set may be named by a parameter.
+                        parameters = bytes(view[nul:last]) if statement.effects.unknown_settings else b""
+                        instead = self._note(statement.effects, text + parameters, at)
                 fits = instead == _REFUSAL or buffer[nul + 1 : nul + 5] == _NO_PARAMETERS
                 if instead is not None and fits and stop <= self._end:
                     other = client.pool.statements.intern(instead + b"\0\0\0", client.tracked.flavor)
@@ -432,7 +442,7 @@ class Translator:
             return None
         statement = own.names.get(name) if own is not None else None
         if own is not None and statement is not None:
-            if not self._is_certain(statement) and statement.flavor != self._client.tracked.flavor:
+            if not self._is_certain(statement) and statement.flavor != self._flavor():
                 # It would be parsed in a session with other settings than when the client prepared it.
                 statement = self._client.pool.statements.intern(statement.body, self._flavor(), own.holders)
                 own.put(name, statement)
@@ -515,31 +525,18 @@ class Translator:
 
     def _is_open(self, name: bytes) -> bool:
         """Whether it depends on the answer to an earlier pipeline what a name means, if anything."""
-        ledger, suspicion = self._server.ledger, self._server.suspicion
-        if suspicion is not None and self._may_vanish(name):
-            return self._readies() > 0
-        if not ledger.changes or not name:
-            # The unnamed statement is on the server whatever comes of it: the next one takes its place.
-            return False
-        changes = iter(ledger.changes)
-        changed = False
-        for entry in ledger.entries:
-            kind = entry & 0xFF
-            if kind in CHANGING:
-                change = next(changes)
-                changed = changed or (change is not None and change.name == name)
-            elif changed and kind in ENDS_WITH_READY:
-                return True
-        return False
+        ledger = self._server.ledger
+        if not name:
+            # To put it there is expensive: not more often than the server answers.
+            return self._server.unnamed is not self._client.unnamed and ledger.owed > 0
+        if self._server.suspicion is not None and self._may_vanish(name):
+            return ledger.owed > 0
+        return ledger.is_open(name)
 
     def _may_vanish(self, name: bytes) -> bool:
         """Whether a text on its way deallocates this name of the client's."""
         suspicion = self._server.suspicion
         return suspicion is not None and suspicion.deallocations.concern(name, self._server.ledger.executes)
-
-    def _readies(self) -> int:
-        """How many ReadyForQuery messages the server owes."""
-        return sum(entry & 0xFF in ENDS_WITH_READY for entry in self._server.ledger.entries)
 
     def _stall(self) -> bool:
         """Go on with this message when all pipelines before this one have been answered."""
@@ -566,14 +563,15 @@ class Translator:
             server.suspect(effects, text)
         elif effects.deallocates or effects.deallocates_all:
             server.expect_deallocation()
+        instead = self._deallocate(effects, text, at) if effects.deallocates else None
         if server.suspicion is not None and (effects.deallocates or effects.deallocates_all):
             server.suspicion.deallocations.sent(
                 effects.deallocates,
-                self._readies() + 1,
+                server.ledger.owed + 1,
                 -1 if self._buffer[at] == wire.QUERY else server.ledger.executes,
                 everything=effects.deallocates_all,
             )
-        return self._deallocate(effects, text, at) if effects.deallocates else None
+        return instead
 
     def _deallocate(self, effects: Effects, text: bytes, at: int) -> bytes | None:
         """Put servers' names into a text that deallocates what the client has prepared."""
@@ -581,10 +579,12 @@ class Translator:
         if own is None:
             return None
         names = iter(effects.deallocates)
+        gone = server.suspicion.deallocations.names() if server.suspicion is not None else ()
 
         def rename(found: re.Match[bytes]) -> bytes:
-            statement = own.names.get(next(names, b""))
-            if statement is None:
+            name = next(names, b"")
+            statement = own.names.get(name)
+            if statement is None or name in gone:
                 return found[0]
             self._ensure_alone(statement, at)
             server.statements.doubt(statement)

@@ -18,7 +18,7 @@ from hyperpool.relay import catalog
 from hyperpool.relay.connection import Connection
 from hyperpool.relay.errand import Errand
 from hyperpool.relay.ledger import SKIP, Ledger
-from hyperpool.relay.parameters import adjustment, changes_identity, quote_literal
+from hyperpool.relay.parameters import IDENTITY, adjustment, is_safe_change, quote_literal
 from hyperpool.relay.session import ASKABLE, LASTING, Pinned, Suspicion, Truth, names_of
 from hyperpool.relay.tables import IDLE
 from hyperpool.wire import constants as wire
@@ -39,6 +39,7 @@ log = structlog.get_logger("relay")
 
 _MSG_MORE: Final = 0x8000
 _DISCARD_ALL: Final = "DISCARD ALL"
+_RESET_ALL: Final = "RESET ALL"
 
 
 class Upkeep(Connection):
@@ -81,6 +82,7 @@ class Upkeep(Connection):
         "_parameters",
         "_rejection",
         "_resets",
+        "_tainted",
         "answered",
         "asked",
         "began",
@@ -123,6 +125,7 @@ class Upkeep(Connection):
         self.errand: Errand | None = None
         self._rejection: dict[str, str] = {}
         self._resets: list[str] = []
+        self._tainted = False
         self._parameters: dict[str, str] = {}
         self.purpose = ""
         self.refusal: LoginFailed | None = None
@@ -173,6 +176,9 @@ class Upkeep(Connection):
             return
         elif self.suspicion is not None:
             self._inquire(self.suspicion)
+        elif self.pool.watched and not self.pool.catalog_due:
+            # The schema has changed: whoever calls a new function next must be known to.
+            self.ask_catalog()
         elif self.pinned:
             self._stay(client)
         else:
@@ -225,6 +231,8 @@ class Upkeep(Connection):
             self.close(reason)
             return
         resets = [_DISCARD_ALL] if self.pinned or (self.suspicion is not None and reset) else []
+        if self._tainted and not resets:
+            resets.append(_RESET_ALL)
         if reset and settings.server_reset_query and settings.server_reset_query not in resets:
             watched = self.suspicion is not None or self.pinned
             if self.pool.session or settings.server_reset_query_always or not watched:
@@ -239,13 +247,25 @@ class Upkeep(Connection):
         if self._resets:
             sql = self._resets.pop(0)
             everything = sql.strip(" ;").upper() == _DISCARD_ALL
-            self.converse("reset", sql, self._discarded if everything else self._own_query_done)
+            done = self._parameters_reset if sql is _RESET_ALL else self._own_query_done
+            self.converse("reset", sql, self._discarded if everything else done)
         else:
             self._offer()
+
+    def _parameters_reset(self, errand: Errand) -> None:
+        """RESET ALL leaves alone who the session is (guc_tables.c, GUC_NO_RESET_ALL)."""
+        if errand.error:
+            self._errand_failed("the pooler's own query failed (reset)", errand)
+        identity = {name: self.tracked.values[name] for name in IDENTITY if name in self.tracked.values}
+        reported = self.relay.tracker.reported_alone(self.tracked, self.pool.reported)
+        self.tracked = self.relay.tracker.with_settings(reported, identity)
+        self._tainted = False
+        self.reconfigured()
 
     def _discarded(self, errand: Errand) -> None:
         self._own_query_done(errand)
         self.discarded()
+        self._tainted = False
         self._pin(Pinned(0))
         self.suspicion = None
         self.reconfigured()
@@ -347,6 +367,9 @@ class Upkeep(Connection):
             if suspicion.resets_all or suspicion.resets:
                 names = None if suspicion.resets_all else suspicion.resets
                 client.tracked = tracker.restored(self.tracked, client.initial, names, pool.parameters or {})
+        if suspicion.everything:
+            # Parameters with a dot in their names are not listed. What the text has not named is nobody's.
+            self._tainted = True
         if suspicion.pins & ASKABLE:
             self._pin(truth.pins | (self.pinned & ~ASKABLE))
         self.reconfigured()
@@ -443,7 +466,7 @@ class Upkeep(Connection):
         """
         wanted = client.tracked
         sql = adjustment(wanted, self.tracked)
-        if client.proven and not changes_identity(wanted) and not changes_identity(self.tracked):
+        if client.proven and is_safe_change(wanted, self.tracked):
             if sql:
                 self._recode(wanted, sql)
                 self.ledger.request(wire.QUERY, SKIP)
@@ -451,11 +474,19 @@ class Upkeep(Connection):
                 self.tracked = self.relay.tracker.with_others(self.tracked, wanted, self.pool.reported)
             return True
         self._rejection = {}
-        recoded = self._recode(wanted, sql)
+        before = self._recode(wanted, sql) + self._lift_timeout()
         self.converse("adjust", sql, lambda errand: self._adjusted(client, wanted, errand))
-        if recoded and self.errand is not None:
-            self.errand.behind = 1
+        if self.errand is not None:
+            self.errand.behind = before
         return False
+
+    def _lift_timeout(self) -> int:
+        """Keep the timeout of the client before from ending the adjusting. Returns how many queries that took."""
+        if "statement_timeout" not in self.tracked.values:
+            return 0
+        self.ledger.request(wire.QUERY, SKIP)
+        self.transmit(messages.query("RESET statement_timeout"), _MSG_MORE)
+        return 1
 
     def _recode(self, wanted: ParameterSet, sql: str) -> bool:
         """Have the server read SQL in the client's encoding: its values are written in that.
@@ -510,15 +541,19 @@ class Upkeep(Connection):
     def _catalog_told(self, errand: Errand) -> None:
         pool = self.pool
         if errand.error:
+            pool.catalog_due = self.relay.now + catalog.RETRY
             log.warning(
                 "the database cannot tell which functions change session state",
                 pool=pool.name,
                 error=errand.error.get("M"),
             )
         elif pool.reader is not None:
-            pool.reader.learn(catalog.names(errand.rows))
             pool.custom = catalog.parameters(errand.rows)
-            pool.statements.relearn(pool.reader)
+            stateful = frozenset(catalog.names(errand.rows))
+            if stateful != pool.stateful:
+                pool.stateful = stateful
+                pool.reader.learn(stateful)
+                pool.statements.relearn(pool.reader)
 
     def _connected(self, errand: Errand) -> None:
         if errand.error:
@@ -576,7 +611,7 @@ class Upkeep(Connection):
     def reconfigured(self) -> None:
         """What holds this server, or the pool's settings, may have changed."""
         self.held = (
-            bool(self.retiring or self.cancels or self.pinned)
+            bool(self.retiring or self.cancels or self.pinned or self._tainted)
             or self.suspicion is not None
             or self._always_held()
         )

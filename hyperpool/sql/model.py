@@ -43,6 +43,7 @@ class Effects:
         deallocates_all: it has ``DEALLOCATE ALL`` or ``DISCARD ALL``.
         discards_all: it has ``DISCARD ALL``.
         resets_all: it has ``RESET ALL`` or ``DISCARD ALL``.
+        local: settings may change until the transaction ends: texts may be read otherwise meanwhile.
         schema: it may change the results of other statements, or which functions and triggers there are.
     """
 
@@ -54,6 +55,7 @@ class Effects:
     deallocates_all: bool = False
     discards_all: bool = False
     resets_all: bool = False
+    local: bool = False
     schema: bool = False
 
 

@@ -138,6 +138,7 @@ class _Findings:
         self.deallocates_all = False
         self.discards_all = False
         self.resets_all = False
+        self.local = False
         self.schema = False
 
     def effects(self) -> Effects | None:
@@ -151,6 +152,7 @@ class _Findings:
             deallocates_all=self.deallocates_all,
             discards_all=self.discards_all,
             resets_all=self.resets_all,
+            local=self.local,
             schema=self.schema,
         )
         return effects if effects != Effects() else None
@@ -192,6 +194,7 @@ class _Findings:
             for item in message.args:
                 self._search_path(_constant(item))
         if message.is_local or message.name.startswith("TRANSACTION"):
+            self.local |= not message.name.startswith("TRANSACTION")
             return
         if message.kind == pb.VAR_RESET_ALL:
             self.unknown_settings = self.resets_all = True
@@ -352,6 +355,7 @@ class _Findings:
             self.unknown_settings |= value is None
             self._search_path(value)
         if local:
+            self.local = True
             return
         if name is None or "\\" in name:
             self.unknown_settings = True
