@@ -77,7 +77,10 @@ class Player:
         elif isinstance(event, Send):
             side.send(client, event.pieces)
         elif isinstance(event, Cancel):
-            side.cancel(client)
+            try:
+                side.cancel(client)
+            except AssertionError as error:
+                raise NoAnswer(str(error)) from None
         elif isinstance(event, Leave):
             side.leave(client, event.how)
         else:
