@@ -56,8 +56,8 @@ LIMIT 5000
 """.replace("%s", _STATEFUL.replace("\\", "\\\\"))
 """It runs in any session, whoever it is and whatever is set there.
 
-One row for each name of a function or a table, and (in the second column) for each word with a dot in the sources of such
-functions, which may be a parameter's name; in lower case."""
+One row for each name of a function or a table, and (in the second column) for each word with a dot in the sources of
+such functions, which may be a parameter's name; in lower case."""
 
 RETRY: Final = 5.0
 """Seconds after which a pool asks again that got an error."""

@@ -593,7 +593,7 @@ class Upkeep(Connection):
     def occupied(self) -> bool:
         """Whether it answers a query of the pooler's own, which a cancel request must not hit."""
         entries = self.ledger.entries
-        return bool(entries) and bool(entries[0] & SKIP)
+        return bool(entries) and entries[0] == wire.QUERY | SKIP
 
     def begin_cancel(self) -> None:
         """A cancel request is on its way to this server; it must not hit another client's query."""
