@@ -34,6 +34,7 @@ both                 ``\x00ff``: anything else
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import struct
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -351,6 +352,7 @@ class Stage:
         self.split: Callable[[bytes], list[bytes]] = whole
         self._functions = functions
         self._actors: dict[str, Actor] = {}
+        self._numbers = itertools.count(1)
 
     def client(self, name: str) -> ClientConnection:
         """The relay's end of a client."""
@@ -436,7 +438,7 @@ class Stage:
 
     def _arrive(self) -> None:
         inner, outer = make_pair(small=False)
-        number = sum(name[0] == "s" for name in self._actors) + 1
+        number = next(self._numbers)
         self._actors[f"s{number}"] = Actor(outer)
         self.pool.dialing += 1
         ready = ServerReady(inner, self.pool, self.pool.generation, dict(REPORTED), number, b"secret", 0.0)

@@ -15,7 +15,6 @@ _FOLLOW: dict[str, Any] = {
     "max_pinned": 1,
     "pool_size": 2,
 }
-_RESET: dict[str, Any] = {**_FOLLOW, "session_state": SessionState.RESET}
 
 _NOTHING = "T|Df,f,f,f,f|CSELECT 1|Z"
 _LISTENING = "T|Df,t,f,f,f|CSELECT 1|Z"
