@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.support import rawclient as raw
+from tests.support.postgres import SUPERUSER
 from tests.support.sharing import (
     ROOT,
     STATE,
@@ -258,7 +259,7 @@ def test_a_server_that_nobody_else_gets(
 ) -> None:
     """What cannot be undone pins its client until it leaves; then the server is closed."""
     sharing = sharing_superuser
-    with direct(pg, _DATABASE, superuser=True) as alone:
+    with direct(pg, _DATABASE, SUPERUSER) as alone:
         answer, state = answers(alone, way, statements), alone.value(STATE)
     other, client = sharing.client(), sharing.client()
     untouched = sharing.everywhere(other)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.support.postgres import SUPERUSER
 from tests.support.sharing import (
     ROOT,
     STATE,
@@ -230,5 +231,5 @@ def test_who_a_superuser_is(
     sharing_superuser: Sharing, pg: PostgresCluster, statements: list[str], way: str
 ) -> None:
     """A superuser who acts as somebody else does so on each server, and nobody else does."""
-    with direct(pg, _DATABASE, superuser=True) as alone:
+    with direct(pg, _DATABASE, SUPERUSER) as alone:
         _check(sharing_superuser, alone, way, statements)

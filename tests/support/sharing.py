@@ -69,10 +69,11 @@ def config_for(pg: PostgresCluster, dbname: str, **pooler: object) -> Config:
     }
 
 
-def direct(pg: PostgresCluster, dbname: str, *, superuser: bool = False, **parameters: str) -> raw.RawClient:
+def direct(pg: PostgresCluster, dbname: str, user: str = TRUDY.name, /, **parameters: str) -> raw.RawClient:
     """Connect to PostgreSQL itself, as the pooler of `config_for` does."""
+    superuser = user == SUPERUSER
     client = raw.RawClient(f"{pg.socket_dir}/.s.PGSQL.{pg.port}" if superuser else (pg.host, pg.port))
-    last = client.login(dbname, SUPERUSER if superuser else TRUDY.name, **parameters)[-1]
+    last = client.login(dbname, user, **parameters)[-1]
     assert last.kind == b"Z", last.fields
     return client
 
