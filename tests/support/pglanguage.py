@@ -18,6 +18,7 @@ Statements are separated by ``;``:
 ``sleep tag``               runs until it is woken or cancelled
 ``fatal tag``               a FATAL error
 ``discard all``             resets the session; not in a transaction block
+``deallocate all``          drops the named statements
 ==========================  ============================================================================================
 """
 
@@ -57,6 +58,7 @@ WORDS: Final = {
     "sleep": 2,
     "fatal": 2,
     "discard": 2,
+    "deallocate": 2,
 }
 """The statements but ``set``, and how many words each has; anything else is a syntax error."""
 

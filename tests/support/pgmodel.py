@@ -113,6 +113,11 @@ class Backend:
         return {name: value for name, value in self._reported.items() if name in REPORTED}
 
     @property
+    def statements(self) -> Mapping[str, str]:
+        """The prepared statements, by name; the unnamed one has the name ""."""
+        return self._statements
+
+    @property
     def neutral(self) -> bool:
         """It has answered all that it was sent, and is in no transaction."""
         waits = self.ended or self.sleeping or self.copying or self.skipping or self.input
@@ -332,6 +337,9 @@ class Backend:
                 self._describe_named(target, name)
 
     def _parse(self, name: str, text: str) -> None:
+        if not name:
+            # The old one is gone whatever becomes of the new one.
+            self._statements.pop("", None)
         statements = split_statements(text)
         self._check_syntax(statements)
         if len(statements) > 1:
@@ -416,6 +424,9 @@ class Backend:
         elif verb == "discard":
             self._discard(alone=alone)
             done("DISCARD ALL")
+        elif verb == "deallocate":
+            self._deallocate()
+            done("DEALLOCATE ALL")
         elif verb == "sleep":
             yield from self._sleep(words[1])
             done("SLEEP")
@@ -470,8 +481,12 @@ class Backend:
             raise _Failure("25001", "DISCARD ALL cannot run inside a transaction block")
         self._values = dict(self._initial)
         self._saved = dict(self._initial)
-        self._statements.clear()
+        self._deallocate()
         self._portals.clear()
+
+    def _deallocate(self) -> None:
+        """Drop the statements that have names."""
+        self._statements = {name: sql for name, sql in self._statements.items() if not name}
 
     def _sleep(self, tag: str) -> Steps:
         self.sleeping = tag

@@ -231,6 +231,43 @@ NAMED: Final[tuple[Unit, ...]] = (
 )
 """Units that leave something behind in the session: for session pooling alone."""
 
+SHARED: Final[tuple[Unit, ...]] = (
+    ("Pn1:rows 2 10 same", "S"),
+    ("Pn2:rows 2 10 same", "S"),
+    ("Pn1:rows 2 10 same", "Bn1", "E", "S"),
+    ("Pn1:rows 1 5 $", "DSn1", "H"),
+    ("Pn2:show TimeZone", "DSn2", "S"),
+    ("Pn3:error $", "Bn3", "E", "S"),
+    ("Pn3:syntax $", "Bn3", "S"),
+    ("Pn2:begin", "Bn2", "E", "S"),
+    ("Pn3:commit", "Bn3", "E", "CSn3", "S"),
+    ("Pn4:copyin $", "Bn4", "E", "S", "d5", "c", "S"),
+    ("Pn1:rows 1 5 $#700", "Bn1", "E", "S"),
+    ("Pn5:set application_name = '$'", "Bn5", "E", "S"),
+    ("Bn1", "E", "S"),
+    ("Bn2", "DP", "E", "S"),
+    ("Bn1", "E", "Bn2", "E", "Bn1", "E2", "S"),
+    ("Bn2", "E", "H"),
+    ("Bn1", "E", "Qrows 1 5 $", "S"),
+    ("DSn1", "S"),
+    ("DSn2", "Bn2", "E", "S"),
+    ("CSn1", "S"),
+    ("CSn2", "H"),
+    ("CSn1", "Pn1:rows 1 5 $", "Bn1", "E", "S"),
+    ("Bn1", "E", "CSn1", "Bn1", "S"),
+    ("Bmissing", "Pn1:rows 1 5 same", "CSn2", "S"),
+    ("P:rows 1 5 $", "S"),
+    ("P:syntax $", "S"),
+    ("B", "E", "S"),
+    ("DS", "S"),
+    ("PHYPERPOOL_1:rows 1 5 $", "BHYPERPOOL_1", "E", "S"),
+    ("BHYPERPOOL_1", "E", "S"),
+    ("CSHYPERPOOL_1", "S"),
+    ("Qdeallocate all",),
+    ("Pn6:deallocate all", "Bn6", "E", "S"),
+)
+"""Units around named statements that clients which share servers may send."""
+
 
 def pipelines(*more: Unit, max_size: int = 4) -> SearchStrategy[list[Unit]]:
     """Lists of units; `more` adds to the usual ones."""
