@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Final
 from hyperpool.wire import constants as wire
 
 if TYPE_CHECKING:
-    from hyperpool.pool.statements import Change
+    from hyperpool.pool.statements import Change, Statement
 
 FORWARD: Final = 0
 SKIP: Final = 0x100
@@ -102,7 +102,7 @@ class Ledger:
     __slots__ = (
         "_ignored",
         "_last_ready",
-        "_named",
+        "_open",
         "_position",
         "changes",
         "copying",
@@ -119,7 +119,7 @@ class Ledger:
         self.entries: deque[int] = deque()
         self.changes: deque[Change | None] = deque()
         self.undone: list[Change] = []
-        self._named: dict[bytes, deque[int]] = {}
+        self._open: dict[bytes | Statement, deque[int]] = {}
         self._position = 0
         self._last_ready = 0
         self.owed = 0
@@ -141,9 +141,9 @@ class Ledger:
         """Whether the server owes nothing and there is no doubt about it."""
         return not (self.entries or self.unsynced or self.skipping or self.copying or self.doubt)
 
-    def is_open(self, name: bytes) -> bool:
-        """Whether it depends on the answers to an earlier pipeline what a name means."""
-        positions = self._named.get(name)
+    def is_open(self, what: bytes | Statement) -> bool:
+        """Whether it depends on the answers to an earlier pipeline what a name means, or if a statement is there."""
+        positions = self._open.get(what)
         return positions is not None and positions[0] < self._last_ready
 
     def recount(self) -> None:
@@ -172,8 +172,10 @@ class Ledger:
             self.unsynced = True
             if kind in CHANGING:
                 self.changes.append(change)
-                if change is not None and change.name:
-                    self._named.setdefault(change.name, deque()).append(self._position)
+                if change is not None:
+                    for what in (change.name, change.touched):
+                        if what:
+                            self._open.setdefault(what, deque()).append(self._position)
             elif kind == wire.EXECUTE:
                 self.executes += 1
         self.entries.append(kind | action)
@@ -280,11 +282,13 @@ class Ledger:
     def _next_change(self) -> Change | None:
         """The change of the Parse or Close that is struck out."""
         change = self.changes.popleft()
-        if change is not None and change.name:
-            positions = self._named[change.name]
-            positions.popleft()
-            if not positions:
-                del self._named[change.name]
+        if change is not None:
+            for what in (change.name, change.touched):
+                if what:
+                    positions = self._open[what]
+                    positions.popleft()
+                    if not positions:
+                        del self._open[what]
         return change
 
     def _strike_copy_ends(self) -> None:

@@ -470,7 +470,7 @@ class Translator:
 
     def _ensure(self, statement: Statement, at: int) -> None:
         """Have a statement prepared on the server."""
-        if self._is_certain(statement):
+        if self._is_certain(statement) and not self._server.ledger.is_open(statement):
             self._server.statements.use(statement, self._server.relay.now)
             return
         self._uses = None
