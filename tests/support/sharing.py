@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import zlib
 from typing import TYPE_CHECKING, Final, Self
 
 from tests.support import rawclient as raw
@@ -226,14 +226,12 @@ def _pipeline(statements: Sequence[str]) -> Iterator[bytes]:
 
 
 def _prepared(statements: Sequence[str]) -> Iterator[bytes]:
-    names = [f"s{next(_numbers)}" for _ in statements]
+    names = [f"s{zlib.crc32(statement.encode())}" for statement in statements]
     for name, statement in zip(names, statements, strict=True):
         yield raw.parse(statement, name) + raw.SYNC
     for name in names:
         yield raw.bind(name=name) + raw.execute() + raw.SYNC
 
-
-_numbers = itertools.count()
 
 WAYS: Final[dict[str, Callable[[Sequence[str]], Iterator[bytes]]]] = {
     "simple": _simple,

@@ -1,0 +1,123 @@
+"""RESET and DISCARD ALL in transaction mode: a client is back at what it asked for when it logged in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from tests.support.sharing import (
+    STATE,
+    WAYS,
+    Sharing,
+    answers,
+    config_for,
+    differences,
+    direct,
+    leave,
+    schema,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.conftest import PoolerFactory
+    from tests.support import rawclient as raw
+    from tests.support.poolers import Pooler
+    from tests.support.postgres import PostgresCluster
+
+pytestmark = pytest.mark.hyperpool_only
+
+_DATABASE: Final = "other"  # where a pooler may stay longer than a test
+
+ASKED: Final = {
+    "TimeZone": "Asia/Tokyo",
+    "datestyle": "German",
+    "application_name": "mine",
+    "search_path": '"$user", public, "odd name"',
+    "work_mem": "7MB",
+    "my.setting": "x",
+    "options": "-c extra_float_digits=-5 --lock-timeout=80s",
+}
+"""What the client asks for when it logs in."""
+
+CASES: Final = {
+    "nothing": ["SELECT 1"],
+    "RESET": ["SET extra_float_digits = 2", "RESET extra_float_digits"],
+    "RESET of an own parameter": ["SET my.setting = 'y'", "RESET my.setting"],
+    "RESET of a list": ["SET search_path = pg_catalog", "RESET search_path"],
+    "RESET ALL": [
+        "SET extra_float_digits = 2",
+        "SET DateStyle = ISO, YMD",
+        "SET my.setting = 'y'",
+        "RESET ALL",
+    ],
+    "RESET ALL of nothing": ["RESET ALL"],
+    "DISCARD ALL": [
+        "SET work_mem = '9MB'",
+        "SET DateStyle = ISO, YMD",
+        "SET my.setting = 'y'",
+        "DISCARD ALL",
+    ],
+    "DISCARD ALL of nothing": ["DISCARD ALL"],
+    "it is committed": ["SET extra_float_digits = 2", "BEGIN", "RESET ALL", "SELECT 1", "COMMIT"],
+    "it is rolled back": ["SET work_mem = '9MB'", "BEGIN", "RESET ALL", "ROLLBACK"],
+    "RESET is rolled back": ["SET work_mem = '9MB'", "BEGIN", "RESET work_mem", "RESET TimeZone", "ROLLBACK"],
+    "RESET and SET": ["BEGIN", "RESET work_mem", "SET work_mem = '11MB'", "COMMIT"],
+    "the server's own values": [
+        "SET TimeZone = 'UTC'",
+        "SET work_mem = '4MB'",
+        'SET search_path = "$user", public',
+    ],
+}
+"""What the client does then, and what PostgreSQL makes of it."""
+
+
+@pytest.fixture(scope="module")
+def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+    with schema(_pg, _DATABASE):
+        yield make_module_pooler(config_for(_pg, _DATABASE))
+
+
+@pytest.fixture
+def sharing(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Sharing]:
+    """Clients that share two servers."""
+    with Sharing(watch(_pooler)) as sharing:
+        yield sharing
+
+
+def _compare(state: str, expected: str) -> None:
+    assert state == expected, differences(state, expected)
+
+
+def _told(client: raw.RawClient, frames: list[raw.Frame]) -> dict[str, str]:
+    """What a client knows of the parameters that are reported, after some answers."""
+    told = dict(client.parameters)
+    for got in frames:
+        if got.kind == b"S":
+            name, value = got.body.split(b"\0")[:2]
+            told[name.decode()] = value.decode()
+    return told
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("statements", CASES.values(), ids=CASES)
+def test_back_at_the_beginning(
+    sharing: Sharing, pg: PostgresCluster, statements: list[str], way: str
+) -> None:
+    """What a client resets is as it was when the client logged in, on each server; and it is told so."""
+    with direct(pg, _DATABASE, **ASKED) as alone:
+        answer = answers(alone, way, statements)
+        state, told = alone.value(STATE), _told(alone, answer)
+    other, client = sharing.client(), sharing.client(**ASKED)
+    untouched = sharing.everywhere(other)
+    got = answers(client, way, statements)
+    assert [one for one in got if one.kind != b"S"] == [one for one in answer if one.kind != b"S"]
+    assert _told(client, got) == told
+    sharing.settle()  # until the server has been asked, it has its own values
+    _compare(sharing.everywhere(client), state)
+    _compare(sharing.everywhere(other), untouched)
+    _compare(sharing.everywhere(client), state)
+    leave(client, abruptly=way == "simple")
+    sharing.settle()
+    _compare(sharing.everywhere(other), untouched)
