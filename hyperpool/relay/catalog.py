@@ -25,12 +25,14 @@ _STATEFUL: Final = (
 
 CATALOG_QUERY: Final = r"""SET LOCAL statement_timeout = 0; SET LOCAL client_encoding = 'UTF8';
 WITH RECURSIVE sources AS MATERIALIZED (
-  SELECT p.oid, pg_catalog.lower(p.proname) AS name, pg_catalog.lower(p.prosrc) AS source
+  SELECT p.oid, pg_catalog.lower(p.proname) AS name, pg_catalog.lower(p.prosrc) AS source,
+    pg_catalog.to_jsonb(p) OPERATOR(pg_catalog.->>) 'prosqlbody' AS body
   FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang
   WHERE l.lanname OPERATOR(pg_catalog.<>) ALL (ARRAY['internal', 'c'])
     AND p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
 ), stateful AS (
-  SELECT oid, name FROM sources WHERE source OPERATOR(pg_catalog.~) E'%s'
+  SELECT oid, name FROM sources
+  WHERE source OPERATOR(pg_catalog.~) E'%s' OR body OPERATOR(pg_catalog.~) E':funcid (2078|288\\d|289[0-2])\\M'
   UNION
   SELECT caller.oid, caller.name FROM stateful s JOIN sources caller
     ON pg_catalog.strpos(caller.source, s.name) OPERATOR(pg_catalog.>) 0
@@ -49,6 +51,15 @@ SELECT pg_catalog.lower(c.relname), NULL FROM stateful s
   LEFT JOIN pg_catalog.pg_attrdef a ON a.oid OPERATOR(pg_catalog.=) d.objid
     AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass
   JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) COALESCE(r.ev_class, a.adrelid)
+UNION
+SELECT pg_catalog.lower(c.relname), NULL FROM pg_catalog.pg_rewrite r
+  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.ev_class
+  WHERE r.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+    AND r.ev_action::pg_catalog.text OPERATOR(pg_catalog.~) E':funcid (2078|288\\d|289[0-2])\\M'
+UNION
+SELECT pg_catalog.lower(c.relname), NULL FROM pg_catalog.pg_attrdef a
+  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) a.adrelid
+  WHERE a.adbin::pg_catalog.text OPERATOR(pg_catalog.~) E':funcid (2078|288\\d|289[0-2])\\M'
 UNION
 SELECT NULL, (pg_catalog.regexp_matches(s.source, E'([a-z_]\\w*\\.[a-z_][\\w.]*)', 'g'))[1]
   FROM sources s JOIN stateful f ON f.oid OPERATOR(pg_catalog.=) s.oid

@@ -102,6 +102,7 @@ class Suspicion:
         resets: names of parameters that were reset to what the session began with.
         resets_all: all were.
         has_reset: the server has said so since its newest ReadyForQuery.
+        tries: how often asking was cancelled.
         strange: of the settings that are asked for, those whose defaults are not known.
         deallocations: the texts among them that deallocate statements.
         recodes: values that are not ASCII may be told in another encoding now.
@@ -120,6 +121,7 @@ class Suspicion:
         "settings",
         "strange",
         "touches_settings",
+        "tries",
     )
 
     def __init__(self) -> None:
@@ -132,6 +134,7 @@ class Suspicion:
         self.has_reset = False
         self.schema = False
         self.recodes = False
+        self.tries = 0
         self.strange: set[str] = set()
         self.deallocations = Deallocations()
 
@@ -171,6 +174,11 @@ class Suspicion:
         """Whether the server has to be asked."""
         return bool(self.settings or self.everything or self.pins & ASKABLE)
 
+    def asked_again(self) -> bool:
+        """Whether the same question may be asked once more."""
+        self.tries += 1
+        return self.tries < _MAX_TRIES
+
     def merge(self, other: Suspicion | None) -> None:
         """What has been suspected meanwhile."""
         if other is not None:
@@ -207,15 +215,13 @@ class Suspicion:
         if self.everything:
             self.settings.update(name for name in held if "." in name)
             self.settings.update(custom)
+        self.strange = {name for name in self.settings if name not in known}
+        if self.everything or _TIMEOUT in self.settings or _TIMEOUT in held:
             # It would be the pooler's own query that it ends. What it is, is asked for first.
             self.settings.discard(_TIMEOUT)
             parts += [_VALUE % (_TIMEOUT, _TIMEOUT), f"SET LOCAL {_TIMEOUT} = 0"]
-        elif _TIMEOUT in self.settings or _TIMEOUT in held:
-            parts += [_VALUE % (_TIMEOUT, _TIMEOUT), f"SET LOCAL {_TIMEOUT} = 0"]
-            self.settings.discard(_TIMEOUT)
         if self.pins & ASKABLE:
             parts.append("SELECT " + ",".join(_TRUTHS.values()))
-        self.strange = {name for name in self.settings if name not in known}
         if self.strange:
             parts.append(_DEFAULTS % ",".join(map(quote_literal, sorted(self.strange))))
         if self.settings:
@@ -261,6 +267,7 @@ def names_of(pins: Pinned) -> str:
 
 _ROUTINE: Final = re.compile(rb"(?i)\b(?:function|procedure|trigger|routine|extension|operator|aggregate)\b")
 _SCHEMA: Final = re.compile(rb"(?i)\b(?:alter|create|drop)\b")
+_MAX_TRIES: Final = 5
 _MAX_SEARCHED: Final = 65536
 _MAX_WORDS: Final = 100
 _DOTTED: Final = re.compile(rb"(?<![\w.])[a-z_]\w*+(?:\.[a-z_]\w*+)+")

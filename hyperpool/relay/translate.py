@@ -65,7 +65,9 @@ pipeline and of the transaction."""
 
 _GAP: Final = rb"(?:\s|/\*(?:[^*]|\*(?!/))*\*/|--[^\n]*(?:\n|$))*"
 _DEALLOCATE: Final = re.compile(
-    rb"(?i)(\bdeallocate\b" + _GAP + rb"(?:prepare\b" + _GAP + rb")?)"
+    # Strings, comments and quoted identifiers are passed over.
+    rb"(?is)'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$|/\*.*?\*/|--[^\n]*|" + rb'"(?:[^"]|"")*"|'
+    rb"(\bdeallocate\b" + _GAP + rb"(?:prepare\b" + _GAP + rb")?)"
     rb'("(?:[^"]|"")*"|[a-z_\x80-\xff][\w$\x80-\xff]*)'
 )
 
@@ -438,9 +440,8 @@ class Translator:
                 self._note(unnamed.effects, unnamed.text, at)
             return None
         own, suspicion = self._client.statements, self._server.suspicion
-        if suspicion is not None and self._may_vanish(name):
-            return None
-        statement = own.names.get(name) if own is not None else None
+        gone = suspicion is not None and self._may_vanish(name)
+        statement = own.names.get(name) if own is not None and not gone else None
         if own is not None and statement is not None:
             if not self._is_certain(statement) and statement.flavor != self._flavor():
                 # It would be parsed in a session with other settings than when the client prepared it.
@@ -516,8 +517,10 @@ class Translator:
 
     def _flavor(self) -> Flavor:
         """The settings that a text is parsed under now; unlike any other's if they may be about to change."""
-        suspicion = self._server.suspicion
-        if suspicion is None or not suspicion.touches_settings:
+        for suspicion in (self._server.suspicion, self._server.asking):
+            if suspicion is not None and suspicion.touches_settings:
+                break
+        else:
             return self._client.tracked.flavor
         return (("", str(self._client.relay.unique())),)
 
@@ -582,13 +585,16 @@ class Translator:
         gone = server.suspicion.deallocations.names() if server.suspicion is not None else ()
 
         def rename(found: re.Match[bytes]) -> bytes:
+            if found[2] is None:
+                return found[0]
             name = next(names, b"")
             statement = own.names.get(name)
             if statement is None or name in gone:
-                return found[0]
+                marked = name.startswith(PREFIX)
+                return found[2] + b'"' + name.replace(b'"', b'""') + MARK + b'"' if marked else found[0]
             self._ensure_alone(statement, at)
             server.statements.doubt(statement)
-            return found[1] + b'"' + statement.name + b'"'
+            return found[2] + b'"' + statement.name + b'"'
 
         return _DEALLOCATE.sub(rename, text)
 

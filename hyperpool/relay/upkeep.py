@@ -40,6 +40,8 @@ log = structlog.get_logger("relay")
 _MSG_MORE: Final = 0x8000
 _DISCARD_ALL: Final = "DISCARD ALL"
 _RESET_ALL: Final = "RESET ALL"
+_IDLE_TIMEOUT: Final = "idle_session_timeout"
+_MAX_DEFAULTS: Final = 1000
 
 
 class Upkeep(Connection):
@@ -65,6 +67,7 @@ class Upkeep(Connection):
             outstanding; see `relay.shortcut`.
         unnamed: the unnamed statement that its client has prepared on it; None if nobody knows.
         replay: what could be sent once more, if a prepared statement turns out to be out of date.
+        asking: the suspicion that the server is being asked about.
         suspicion: what its client may have done to the session; None for nothing.
         pinned: why its client keeps it, or may have to.
         pid: its process id at PostgreSQL.
@@ -85,6 +88,7 @@ class Upkeep(Connection):
         "_tainted",
         "answered",
         "asked",
+        "asking",
         "began",
         "cancels",
         "client",
@@ -139,6 +143,7 @@ class Upkeep(Connection):
         self.replay: Replay | None = None
         self.expected: bytes | None = None
         self.suspicion: Suspicion | None = None
+        self.asking: Suspicion | None = None
         self.pinned = Pinned(0)
         self.pid = ready.pid
         self.secret = ready.secret
@@ -236,6 +241,9 @@ class Upkeep(Connection):
         if reset and settings.server_reset_query and settings.server_reset_query not in resets:
             watched = self.suspicion is not None or self.pinned
             if self.pool.session or settings.server_reset_query_always or not watched:
+                if not resets and any(name.lower() not in self.pool.reported for name in self.tracked.values):
+                    # It may reset parameters, or not: so they are, first.
+                    resets.append(_RESET_ALL)
                 resets.append(settings.server_reset_query)
         self._resets = resets
         if self.cancels:
@@ -318,6 +326,7 @@ class Upkeep(Connection):
     def _inquire(self, suspicion: Suspicion) -> None:
         """The transaction has ended: ask what is true of what it may have done."""
         self.suspicion = None
+        self.asking = suspicion
         pool = self.pool
         if suspicion.schema:
             pool.statements.version += 1
@@ -338,13 +347,16 @@ class Upkeep(Connection):
             sql = suspicion.question(held, pool.defaults, pool.custom)
             self.converse("probe", sql, lambda errand: self._learn(suspicion, errand))
             return
+        self.asking = None
         self.reconfigured()
         self.finish()
 
     def _learn(self, suspicion: Suspicion, errand: Errand) -> None:
         """The server has told."""
+        self.asking = None
         if errand.error:
-            canceled = bool(self.cancels) and errand.error.get("C") == "57014"
+            # A cancel request for the client's query may have come late.
+            canceled = errand.error.get("C") == "57014" and suspicion.asked_again()
             if self.client is not None and (canceled or suspicion.distrust()):
                 suspicion.merge(self.suspicion)
                 self.suspicion = suspicion
@@ -355,6 +367,8 @@ class Upkeep(Connection):
         truth = Truth(errand.rows, pool.defaults)
         for name in suspicion.strange:
             pool.defaults.setdefault(name)
+        if len(pool.defaults) > _MAX_DEFAULTS:
+            pool.defaults = {name: pool.defaults[name] for name in IDENTITY}
         before = self.tracked
         if suspicion.everything:
             before = tracker.reported_alone(before, pool.reported)
@@ -367,8 +381,9 @@ class Upkeep(Connection):
             if suspicion.resets_all or suspicion.resets:
                 names = None if suspicion.resets_all else suspicion.resets
                 client.tracked = tracker.restored(self.tracked, client.initial, names, pool.parameters or {})
-        if suspicion.everything:
-            # Parameters with a dot in their names are not listed. What the text has not named is nobody's.
+        if suspicion.everything or _IDLE_TIMEOUT in self.tracked.values:
+            # An idle timeout would end the server while nobody uses it. And parameters with a dot in their names are
+            # not listed: what no text has named is nobody's.
             self._tainted = True
         if suspicion.pins & ASKABLE:
             self._pin(truth.pins | (self.pinned & ~ASKABLE))
@@ -508,6 +523,8 @@ class Upkeep(Connection):
         self._rejection = errand.error
         if not errand.error:
             self.tracked = self.relay.tracker.with_others(self.tracked, wanted, self.pool.reported)
+            if _IDLE_TIMEOUT in self.tracked.values:
+                self._tainted = self.held = True
             if self.client is client:
                 client.tracked = self.tracked
 
