@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def requested_parameters(message: StartupMessage, ignored: Collection[str]) -> dict[str, str]:
-    """The session parameters that the client wants, by their names in lower case; the last of two counts.
+    """The session parameters that the client wants, by the names that it gives them; of two spellings, the last counts.
 
     Args:
         message: what the client sent.
@@ -27,8 +27,8 @@ def requested_parameters(message: StartupMessage, ignored: Collection[str]) -> d
     Raises:
         ClientRefused: ``options`` cannot be understood.
     """
-    wanted = {name.lower(): value for name, value in _settings(message, ignored)}
-    return {name: value for name, value in wanted.items() if name not in ignored}
+    wanted = {name.lower(): (name, value) for name, value in _settings(message, ignored)}
+    return {name: value for key, (name, value) in wanted.items() if key not in ignored}
 
 
 @attrs.frozen

@@ -232,7 +232,7 @@ def test_own_parameters() -> None:
         ("-c application_name='a'", {"application_name": "'a'"}),
         ("-c application_name=a\u00a0b", {"application_name": "a\u00a0b"}),
         ("-c client_encoding=latin-1", {"client_encoding": "latin-1"}),
-        ("-c x.y=1 -c X.Y=2", {"x.y": "1", "X.Y": "2"}),
+        ("-c x.y=1 -c X.Y=2", {"X.Y": "2"}),
     ],
 )
 def test_options(options: str, expected: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from hyperpool.relay.parameters import (
     ALWAYS_TRACKED,
     ParameterTracker,
     adjustment,
-    changes_identity,
+    is_safe_change,
     quote_literal,
 )
 
@@ -320,17 +320,22 @@ def test_who_the_session_is(wanted: dict[str, str], current: dict[str, str], sql
 
 
 @pytest.mark.parametrize(
-    ("values", "changes"),
+    ("wanted", "current", "safe"),
     [
-        ({}, False),
-        ({"work_mem": "7MB"}, False),
-        ({"role": "r"}, True),
-        ({"session_authorization": "a", "work_mem": "7MB"}, True),
+        ({}, {}, True),
+        ({"work_mem": "7MB"}, {"x.y": "1"}, True),
+        ({"role": "r"}, {}, False),
+        ({}, {"role": "r"}, False),
+        ({"session_authorization": "a", "work_mem": "7MB"}, {}, False),
+        ({}, {"statement_timeout": "1"}, False),
+        ({"statement_timeout": "1"}, {}, True),
+        ({"default_text_search_config": "a.b"}, {}, False),
     ],
 )
-def test_changes_identity(values: dict[str, str], changes: bool) -> None:
-    """Role and session authorization make somebody else of the session."""
-    assert changes_identity(ParameterTracker().intern({}, values)) is changes
+def test_safe_changes(wanted: dict[str, str], current: dict[str, str], *, safe: bool) -> None:
+    """A change may fail if somebody else acts in the session, if a timeout may end it, or if what it names may be gone."""
+    tracker = ParameterTracker()
+    assert is_safe_change(tracker.intern({}, wanted), tracker.intern({}, current)) is safe
 
 
 @given(VALUES, VALUES, OTHERS, OTHERS, st.booleans())
