@@ -103,8 +103,10 @@ class Suspicion:
         resets_all: all were.
         has_reset: the server has said so since its newest ReadyForQuery.
         tries: how often asking was cancelled.
+        taints: parameters may have been set that no text names and no server lists.
         strange: of the settings that are asked for, those whose defaults are not known.
         deallocations: the texts among them that deallocate statements.
+        routines: what is called by other statements may have changed.
         recodes: values that are not ASCII may be told in another encoding now.
         schema: plans of prepared statements may be out of date.
     """
@@ -117,9 +119,11 @@ class Suspicion:
         "recodes",
         "resets",
         "resets_all",
+        "routines",
         "schema",
         "settings",
         "strange",
+        "taints",
         "touches_settings",
         "tries",
     )
@@ -133,6 +137,8 @@ class Suspicion:
         self.resets_all = False
         self.has_reset = False
         self.schema = False
+        self.routines = False
+        self.taints = False
         self.recodes = False
         self.tries = 0
         self.strange: set[str] = set()
@@ -149,18 +155,21 @@ class Suspicion:
         """
         self.settings |= effects.settings - _TRANSIENT - set(reported)
         self.everything = self.everything or effects.unknown_settings
+        if effects.unknown_settings and not _CLEANING.fullmatch(text):
+            self.taints = True
         self.touches_settings = (
             self.touches_settings or self.everything or effects.local or bool(effects.settings)
         )
         self.pins |= Pinned(effects.pins.value)
         if effects.releases:
             self.pins |= pinned & ASKABLE
-        if not effects.unknown_settings or not text or _SCHEMA.search(text):
-            self.schema = self.schema or effects.schema
+        if effects.schema and (not effects.unknown_settings or _SCHEMA.search(text)):
+            self.schema = True
+            self.routines = self.routines or _STORED.search(text) is not None
         self.recodes = self.recodes or "client_encoding" in effects.settings
         if effects.schema and _ROUTINE.search(text):
             # It may be called in this transaction already, when nobody knows it.
-            self.everything = True
+            self.everything = self.taints = True
         self.resets_all = self.resets_all or effects.resets_all
         if effects.unknown_settings:
             # A parameter of nobody's, with a dot in its name, is not listed by the server, but the text may name it.
@@ -188,6 +197,8 @@ class Suspicion:
             self.resets |= other.resets
             self.resets_all = self.resets_all or other.resets_all
             self.schema = self.schema or other.schema
+            self.taints = self.taints or other.taints
+            self.routines = self.routines or other.routines
             self.deallocations = other.deallocations
 
     def distrust(self) -> bool:
@@ -266,6 +277,14 @@ def names_of(pins: Pinned) -> str:
 
 
 _ROUTINE: Final = re.compile(rb"(?i)\b(?:function|procedure|trigger|routine|extension|operator|aggregate)\b")
+_CLEANING: Final = re.compile(
+    rb"(?i)(?:\s*+(?:reset\s+all|discard\s+all|close\s+all|unlisten\s+\*|deallocate\s+all"
+    rb"|select\s+pg_advisory_unlock_all\(\))\s*+;?)++\s*"
+)
+"""What a driver's pool sends when it takes a connection back: it leaves nothing."""
+_STORED: Final = re.compile(
+    rb"(?i)\b(?:function|procedure|trigger|routine|extension|operator|aggregate|view|rule|default|language|schema)\b"
+)
 _SCHEMA: Final = re.compile(rb"(?i)\b(?:alter|create|drop)\b")
 _MAX_TRIES: Final = 5
 _MAX_SEARCHED: Final = 65536

@@ -330,6 +330,7 @@ class Upkeep(Connection):
         pool = self.pool
         if suspicion.schema:
             pool.statements.version += 1
+        if suspicion.routines:
             pool.catalog_due = 0.0
         if suspicion.recodes:
             suspicion.settings.update(
@@ -381,7 +382,7 @@ class Upkeep(Connection):
             if suspicion.resets_all or suspicion.resets:
                 names = None if suspicion.resets_all else suspicion.resets
                 client.tracked = tracker.restored(self.tracked, client.initial, names, pool.parameters or {})
-        if suspicion.everything or _IDLE_TIMEOUT in self.tracked.values:
+        if suspicion.taints or _IDLE_TIMEOUT in self.tracked.values:
             # An idle timeout would end the server while nobody uses it. And parameters with a dot in their names are
             # not listed: what no text has named is nobody's.
             self._tainted = True

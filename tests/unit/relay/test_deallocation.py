@@ -150,13 +150,13 @@ def test_deallocate_fails() -> None:
 @pytest.mark.parametrize(
     ("asked", "sent"),
     [
-        ("P:deallocate a|B|E|S", 'P:deallocate "~1"|CS~1|P~1:select 1|B|E|S'),
+        ("P:deallocate a|B|E|S", 'P:deallocate "~1"|B|E|S'),
         ("Pd:deallocate a|Bd|E|S", 'P~2:deallocate a|P~3:deallocate "~1"|B~3|E|S'),
     ],
 )
 def test_deallocate_by_the_extended_protocol(asked: str, sent: str) -> None:
     """Drivers that prepare everything prepare this, too, and execute it by its name."""
-    answered = "1|1|2|CDEALLOCATE|Z" if "~3" in sent else "1|3|1|2|CDEALLOCATE|Z"
+    answered = "1|1|2|CDEALLOCATE|Z" if "~3" in sent else "1|2|CDEALLOCATE|Z"
     play(
         f"""
         {_A}

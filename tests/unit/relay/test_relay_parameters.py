@@ -333,7 +333,7 @@ def test_who_the_session_is(wanted: dict[str, str], current: dict[str, str], sql
     ],
 )
 def test_safe_changes(wanted: dict[str, str], current: dict[str, str], *, safe: bool) -> None:
-    """A change may fail if somebody else acts in the session, if a timeout may end it, or if what it names may be gone."""
+    """A change may fail if somebody else acts, if a timeout may end it, or if what it names may be gone."""
     tracker = ParameterTracker()
     assert is_safe_change(tracker.intern({}, wanted), tracker.intern({}, current)) is safe
 

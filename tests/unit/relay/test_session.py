@@ -128,10 +128,10 @@ def test_what_may_have_ended_is_asked_again(pinned: Pinned, pins: Pinned) -> Non
 
 
 def test_everything() -> None:
-    """A text that cannot be read: all that can be asked is asked, and the schema may have changed."""
+    """A text that cannot be read: all that can be asked is asked, and the server is cleaned for the next client."""
     suspicion = Suspicion()
     suspicion.add(EVERYTHING, b"", Pinned(0), REPORTED)
-    assert (suspicion.everything, suspicion.pins, suspicion.schema) == (True, ASKABLE, True)
+    assert (suspicion.everything, suspicion.pins, suspicion.taints) == (True, ASKABLE, True)
     assert not ASKABLE & LASTING
     assert not ASKABLE & Pinned.STATEMENT
 

@@ -305,9 +305,9 @@ def test_the_question_fails() -> None:
     play(
         f"""
         {_ASKED}
-        s1 > E57014 canceling statement due to user request|Z
+        s1 > E42501 permission denied|Z
         s1 < X|END
-        c1 < !57014 the session's state cannot be told: canceling statement due to user request|END
+        c1 < !42501 the session's state cannot be told: permission denied|END
         {_OTHER}
         """,
         **_FOLLOW,
