@@ -194,7 +194,7 @@ def test_a_query_that_does_not_fit_may_do_anything() -> None:
         s1 > CSELECT 1|Z
         s1 < Q<no timeout>;<pins>;<settings>
         c1 < CSELECT 1|Z
-        s1 > T|Dstatement_timeout,0,-|CSET|T|Df,f,f,f,f|T|Drole,none,-|CSELECT 1|Z
+        s1 > T|Dstatement_timeout,-,-|CSET|T|Df,f,f,f,f|T|Drole,none,-|CSELECT 1|Z
         s1 < QRESET ALL
         c1 > Qselect 2
         s1 > CRESET|Z
