@@ -18,7 +18,7 @@ from hyperpool.pool.statements import DUPLICATE, MARK, PREFIX, Change, Statement
 from hyperpool.relay.connection import HEADER
 from hyperpool.relay.ledger import FAKE, FORWARD, SKIP
 from hyperpool.relay.session import Pinned
-from hyperpool.relay.tables import ANSWERED, IDLE, UNANSWERED
+from hyperpool.relay.tables import ANSWERED, IDLE, MAX_MESSAGE, UNANSWERED
 from hyperpool.sql.effects import EVERYTHING
 from hyperpool.wire import constants as wire
 from hyperpool.wire import extended, messages
@@ -124,7 +124,7 @@ class Translator:
         leaving = False
         kind = 0
         at += client.skip
-        limit = client.relay.max_packet_size
+        limit = min(client.relay.max_packet_size, MAX_MESSAGE)
         while end - at >= 5:
             kind, length = HEADER(buffer, at)
             if not 4 <= length <= limit:

@@ -136,9 +136,10 @@ class TestTransactionMode:
             one.ask("ROLLBACK")
             assert raw.kinds(two.receive_until()) == b"TDCZ"
 
-    def test_no_reset_between_transactions(self, one_server: Pooler) -> None:
-        """Without `server_reset_query_always` no reset query runs: session state stays, as with pgbouncer."""
-        with one_server.connect() as one, one_server.connect() as two:
+    def test_no_reset_between_transactions(self, make_pooler: PoolerFactory) -> None:
+        """With session_state keep, no reset query runs: session state stays, as with pgbouncer."""
+        pooler = make_pooler(pool_mode="transaction", default_pool_size=1, session_state="keep")
+        with pooler.connect() as one, pooler.connect() as two:
             one.execute("SET work_mem = '7MB'")
             assert two.execute("SHOW work_mem").fetchone() == ("7MB",)
             two.execute("RESET work_mem")

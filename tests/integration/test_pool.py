@@ -158,7 +158,7 @@ class TestQueue:
 
     def test_first_come_first_served(self, make_pooler: PoolerFactory) -> None:
         """Waiting clients are served in the order in which they began to wait."""
-        pooler = make_pooler(pool_mode="transaction", default_pool_size=1)
+        pooler = make_pooler(pool_mode="transaction", default_pool_size=1, session_state="keep")
         with pooler.raw() as holder:
             holder.ask("BEGIN")
             holder.ask("CREATE TEMP SEQUENCE turn")
