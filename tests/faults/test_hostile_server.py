@@ -113,7 +113,8 @@ def _pooler(
     servers: dict[str, FakeServer],
 ) -> Pooler:
     timeouts = {"server_connect_timeout": 2, "server_login_retry": 1}
-    config = config_for(_pg, pool_mode="transaction", default_pool_size=1, **timeouts)
+    # The stand-ins for PostgreSQL answer what clients ask, and know no catalog.
+    config = config_for(_pg, pool_mode="transaction", default_pool_size=1, session_state="keep", **timeouts)
     for name, server in servers.items():
         config["databases"][name] = {"host": "127.0.0.1", "port": server.port}
     return make_module_pooler(config)
