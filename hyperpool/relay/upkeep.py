@@ -181,7 +181,7 @@ class Upkeep(Connection):
             return
         elif self.suspicion is not None:
             self._inquire(self.suspicion)
-        elif self.pool.watched and not self.pool.catalog_due:
+        elif self.pool.watched and not (self.pool.catalog_due or self.retiring):
             # The schema has changed: whoever calls a new function next must be known to.
             self.ask_catalog()
         elif self.pinned:

@@ -39,7 +39,8 @@ _MALFORMED = struct.pack("!ii", 8, 0)
 
 
 def _fake_config(pg: PostgresCluster, server: FakeServer, **pooler: object) -> Config:
-    config = config_for(pg, pool_mode="transaction", **pooler)
+    # A stand-in for PostgreSQL knows no catalog.
+    config = config_for(pg, pool_mode="transaction", session_state="keep", **pooler)
     config["databases"]["app"].update(host="127.0.0.1", port=server.port)
     return config
 
