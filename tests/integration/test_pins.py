@@ -17,6 +17,7 @@ from tests.support.sharing import (
     config_for,
     differences,
     direct,
+    in_turn,
     leave,
     pid_of,
     schema,
@@ -169,12 +170,10 @@ def _pinned(sharing: Sharing, client: raw.RawClient, state: str, other: raw.RawC
     return pid
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("statements", "reason", "end"), PINS.values(), ids=PINS)
-def test_a_client_keeps_its_server(
-    sharing: Sharing, pg: PostgresCluster, statements: list[str], reason: str, end: list[str], way: str
-) -> None:
+@pytest.mark.parametrize(("case", "way"), in_turn(PINS))
+def test_a_client_keeps_its_server(sharing: Sharing, pg: PostgresCluster, case: str, way: str) -> None:
     """A client has its server alone while there is such state, and no longer; the log says so, once."""
+    statements, reason, end = PINS[case]
     with direct(pg, _DATABASE) as alone:
         answer, state = answers(alone, way, statements), alone.value(STATE)
         last_answer, last_state = answers(alone, way, end), alone.value(STATE)
@@ -213,12 +212,12 @@ def test_nothing_is_left_when_a_client_leaves(
     assert pid in pg.backends(_DATABASE)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("statements", FREE.values(), ids=FREE)
+@pytest.mark.parametrize(("case", "way"), in_turn(FREE))
 def test_a_client_does_not_keep_its_server(
-    sharing: Sharing, pg: PostgresCluster, statements: list[str], way: str
+    sharing: Sharing, pg: PostgresCluster, case: str, way: str
 ) -> None:
     """What is gone when the transaction ends keeps no server."""
+    statements = FREE[case]
     with direct(pg, _DATABASE) as holder, direct(pg, _DATABASE) as alone:
         holder.ask("SELECT pg_advisory_lock(815)")
         answer, state = answers(alone, way, statements), alone.value(STATE)

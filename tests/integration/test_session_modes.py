@@ -12,12 +12,12 @@ from tests.support.postgres import TRUDY
 from tests.support.sharing import (
     ROOT,
     STATE,
-    WAYS,
     Sharing,
     answers,
     config_for,
     differences,
     direct,
+    in_turn,
     pid_of,
     schema,
 )
@@ -88,8 +88,7 @@ def _compare(state: str, expected: str) -> None:
     assert state == expected, differences(state, expected)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "way"), in_turn(CASES))
 def test_reset(start: Callable[[str], Sharing], case: str, way: str) -> None:
     """With `reset` everything is gone when the transaction ends, for the client itself, too; nobody is pinned."""
     with start("reset") as sharing:

@@ -8,12 +8,12 @@ import pytest
 
 from tests.support.sharing import (
     STATE,
-    WAYS,
     Sharing,
     answers,
     config_for,
     differences,
     direct,
+    in_turn,
     leave,
     schema,
 )
@@ -100,18 +100,15 @@ def _told(client: raw.RawClient, frames: list[raw.Frame]) -> dict[str, str]:
     return told
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("statements", CASES.values(), ids=CASES)
-def test_back_at_the_beginning(
-    sharing: Sharing, pg: PostgresCluster, statements: list[str], way: str
-) -> None:
+@pytest.mark.parametrize(("case", "way"), in_turn(CASES))
+def test_back_at_the_beginning(sharing: Sharing, pg: PostgresCluster, case: str, way: str) -> None:
     """What a client resets is as it was when the client logged in, on each server; and it is told so."""
     with direct(pg, _DATABASE, **ASKED) as alone:
-        answer = answers(alone, way, statements)
+        answer = answers(alone, way, CASES[case])
         state, told = alone.value(STATE), _told(alone, answer)
     other, client = sharing.client(), sharing.client(**ASKED)
     untouched = sharing.everywhere(other)
-    got = answers(client, way, statements)
+    got = answers(client, way, CASES[case])
     assert [one for one in got if one.kind != b"S"] == [one for one in answer if one.kind != b"S"]
     assert _told(client, got) == told
     sharing.settle()  # until the server has been asked, it has its own values

@@ -10,12 +10,12 @@ from tests.support.postgres import SUPERUSER
 from tests.support.sharing import (
     ROOT,
     STATE,
-    WAYS,
     Sharing,
     answers,
     config_for,
     differences,
     direct,
+    in_turn,
     leave,
     schema,
 )
@@ -182,24 +182,18 @@ def _check(sharing: Sharing, alone: raw.RawClient, way: str, statements: list[st
     return untouched, state
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("statements", LAST.values(), ids=LAST)
-def test_settings_follow_their_client(
-    sharing: Sharing, pg: PostgresCluster, statements: list[str], way: str
-) -> None:
+@pytest.mark.parametrize(("case", "way"), in_turn(LAST))
+def test_settings_follow_their_client(sharing: Sharing, pg: PostgresCluster, case: str, way: str) -> None:
     """What a client has set is there for it on each server, and for nobody else, whoever comes and goes."""
     with direct(pg, _DATABASE) as alone:
-        _check(sharing, alone, way, statements)
+        _check(sharing, alone, way, LAST[case])
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("statements", PASS.values(), ids=PASS)
-def test_settings_that_do_not_last(
-    sharing: Sharing, pg: PostgresCluster, statements: list[str], way: str
-) -> None:
+@pytest.mark.parametrize(("case", "way"), in_turn(PASS))
+def test_settings_that_do_not_last(sharing: Sharing, pg: PostgresCluster, case: str, way: str) -> None:
     """What ends with the transaction, or is undone, leaves nothing for anybody."""
     with direct(pg, _DATABASE) as alone:
-        _check(sharing, alone, way, statements)
+        _check(sharing, alone, way, PASS[case])
 
 
 SUPERUSERS: Final = {

@@ -11,7 +11,7 @@ from tests.support.network import free_port
 from tests.support.postgres import ANN, SUPERUSER, TRUDY, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from tests.support.poolers import Pooler
@@ -241,6 +241,14 @@ WAYS: Final[dict[str, Callable[[Sequence[str]], Iterator[bytes]]]] = {
     "prepared": _prepared,
 }
 """How statements may be sent; each piece of bytes is answered by one ReadyForQuery."""
+
+
+def in_turn(cases: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of cases and `WAYS`: each case as prepared statements, and in one of the other ways in turn."""
+    others = [way for way in WAYS if way != "prepared"]
+    return [
+        (case, way) for number, case in enumerate(cases) for way in (others[number % len(others)], "prepared")
+    ]
 
 
 def leave(client: raw.RawClient, *, abruptly: bool) -> None:
