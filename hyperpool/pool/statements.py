@@ -36,7 +36,7 @@ MARK: Final = b"?"
 """What a client's own name gets that begins like a server's: so it is nobody's."""
 
 DUPLICATE: Final = PREFIX + b"0"
-"""A name that is no statement's: for errors that it exists already."""
+"""What names begin with that are no statement's: for errors that a name exists already."""
 
 _OVERHEAD: Final = 400
 """Bytes that a statement costs apart from its text: objects, and places in dictionaries."""
@@ -189,12 +189,14 @@ class ClientStatements:
         holders: each statement's name.
     """
 
-    __slots__ = ("_budget", "_closed", "_size", "holders", "names")
+    __slots__ = ("_aliased", "_aliases", "_budget", "_closed", "_size", "holders", "names")
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
         self._size = 0
         self._closed: dict[bytes, bytes] = {}
+        self._aliases: dict[bytes, bytes] = {}
+        self._aliased = 0
         self.names: dict[bytes, Statement] = {}
         self.holders: dict[Statement, bytes] = {}
 
@@ -224,9 +226,12 @@ class ClientStatements:
             size += statement.size + len(name)
         self.reserve(size)
 
-    def alias(self, server_name: bytes, name: bytes) -> None:
-        """In errors, the server's name stands for the client's from now on."""
-        self._closed[server_name] = name
+    def alias(self, name: bytes) -> bytes:
+        """A server's name that is no statement's, and that stands for the client's in errors from now on."""
+        self._aliased = (self._aliased + 1) % _CLOSED
+        server_name = b"%s%d" % (DUPLICATE, self._aliased)
+        self._aliases[server_name] = name
+        return server_name
 
     def clear(self) -> None:
         """All names are gone."""
@@ -237,7 +242,11 @@ class ClientStatements:
 
     def translate(self, report: bytes) -> bytes:
         """Put the client's own names into an error's body that speaks of the servers' names."""
-        own = {**self._closed, **{statement.name: name for statement, name in self.holders.items()}}
+        own = {
+            **self._closed,
+            **self._aliases,
+            **{statement.name: name for statement, name in self.holders.items()},
+        }
         return _SERVER_NAME.sub(lambda found: own.get(found[0], found[0].removesuffix(MARK)), report)
 
 

@@ -14,7 +14,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.config import SessionState
-from hyperpool.pool.statements import DUPLICATE, MARK, PREFIX, Change, Statement
+from hyperpool.pool.statements import MARK, PREFIX, Change, Statement
 from hyperpool.relay.connection import HEADER
 from hyperpool.relay.ledger import FAKE, FORWARD, SKIP
 from hyperpool.relay.session import Pinned
@@ -316,13 +316,13 @@ class Translator:
         elif known is not None:
             # The server shall make the error: prepare it under a name that it certainly has.
             self._uses = None
-            self._insert(at, extended.close_statement(DUPLICATE))
+            alias = own.alias(name)
+            self._insert(at, extended.close_statement(alias))
             ledger.request(wire.CLOSE, SKIP)
-            self._insert(at, extended.parse(DUPLICATE, b"\0\0\0"))
+            self._insert(at, extended.parse(alias, b"\0\0\0"))
             ledger.request(wire.PARSE, SKIP)
-            own.alias(DUPLICATE, name)
             ledger.request(wire.PARSE)
-            self._replace(at, stop, extended.parse(DUPLICATE, body))
+            self._replace(at, stop, extended.parse(alias, body))
             return
         encoding = client.tracked.values.get("client_encoding")
         if not name.isascii() and encoding == "UTF8" and not _is_utf8(name):

@@ -310,8 +310,8 @@ def test_a_name_that_is_taken() -> None:
         f"""
         {_A}
         c1 > Pa:select 2|Ba|E|S
-        s1 < CS~0|P~0:|P~0:select 2|B~1|E|S
-        s1 > 3|1|E42P05 prepared statement "~0" already exists|Z
+        s1 < CS~01|P~01:|P~01:select 2|B~1|E|S
+        s1 > 3|1|E42P05 prepared statement "~01" already exists|Z
         c1 < E42P05 prepared statement "a" already exists|Z
         c1 > Ba|E|S
         s1 < B~1|E|S
@@ -327,8 +327,8 @@ def test_a_name_that_is_taken_twice_in_one_pipeline() -> None:
     play(
         """
         c1 > Pa:select 1|Pa:select 1|Ba|E|S
-        s1 < P~1:select 1|CS~0|P~0:|P~0:select 1|B~1|E|S
-        s1 > 1|3|1|E42P05 prepared statement "~0" already exists|Z
+        s1 < P~1:select 1|CS~01|P~01:|P~01:select 1|B~1|E|S
+        s1 > 1|3|1|E42P05 prepared statement "~01" already exists|Z
         c1 < 1|E42P05 prepared statement "a" already exists|Z
         c1 > DSa|S
         s1 < DS~1|S
