@@ -10,29 +10,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path  # noqa: TC003 - cattrs evaluates the annotations
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal
 
 import attrs
 
 from hyperpool.config import kinds
+from hyperpool.config.fields import metadata as _metadata
+from hyperpool.config.fields import setting as _setting
 from hyperpool.config.kinds import AuthType, PoolMode, SessionState
 from hyperpool.config.secret import Secret  # noqa: TC001 - cattrs evaluates the annotations
 from hyperpool.config.source import default_state_dir
-
-if TYPE_CHECKING:
-    from hyperpool.config.kinds import Parser
-
-T = TypeVar("T")
-
-
-def _metadata(parse: Parser, about: str, *, reload: bool = True, secret: bool = False) -> dict[str, object]:
-    return {"help": about, "reload": reload, "parse": parse, "secret": secret}
-
-
-def _setting(default: T, parse: Parser, about: str, *, reload: bool = True, secret: bool = False) -> T:
-    metadata = _metadata(parse, about, reload=reload, secret=secret)
-    field: T = attrs.field(default=default, metadata=metadata)
-    return field
 
 
 @attrs.frozen(kw_only=True)

@@ -16,20 +16,21 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
-from hyperpool.config.kinds import Unfit
+from hyperpool.config.fields import Problem, Problems, read_value
 from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings
 from hyperpool.config.report import describe, describe_type, key_text
-from hyperpool.config.source import Unavailable
 from hyperpool.config.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hyperpool.config.kinds import Parser
     from hyperpool.config.report import KeyPath, Report
     from hyperpool.config.source import Source
 
 T = TypeVar("T")
+
+_DEPTH: Final = 3
+"""Keys on the way to a setting: section, entry, name. What is below belongs to the setting's value."""
 
 _MAPPING: Final = "a mapping; each setting or name on a line of its own, with a colon and a space behind it"
 
@@ -49,10 +50,6 @@ class Document:
     users: Mapping[str, UserSettings] = attrs.field(factory=dict)
 
 
-class Problem(Exception):
-    """What is wrong with one value; its place is known further up."""
-
-
 def structure(raw: Mapping[object, object], source: Source, report: Report) -> Document:
     """Make settings objects of plain values.
 
@@ -70,7 +67,7 @@ def structure(raw: Mapping[object, object], source: Source, report: Report) -> D
     except BaseValidationError as errors:
         for path, problem in _flatten(errors, ()):
             report.add(tuple(map(key_text, path)), problem)
-            remaining = _without(remaining, path)
+            remaining = _without(remaining, path[:_DEPTH])
     return converter.structure(remaining, Document)
 
 
@@ -128,25 +125,10 @@ def _mapping_of(hook: Callable[[Any, Any], T]) -> Callable[[Any, Any], T]:
 
 
 def _leaf(field: attrs.Attribute[Any], source: Source) -> Callable[[Any, Any], Any]:
-    parse: Parser = field.metadata["parse"]
-    show = describe_type if field.metadata["secret"] else describe
-
     def structure_leaf(value: object, _type: object) -> object:
-        try:
-            return parse(_substitute(value, source), source)
-        except Unavailable as error:
-            raise Problem(str(error)) from None
-        except Unfit as error:
-            remedy = f"; {error.remedy}" if error.remedy else ""
-            raise Problem(f"found {show(value)}, expected {error.expected}{remedy}") from None
+        return read_value(field, value, source)
 
     return structure_leaf
-
-
-def _substitute(value: object, source: Source) -> object:
-    if isinstance(value, str):
-        return source.substitute(value)
-    return [_substitute(one, source) for one in value] if isinstance(value, list) else value
 
 
 def _flatten(error: BaseValidationError, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -159,6 +141,8 @@ def _flatten(error: BaseValidationError, path: KeyPath) -> Iterator[tuple[KeyPat
             known = [field.name for field in attrs.fields(one.cl)]
             for key in sorted(one.extra_fields, key=key_text):
                 yield (*below, key), _unknown(key, known, one.cl)
+        elif isinstance(one, Problems):
+            yield from (((*below, *inside), problem) for inside, problem in one.found)
         else:
             yield below, str(one)
 
