@@ -10,8 +10,17 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.auth import md5
-from hyperpool.auth.scram import MECHANISM, ScramClient
+from hyperpool.auth.binding import PLAIN
+from hyperpool.auth.scram import (
+    BINDING_NOT_OFFERED,
+    BOUND,
+    MECHANISM,
+    MECHANISM_PLUS,
+    UNBOUND,
+    ScramClient,
+)
 from hyperpool.auth.secrets import MD5Digest, PlainPassword, parse_secret
+from hyperpool.config import ChannelBinding
 from hyperpool.errors import LoginFailed, ProtocolError
 from hyperpool.wire import constants as c
 from hyperpool.wire import messages
@@ -21,6 +30,7 @@ from hyperpool.wire.text import encode
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hyperpool.auth.binding import Channel
     from hyperpool.auth.scram import ScramVerifier
     from hyperpool.config import Secret
 
@@ -44,6 +54,7 @@ class ServerLogin:
             server is expected to ask for none.
         parameters: the other startup parameters, ``database`` among them.
         minor: the minor version of protocol 3 to ask for; a server that knows negotiation may settle for less.
+        binding: what is wanted of channel binding; with `REQUIRE` the server must ask for SCRAM, over TLS.
 
     Attributes:
         minor: as given.
@@ -58,6 +69,8 @@ class ServerLogin:
 
     __slots__ = (
         "_authenticated",
+        "_binding",
+        "_channel",
         "_expected",
         "_password",
         "_scram",
@@ -77,11 +90,14 @@ class ServerLogin:
         password: Secret | None,
         parameters: Mapping[str, str],
         minor: int = NEWEST_MINOR,
+        binding: ChannelBinding = ChannelBinding.PREFER,
     ) -> None:
         self._user = user
         self._password = password
         self._startup = {**parameters, "user": user}
         self._scram: ScramClient
+        self._binding = binding
+        self._channel = PLAIN
         self._expected = _FIRST_REQUESTS
         self._authenticated = False
         self.minor = minor
@@ -91,12 +107,19 @@ class ServerLogin:
         self.pid = 0
         self.secret = b""
 
-    def start(self) -> bytes:
+    def start(self, channel: Channel = PLAIN) -> bytes:
         """Make the StartupMessage.
+
+        Args:
+            channel: the connection that the login runs on.
 
         Raises:
             ProtocolError: a parameter holds a zero byte, or they are too many.
+            LoginFailed: channel binding is required, and there is no TLS to bind to.
         """
+        self._channel = channel
+        if self._binding is ChannelBinding.REQUIRE and not channel.encrypted:
+            raise LoginFailed("channel binding is required, but the connection to the server has no TLS")
         message = messages.startup_message(self._startup, (3, self.minor))
         self.baffled = self.minor > OLDEST_MINOR
         return message
@@ -159,6 +182,8 @@ class ServerLogin:
             )
         if code not in self._expected:
             raise ProtocolError(f"unexpected authentication request {code} from the server")
+        if self._expected is _FIRST_REQUESTS and code != c.AUTH_SASL:
+            self._refuse_unbound("asks for another kind of authentication than SCRAM")
         match code:
             case c.AUTH_SASL:
                 self._expected = frozenset({c.AUTH_SASL_CONTINUE})
@@ -183,11 +208,28 @@ class ServerLogin:
 
     def _begin_scram(self, data: bytes) -> bytes:
         offered = messages.sasl_mechanisms(data)
-        if MECHANISM not in offered:
+        channel = self._channel
+        if MECHANISM_PLUS in offered and not channel.encrypted:
+            raise LoginFailed(f"the server offers {MECHANISM_PLUS} over a connection without TLS")
+        if MECHANISM_PLUS in offered and channel.endpoint and self._binding is not ChannelBinding.DISABLE:
+            mechanism, header, endpoint = MECHANISM_PLUS, BOUND, channel.endpoint
+        elif MECHANISM in offered:
+            self._refuse_unbound(f"cannot bind: it offers {', '.join(offered)}")
+            could_bind = channel.endpoint and self._binding is not ChannelBinding.DISABLE
+            mechanism, header, endpoint = MECHANISM, BINDING_NOT_OFFERED if could_bind else UNBOUND, b""
+        else:
             names = ", ".join(offered)
             raise LoginFailed(f"the server offers authentication with {names}, but not with {MECHANISM}")
-        self._scram = ScramClient(self._plain_password().text)
-        return messages.sasl_initial_response(MECHANISM, self._scram.first())
+        self._scram = ScramClient(self._plain_password().text, header=header, endpoint=endpoint)
+        return messages.sasl_initial_response(mechanism, self._scram.first())
+
+    def _refuse_unbound(self, reason: str) -> None:
+        """Give up if channel binding is required; `reason` says what the server does instead."""
+        if self._binding is ChannelBinding.REQUIRE:
+            raise LoginFailed(
+                f"channel binding is required, but the server {reason}; use scram-sha-256 in its pg_hba.conf, with "
+                "a certificate that is not signed with Ed25519"
+            )
 
     def _stored_password(self) -> PlainPassword | MD5Digest | ScramVerifier:
         if not self._password:

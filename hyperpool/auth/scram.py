@@ -1,10 +1,10 @@
 """SCRAM-SHA-256 (RFC 5802, RFC 7677), both sides of the exchange, on the bytes of the SASL messages.
 
 Where PostgreSQL deviates from the RFCs, so do we: the user name inside the exchange is ignored, because the
-startup packet has named the user already; an authorization identity is refused. There is no channel binding
-yet, so the mechanism SCRAM-SHA-256-PLUS is neither offered nor asked for.
+startup packet has named the user already; an authorization identity is refused. SCRAM-SHA-256-PLUS is the same
+exchange with channel binding, of the one type that PostgreSQL knows (`hyperpool.auth.binding`).
 
-The exchange::
+The exchange, without channel binding::
 
     client                                          server
     n,,n=,r=<nonce>                        ──▶
@@ -25,10 +25,23 @@ from typing import Final
 
 import attrs
 
+from hyperpool.auth.binding import BINDING_TYPE
 from hyperpool.auth.saslprep import saslprep
-from hyperpool.errors import LoginFailed, ProtocolError
+from hyperpool.errors import AuthenticationError, LoginFailed, ProtocolError
 
 MECHANISM: Final = "SCRAM-SHA-256"
+MECHANISM_PLUS: Final = "SCRAM-SHA-256-PLUS"
+"""With channel binding."""
+
+UNBOUND: Final = b"n,,"
+"""GS2 header: the client cannot bind, or will not."""
+
+BINDING_NOT_OFFERED: Final = b"y,,"
+"""GS2 header: the client could bind, and has not been offered to. A server that has offered it knows then that
+somebody in the middle has changed the offer."""
+
+BOUND: Final = b"p=" + BINDING_TYPE + b",,"
+"""GS2 header: the client binds."""
 
 DEFAULT_ITERATIONS: Final = 4096
 """PostgreSQL's and pgbouncer's default of ``scram_iterations``."""
@@ -118,13 +131,19 @@ class ScramServer:
     Args:
         verifier: what is stored for the user.
         nonce: the server's part of the nonce; made at random unless given.
+        endpoint: the hash of our certificate, if `MECHANISM_PLUS` was offered.
+        plus: the client has chosen `MECHANISM_PLUS`.
     """
 
-    __slots__ = ("_auth_message", "_binding", "_nonce", "_verifier")
+    __slots__ = ("_auth_message", "_binding", "_endpoint", "_nonce", "_plus", "_verifier")
 
-    def __init__(self, verifier: ScramVerifier, nonce: bytes = b"") -> None:
+    def __init__(
+        self, verifier: ScramVerifier, nonce: bytes = b"", endpoint: bytes = b"", *, plus: bool = False
+    ) -> None:
         self._verifier = verifier
         self._nonce = nonce or _make_nonce()
+        self._endpoint = endpoint
+        self._plus = plus
         self._binding = b""
         self._auth_message = b""
 
@@ -133,14 +152,16 @@ class ScramServer:
 
         Raises:
             ProtocolError: the message is malformed, or asks for what we do not offer.
+            AuthenticationError: the client did not see our offer of channel binding.
         """
         header, bare = _split_gs2_header(client_first)
+        self._check_flag(header)
         attributes = _attributes(bare, b"nr")
         client_nonce = attributes[b"r"]
         if not _PRINTABLE.fullmatch(client_nonce):
             raise ProtocolError("malformed SCRAM message: non-printable characters in SCRAM nonce")
         self._nonce = client_nonce + self._nonce
-        self._binding = _b64encode(header)
+        self._binding = _b64encode(header + self._endpoint if self._plus else header)
         verifier = self._verifier
         server_first = b"r=%b,s=%b,i=%d" % (self._nonce, _b64encode(verifier.salt), verifier.iterations)
         self._auth_message = bare + b"," + server_first
@@ -154,12 +175,15 @@ class ScramServer:
 
         Raises:
             ProtocolError: the message is malformed, or does not belong to this exchange.
+            AuthenticationError: the client is bound to another TLS connection.
         """
         without_proof, separator, proof_text = client_final.rpartition(b",p=")
         if not separator:
             raise ProtocolError("malformed SCRAM message: the client proof is missing")
         attributes = _attributes(without_proof, b"cr")
         if attributes[b"c"] != self._binding:
+            if self._plus:
+                raise AuthenticationError("SCRAM channel binding check failed", "28000")
             raise ProtocolError("unexpected SCRAM channel-binding attribute in client-final-message")
         if not hmac.compare_digest(attributes[b"r"], self._nonce):
             raise ProtocolError("invalid SCRAM response: nonce does not match")
@@ -173,6 +197,27 @@ class ScramServer:
             return None
         return b"v=" + _b64encode(_hmac(verifier.server_key, auth_message))
 
+    def _check_flag(self, header: bytes) -> None:
+        """Compare what the client says about channel binding with the mechanism that it has chosen."""
+        if header.startswith(b"p="):
+            if not self._plus:
+                raise ProtocolError(
+                    "client selected SCRAM-SHA-256 without channel binding, "
+                    "but the SCRAM message includes channel binding data"
+                )
+            if header != BOUND:
+                raise ProtocolError("unsupported SCRAM channel-binding type")
+        elif self._plus:
+            raise ProtocolError(
+                "client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data"
+            )
+        elif header == BINDING_NOT_OFFERED and self._endpoint:
+            raise AuthenticationError(
+                "SCRAM channel binding negotiation error: the client supports channel binding, but did not see that "
+                "it was offered",
+                "28000",
+            )
+
 
 class ScramClient:
     """The client's side of one exchange.
@@ -182,11 +227,22 @@ class ScramClient:
             kept.
         nonce: the client's nonce; made at random unless given.
         user: the user name inside the exchange; PostgreSQL ignores it, and libpq leaves it empty.
+        header: the GS2 header: `UNBOUND`, `BINDING_NOT_OFFERED` or `BOUND`.
+        endpoint: the hash of the server's certificate, with `BOUND`.
     """
 
-    __slots__ = ("_bare", "_nonce", "_password", "_signature")
+    __slots__ = ("_bare", "_binding", "_header", "_nonce", "_password", "_signature")
 
-    def __init__(self, password: str, nonce: bytes = b"", user: bytes = b"") -> None:
+    def __init__(
+        self,
+        password: str,
+        nonce: bytes = b"",
+        user: bytes = b"",
+        header: bytes = UNBOUND,
+        endpoint: bytes = b"",
+    ) -> None:
+        self._header = header
+        self._binding = _b64encode(header + endpoint)
         self._password = password
         self._nonce = nonce or _make_nonce()
         self._bare = b"n=%b,r=%b" % (user, self._nonce)
@@ -194,7 +250,7 @@ class ScramClient:
 
     def first(self) -> bytes:
         """Make the client-first-message."""
-        return b"n,," + self._bare
+        return self._header + self._bare
 
     def respond(self, server_first: bytes) -> bytes:
         """Answer the server-first-message with the client-final-message.
@@ -213,7 +269,7 @@ class ScramClient:
             raise ProtocolError("invalid SCRAM message from the server: nonce does not match")
         salt = _b64decode(attributes[b"s"], "salt")
         salted = salted_password(self._password, salt, _iterations(attributes[b"i"]))
-        without_proof = b"c=biws,r=" + nonce
+        without_proof = b"c=" + self._binding + b",r=" + nonce
         auth_message = b",".join((self._bare, server_first, without_proof))
         client_key = _client_key(salted)
         proof = _xor(client_key, _hmac(_sha256(client_key), auth_message))
@@ -240,12 +296,7 @@ def _split_gs2_header(client_first: bytes) -> tuple[bytes, bytes]:
     if len(parts) != 3:
         raise ProtocolError("malformed SCRAM message: the GS2 header is incomplete")
     flag, identity, bare = parts
-    if flag.startswith(b"p="):
-        raise ProtocolError(
-            "client selected SCRAM-SHA-256 without channel binding, "
-            "but the SCRAM message includes channel binding data"
-        )
-    if flag not in {b"n", b"y"}:
+    if flag not in {b"n", b"y"} and not flag.startswith(b"p="):
         raise ProtocolError("malformed SCRAM message: unexpected channel-binding flag")
     if identity:
         raise ProtocolError("client uses authorization identity, but it is not supported")

@@ -19,6 +19,7 @@ from hyperpool.auth.scram import (
     DEFAULT_ITERATIONS,
     KEY_LENGTH,
     MECHANISM,
+    MECHANISM_PLUS,
     SALT_LENGTH,
     ScramServer,
     ScramVerifier,
@@ -56,6 +57,7 @@ class ClientAuthentication:
             with ``trust``.
         mock_key: random bytes, the same for every client of this process; salts are derived from it.
         scram_iterations: rounds of PBKDF2 for plain passwords and unknown users.
+        endpoint: the hash of our certificate, if the client is connected with TLS: channel binding is offered then.
 
     Attributes:
         done: True once the client is authenticated.
@@ -63,6 +65,7 @@ class ClientAuthentication:
 
     __slots__ = (
         "_auth_type",
+        "_endpoint",
         "_exchange",
         "_expected_md5",
         "_iterations",
@@ -70,6 +73,7 @@ class ClientAuthentication:
         "_secret",
         "_step",
         "_user",
+        "_verifier",
         "done",
     )
 
@@ -80,13 +84,16 @@ class ClientAuthentication:
         secret: Secret | None,
         mock_key: bytes,
         scram_iterations: int = DEFAULT_ITERATIONS,
+        endpoint: bytes = b"",
     ) -> None:
         self._auth_type = auth_type
         self._user = user
         self._secret = secret
         self._mock_key = mock_key
         self._iterations = scram_iterations
+        self._endpoint = endpoint
         self._expected_md5 = b""
+        self._verifier: ScramVerifier
         self._exchange: ScramServer
         self._step: Callable[[ClientAuthentication, bytes], bytes] = ClientAuthentication._out_of_turn
         self.done = False
@@ -114,9 +121,10 @@ class ClientAuthentication:
             self._expected_md5 = md5.response(self._md5_digest(stored), salt)
             self._step = ClientAuthentication._check_md5
             return messages.authentication_md5_password(salt)
-        self._exchange = ScramServer(self._verifier(stored))
+        self._verifier = self._make_verifier(stored)
         self._step = ClientAuthentication._begin_scram
-        return messages.authentication_sasl([MECHANISM])
+        offered = [MECHANISM_PLUS, MECHANISM] if self._endpoint else [MECHANISM]
+        return messages.authentication_sasl(offered)
 
     def receive(self, kind: int, body: bytes) -> bytes:
         """Take the client's next message.
@@ -158,8 +166,10 @@ class ClientAuthentication:
 
     def _begin_scram(self, body: bytes) -> bytes:
         mechanism, data = messages.sasl_initial_response_fields(body)
-        if mechanism != MECHANISM:
+        plus = mechanism == MECHANISM_PLUS and self._endpoint != b""
+        if mechanism != MECHANISM and not plus:
             raise ProtocolError("client selected an invalid SASL authentication mechanism")
+        self._exchange = ScramServer(self._verifier, endpoint=self._endpoint, plus=plus)
         if data is None:
             # RFC 4422: a client that sends no initial response is asked for it with an empty challenge.
             self._step = ClientAuthentication._challenge
@@ -194,7 +204,7 @@ class ClientAuthentication:
             case None:
                 return os.urandom(16).hex()
 
-    def _verifier(self, stored: PlainPassword | MD5Digest | ScramVerifier | None) -> ScramVerifier:
+    def _make_verifier(self, stored: PlainPassword | MD5Digest | ScramVerifier | None) -> ScramVerifier:
         if isinstance(stored, ScramVerifier):
             return stored
         salt = hmac.digest(self._mock_key, encode(self._user), "sha256")[:SALT_LENGTH]

@@ -3,7 +3,7 @@
 `load` is the way in. `Settings.pool_for` resolves what applies to one pool.
 """
 
-from hyperpool.config.kinds import AuthType, PoolMode, SessionState
+from hyperpool.config.kinds import AuthType, ChannelBinding, PoolMode, SessionState, SslMode, SslNegotiation
 from hyperpool.config.loader import load
 from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings
 from hyperpool.config.secret import Secret
@@ -11,6 +11,7 @@ from hyperpool.config.settings import PoolSettings, Settings
 
 __all__ = [
     "AuthType",
+    "ChannelBinding",
     "DatabaseSettings",
     "PoolMode",
     "PoolSettings",
@@ -18,6 +19,8 @@ __all__ = [
     "Secret",
     "SessionState",
     "Settings",
+    "SslMode",
+    "SslNegotiation",
     "UserSettings",
     "load",
 ]

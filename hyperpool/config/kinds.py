@@ -9,10 +9,10 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from hyperpool.config.secret import Secret
-from hyperpool.config.source import Substituted, default_state_dir
+from hyperpool.config.source import Substituted, Unavailable, default_state_dir
 from hyperpool.config.units import format_duration, format_size, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 _OCTAL: Final = re.compile(r"(?:0o)?[0-7]{3,4}")
+_CREDENTIAL: Final = "credential:"
 _CENTURY: Final = 36525 * 86400.0
 _MAX_INT32: Final = 0x7FFFFFFF
 
@@ -57,6 +58,42 @@ class AuthType(enum.Enum):
     PLAIN = "plain"
     MD5 = "md5"
     SCRAM_SHA_256 = "scram-sha-256"
+
+
+class SslMode(enum.Enum):
+    """Whether a connection is encrypted, and how far the other side is trusted: libpq's ``sslmode``."""
+
+    DISABLE = "disable"
+    ALLOW = "allow"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+    @property
+    def required(self) -> bool:
+        """Nothing goes over a connection without TLS."""
+        return self not in {SslMode.DISABLE, SslMode.ALLOW, SslMode.PREFER}
+
+    @property
+    def verified(self) -> bool:
+        """The other side's certificate is verified."""
+        return self in {SslMode.VERIFY_CA, SslMode.VERIFY_FULL}
+
+
+class SslNegotiation(enum.Enum):
+    """How TLS begins on a connection to a server: libpq's ``sslnegotiation``."""
+
+    POSTGRES = "postgres"
+    DIRECT = "direct"
+
+
+class ChannelBinding(enum.Enum):
+    """What is wanted of channel binding in a SCRAM login: libpq's ``channel_binding``."""
+
+    DISABLE = "disable"
+    PREFER = "prefer"
+    REQUIRE = "require"
 
 
 class Unfit(ValueError):
@@ -195,6 +232,21 @@ def auth_type(value: object, source: Source) -> AuthType:
     return AuthType(word(*(kind.value for kind in AuthType))(value, source))
 
 
+def sslmode(value: object, source: Source) -> SslMode:
+    """A mode of TLS."""
+    return SslMode(word(*(mode.value for mode in SslMode))(value, source))
+
+
+def sslnegotiation(value: object, source: Source) -> SslNegotiation:
+    """A way to begin with TLS."""
+    return SslNegotiation(word(*(way.value for way in SslNegotiation))(value, source))
+
+
+def channel_binding(value: object, source: Source) -> ChannelBinding:
+    """A wish for channel binding."""
+    return ChannelBinding(word(*(wish.value for wish in ChannelBinding))(value, source))
+
+
 def word(*words: str) -> Parser:
     """One of several words."""
 
@@ -224,10 +276,65 @@ def names(value: object, source: Source) -> tuple[str, ...]:
     return tuple(found)
 
 
-def host(value: object, source: Source) -> str:
-    """Where a server is: a host name, an address, the directory of a Unix socket or an abstract name."""
+def hosts(value: object, source: Source) -> str:
+    """Where servers are: host names, addresses, directories of Unix sockets or abstract names, with commas between."""
+    if isinstance(value, list):
+        found = list(names(value, source))
+    else:
+        found = [one.strip() for one in name(value, source).split(",")]
+    if not found or not all(found):
+        raise Unfit("hosts that are not empty")
+    return ",".join(one if one.startswith(("/", "@")) else _address(one) for one in found)
+
+
+def ports(value: object, source: Source) -> int | tuple[int, ...]:
+    """A TCP port, or one for each host."""
+    if isinstance(value, str) and "," in value:
+        value = [int(one) if _WHOLE.fullmatch(one.strip()) else one for one in value.split(",")]
+    if not isinstance(value, list):
+        found: int = port(value, source)
+        return found
+    return tuple(port(one, source) for one in value)
+
+
+def load_balance(value: object, source: Source) -> Literal["round-robin", "disable"]:
+    """What chooses the host of a new connection."""
+    found: Literal["round-robin", "disable"] = word("round-robin", "disable")(value, source)
+    return found
+
+
+def hostname(value: object, source: Source) -> str:
+    """A host name or an address."""
+    return _address(name(value, source))
+
+
+def socket_path(value: object, source: Source) -> str:
+    """A Unix socket: its file, or its abstract name, which starts with ``@``."""
     found = name(value, source)
-    return found if found.startswith(("/", "@")) else _address(found)
+    return found if found.startswith("@") else str(source.anchor(found))
+
+
+def url_path(value: object, source: Source) -> str:
+    """The path of a URL, with its query if there is one."""
+    found = text(value, source)
+    if not found.startswith("/") or not found.isascii() or not found.isprintable() or " " in found:
+        raise Unfit("a path that starts with a slash, with other characters percent-encoded")
+    return found
+
+
+def secret_file(value: object, source: Source) -> str:
+    """The file of a secret, made absolute: a path, or ``credential:NAME`` for one of systemd's credentials."""
+    found = text(value, source)
+    if not found.startswith(_CREDENTIAL):
+        return path(value, source)
+    credential, directory = found.removeprefix(_CREDENTIAL), source.environ.get("CREDENTIALS_DIRECTORY")
+    if not credential or "/" in credential or credential in {".", ".."}:
+        raise Unfit("the name of a credential behind the colon")
+    if not directory:
+        raise Unavailable(
+            "found a systemd credential, but $CREDENTIALS_DIRECTORY is not set: add LoadCredential= to the unit"
+        )
+    return str(source.anchor(directory) / credential)
 
 
 def addresses(value: object, source: Source) -> tuple[str, ...]:

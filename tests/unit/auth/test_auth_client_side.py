@@ -25,7 +25,7 @@ SCRAM = Secret(
 AUTHENTICATION_OK = messages.authentication_ok()
 KEY = messages.backend_key_data(4711, b"s3cr")
 READY = messages.ready_for_query()
-SASL = messages.authentication_sasl(["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"])
+SASL = messages.authentication_sasl(["SCRAM-SHA-256"])
 
 
 def begin(password: Secret | None = PASSWORD, user: str = "user", minor: int = 2) -> ServerLogin:
