@@ -406,6 +406,14 @@ class ClientConnection(Connection):
             self.statements = ClientStatements(self.relay.budget)
         return self.statements
 
+    def begun(self) -> dict[str, str]:
+        """The parameters that its session began with and servers' sessions do not, by name in lower case."""
+        pool = self.pool
+        theirs = {**pool.base, **(pool.parameters or {})}
+        return {
+            name.lower(): value for name, value in self.initial.values.items() if theirs.get(name) != value
+        }
+
     def take_back(self, name: bytes, before: Statement | None) -> None:
         """What a request was to do to a name has not happened."""
         if name:

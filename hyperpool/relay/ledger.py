@@ -141,6 +141,11 @@ class Ledger:
         """Whether the server owes nothing and there is no doubt about it."""
         return not (self.entries or self.unsynced or self.skipping or self.copying or self.doubt)
 
+    @property
+    def at_ready(self) -> bool:
+        """Whether the newest request is outstanding and ends with ReadyForQuery."""
+        return bool(self.entries) and self.entries[-1] & _KIND in ENDS_WITH_READY
+
     def is_open(self, what: bytes | Statement) -> bool:
         """Whether it depends on the answers to an earlier pipeline what a name means, or if a statement is there."""
         positions = self._open.get(what)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Final
 
+from hyperpool.wire.text import encode
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
@@ -102,27 +104,6 @@ class ParameterTracker:
         values.update((name, value) for name, value in others.values.items() if name.lower() not in reported)
         return self._intern(values)
 
-    def restored(
-        self,
-        current: ParameterSet,
-        initial: ParameterSet,
-        names: Collection[str] | None,
-        defaults: Mapping[str, str],
-    ) -> ParameterSet:
-        """`current` after a reset: what is at the server's default has its value in `initial` again.
-
-        Args:
-            current: what is true on the server.
-            initial: what the client's session began with.
-            names: what has been reset, in lower case; None for everything.
-            defaults: what the server reported at login.
-        """
-        values = dict(current.values)
-        for name, value in initial.values.items():
-            if (names is None or name.lower() in names) and values.get(name) == defaults.get(name):
-                values[name] = value
-        return self._intern(values)
-
 
 IDENTITY: Final = ("role", "session_authorization")
 """Who the session is: undone before anything else is changed, and set when everything else has been."""
@@ -135,62 +116,109 @@ GUC_LIST_QUOTE)."""
 
 
 def adjustment(wanted: ParameterSet, current: ParameterSet) -> str:
-    """The SQL that brings a session from `current` to `wanted`; only differences, "" if there are none."""
+    """The SQL that brings a session from `current` to `wanted`; only differences, "" if there are none.
+
+    It is ASCII, whatever encodings the two sessions have.
+    """
     ours, theirs = wanted.values, current.values
     if ours == theirs:
         return ""
+    encoding = theirs.get(_ENCODING)
     steps = ["RESET ROLE;RESET SESSION AUTHORIZATION;"] if any(name in theirs for name in IDENTITY) else []
-    steps += [f"RESET {_quoted_name(name)};" for name in theirs if name not in ours and name not in IDENTITY]
-    steps += [
-        _assignment(name, value)
-        for name, value in ours.items()
-        if theirs.get(name) != value and name not in IDENTITY
-    ]
-    if "session_authorization" in ours:
-        steps.append(f"SET SESSION AUTHORIZATION {quote_literal(ours['session_authorization'])};")
-    if "role" in ours:
-        steps.append(f"SET ROLE {quote_literal(ours['role'])};")
+    steps += [_reset(name, encoding) for name in theirs if name not in ours and name not in IDENTITY]
+    return "".join(steps) + assignments(
+        {name: value for name, value in ours.items() if name in IDENTITY or theirs.get(name) != value},
+        ours.get(_ENCODING),
+    )
+
+
+def assignments(values: Mapping[str, str], encoding: str | None) -> str:
+    """The SQL that sets parameters; it is ASCII.
+
+    Args:
+        values: by name; who the session is comes last, because it decides what else may be set.
+        encoding: the ``client_encoding`` in which names and values were told.
+    """
+    steps = [_assignment(name, value, encoding) for name, value in values.items() if name not in IDENTITY]
+    steps += [_identification(name, values[name], encoding) for name in reversed(IDENTITY) if name in values]
     return "".join(steps)
 
 
 def is_safe_change(wanted: ParameterSet, current: ParameterSet) -> bool:
     """Whether a session can be adjusted with the client's request right behind, because it cannot fail.
 
-    It can if somebody else acts in it, if a timeout may end it, or if a value names something that may be gone.
+    It can if somebody else acts in it, if a timeout may end it, if a value names something that may be gone, or if it
+    has to be converted.
     """
     ours, theirs = wanted.values, current.values
     if any(name in _UNSAFE or name.endswith("timeout") for name in theirs):
         return False
-    return not any(name in _UNSAFE and theirs.get(name) != value for name, value in ours.items())
+    return not any(
+        (name in _UNSAFE or not value.isascii()) and theirs.get(name) != value for name, value in ours.items()
+    )
 
 
-_UNSAFE: Final = frozenset(
-    {
-        *IDENTITY,
-        "default_text_search_config",
-        "default_tablespace",
-        "temp_tablespaces",
-        "default_table_access_method",
-        "local_preload_libraries",
-        "session_preload_libraries",
-    }
+CHECKED: Final = (
+    "default_text_search_config",
+    "default_tablespace",
+    "temp_tablespaces",
+    "default_table_access_method",
+    "local_preload_libraries",
+    "session_preload_libraries",
 )
+"""Parameters whose value names something that may be gone."""
+
+_UNSAFE: Final = frozenset({*IDENTITY, *CHECKED})
+_ENCODING: Final = "client_encoding"
+_SPOKEN: Final = {"role": "ROLE", "session_authorization": "SESSION AUTHORIZATION"}
 
 
-def _assignment(name: str, value: str) -> str:
-    if name.lower() in _LISTS:
-        return f"SELECT pg_catalog.set_config({quote_literal(name)},{quote_literal(value)},false);"
+def _assignment(name: str, value: str, encoding: str | None) -> str:
+    if name.lower() in _LISTS or not (name + value).isascii():
+        return _call(literal(name, encoding), literal(value, encoding))
     return f"SET {_quoted_name(name)} = {quote_literal(value)};"
 
 
+def _identification(name: str, value: str, encoding: str | None) -> str:
+    if value.isascii():
+        return f"SET {_SPOKEN[name]} {quote_literal(value)};"
+    return _call(quote_literal(name), literal(value, encoding))
+
+
+def _reset(name: str, encoding: str | None) -> str:
+    return f"RESET {_quoted_name(name)};" if name.isascii() else _call(literal(name, encoding), "NULL")
+
+
+def _call(name: str, value: str) -> str:
+    return f"SELECT pg_catalog.set_config({name},{value},false);"
+
+
 def _quoted_name(name: str) -> str:
-    if name.isidentifier() and name.isascii():
+    if name.isidentifier():
         return name
     return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
 
 
+def literal(value: str, encoding: str | None) -> str:
+    """An SQL expression for a text that was told in some encoding; the expression is ASCII.
+
+    In some encodings a byte that looks like a quote or a backslash is part of a character.
+
+    Args:
+        value: as `hyperpool.wire.text.decode` gives it.
+        encoding: as ``client_encoding`` has it.
+    """
+    if value.isascii():
+        return quote_literal(value)
+    source = quote_literal(encoding or "UTF8")
+    return f"pg_catalog.convert_from(pg_catalog.decode('{encode(value).hex()}','hex'),{source})"
+
+
 def quote_literal(value: str) -> str:
     """A string constant that reads the same whatever ``standard_conforming_strings`` is.
+
+    Args:
+        value: ASCII.
 
     Source: PostgreSQL docs, "String Constants with C-Style Escapes".
     """

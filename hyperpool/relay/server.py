@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from select import EPOLLIN
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hyperpool.config import PoolMode
 from hyperpool.pool.statements import PREFIX
@@ -16,6 +16,7 @@ from hyperpool.relay.session import Pinned
 from hyperpool.relay.tables import (
     ASYNCHRONOUS,
     EXTENDED,
+    FAILED,
     IDLE,
     MAX_MESSAGE,
     NOTHING,
@@ -29,11 +30,8 @@ from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
 from hyperpool.wire.frames import hop
 
-if TYPE_CHECKING:
-    from hyperpool.relay.client import ClientConnection
-
-_RESETS: Final = frozenset({b"RESET\0", b"DISCARD ALL\0"})
-"""What CommandComplete says when parameters are what the server's session began with."""
+_RESETS: Final = frozenset({b"RESET\0", b"SET\0", b"DISCARD ALL\0"})
+"""What CommandComplete says when parameters may be what the server's session began with."""
 
 _FORGETS: Final = {b"DEALLOCATE ALL\0": False, b"DISCARD ALL\0": True}
 """What CommandComplete says when all prepared statements are gone, and whether everything else is, too."""
@@ -243,25 +241,9 @@ class ServerConnection(Upkeep):
         suspicion = self.suspicion
         if suspicion is not None:
             suspicion.deallocations.ready()
-        if suspicion is not None and suspicion.has_reset and client is not None:
-            suspicion.has_reset = False
-            return self._retell(client, status)
+        if suspicion is not None and suspicion.has_reset and status != FAILED and not ledger.entries:
+            return self.restore(suspicion) + messages.ready_for_query(bytes((status,)))
         return 0
-
-    def _retell(self, client: ClientConnection, status: int) -> int | bytes:
-        """All parameters have been reset: the client's session began with other values than the server's.
-
-        Returns:
-            0, or what to send in place of ReadyForQuery: it, behind the values that `finish` will set.
-        """
-        pool = self.pool
-        current = self.tracked.values
-        begun = self.relay.tracker.restored(self.tracked, client.initial, None, pool.parameters or {})
-        return b"".join(
-            messages.parameter_status(name, value)
-            for name, value in begun.values.items()
-            if name.lower() in pool.reported and current.get(name) != value
-        ) + messages.ready_for_query(bytes((status,)))
 
     def _refuse_block(self, pieces: list[bytes | memoryview], start: int, at: int) -> bool:
         """In statement mode, close a client that has begun a transaction block; what it sent behind is not answered."""
@@ -290,8 +272,8 @@ class ServerConnection(Upkeep):
         if client is None or suspicion is None:
             return
         own = client.remembered()
-        if tag in _RESETS and suspicion.resets_all:
-            suspicion.has_reset = True
+        if tag in _RESETS:
+            suspicion.has_reset = bool(suspicion.restores)
         if tag == b"DEALLOCATE\0":
             name = suspicion.deallocations.one_done()
             if name is not None:

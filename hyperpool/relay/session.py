@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.relay.deallocation import Deallocations
-from hyperpool.relay.parameters import quote_literal
+from hyperpool.relay.parameters import CHECKED, IDENTITY, literal
 from hyperpool.sql.effects import Pin
 from hyperpool.wire.text import decode
 
@@ -62,10 +62,28 @@ _TRUTHS: Final = {
 
 _TIMEOUT: Final = "statement_timeout"
 _VALUE: Final = "SELECT '%s', pg_catalog.current_setting('%s'), NULL"
+_TRANSIENT: Final = frozenset(
+    {"transaction_isolation", "transaction_read_only", "transaction_deferrable", "seed"}
+)
+"""Parameters that mean the transaction, not the session."""
+
+_REPORTED: Final = (
+    "client_encoding",
+    "DateStyle",
+    "TimeZone",
+    "standard_conforming_strings",
+    "application_name",
+    "IntervalStyle",
+)
+_KEPT: Final = ",".join(f"'{name}'" for name in sorted({*CHECKED, *_TRANSIENT, *_REPORTED}))
+"""What is not set to its default to see what that is: the server might refuse it, or tell more than it was asked."""
+
 _ROW: Final = (
-    "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name),"
-    " CASE WHEN source OPERATOR(pg_catalog.=) 'session' THEN reset_val ELSE pg_catalog.current_setting(name) END"
-    " FROM pg_catalog.pg_settings"
+    # The view has a default without its unit: it must be set to be seen as it is shown.
+    "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name),"  # noqa: S608 - of constants
+    " CASE WHEN setting OPERATOR(pg_catalog.=) reset_val THEN pg_catalog.current_setting(name)"
+    f" WHEN context OPERATOR(pg_catalog.=) 'user' AND name OPERATOR(pg_catalog.<>) ALL (ARRAY[{_KEPT}])"
+    " THEN pg_catalog.set_config(name, reset_val, true) END FROM pg_catalog.pg_settings"
 )
 _DEFAULTS: Final = (
     f"{_ROW} WHERE pg_catalog.lower(name) OPERATOR(pg_catalog.=) ANY (ARRAY[%s]::pg_catalog.text[])"
@@ -85,11 +103,6 @@ ASKABLE: Final = Pinned(sum(_TRUTHS))
 LASTING: Final = Pinned.LOAD | Pinned.FUNCTION
 """What only the end of the server connection undoes."""
 
-_TRANSIENT: Final = frozenset(
-    {"transaction_isolation", "transaction_read_only", "transaction_deferrable", "seed"}
-)
-"""Parameters that mean the transaction, not the session."""
-
 
 class Suspicion:
     """What the texts of a client may have changed since the server was last asked.
@@ -99,8 +112,8 @@ class Suspicion:
         everything: parameters that cannot be told from the text.
         pins: what may have been created, or may have ended.
         touches_settings: any text may change a parameter, whether the server reports that or not.
-        resets: names of parameters that were reset to what the session began with.
-        resets_all: all were.
+        restores: parameters that texts on their way set back to what the server's session began with, and what the
+            client's began with, by name.
         has_reset: the server has said so since its newest ReadyForQuery.
         tries: how often asking was cancelled.
         taints: parameters may have been set that no text names and no server lists.
@@ -117,8 +130,7 @@ class Suspicion:
         "has_reset",
         "pins",
         "recodes",
-        "resets",
-        "resets_all",
+        "restores",
         "routines",
         "schema",
         "settings",
@@ -133,8 +145,7 @@ class Suspicion:
         self.everything = False
         self.touches_settings = False
         self.pins = Pinned(0)
-        self.resets: set[str] = set()
-        self.resets_all = False
+        self.restores: dict[str, str] = {}
         self.has_reset = False
         self.schema = False
         self.routines = False
@@ -161,8 +172,10 @@ class Suspicion:
             self.touches_settings or self.everything or effects.local or bool(effects.settings)
         )
         self.pins |= Pinned(effects.pins.value)
-        if effects.releases:
+        if effects.releases or effects.unknown_settings:
             self.pins |= pinned & ASKABLE
+        elif "search_path" in effects.settings:
+            self.pins |= pinned & Pinned.TEMPORARY
         if effects.schema and (not effects.unknown_settings or _SCHEMA.search(text)):
             self.schema = True
             self.routines = self.routines or _STORED.search(text) is not None
@@ -170,13 +183,24 @@ class Suspicion:
         if effects.schema and _ROUTINE.search(text):
             # It may be called in this transaction already, when nobody knows it.
             self.everything = self.taints = True
-        self.resets_all = self.resets_all or effects.resets_all
         if effects.unknown_settings:
             # A parameter of nobody's, with a dot in its name, is not listed by the server, but the text may name it.
             words = _DOTTED.findall(text[:_MAX_SEARCHED].lower())[:_MAX_WORDS]
             self.settings |= {decode(word) for word in words}
-        if effects.settings and _RESET.search(text):
-            self.resets |= {name for name in effects.settings if _resets(text, name)}
+
+    def resets(self, effects: Effects, begun: Mapping[str, str]) -> None:
+        """Another text, of which it is known what it sets and resets.
+
+        Args:
+            effects: what it may do.
+            begun: what the client's session began with and the server's did not, by name in lower case.
+        """
+        names = (
+            set(begun) - effects.sets - set(IDENTITY) if effects.resets_all else effects.resets & set(begun)
+        )
+        for name in effects.settings:
+            self.restores.pop(name, None)
+        self.restores.update((name, begun[name]) for name in names)
 
     @property
     def asks(self) -> bool:
@@ -194,8 +218,7 @@ class Suspicion:
             self.settings |= other.settings
             self.everything = self.everything or other.everything
             self.pins |= other.pins
-            self.resets |= other.resets
-            self.resets_all = self.resets_all or other.resets_all
+            self.restores = other.restores
             self.schema = self.schema or other.schema
             self.taints = self.taints or other.taints
             self.routines = self.routines or other.routines
@@ -213,7 +236,11 @@ class Suspicion:
         return bool(tried)
 
     def question(
-        self, held: Collection[str], known: Mapping[str, str | None], custom: Collection[str]
+        self,
+        held: Collection[str],
+        known: Mapping[str, str | None],
+        custom: Collection[str],
+        encoding: str | None = None,
     ) -> str:
         """The SQL that asks for the truth.
 
@@ -221,6 +248,7 @@ class Suspicion:
             held: what differs from the server's defaults so far.
             known: parameters whose defaults are known.
             custom: parameters with a dot in their names that functions may set: the server does not list such.
+            encoding: in which the names were told.
         """
         parts = []
         if self.everything:
@@ -233,10 +261,9 @@ class Suspicion:
             parts += [_VALUE % (_TIMEOUT, _TIMEOUT), f"SET LOCAL {_TIMEOUT} = 0"]
         if self.pins & ASKABLE:
             parts.append("SELECT " + ",".join(_TRUTHS.values()))
-        if self.strange:
-            parts.append(_DEFAULTS % ",".join(map(quote_literal, sorted(self.strange))))
-        if self.settings:
-            parts.append(_VALUES % ",".join(map(quote_literal, sorted(self.settings))))
+        for sql, names in ((_DEFAULTS, self.strange), (_VALUES, self.settings)):
+            if names:
+                parts.append(sql % ",".join(literal(name, encoding) for name in sorted(names)))
         if self.everything:
             parts.append(_ALL_SETTINGS)
         return ";".join(parts)
@@ -263,12 +290,14 @@ class Truth:
             if len(row) == len(_TRUTHS):
                 for pin, truth in zip(_TRUTHS, row, strict=True):
                     self.pins |= pin if truth == "t" else Pinned(0)
-            elif row[0] is not None and row[0] not in self.settings and row[0] not in _TRANSIENT:
-                name, value = row[0], row[1]
+            elif row[0] is not None and row[0] not in _TRANSIENT:
+                self.settings.setdefault(row[0], row[1])
                 if row[2] is not None:
-                    defaults[name] = row[2]
-                default = defaults.get(name)
-                self.settings[name] = None if value == default or not (value or default) else value
+                    defaults[row[0]] = row[2]
+        for name, value in self.settings.items():
+            default = defaults.get(name)
+            if value == default or not (value or default):
+                self.settings[name] = None
 
 
 def names_of(pins: Pinned) -> str:
@@ -290,14 +319,3 @@ _MAX_TRIES: Final = 5
 _MAX_SEARCHED: Final = 65536
 _MAX_WORDS: Final = 100
 _DOTTED: Final = re.compile(rb"(?<![\w.])[a-z_]\w*+(?:\.[a-z_]\w*+)+")
-_RESET: Final = re.compile(rb"(?i)\breset\b")
-
-
-def _resets(text: bytes, name: str) -> bool:
-    words = {
-        "role": rb"role",
-        "session_authorization": rb"session\s+authorization",
-        "timezone": rb"time\s*zone",
-    }
-    pattern = words.get(name) or re.escape(name.encode())
-    return re.search(rb'(?i)\breset\s+"?' + pattern + rb"\b", text) is not None

@@ -35,6 +35,7 @@ UNANSWERED: Final = frozenset({wire.COPY_DATA, wire.FLUSH})
 """The other messages that clients may send, but for Terminate."""
 
 IDLE: Final = ord("I")
+FAILED: Final = ord("E")
 READY: Final = messages.ready_for_query()
 WHOLE: Final = frozenset({wire.READY_FOR_QUERY, wire.ERROR_RESPONSE, wire.PARAMETER_STATUS})
 """What is looked into, and so must be there as a whole."""

@@ -132,6 +132,10 @@ class Translator:
                 break
             stop = at + 1 + length
             translate = _TRANSLATED.get(kind)
+            if server.suspicion is not None and server.suspicion.restores and ledger.at_ready:
+                # Behind a reset, before its answer: the pooler has to set what the client's session began with.
+                client.stalled = True
+                break
             if translate is not None:
                 if not translate(self, at, stop):
                     break

@@ -18,7 +18,7 @@ from hyperpool.relay import catalog
 from hyperpool.relay.connection import Connection
 from hyperpool.relay.errand import Errand
 from hyperpool.relay.ledger import SKIP, Ledger
-from hyperpool.relay.parameters import IDENTITY, adjustment, is_safe_change, quote_literal
+from hyperpool.relay.parameters import IDENTITY, adjustment, assignments, is_safe_change
 from hyperpool.relay.session import ASKABLE, LASTING, Pinned, Suspicion, Truth, names_of
 from hyperpool.relay.tables import IDLE
 from hyperpool.wire import constants as wire
@@ -305,6 +305,8 @@ class Upkeep(Connection):
             self.suspicion = Suspicion()
             self.held = True
         self.suspicion.add(effects, text, self.pinned, pool.reported)
+        if self.client is not None and (effects.resets or effects.resets_all or self.suspicion.restores):
+            self.suspicion.resets(effects, self.client.begun())
         if not effects.unknown_settings:
             self._pin(self.pinned | Pinned(effects.pins.value))
 
@@ -345,7 +347,8 @@ class Upkeep(Connection):
                 return
         elif suspicion.asks:
             held = [name for name in self.tracked.values if name.lower() not in pool.reported]
-            sql = suspicion.question(held, pool.defaults, pool.custom)
+            encoding = self.tracked.values.get("client_encoding")
+            sql = suspicion.question(held, pool.defaults, pool.custom, encoding)
             self.converse("probe", sql, lambda errand: self._learn(suspicion, errand))
             return
         self.asking = None
@@ -379,9 +382,6 @@ class Upkeep(Connection):
         client = self.client
         if client is not None:
             client.tracked = self.tracked
-            if suspicion.resets_all or suspicion.resets:
-                names = None if suspicion.resets_all else suspicion.resets
-                client.tracked = tracker.restored(self.tracked, client.initial, names, pool.parameters or {})
         if suspicion.taints or _IDLE_TIMEOUT in self.tracked.values:
             # An idle timeout would end the server while nobody uses it. And parameters with a dot in their names are
             # not listed: what no text has named is nobody's.
@@ -484,13 +484,12 @@ class Upkeep(Connection):
         sql = adjustment(wanted, self.tracked)
         if client.proven and is_safe_change(wanted, self.tracked):
             if sql:
-                self._recode(wanted, sql)
                 self.ledger.request(wire.QUERY, SKIP)
                 self.transmit(messages.query(sql), _MSG_MORE)
                 self.tracked = self.relay.tracker.with_others(self.tracked, wanted, self.pool.reported)
             return True
         self._rejection = {}
-        before = self._recode(wanted, sql) + self._lift_timeout()
+        before = self._lift_timeout()
         self.converse("adjust", sql, lambda errand: self._adjusted(client, wanted, errand))
         if self.errand is not None:
             self.errand.behind = before
@@ -504,20 +503,26 @@ class Upkeep(Connection):
         self.transmit(messages.query("RESET statement_timeout"), _MSG_MORE)
         return 1
 
-    def _recode(self, wanted: ParameterSet, sql: str) -> bool:
-        """Have the server read SQL in the client's encoding: its values are written in that.
+    def restore(self, suspicion: Suspicion) -> bytes:
+        """The client has reset parameters to what the server's session began with: set what its own began with.
 
-        A server converts a whole Query by the encoding that is in force when it begins (postgres.c, pq_getmsgstring).
+        At once, and in the same transaction: whatever undoes the reset undoes this, too.
 
         Returns:
-            Whether a query was sent for that.
+            What tells the client: ParameterStatus messages.
         """
-        encoding = wanted.values.get("client_encoding")
-        if sql.isascii() or encoding is None or encoding == self.tracked.values.get("client_encoding"):
-            return False
+        restores, suspicion.restores = suspicion.restores, {}
+        suspicion.has_reset = False
+        self.settled = False
+        self.unnamed = None
         self.ledger.request(wire.QUERY, SKIP)
-        self.transmit(messages.query(f"SET client_encoding = {quote_literal(encoding)}"), _MSG_MORE)
-        return True
+        self.transmit(messages.query(assignments(restores, self.tracked.values.get("client_encoding"))))
+        canonical = self.relay.tracker.canonical
+        return b"".join(
+            messages.parameter_status(canonical(name) or name, value)
+            for name, value in restores.items()
+            if name in self.pool.reported
+        )
 
     def _adjusted(self, client: ClientConnection, wanted: ParameterSet, errand: Errand) -> None:
         # An error leaves everything as it was: the statements of one Query are one transaction.

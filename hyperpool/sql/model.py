@@ -42,7 +42,9 @@ class Effects:
         deallocates: the names in ``DEALLOCATE name``, in order, as the server folds them, in the text's encoding.
         deallocates_all: it has ``DEALLOCATE ALL`` or ``DISCARD ALL``.
         discards_all: it has ``DISCARD ALL``.
+        resets: of the settings, those that it leaves as the session began with them.
         resets_all: it has ``RESET ALL`` or ``DISCARD ALL``.
+        sets: of the settings, those that it leaves with another value, behind any ``RESET ALL``.
         local: settings may change until the transaction ends: texts may be read otherwise meanwhile.
         schema: it may change the results of other statements, or which functions and triggers there are.
     """
@@ -54,7 +56,9 @@ class Effects:
     deallocates: tuple[bytes, ...] = ()
     deallocates_all: bool = False
     discards_all: bool = False
+    resets: frozenset[str] = frozenset()
     resets_all: bool = False
+    sets: frozenset[str] = frozenset()
     local: bool = False
     schema: bool = False
 

@@ -26,6 +26,8 @@ _TRANSIENT: Final = frozenset(
 )
 """Settings of the transaction, and the state of ``random()``, which nobody relies on."""
 
+_RESETS: Final = frozenset({pb.VAR_RESET, pb.VAR_SET_DEFAULT})
+
 _RENAMED: Final = {"sort_mem": "work_mem", "vacuum_mem": "maintenance_work_mem"}
 
 _LOCKS: Final = frozenset(
@@ -137,7 +139,9 @@ class _Findings:
         self.deallocates: list[bytes] = []
         self.deallocates_all = False
         self.discards_all = False
+        self.resets: set[str] = set()
         self.resets_all = False
+        self.sets: set[str] = set()
         self.local = False
         self.schema = False
 
@@ -151,7 +155,9 @@ class _Findings:
             deallocates=tuple(self.deallocates),
             deallocates_all=self.deallocates_all,
             discards_all=self.discards_all,
+            resets=frozenset(self.resets),
             resets_all=self.resets_all,
+            sets=frozenset(self.sets),
             local=self.local,
             schema=self.schema,
         )
@@ -197,19 +203,30 @@ class _Findings:
             self.local |= not message.name.startswith("TRANSACTION")
             return
         if message.kind == pb.VAR_RESET_ALL:
-            self.unknown_settings = self.resets_all = True
+            self._reset_all()
         elif message.name == "SESSION CHARACTERISTICS":
-            self.settings.update("default_" + item.def_elem.defname for item in message.args)
+            for item in message.args:
+                self._setting("default_" + item.def_elem.defname)
         else:
-            self._setting(message.name)
+            self._setting(message.name, resets=message.kind in _RESETS)
 
-    def _setting(self, name: str) -> None:
+    def _setting(self, name: str, *, resets: bool = False) -> None:
         name = name.lower()
         name = _RENAMED.get(name, name)
-        if name not in _TRANSIENT:
-            self.settings.add(name)
-        if name == "session_authorization":
-            self.settings.add("role")
+        if name in _TRANSIENT:
+            return
+        names = {name, "role"} if name == "session_authorization" else {name}
+        self.settings |= names
+        if resets:
+            self.resets |= names
+            self.sets -= names
+        else:
+            self.sets |= names
+            self.resets -= names
+
+    def _reset_all(self) -> None:
+        self.unknown_settings = self.resets_all = True
+        self.sets.clear()
 
     def _search_path(self, value: str | None) -> None:
         """With the temporary schema in it, tables may become temporary without a further word."""
@@ -219,7 +236,8 @@ class _Findings:
     def _discard(self, message: Message) -> None:
         self.releases = True
         if message.target == pb.DISCARD_ALL:
-            self.unknown_settings = self.resets_all = self.deallocates_all = self.discards_all = True
+            self._reset_all()
+            self.deallocates_all = self.discards_all = True
 
     def _deallocate(self, message: Message) -> None:
         self.releases = True
