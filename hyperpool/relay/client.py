@@ -50,7 +50,7 @@ class ClientConnection(Connection):
         pinned: the reasons for which it has kept a server, so far.
         stalled: what it has sent next waits in `rest` until all that it sent before has been answered.
         gathered: the beginning of a message that is collected; `skip` says how much is still to come.
-        asked: when its newest request got a server, monotonic seconds.
+        active: when it got a server or an answer, monotonic seconds: the newest time.
         notified: it has been told that it waits (``query_wait_notify``).
         pid: the process id of its cancel key.
         secret: the secret of its cancel key.
@@ -58,8 +58,8 @@ class ClientConnection(Connection):
     """
 
     __slots__ = (
+        "active",
         "address",
-        "asked",
         "gathered",
         "greet",
         "initial",
@@ -94,7 +94,7 @@ class ClientConnection(Connection):
         self.pinned = Pinned(0)
         self.stalled = False
         self.gathered: bytearray | None = None
-        self.asked = self.since
+        self.active = self.since
         self.notified = False
 
     def __repr__(self) -> str:
@@ -216,6 +216,7 @@ class ClientConnection(Connection):
         if buffer[at] == wire.PARSE and self.pool.translates:
             answer = local.answer(self, buffer, at, end)
             if answer:
+                self.active = self.relay.now
                 self.transmit(answer)
                 return
         server = self._idle_server()
@@ -311,7 +312,7 @@ class ClientConnection(Connection):
         """
         self.server = server
         server.client = self
-        server.linked = self.asked = self.relay.now
+        server.linked = self.active = self.relay.now
         return self.tracked is server.tracked or server.adjust(self)
 
     def _forward(

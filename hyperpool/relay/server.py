@@ -81,6 +81,7 @@ class ServerConnection(Upkeep):
                 self.replay = None
                 self.status = IDLE
                 self.client = client.server = None
+                client.active = relay.now
                 client.transmit(relay.view[:end])
                 if client.unread:
                     relay.resume(client)
@@ -238,6 +239,8 @@ class ServerConnection(Upkeep):
         stats.queries += 1
         stats.transactions += status == IDLE
         self.answered = self.relay.now
+        if client is not None:
+            client.active = self.answered
         suspicion = self.suspicion
         if suspicion is not None:
             suspicion.deallocations.ready()

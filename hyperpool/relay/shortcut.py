@@ -146,5 +146,5 @@ def _parse(
 def _link(client: ClientConnection, server: ServerConnection, expected: bytes | None) -> None:
     client.server = server
     server.client = client
-    server.linked = client.asked = client.relay.now
+    server.linked = client.active = client.relay.now
     server.expected = expected

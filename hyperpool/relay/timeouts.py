@@ -91,16 +91,9 @@ def sweep_clients(clients: Iterable[ClientConnection], now: float) -> None:
         if not timeout:
             continue
         server = client.server
-        if client.parked is not None or (
-            server is not None and (server.status != IDLE or not server.ledger.clean)
-        ):
-            # Busy: idleness is counted from the last time that it was seen so.
-            client.asked = now
-        elif server is not None:
-            client.asked = max(client.asked, server.answered)
-        if now - client.asked < timeout:
-            continue
-        _end(client, "client_idle_timeout", "57P05", f"the client sent nothing for {timeout:g} s")
+        linked = server is not None and (server.status != IDLE or not server.ledger.clean)
+        if client.parked is None and not linked and now - client.active >= timeout:
+            _end(client, "client_idle_timeout", "57P05", f"the client sent nothing for {timeout:g} s")
 
 
 def _end(client: ClientConnection, name: str, sqlstate: str, what: str) -> None:
