@@ -71,11 +71,11 @@ class CancelOrder:
 
     Attributes:
         server: what the request is for.
-        guest: the connection that brought it.
+        guest: the connection that brought it; None if the pooler itself wants it.
     """
 
     server: ServerConnection
-    guest: Guest
+    guest: Guest | None = None
 
     def done(self, *, delivered: bool) -> None:
         """Let server and guest go on.
@@ -86,7 +86,8 @@ class CancelOrder:
         if not delivered:
             self.server.retire("a cancel request may still be on its way")
         self.server.end_cancel()
-        self.guest.lost("cancel request done")
+        if self.guest is not None:
+            self.guest.lost("cancel request done")
 
 
 class FrontDoor:

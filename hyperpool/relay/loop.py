@@ -66,6 +66,8 @@ class Relay:
 
     Attributes:
         demand: called with a pool that should open server connections; must not block.
+        cancel: called with a server connection whose query should be canceled; must not block. When the request has
+            been sent, or cannot be, the server's `end_cancel` is called.
         now: the time of the newest wakeup, monotonic seconds.
         translator: translates what clients send.
         budget: bounds what clients' prepared statements take.
@@ -94,6 +96,7 @@ class Relay:
         self.max_partial = min(MAX_PARTIAL, options.buffer)
         self.max_whole = options.buffer
         self.demand: Callable[[RelayPool], None] = _ignore
+        self.cancel: Callable[[ServerConnection], None] = ServerConnection.end_cancel
         self._clock = clock
         self.now = clock()
         self._epoll = epoll()

@@ -69,11 +69,14 @@ def _sweep_linked(pool: RelayPool, server: ServerConnection, client: ClientConne
             )
         return
     if settings.query_timeout and busy and now - max(server.asked, server.linked) >= settings.query_timeout:
+        server.interrupt()
         _end(client, "query_timeout", "57014", f"a query took {settings.query_timeout:g} s")
     elif (
         settings.transaction_timeout
         and now - max(server.began, server.linked) >= settings.transaction_timeout
     ):
+        if busy:
+            server.interrupt()
         _end(client, "transaction_timeout", "25P04", f"a transaction took {settings.transaction_timeout:g} s")
     elif (
         settings.idle_transaction_timeout

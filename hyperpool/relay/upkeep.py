@@ -215,12 +215,14 @@ class Upkeep(Connection):
             mid_message: the client has sent the beginning of a message, and will not send the rest.
         """
         pending = mid_message or self.skip or self.rest or self.outbox or self.unread
-        if self.status != IDLE or pending:
-            self.close("client disconnected while the server was not ready")
-        elif self.ledger.clean:
+        ready = self.status == IDLE and not pending
+        if ready and self.ledger.clean:
             self.release(reset=self.pool.session or self.suspicion is not None)
-        elif self.errand is not None and len(self.ledger.entries) == 1 and self.suspicion is None:
+        elif ready and self.errand is not None and len(self.ledger.entries) == 1 and self.suspicion is None:
             self._condition(self.errand.purpose)
+        elif self.cancels:
+            self.retire("client disconnected while the server was not ready")
+            self._condition("cancel", self.relay.cancel_wait_timeout)
         else:
             self.close("client disconnected while the server was not ready")
 
@@ -622,6 +624,14 @@ class Upkeep(Connection):
         """A cancel request is on its way to this server; it must not hit another client's query."""
         self.cancels += 1
         self.held = True
+
+    def interrupt(self) -> None:
+        """Its client is about to be sent away in the midst of a query: PostgreSQL would finish that for nobody.
+
+        A backend whose connection is closed goes on until it has something to send.
+        """
+        self.begin_cancel()
+        self.relay.cancel(self)
 
     def end_cancel(self) -> None:
         """The server has taken the cancel request."""

@@ -124,6 +124,7 @@ class Pooler:
         # Bounded by the logins that may be under way at once.
         send_cancels, cancels = trio.open_memory_channel[CancelOrder](float("inf"))
         send_servers, servers = trio.open_memory_channel[ServerReady | ServerFailed](_CHANNEL)
+        self._relay.cancel = lambda server: send_cancels.send_nowait(CancelOrder(server))
         self._door = FrontDoor(settings, self._relay, self._pools, send_cancels.send_nowait)
         with closing(self._relay):
             async with trio.open_nursery() as nursery:
