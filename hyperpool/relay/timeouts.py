@@ -69,14 +69,14 @@ def _sweep_linked(pool: RelayPool, server: ServerConnection, client: ClientConne
             )
         return
     if settings.query_timeout and busy and now - max(server.asked, server.linked) >= settings.query_timeout:
-        server.interrupt()
+        _interrupt(server)
         _end(client, "query_timeout", "57014", f"a query took {settings.query_timeout:g} s")
     elif (
         settings.transaction_timeout
         and now - max(server.began, server.linked) >= settings.transaction_timeout
     ):
         if busy:
-            server.interrupt()
+            _interrupt(server)
         _end(client, "transaction_timeout", "25P04", f"a transaction took {settings.transaction_timeout:g} s")
     elif (
         settings.idle_transaction_timeout
@@ -97,6 +97,15 @@ def sweep_clients(clients: Iterable[ClientConnection], now: float) -> None:
         linked = server is not None and (server.status != IDLE or not server.ledger.clean)
         if client.parked is None and not linked and now - client.active >= timeout:
             _end(client, "client_idle_timeout", "57P05", f"the client sent nothing for {timeout:g} s")
+
+
+def _interrupt(server: ServerConnection) -> None:
+    """Have PostgreSQL end a query whose client is about to be sent away.
+
+    A backend whose connection is closed goes on until it has something to send.
+    """
+    server.begin_cancel()
+    server.relay.cancel(server)
 
 
 def _end(client: ClientConnection, name: str, sqlstate: str, what: str) -> None:

@@ -1,0 +1,247 @@
+"""A server connection and the pooler's own queries on it, its *errands*.
+
+Errands are SKIP requests of the ledger. While a server serves a client, they run in front of or behind the client's
+requests; without a client, the server is *conditioning*, with a deadline.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from hyperpool.pool.statements import ServerStatements
+from hyperpool.relay.connection import Connection
+from hyperpool.relay.errand import Errand
+from hyperpool.relay.ledger import SKIP, Ledger
+from hyperpool.relay.session import Pinned
+from hyperpool.relay.tables import IDLE
+from hyperpool.wire import constants as wire
+from hyperpool.wire import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hyperpool.errors import LoginFailed
+    from hyperpool.pool.handover import ServerReady
+    from hyperpool.pool.statements import Statement
+    from hyperpool.relay.client import ClientConnection
+    from hyperpool.relay.loop import Relay
+    from hyperpool.relay.parameters import ParameterSet
+    from hyperpool.relay.replay import Replay
+    from hyperpool.relay.session import Suspicion
+
+
+class Backend(Connection):
+    """What a server connection has, and how the pooler asks it something.
+
+    Attributes:
+        pool: the pool that it belongs to.
+        client: the client that it serves; None while idle or conditioning.
+        ledger: what it still owes.
+        status: the transaction status of its newest ReadyForQuery (``I``, ``T``, ``E`` as a byte).
+        settled: ReadyForQuery said idle and nothing is outstanding.
+        held: it must not be given back without a closer look.
+        errand: the pooler's own query that it is answering.
+        purpose: what it is conditioned for, or "".
+        refusal: why it refused ``connect_query``.
+        cancels: cancel requests under way for its client.
+        retiring: why it is closed as soon as it is free, or "".
+        failing: it has sent a FATAL error.
+        tracked: the session parameters that it has.
+        statements: what is prepared on it.
+        worked: clients may have had it.
+        expected: which messages answer what it has been asked, if that is one request of a known shape, and all that is
+            outstanding; see `relay.shortcut`.
+        unnamed: the unnamed statement that its client has prepared on it; None if nobody knows.
+        replay: what could be sent once more, if a prepared statement turns out to be out of date.
+        asking: the suspicion that the server is being asked about.
+        suspicion: what its client may have done to the session; None for nothing.
+        pinned: why its client keeps it, or may have to.
+        pid: its process id at PostgreSQL.
+        secret: its cancel secret.
+        linked: when its client got it, monotonic seconds.
+        asked: when its client's newest request came after everything had been answered; 0 for when it was linked.
+        began: when its client's newest request came outside of a transaction block; see `asked`.
+        answered: when its newest ReadyForQuery came, unless the client was parted from it then.
+        idle_since: when it was given back, monotonic seconds.
+        expires: when its lifetime ends, monotonic seconds; 0 for never.
+        dialed: host and port that it was opened with; the pool's may have changed.
+    """
+
+    __slots__ = (
+        "_parameters",
+        "_rejection",
+        "_resets",
+        "_tainted",
+        "answered",
+        "asked",
+        "asking",
+        "began",
+        "cancels",
+        "client",
+        "dialed",
+        "errand",
+        "expected",
+        "expires",
+        "failing",
+        "held",
+        "idle_since",
+        "ledger",
+        "linked",
+        "pid",
+        "pinned",
+        "pool",
+        "purpose",
+        "refusal",
+        "replay",
+        "retiring",
+        "secret",
+        "settled",
+        "statements",
+        "status",
+        "suspicion",
+        "tracked",
+        "unnamed",
+        "worked",
+    )
+
+    def __init__(self, relay: Relay, ready: ServerReady) -> None:
+        super().__init__(relay, ready.sock)
+        self.pool = ready.pool
+        self.client: ClientConnection | None = None
+        self.ledger = Ledger()
+        self.status = IDLE
+        self.settled = False
+        self.held = self._always_held()
+        self.errand: Errand | None = None
+        self._rejection: dict[str, str] = {}
+        self._resets: list[str] = []
+        self._tainted = False
+        self._parameters: dict[str, str] = {}
+        self.purpose = ""
+        self.refusal: LoginFailed | None = None
+        self.cancels = 0
+        self.retiring = ""
+        self.failing = False
+        self.tracked: ParameterSet = relay.tracker.intern(ready.parameters)
+        self.statements = ServerStatements()
+        self.unnamed: Statement | None = None
+        self.worked = False
+        self.replay: Replay | None = None
+        self.expected: bytes | None = None
+        self.suspicion: Suspicion | None = None
+        self.asking: Suspicion | None = None
+        self.pinned = Pinned(0)
+        self.pid = ready.pid
+        self.secret = ready.secret
+        self.linked = self.since
+        self.asked = 0.0
+        self.began = 0.0
+        self.answered = 0.0
+        self.idle_since = self.since
+        self.expires = ready.expires
+        self.dialed = (ready.pool.settings.host, ready.pool.settings.port)
+
+    def __repr__(self) -> str:
+        return f"<server {self.pool.name} pid={self.pid}>"
+
+    # -- errands -------------------------------------------------------------------------------------------------------
+
+    def converse(self, purpose: str, sql: str, then: Callable[[Errand], None]) -> None:
+        """Run a query of the pooler's own.
+
+        Without a client, the server is closed when that takes longer than ``server_connect_timeout``.
+
+        Args:
+            purpose: one word, for logs.
+            sql: the query.
+            then: called with the answer; must not give the server away, `finish` does that.
+        """
+        self.errand = Errand(purpose, then)
+        self.unnamed = None  # A Query destroys it.
+        if self.client is None:
+            self._condition(purpose)
+        self.ledger.request(wire.QUERY, SKIP)
+        self.transmit(messages.query(sql))
+
+    def _condition(self, purpose: str, timeout: float | None = None) -> None:
+        if timeout is None:
+            timeout = self.pool.settings.server_connect_timeout
+        self.purpose = purpose
+        self.pool.conditioning[self] = self.relay.now + timeout if timeout else float("inf")
+
+    def _errand_failed(self, what: str, errand: Errand) -> None:
+        """Nobody knows the state of the session: part from it."""
+        message = errand.error.get("M", "unknown error")
+        self.retire(f"{what}: {message}")
+        if self.client is not None:
+            self.client.refuse(f"{what}: {message}", errand.error.get("C", "58000"))
+
+    def _own_query_done(self, errand: Errand) -> None:
+        # Whatever it was, it may have deallocated statements.
+        self.statements.doubt_all()
+        if errand.error:
+            self._errand_failed(f"the pooler's own query failed ({errand.purpose})", errand)
+
+    # -- what holds it -------------------------------------------------------------------------------------------------
+
+    def keep(self, reason: Pinned) -> None:
+        """The client has something on this server that the pooler cannot have anywhere else."""
+        self._pin(self.pinned | reason)
+        self.held = True
+
+    def _pin(self, pinned: Pinned) -> None:
+        self.pool.pinned += bool(pinned) - bool(self.pinned)
+        self.pinned = pinned
+
+    def reconfigured(self) -> None:
+        """What holds this server, or the pool's settings, may have changed."""
+        self.held = (
+            bool(self.retiring or self.cancels or self.pinned or self._tainted)
+            or self.suspicion is not None
+            or self._always_held()
+        )
+
+    def _always_held(self) -> bool:
+        settings = self.pool.settings
+        return settings.server_reset_query_always or not settings.server_lifetime
+
+    def retire(self, reason: str) -> None:
+        """Close it now if it is idle, else as soon as it is given back."""
+        self.retiring = reason
+        self.held = True
+        if self in self.pool.idle:
+            self.close(reason)
+
+    # -- cancel requests -----------------------------------------------------------------------------------------------
+
+    @property
+    def occupied(self) -> bool:
+        """Whether it answers a query of the pooler's own, which a cancel request must not hit."""
+        entries = self.ledger.entries
+        return bool(entries) and entries[0] == wire.QUERY | SKIP
+
+    def begin_cancel(self) -> None:
+        """A cancel request is on its way to this server; it must not hit another client's query."""
+        self.cancels += 1
+        self.held = True
+
+    def end_cancel(self) -> None:
+        """The server has taken the cancel request."""
+        self.cancels -= 1
+        if not self.cancels:
+            self.reconfigured()
+            if self.purpose == "cancel" and not self.closed:
+                self._conditioned()
+
+    @abstractmethod
+    def finish(self) -> None:
+        """An answer is complete."""
+
+    @abstractmethod
+    def _conditioned(self) -> None:
+        """What it was conditioned for is done."""
+
+    @abstractmethod
+    def close(self, reason: str) -> None:
+        """Close the connection; a client that it serves is told, and closed, too."""

@@ -1,0 +1,239 @@
+"""Session state follows its client: what a server is told in front of a client's requests, and asked behind them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from hyperpool.config import SessionState
+from hyperpool.relay import catalog
+from hyperpool.relay.backend import Backend
+from hyperpool.relay.ledger import SKIP
+from hyperpool.relay.parameters import IDENTITY, adjustment, assignments, is_safe_change
+from hyperpool.relay.session import ASKABLE, Pinned, Suspicion, Truth
+from hyperpool.wire import constants as wire
+from hyperpool.wire import messages
+
+if TYPE_CHECKING:
+    from hyperpool.relay.client import ClientConnection
+    from hyperpool.relay.errand import Errand
+    from hyperpool.relay.parameters import ParameterSet
+    from hyperpool.sql.effects import Effects
+
+log = structlog.get_logger("relay")
+
+_MSG_MORE: Final = 0x8000
+_IDLE_TIMEOUT: Final = "idle_session_timeout"
+_MAX_DEFAULTS: Final = 1000
+
+
+class Following(Backend):
+    """What keeps a server's session and its client's in step."""
+
+    __slots__ = ()
+
+    # -- suspicion -----------------------------------------------------------------------------------------------------
+
+    def suspect(self, effects: Effects, text: bytes) -> None:
+        """The client sends a text that may change the session."""
+        pool = self.pool
+        if self.suspicion is None:
+            self.suspicion = Suspicion()
+            self.held = True
+        self.suspicion.add(effects, text, self.pinned, pool.reported)
+        if self.client is not None and (effects.resets or effects.resets_all or self.suspicion.restores):
+            self.suspicion.resets(effects, self.client.begun())
+        if not effects.unknown_settings:
+            self._pin(self.pinned | Pinned(effects.pins.value))
+
+    def expect_deallocation(self) -> None:
+        """The client sends a text that deallocates statements, and nobody watches what else it does."""
+        if self.suspicion is None:
+            self.suspicion = Suspicion()
+            self.held = True
+
+    def _inquire(self, suspicion: Suspicion) -> None:
+        """The transaction has ended: ask what is true of what it may have done."""
+        self.suspicion = None
+        self.asking = suspicion
+        pool = self.pool
+        if suspicion.schema:
+            pool.statements.version += 1
+        if suspicion.routines:
+            pool.catalog_due = 0.0
+        if suspicion.recodes:
+            suspicion.settings.update(
+                name
+                for name, value in self.tracked.values.items()
+                if not value.isascii() and name not in pool.reported
+            )
+        if pool.settings.session_state is SessionState.RESET:
+            if suspicion.asks or self.pinned:
+                self.suspicion = suspicion
+                self.release(reset=True)
+                return
+        elif suspicion.asks:
+            held = [name for name in self.tracked.values if name.lower() not in pool.reported]
+            encoding = self.tracked.values.get("client_encoding")
+            sql = suspicion.question(held, pool.defaults, pool.custom, encoding)
+            self.converse("probe", sql, lambda errand: self._learn(suspicion, errand))
+            return
+        self.asking = None
+        self.reconfigured()
+        self.finish()
+
+    def _learn(self, suspicion: Suspicion, errand: Errand) -> None:
+        """The server has told."""
+        self.asking = None
+        if errand.error:
+            # A cancel request for the client's query may have come late.
+            canceled = errand.error.get("C") == "57014" and suspicion.asked_again()
+            if self.client is not None and (canceled or suspicion.distrust()):
+                suspicion.merge(self.suspicion)
+                self.suspicion = suspicion
+            else:
+                self._errand_failed("the session's state cannot be told", errand)
+            return
+        pool, tracker = self.pool, self.relay.tracker
+        truth = Truth(errand.rows, pool.defaults)
+        for name in suspicion.strange:
+            pool.defaults.setdefault(name)
+        if len(pool.defaults) > _MAX_DEFAULTS:
+            pool.defaults = {name: pool.defaults[name] for name in IDENTITY}
+        before = self.tracked
+        if suspicion.everything:
+            before = tracker.reported_alone(before, pool.reported)
+        self.tracked = tracker.with_settings(
+            before, {name: value for name, value in truth.settings.items() if name not in pool.reported}
+        )
+        client = self.client
+        if client is not None:
+            client.tracked = self.tracked
+        if suspicion.taints or _IDLE_TIMEOUT in self.tracked.values:
+            # An idle timeout would end the server while nobody uses it. And parameters with a dot in their names are
+            # not listed: what no text has named is nobody's.
+            self._tainted = True
+        if suspicion.pins & ASKABLE:
+            self._pin(truth.pins | (self.pinned & ~ASKABLE))
+        self.reconfigured()
+
+    def _stay(self, client: ClientConnection) -> None:
+        """The client keeps this server."""
+        client.pin(self.pinned)
+        if client.closed:
+            return
+        if client.tracked is not self.tracked and self._rejection:
+            message = self._rejection.get("M", "session parameters were refused")
+            client.refuse(message, self._rejection.get("C", "58000"))
+        elif client.tracked is not self.tracked:
+            self.adjust(client)
+        elif client.unread:
+            self.relay.resume(client)
+
+    # -- adjusting -----------------------------------------------------------------------------------------------------
+
+    def adjust(self, client: ClientConnection) -> bool:
+        """Set session parameters as the client expects them.
+
+        Returns:
+            Whether requests may follow at once. Not if the server may refuse: then a request would be executed in
+            a session that is not the client's. `finish` calls the client when that is settled.
+        """
+        wanted = client.tracked
+        sql = adjustment(wanted, self.tracked)
+        if client.proven and is_safe_change(wanted, self.tracked):
+            if sql:
+                self.ledger.request(wire.QUERY, SKIP)
+                self.transmit(messages.query(sql), _MSG_MORE)
+                self.tracked = self.relay.tracker.with_others(self.tracked, wanted, self.pool.reported)
+            return True
+        self._rejection = {}
+        before = self._lift_timeout()
+        self.converse("adjust", sql, lambda errand: self._adjusted(client, wanted, errand))
+        if self.errand is not None:
+            self.errand.behind = before
+        return False
+
+    def _lift_timeout(self) -> int:
+        """Keep the timeout of the client before from ending the adjusting. Returns how many queries that took."""
+        if "statement_timeout" not in self.tracked.values:
+            return 0
+        self.ledger.request(wire.QUERY, SKIP)
+        self.transmit(messages.query("RESET statement_timeout"), _MSG_MORE)
+        return 1
+
+    def _adjusted(self, client: ClientConnection, wanted: ParameterSet, errand: Errand) -> None:
+        # An error leaves everything as it was: the statements of one Query are one transaction.
+        self._rejection = errand.error
+        if not errand.error:
+            self.tracked = self.relay.tracker.with_others(self.tracked, wanted, self.pool.reported)
+            if _IDLE_TIMEOUT in self.tracked.values:
+                self._tainted = self.held = True
+            if self.client is client:
+                client.tracked = self.tracked
+
+    def restore(self, suspicion: Suspicion) -> bytes:
+        """The client has reset parameters to what the server's session began with: set what its own began with.
+
+        At once, and in the same transaction: whatever undoes the reset undoes this, too.
+
+        Returns:
+            What tells the client: ParameterStatus messages.
+        """
+        restores, suspicion.restores = suspicion.restores, {}
+        suspicion.has_reset = False
+        self.settled = False
+        self.unnamed = None
+        self.ledger.request(wire.QUERY, SKIP)
+        self.transmit(messages.query(assignments(restores, self.tracked.values.get("client_encoding"))))
+        canonical = self.relay.tracker.canonical
+        return b"".join(
+            messages.parameter_status(canonical(name) or name, value)
+            for name, value in restores.items()
+            if name in self.pool.reported
+        )
+
+    # -- what the database tells ---------------------------------------------------------------------------------------
+
+    def ask_catalog(self) -> None:
+        """Ask for the functions that may change session state."""
+        self.pool.catalog_due = self.relay.now + catalog.INTERVAL
+        self.converse("catalog", catalog.CATALOG_QUERY, self._catalog_told)
+
+    def _catalog_told(self, errand: Errand) -> None:
+        pool = self.pool
+        if errand.error:
+            pool.catalog_due = self.relay.now + catalog.RETRY
+            log.warning(
+                "the database cannot tell which functions change session state",
+                pool=pool.name,
+                error=errand.error.get("M"),
+            )
+        elif pool.reader is not None:
+            pool.custom = catalog.parameters(errand.rows)
+            stateful = frozenset(catalog.names(errand.rows))
+            if stateful != pool.stateful:
+                pool.stateful = stateful
+                pool.reader.learn(stateful)
+                pool.statements.relearn(pool.reader)
+
+    def _ask_base(self) -> None:
+        """What ``connect_query`` has set belongs to every session."""
+        suspicion = Suspicion()
+        suspicion.everything = True
+        self.converse("base", suspicion.question((), self.pool.defaults, ()), self._base_told)
+
+    def _base_told(self, errand: Errand) -> None:
+        if errand.error:
+            self._errand_failed("connect_query has been run, but what it has set cannot be told", errand)
+            return
+        pool = self.pool
+        settings = Truth(errand.rows, pool.defaults).settings
+        pool.base = {name: value for name, value in settings.items() if value and name not in pool.reported}
+        self.tracked = self.relay.tracker.with_settings(self.tracked, {**pool.base})
+
+    @abstractmethod
+    def release(self, *, reset: bool = False) -> None:
+        """Part from the client."""
