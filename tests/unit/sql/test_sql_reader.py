@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FUNCTION: Final = Effects(pins=Pin.FUNCTION)
+_SETS_A: Final = Effects(settings=frozenset("a"), sets=frozenset("a"))
 _MANY: Final = tuple(f"function_{number}" for number in range(100))
 
 
@@ -72,7 +73,9 @@ def test_stateful_names_in_what_is_parsed() -> None:
     """The mention adds to what the text does anyway."""
     reader = _reader(stateful=("f",))
     assert reader.read(b"DEALLOCATE a; SELECT f()") == attrs.evolve(EVERYTHING, deallocates=(b"a",))
-    assert reader.read(b"SET a = 1; SELECT f()") == attrs.evolve(EVERYTHING, settings=frozenset({"a"}))
+    assert reader.read(b"SET a = 1; SELECT f()") == attrs.evolve(
+        EVERYTHING, settings=frozenset("a"), sets=frozenset("a")
+    )
     assert reader.read(rb"""SELECT U&"\0066"()""") == EVERYTHING
     assert reader.read(rb"""SELECT U&"\0066" FROM t""") == EVERYTHING
     assert reader.read(rb"""INSERT INTO U&"\0066" VALUES (1)""") == EVERYTHING
@@ -219,7 +222,7 @@ def test_texts_may_be_of_either_kind(kind: Callable[[bytes], bytes | bytearray])
     """Bytes that can change are copied before they are kept."""
     reader = EffectReader()
     for text in (b"SELECT 1", b"SET a = 1", b"SET a = 1", b"SELECT set_config('a', '', false)"):
-        expected = None if text == b"SELECT 1" else Effects(settings=frozenset({"a"}))
+        expected = None if text == b"SELECT 1" else _SETS_A
         assert reader.read(kind(text)) == expected
 
 
@@ -227,7 +230,7 @@ def test_texts_are_parsed_once(parsed: list[str]) -> None:
     """Their effects are remembered, and so is that they have none."""
     reader = EffectReader()
     for _ in range(3):
-        assert reader.read(b"SET a = 1") == Effects(settings=frozenset({"a"}))
+        assert reader.read(b"SET a = 1") == _SETS_A
         assert reader.read(b"SET LOCAL a = 1") == Effects(local=True)
     assert parsed == ["SET a = 1", "SET LOCAL a = 1"]
 
@@ -263,7 +266,7 @@ def test_long_texts_are_not_parsed(parsed: list[str]) -> None:
     """Nor remembered; the parser's stack, and its time, grow with the text."""
     reader = EffectReader()
     text = b"SET a = 1"
-    assert reader.read(text.ljust(LONGEST)) == Effects(settings=frozenset({"a"}))
+    assert reader.read(text.ljust(LONGEST)) == _SETS_A
     assert reader.read(text.ljust(LONGEST + 1)) == EVERYTHING
     assert len(parsed) == 1
     assert len(reader._known) == 1
