@@ -25,10 +25,17 @@ PINS = (
     "EXISTS(SELECT FROM pg_catalog.pg_cursors WHERE is_holdable),"
     "EXISTS(SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"
 )
+KEPT = (
+    "'DateStyle','IntervalStyle','TimeZone','application_name','client_encoding','default_table_access_method',"
+    "'default_tablespace','default_text_search_config','local_preload_libraries','seed','session_preload_libraries',"
+    "'standard_conforming_strings','temp_tablespaces','transaction_deferrable','transaction_isolation',"
+    "'transaction_read_only'"
+)
 ROW = (
     "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name),"
-    " CASE WHEN source OPERATOR(pg_catalog.=) 'session' THEN reset_val ELSE pg_catalog.current_setting(name) END"
-    " FROM pg_catalog.pg_settings WHERE "
+    " CASE WHEN setting OPERATOR(pg_catalog.=) reset_val THEN pg_catalog.current_setting(name)"
+    f" WHEN context OPERATOR(pg_catalog.=) 'user' AND name OPERATOR(pg_catalog.<>) ALL (ARRAY[{KEPT}])"
+    " THEN pg_catalog.set_config(name, reset_val, true) END FROM pg_catalog.pg_settings WHERE "
 )
 EVERY = (
     ROW + "source OPERATOR(pg_catalog.=) 'session'"
@@ -163,26 +170,60 @@ def test_words_are_looked_for_in_part_of_a_long_text() -> None:
     assert suspicion.settings == set()
 
 
+BEGUN = {"timezone": "Asia/Tokyo", "work_mem": "7MB", "x.y": "1", "role": "r"}
+
+
+def restored(*texts: str) -> dict[str, str]:
+    """What has to be set again behind texts that are on their way, at a client that began with `BEGUN`."""
+    reader = EffectReader()
+    suspicion = Suspicion()
+    for text in texts:
+        effects = reader.read(text.encode())
+        assert effects is not None
+        suspicion.resets(effects, BEGUN)
+    return suspicion.restores
+
+
 @pytest.mark.parametrize(
-    ("text", "resets", "resets_all"),
+    ("texts", "names"),
     [
-        ("set work_mem = '7MB'", set(), False),
-        ("reset work_mem", {"work_mem"}, False),
-        ('RESET "work_mem"', {"work_mem"}, False),
-        ("set work_mem = '7MB'; reset x.y", {"x.y"}, False),
-        ("reset timezone", {"timezone"}, False),
-        ("reset time zone", {"timezone"}, False),
-        ("reset role", {"role"}, False),
-        ("reset session authorization", {"session_authorization"}, False),
-        ("set role r", set(), False),
-        ("reset all", set(), True),
-        ("discard all", set(), True),
+        (["set work_mem = '9MB'"], ""),
+        (["reset work_mem"], "work_mem"),
+        (['RESET "Work_Mem"'], "work_mem"),
+        (["set work_mem to default"], "work_mem"),
+        (["reset time zone"], "timezone"),
+        (["set time zone local"], "timezone"),
+        (["reset role"], "role"),
+        (["reset session authorization"], "role"),
+        (["set session authorization s; reset role"], "role"),
+        # what the client's session did not begin with
+        (["reset lock_timeout"], ""),
+        (["reset lock_timeout; reset x.y"], "x.y"),
+        (["select set_config('lock_timeout', '1', false)"], ""),
+        # all of it, but for who the session is
+        (["reset all"], "timezone work_mem x.y"),
+        (["discard all"], "timezone work_mem x.y"),
+        # what is set behind it
+        (["reset work_mem; set work_mem = '9MB'"], ""),
+        (["reset work_mem", "set work_mem = '9MB'"], ""),
+        (["reset work_mem", "select set_config('work_mem', '9MB', false)"], ""),
+        (["reset all; set work_mem = '9MB'"], "timezone x.y"),
+        (["reset all", "set work_mem = '9MB'"], "timezone x.y"),
+        (["discard all; set time zone 'UTC'; reset work_mem"], "work_mem x.y"),
+        # what was set in front of it
+        (["set work_mem = '9MB'; reset work_mem"], "work_mem"),
+        (["set work_mem = '9MB'", "reset work_mem"], "work_mem"),
+        (["set work_mem = '9MB'; reset all"], "timezone work_mem x.y"),
+        # one after the other
+        (["reset work_mem", "reset x.y"], "work_mem x.y"),
+        (["reset work_mem", "reset all", "set x.y = 2", "listen z"], "timezone work_mem"),
+        (["set local work_mem to default"], ""),
+        (["reset work_mem", "set local work_mem = '9MB'"], "work_mem"),
     ],
 )
-def test_resets(text: str, resets: set[str], resets_all: bool) -> None:
-    """What goes back to what the session began with; a server's session began with other values than a client's."""
-    suspicion = suspect(text)
-    assert (suspicion.resets, suspicion.resets_all) == (resets, resets_all)
+def test_what_is_set_again(texts: list[str], names: str) -> None:
+    """A server's session began with other values than its client's, and that is what a reset leads back to."""
+    assert restored(*texts) == {name: BEGUN[name] for name in names.split()}
 
 
 def test_merge() -> None:
@@ -191,9 +232,18 @@ def test_merge() -> None:
     two = suspect("listen x", "alter table t add u int", "reset all")
     one.merge(two)
     assert (one.settings, one.pins, one.everything) == ({"work_mem", "x.y"}, Pinned.LISTEN, True)
-    assert (one.resets, one.resets_all, one.schema) == ({"x.y"}, True, True)
+    assert one.schema
     one.merge(None)
     assert one.asks
+
+
+def test_merged_resets_are_the_newer_ones() -> None:
+    """The question is about what has happened: those before it have been set again already."""
+    one, two = Suspicion(), Suspicion()
+    one.resets(Effects(settings=frozenset({"x.y"}), resets=frozenset({"x.y"})), BEGUN)
+    two.resets(Effects(resets_all=True, sets=frozenset({"x.y"})), BEGUN)
+    one.merge(two)
+    assert one.restores == {"timezone": "Asia/Tokyo", "work_mem": "7MB"}
 
 
 def test_distrust() -> None:
@@ -229,6 +279,18 @@ def test_distrust() -> None:
 def test_questions(text: str, question: str) -> None:
     """Only what is suspected is asked for, with every name qualified; a default is asked for once."""
     assert suspect(text).question((), KNOWN, ()) == question
+
+
+@pytest.mark.parametrize(
+    ("encoding", "source"), [(None, "UTF8"), ("UTF8", "UTF8"), ("LATIN1", "LATIN1"), ("o'", "o''")]
+)
+def test_questions_are_ascii(encoding: str | None, source: str) -> None:
+    """A name that is not is told in the client's encoding, byte by byte."""
+    suspicion = Suspicion()
+    suspicion.add(Effects(settings=frozenset({"x.\udce9"})), b"", Pinned(0), REPORTED)
+    name = f"pg_catalog.convert_from(pg_catalog.decode('782ee9','hex'),'{source}')"
+    question = suspicion.question((), {**KNOWN, "x.\udce9": None}, (), encoding)
+    assert question == values("?").replace("'?'", name)
 
 
 def test_strange_parameters() -> None:
@@ -303,6 +365,19 @@ def test_pins(row: list[str | None], pins: Pinned) -> None:
             [["statement_timeout", "5s", None], ["statement_timeout", "0", "0"]],
             {"statement_timeout": "0"},
             {"statement_timeout": "5s"},
+            {"statement_timeout": "0"},
+        ),
+        # and the default is learned all the same
+        (
+            [["statement_timeout", "5s", None], ["statement_timeout", "0", "0"]],
+            {},
+            {"statement_timeout": "5s"},
+            {"statement_timeout": "0"},
+        ),
+        (
+            [["statement_timeout", "0", None], ["statement_timeout", "0", "0"]],
+            {},
+            {"statement_timeout": None},
             {"statement_timeout": "0"},
         ),
         # what means the transaction
