@@ -45,6 +45,7 @@ def check(settings: Settings, given: Collection[KeyPath], report: Report) -> Non
         path = ("databases", name)
         if name in RESERVED:
             report.add(path, "found a name that is kept for the admin console; choose another one")
+        _check_hosts(path, database, report)
         if database.embedded:
             _check_embedded(path, database, given, report)
         else:
@@ -85,6 +86,23 @@ def _check_credentials(settings: Settings, report: Report) -> None:
         )
 
 
+def _check_hosts(path: KeyPath, database: DatabaseSettings, report: Report) -> None:
+    host, port, transport = (*path, "host"), (*path, "port"), (*path, "transport")
+    if not report.is_sound(host, port, transport):
+        return
+    count = database.host.count(",") + 1
+    if isinstance(database.port, tuple) and len(database.port) != count:
+        report.add(
+            port,
+            f"found {len(database.port)} ports, expected one, or one for each of {count} hosts; correct one list",
+        )
+    if database.transport and count > 1:
+        report.add(
+            transport,
+            f"found together with {count} hosts, expected one; the transport says what to connect to",
+        )
+
+
 def _check_embedded(
     path: KeyPath, database: DatabaseSettings, given: Collection[KeyPath], report: Report
 ) -> None:
@@ -92,7 +110,7 @@ def _check_embedded(
         report.add(
             (*path, "embedded"), "found true for '*', expected it below a database's own name; move it"
         )
-    for key in ("host", "port"):
+    for key in ("host", "port", "transport"):
         if (*path, key) in given:
             report.add(
                 (*path, key), "found together with embedded: true, which decides it; remove one of the two"

@@ -20,6 +20,8 @@ from hyperpool.config.fields import setting as _setting
 from hyperpool.config.kinds import AuthType, PoolMode, SessionState
 from hyperpool.config.secret import Secret  # noqa: TC001 - cattrs evaluates the annotations
 from hyperpool.config.source import default_state_dir
+from hyperpool.config.transports import Steps
+from hyperpool.config.transports import transport as read_transport
 
 
 @attrs.frozen(kw_only=True)
@@ -96,6 +98,11 @@ class PoolerSettings:
     server_connect_timeout: float = _setting(
         15.0, kinds.seconds(), "limit for connecting and logging in to a server; 0 is no limit"
     )
+    host_connect_timeout: float = _setting(
+        5.0,
+        kinds.seconds(),
+        "limit for connecting and logging in to one of several hosts, before the next one is tried; 0 is no limit",
+    )
     server_login_retry: float = _setting(
         15.0, kinds.seconds(), "longest pause between attempts to log in to a server"
     )
@@ -151,6 +158,14 @@ class PoolerSettings:
     )
     log_stats: bool = _setting(default=True, parse=kinds.flag, about="log statistics each stats_period")
     stats_period: float = _setting(60.0, kinds.seconds(), "time between two lines of statistics; 0 is never")
+    dns_max_ttl: float = _setting(
+        15.0,
+        kinds.seconds(),
+        "time for which addresses of host names are used before they are looked up again",
+    )
+    dns_nxdomain_ttl: float = _setting(
+        15.0, kinds.seconds(), "time for which a host name that does not exist is not looked up again"
+    )
     tcp_keepalive: bool = _setting(default=True, parse=kinds.flag, about="send TCP keepalive probes")
     tcp_keepcnt: int = _setting(
         0, kinds.whole(0, 127), "probes without an answer that end a connection; 0 is the system's default"
@@ -204,10 +219,22 @@ class DatabaseSettings:
     )
     host: str = _setting(
         "127.0.0.1",
-        kinds.host,
-        "name or address, or a Unix socket's directory (/...) or abstract name (@...)",
+        kinds.hosts,
+        "name or address, or a Unix socket's directory (/...) or abstract name (@...); or several of them",
     )
-    port: int = _setting(5432, kinds.port, "port, also in a Unix socket's name")
+    port: int | tuple[int, ...] = _setting(
+        5432, kinds.ports, "port, also in a Unix socket's name; or as many ports as hosts"
+    )
+    load_balance_hosts: Literal["round-robin", "disable"] = _setting(
+        "round-robin",
+        kinds.load_balance,
+        "host of a new connection; round-robin: the next one; disable: the same one until it fails",
+    )
+    transport: Steps = _setting(
+        (),
+        read_transport,
+        "how a byte stream to the server is made, if not by connecting to host and port",
+    )
     user: str | None = _setting(
         None, kinds.name, "log in to the server as this user, whoever the client is: one pool for all"
     )
@@ -249,6 +276,11 @@ class DatabaseSettings:
         default=False, parse=kinds.flag, about="hyperpool runs a PostgreSQL server of its own", reload=False
     )
 
+    @property
+    def servers(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each server."""
+        return pair_hosts(self.host, self.port)
+
 
 @attrs.frozen(kw_only=True)
 class UserSettings:
@@ -279,3 +311,15 @@ class UserSettings:
     client_idle_timeout: float | None = _setting(
         None, kinds.seconds(), "instead of the database's client_idle_timeout"
     )
+
+
+def pair_hosts(host: str, port: int | tuple[int, ...]) -> tuple[tuple[str, int], ...]:
+    """Hosts with their ports.
+
+    Args:
+        host: with commas between them.
+        port: one for all, or as many as hosts.
+    """
+    hosts = host.split(",")
+    ports = port if isinstance(port, tuple) else (port,) * len(hosts)
+    return tuple(zip(hosts, ports, strict=True))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import attrs
 
-from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings
+from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings, pair_hosts
 from hyperpool.config.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hyperpool.config.kinds import PoolMode, SessionState
+    from hyperpool.config.transports import Steps
 
 T = TypeVar("T")
 
@@ -33,8 +34,8 @@ class PoolSettings:
         user: as whom the pool logs in to the server: the database's forced user, or the client's.
         dbname: the database's name on the server.
         host: host name or address; a directory that starts with ``/`` or an abstract name that starts with ``@`` for
-            a Unix socket.
-        port: of the server.
+            a Unix socket; several of them with commas between.
+        port: of the servers, or one for each.
         password: for the login to the server: the database's own, else what is stored about `user`; None if there is
             none.
         pool_mode: when a server connection is given back.
@@ -64,6 +65,9 @@ class PoolSettings:
         connect_query: empty for none.
         parameters: startup parameters that the database forces, by the server's names for them.
         embedded: the server is hyperpool's own.
+        load_balance_hosts: what chooses the host of a new connection.
+        transport: the steps of the way to the server; empty for a connection to host and port.
+        host_connect_timeout: seconds until the next one of several hosts is tried; 0 is no limit.
         replication: the startup parameter ``replication`` of a connection of its own for one client; empty for none.
     """
 
@@ -71,7 +75,7 @@ class PoolSettings:
     user: str
     dbname: str
     host: str
-    port: int
+    port: int | tuple[int, ...]
     password: Secret | None
     pool_mode: PoolMode
     pool_size: int
@@ -99,7 +103,15 @@ class PoolSettings:
     idle_transaction_timeout: float = _DEFAULTS.idle_transaction_timeout.default
     transaction_timeout: float = _DEFAULTS.transaction_timeout.default
     client_idle_timeout: float = _DEFAULTS.client_idle_timeout.default
+    load_balance_hosts: Literal["round-robin", "disable"] = "round-robin"
+    transport: Steps = ()
+    host_connect_timeout: float = _DEFAULTS.host_connect_timeout.default
     replication: str = ""
+
+    @property
+    def servers(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each server."""
+        return pair_hosts(self.host, self.port)
 
 
 @attrs.frozen(kw_only=True)
@@ -198,6 +210,9 @@ class Settings:
             client_idle_timeout=_first(
                 own.client_idle_timeout, entry.client_idle_timeout, pooler.client_idle_timeout
             ),
+            load_balance_hosts=entry.load_balance_hosts,
+            transport=entry.transport,
+            host_connect_timeout=pooler.host_connect_timeout,
         )
 
 

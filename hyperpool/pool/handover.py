@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import socket
 
     from hyperpool.errors import UpstreamError
+    from hyperpool.pool.login import Way
     from hyperpool.pool.state import Pool
 
 AnyPool: TypeAlias = "Pool[Any, Any]"
@@ -27,6 +28,7 @@ class ServerReady:
         pid: the server's process id.
         secret: the server's cancel secret.
         expires: when its lifetime ends, monotonic seconds; 0 for never.
+        way: leads to the same server once more; None if nothing does.
     """
 
     sock: socket.socket
@@ -36,6 +38,7 @@ class ServerReady:
     pid: int
     secret: bytes
     expires: float
+    way: Way | None = None
 
 
 @attrs.frozen(eq=False)

@@ -9,15 +9,28 @@ import trio
 
 from hyperpool.auth.client_side import ServerLogin
 from hyperpool.errors import ConnectFailed, LoginFailed, ProtocolError, UpstreamError
-from hyperpool.transport.dial import dial
 from hyperpool.wire import messages
 from hyperpool.wire.frames import MAX_SERVER_LOGIN_FRAME, FrameReader
 from hyperpool.wire.startup import NEWEST_MINOR, OLDEST_MINOR
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hyperpool.config import PoolSettings
-    from hyperpool.transport.plain import PlainStream
-    from hyperpool.transport.sockets import TcpOptions
+    from hyperpool.transport.route import Opened, Route, Target
+
+
+@attrs.frozen
+class Way:
+    """How to reach the server of a connection once more.
+
+    Attributes:
+        route: the one that has led to it; the pool may have another one by now.
+        target: the server.
+    """
+
+    route: Route
+    target: Target
 
 
 @attrs.frozen
@@ -26,21 +39,29 @@ class LoggedIn:
 
     Attributes:
         stream: the caller owns it.
+        way: leads to the same server.
+        target: the server, as the route knows it.
         parameters: the newest ParameterStatus of each parameter.
         pid: the server's process id.
         secret: the server's cancel secret.
         minor: the minor version of protocol 3 that it was asked for; it may have settled for less.
     """
 
-    stream: PlainStream
+    stream: trio.abc.Stream
+    way: Way
+    target: Target
     parameters: dict[str, str]
     pid: int
     secret: bytes
     minor: int
 
 
-async def connect(settings: PoolSettings, options: TcpOptions, minor: int = NEWEST_MINOR) -> LoggedIn:
-    """Open a connection to the server of a pool, and log in.
+def _newest(_target: Target) -> int:
+    return NEWEST_MINOR
+
+
+async def connect(route: Route, minor_for: Callable[[Target], int] = _newest) -> LoggedIn:
+    """Open a connection to a server of a pool, and log in.
 
     A server that may be at a loss with the protocol version is asked again for 3.0, on a second connection: very old
     servers and some poolers refuse what they do not know, or hang up.
@@ -48,27 +69,36 @@ async def connect(settings: PoolSettings, options: TcpOptions, minor: int = NEWE
     Cancelled or failed, it leaves no connection behind.
 
     Args:
-        settings: where to, and as whom.
-        options: for TCP.
-        minor: the minor version of protocol 3 to ask for.
+        route: leads there, and knows as whom to log in.
+        minor_for: the minor version of protocol 3 to ask a server for.
 
     Raises:
         ConnectFailed: nothing is there, it broke, or it took longer than ``server_connect_timeout``.
         LoginFailed: the server refuses us.
     """
+    settings = route.settings
     timeout = settings.server_connect_timeout or float("inf")
+    failures: list[str] = []
     with trio.move_on_after(timeout):
-        login = _new_login(settings, minor)
-        try:
-            stream = await _open(settings, options, login)
-        except UpstreamError:
-            if not login.baffled:
-                raise
-            login = _new_login(settings, OLDEST_MINOR)
-            stream = await _open(settings, options, login)
-        return LoggedIn(stream, login.parameters, login.pid, login.secret, login.minor)
-    where = f"{settings.host}:{settings.port}"
-    raise ConnectFailed(f"server {where} did not log us in within {timeout:g} s (server_connect_timeout)")
+        return await route.first(lambda target: _connect_to(route, target, minor_for(target)), failures)
+    where = ", ".join(target.name for target in route.targets)
+    before = f"; before that: {'; '.join(failures)}" if failures else ""
+    raise ConnectFailed(
+        f"server {where} did not log us in within {timeout:g} s (server_connect_timeout){before}"
+    )
+
+
+async def _connect_to(route: Route, target: Target, minor: int) -> LoggedIn:
+    login = _new_login(route.settings, minor)
+    try:
+        opened = await _open(route, target, login)
+    except UpstreamError:
+        if not login.baffled:
+            raise
+        login = _new_login(route.settings, OLDEST_MINOR)
+        opened = await _open(route, target, login)
+    way = Way(route, opened.target)
+    return LoggedIn(opened.stream, way, target, login.parameters, login.pid, login.secret, login.minor)
 
 
 def _new_login(settings: PoolSettings, minor: int) -> ServerLogin:
@@ -78,17 +108,17 @@ def _new_login(settings: PoolSettings, minor: int) -> ServerLogin:
     return ServerLogin(settings.user, settings.password, parameters, minor)
 
 
-async def _open(settings: PoolSettings, options: TcpOptions, login: ServerLogin) -> PlainStream:
-    stream = await dial(settings.host, settings.port, options)
+async def _open(route: Route, target: Target, login: ServerLogin) -> Opened:
+    opened = await route.reach(target)
     try:
-        await _log_in(stream, login)
+        await _log_in(opened.stream, login)
     except BaseException:
-        stream.close()
+        await trio.aclose_forcefully(opened.stream)
         raise
-    return stream
+    return opened
 
 
-async def _log_in(stream: PlainStream, login: ServerLogin) -> None:
+async def _log_in(stream: trio.abc.Stream, login: ServerLogin) -> None:
     reader = FrameReader(MAX_SERVER_LOGIN_FRAME)
     try:
         startup = login.start()
@@ -115,16 +145,21 @@ async def _log_in(stream: PlainStream, login: ServerLogin) -> None:
         raise LoginFailed("server sent more than it was asked during login")
 
 
-async def cancel(host: str, port: int, options: TcpOptions, pid: int, secret: bytes) -> None:
+async def cancel(way: Way, pid: int, secret: bytes) -> None:
     """Ask the server to cancel what the backend `pid` does, and wait until it has taken the request.
 
     The server closes the connection once the signal is on its way (protocol chapter "Canceling Requests in
     Progress").
 
+    Args:
+        way: leads to that server.
+        pid: as the server has told it.
+        secret: as the server has told it.
+
     Raises:
         ConnectFailed: the server cannot be reached.
     """
-    stream = await dial(host, port, options)
+    stream = await way.route.reopen(way.target)
     try:
         await stream.send_all(messages.cancel_request(pid, secret))
         while await stream.receive_some():
@@ -132,4 +167,4 @@ async def cancel(host: str, port: int, options: TcpOptions, pid: int, secret: by
     except trio.BrokenResourceError as error:
         raise ConnectFailed(f"cancel request broke off: {error}") from error
     finally:
-        stream.close()
+        await trio.aclose_forcefully(stream)

@@ -329,6 +329,7 @@ def _endpoint(settings: PoolSettings) -> tuple[object, ...]:
         settings.pool_mode,
         settings.host,
         settings.port,
+        settings.transport,
         settings.dbname,
         settings.user,
         settings.password,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 import structlog
 import trio
@@ -11,15 +12,17 @@ import trio
 from hyperpool.errors import ConnectFailed, UpstreamError
 from hyperpool.pool.handover import AnyPool, ServerFailed, ServerReady
 from hyperpool.pool.login import connect
+from hyperpool.transport.route import Route
 from hyperpool.wire.startup import NEWEST_MINOR, OLDEST_MINOR
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from hyperpool.config import PoolSettings
     from hyperpool.pool.login import LoggedIn
-    from hyperpool.transport.sockets import TcpOptions
+    from hyperpool.transport.kinds import DialContext
+    from hyperpool.transport.route import Target
 
 log = structlog.get_logger("warmer")
 
@@ -32,22 +35,26 @@ class Warmer:
     """Takes pools from the demand channel, and gives server connections to the servers channel.
 
     Args:
-        options: for TCP connections; may be replaced.
+        context: for the steps of every pool's transport; may be replaced.
+        endpoint: makes of a stream what the relay drives.
         attention: entered while a login is under way, so that the relay does not linger.
         random: a source of numbers in [0, 1), for jitter.
     """
 
     def __init__(
         self,
-        options: TcpOptions,
+        context: DialContext,
+        endpoint: Callable[[trio.abc.Stream], socket.socket],
         attention: Callable[[], AbstractContextManager[None]],
         random: Callable[[], float],
     ) -> None:
-        self.options = options
+        self.context = context
+        self._endpoint = endpoint
         self._random = random
         self._attention = attention
         self._asked: set[AnyPool] = set()
-        self._old: dict[tuple[str, int], float] = {}
+        self._old: dict[Target, float] = {}
+        self._routes: WeakKeyDictionary[AnyPool, Route] = WeakKeyDictionary()
         # Bounded by `_asked`: a pool is in the channel once at most.
         self._send_demand, self._demand = trio.open_memory_channel[AnyPool](float("inf"))
 
@@ -67,12 +74,12 @@ class Warmer:
                     nursery.start_soon(self._open, pool, servers.clone())
 
     async def _open(self, pool: AnyPool, servers: trio.MemorySendChannel[ServerReady | ServerFailed]) -> None:
-        settings = pool.settings
+        route = self._route(pool)
         generation = pool.generation
         async with servers:
             try:
                 with self._attention():
-                    login = await self._connect(settings)
+                    login = await self._connect(route)
             except UpstreamError as error:
                 await servers.send(ServerFailed(pool, generation, error))
                 return
@@ -81,27 +88,38 @@ class Warmer:
                 failure = ConnectFailed(f"internal error: {type(error).__name__}")
                 await servers.send(ServerFailed(pool, generation, failure))
                 return
-            sock = login.stream.detach()
-            expires = 0.0
-            if settings.server_lifetime:
-                # Jitter, so that connections opened together do not all end together.
-                expires = time.monotonic() + settings.server_lifetime * (
-                    1 - _LIFETIME_JITTER * self._random()
-                )
+            ready = self._ready(pool, generation, login)
             try:
-                await servers.send(
-                    ServerReady(sock, pool, generation, login.parameters, login.pid, login.secret, expires)
-                )
+                await servers.send(ready)
             except BaseException:
-                sock.close()
+                ready.sock.close()
                 raise
 
-    async def _connect(self, settings: PoolSettings) -> LoggedIn:
-        """Log in to a server, and remember by its address whether it has to be asked for protocol 3.0."""
-        where = settings.host, settings.port
-        old = time.monotonic() < self._old.get(where, 0.0)
-        login = await connect(settings, self.options, OLDEST_MINOR if old else NEWEST_MINOR)
-        if not old and login.minor == OLDEST_MINOR:
-            self._old[where] = time.monotonic() + _OLD_TIME
-            log.info("server speaks protocol 3.0 alone", host=settings.host, port=settings.port)
+    def _ready(self, pool: AnyPool, generation: int, login: LoggedIn) -> ServerReady:
+        lifetime = login.way.route.settings.server_lifetime
+        expires = 0.0
+        if lifetime:
+            # Jitter, so that connections opened together do not all end together.
+            expires = time.monotonic() + lifetime * (1 - _LIFETIME_JITTER * self._random())
+        sock = self._endpoint(login.stream)
+        return ServerReady(
+            sock, pool, generation, login.parameters, login.pid, login.secret, expires, login.way
+        )
+
+    def _route(self, pool: AnyPool) -> Route:
+        """The pool's route: the same one as long as nothing that it knows has changed."""
+        route = self._routes.get(pool)
+        if route is None or route.settings is not pool.settings or route.context is not self.context:
+            route = self._routes[pool] = Route(pool.settings, self.context, time.monotonic)
+        return route
+
+    async def _connect(self, route: Route) -> LoggedIn:
+        """Log in to a server, and remember of each one whether it has to be asked for protocol 3.0."""
+        login = await connect(route, self._minor_for)
+        if login.minor == OLDEST_MINOR and self._minor_for(login.target) != OLDEST_MINOR:
+            self._old[login.target] = time.monotonic() + _OLD_TIME
+            log.info("server speaks protocol 3.0 alone", host=login.target.host, port=login.target.port)
         return login
+
+    def _minor_for(self, target: Target) -> int:
+        return OLDEST_MINOR if time.monotonic() < self._old.get(target, 0.0) else NEWEST_MINOR

@@ -16,6 +16,7 @@ import sys
 import time
 from contextlib import AsyncExitStack, closing, suppress
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 import attrs
 import structlog
@@ -37,15 +38,19 @@ from hyperpool.relay.parameters import ParameterTracker
 from hyperpool.service.limits import raise_open_file_limit
 from hyperpool.service.logs import configure_logging
 from hyperpool.stats import PoolStats
-from hyperpool.transport.dial import redial
+from hyperpool.transport.bridge import Bridges
+from hyperpool.transport.kinds import DialContext
+from hyperpool.transport.resolve import Resolver
 from hyperpool.transport.sockets import TcpOptions
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from hyperpool.config import DatabaseSettings, Settings
     from hyperpool.frontdoor.listener import Listener
+    from hyperpool.pool.login import Way
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.server import ServerConnection
 
@@ -95,6 +100,7 @@ class Pooler:
         self._relay: Relay
         self._warmer: Warmer
         self._door: FrontDoor
+        self._ways: WeakKeyDictionary[socket.socket, Way] = WeakKeyDictionary()
         self._reloaded = trio.Event()
         self._draining: tuple[trio.CancelScope, Callable[[], bool]] | None = None
 
@@ -119,8 +125,8 @@ class Pooler:
         self._pools = Pools(settings, random.random)
         tracker = ParameterTracker(settings.pooler.track_extra_parameters)
         self._relay = Relay(_relay_options(settings.pooler), tracker)
-        self._warmer = Warmer(TcpOptions.of(settings.pooler), self._relay.attention, random.random)
-        self._relay.demand = self._warmer.demand
+        resolver = Resolver(settings.pooler.dns_max_ttl, settings.pooler.dns_nxdomain_ttl)
+        context = DialContext(options=TcpOptions.of(settings.pooler), resolver=resolver)
         # Bounded by the logins that may be under way at once.
         send_cancels, cancels = trio.open_memory_channel[CancelOrder](float("inf"))
         send_servers, servers = trio.open_memory_channel[ServerReady | ServerFailed](_CHANNEL)
@@ -128,6 +134,9 @@ class Pooler:
         self._door = FrontDoor(settings, self._relay, self._pools, send_cancels.send_nowait)
         with closing(self._relay):
             async with trio.open_nursery() as nursery:
+                bridges = Bridges(nursery, self._relay.attention)
+                self._warmer = Warmer(context, bridges.endpoint, self._relay.attention, random.random)
+                self._relay.demand = self._warmer.demand
                 nursery.start_soon(self._relay.run)
                 nursery.start_soon(self._take_servers, servers)
                 nursery.start_soon(self._send_cancels, cancels, nursery)
@@ -168,9 +177,10 @@ class Pooler:
             ):
                 while server.occupied and not server.closed:  # noqa: ASYNC110 - the relay owns no Trio events
                     await trio.sleep(_CANCEL_POLL)
-                host, port = redial(server.sock, *server.dialed)
-                await cancel(host, port, self._warmer.options, server.pid, server.secret)
-                delivered = True
+                way = self._ways.get(server.sock)
+                if way is not None and not server.closed:
+                    await cancel(way, server.pid, server.secret)
+                    delivered = True
         except (HyperpoolError, OSError) as error:
             log.warning("cannot cancel", pool=server.pool.name, pid=server.pid, error=str(error))
         except Exception as error:
@@ -184,6 +194,8 @@ class Pooler:
         try:
             async for arrival in servers:
                 if isinstance(arrival, ServerReady):
+                    if arrival.way is not None:
+                        self._ways[arrival.sock] = arrival.way
                     self._relay.adopt_server(arrival)
                 else:
                     self._relay.adopt_failure(arrival)
@@ -289,7 +301,11 @@ class Pooler:
         configure_logging(settings.pooler)
         self._door.configure(settings)
         self._relay.configure(_relay_options(settings.pooler))
-        self._warmer.options = options = TcpOptions.of(settings.pooler)
+        options = TcpOptions.of(settings.pooler)
+        context = self._warmer.context
+        context.resolver.max_ttl = settings.pooler.dns_max_ttl
+        context.resolver.nxdomain_ttl = settings.pooler.dns_nxdomain_ttl
+        self._warmer.context = attrs.evolve(context, options=options)
         for listener in self._listeners:
             listener.configure(options)
         outdated, removed = self._pools.reload(settings)

@@ -1,10 +1,11 @@
-"""Opening a byte stream to a PostgreSQL server."""
+"""The steps ``tcp`` and ``unix``: byte streams that the kernel makes."""
 
 from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -12,100 +13,133 @@ from hyperpool.errors import ConnectFailed
 from hyperpool.transport.plain import PlainStream
 
 if TYPE_CHECKING:
-    from hyperpool.transport.sockets import TcpOptions
+    from collections.abc import Iterable
+
+    from hyperpool.config.transports import TcpStep, UnixStep
+    from hyperpool.transport.kinds import DialContext
+    from hyperpool.transport.resolve import Address
+
+_HEAD_START: Final = 0.25
+"""Seconds that an address has until the next one is tried, too (RFC 8305, section 8: Connection Attempt Delay)."""
 
 
-async def dial(host: str, port: int, options: TcpOptions) -> PlainStream:
-    """Open a stream to the server that listens at `host` and `port`, as libpq reads them.
-
-    Args:
-        host: a name or address (TCP), a directory that starts with ``/`` or an abstract name that starts with ``@``
-            (Unix socket).
-        port: the TCP port; for a Unix socket, the number in its file name ``.s.PGSQL.PORT``.
-        options: for TCP.
-
-    Raises:
-        ConnectFailed: with the reason in plain words.
-    """
-    return await (dial_unix(host, port) if host.startswith(("/", "@")) else dial_tcp(host, port, options))
-
-
-async def dial_tcp(host: str, port: int, options: TcpOptions) -> PlainStream:
-    """Open a TCP stream, trying the addresses of `host` as RFC 8305 (happy eyeballs) says.
+async def open_tcp(step: TcpStep, below: trio.abc.Stream | None, context: DialContext) -> PlainStream:
+    """Open a TCP stream, trying the addresses of the host as RFC 8305 (happy eyeballs) says.
 
     Raises:
         ConnectFailed: no address could be found, or none answered.
     """
-    try:
-        stream = await trio.open_tcp_stream(host, port)
-        sock = _plain_socket(stream.socket)
+    assert below is None  # noqa: S101 - the settings see to it
+    where = f"[{step.host}]:{step.port}" if ":" in step.host else f"{step.host}:{step.port}"
+    with context.trace.hop(f"resolve {step.host}") as hop:
         try:
-            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0)
-            options.apply(sock)
-        except OSError:
-            sock.close()
-            raise
-    except OSError as error:
-        raise ConnectFailed(f"cannot connect to {host}:{port}: {_reason(error)}") from error
-    except UnicodeError as error:
-        raise ConnectFailed(f"cannot connect to {host}:{port}: not a valid host name") from error
+            addresses = await context.resolver.resolve(step.host, step.port)
+        except OSError as error:
+            raise ConnectFailed(f"cannot connect to {where}: {_reason(error)}") from error
+        except UnicodeError as error:
+            raise ConnectFailed(f"cannot connect to {where}: not a valid host name") from error
+        hop.facts["addresses"] = ", ".join(str(address[0]) for _, address in addresses)
+    with context.trace.hop(f"tcp {where}") as hop:
+        try:
+            sock = await _connect_any(_interleaved(addresses))
+            try:
+                hop.facts["address"] = str(sock.getpeername()[0])
+                context.options.apply(sock)
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as error:
+            raise ConnectFailed(f"cannot connect to {where}: {_reason(error)}") from error
     return PlainStream(sock)
 
 
-async def dial_unix(directory: str, port: int) -> PlainStream:
-    """Open a stream to the Unix socket ``.s.PGSQL.PORT`` in `directory`, or in the abstract namespace for ``@...``.
+async def open_unix(step: UnixStep, below: trio.abc.Stream | None, context: DialContext) -> PlainStream:
+    """Open a stream to a Unix socket: a file, or a name in the abstract namespace for ``@...``.
 
     Raises:
         ConnectFailed: nothing listens there.
     """
-    path = f"{directory}/.s.PGSQL.{port}"
+    assert below is None  # noqa: S101 - the settings see to it
     await trio.lowlevel.checkpoint()
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        # Connecting to a Unix socket never has to be waited for: when it cannot be done at once, it has failed.
-        sock.connect("\0" + path[1:] if path.startswith("@") else path)
-    except OSError as error:
-        sock.close()
-        raise ConnectFailed(f"cannot connect to {path}: {_reason(error)}") from error
+    path = step.path
+    with context.trace.hop(f"unix {path}"):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            # Connecting to a Unix socket never has to be waited for: when it cannot be done at once, it has failed.
+            sock.connect("\0" + path[1:] if path.startswith("@") else path)
+        except OSError as error:
+            sock.close()
+            raise ConnectFailed(f"cannot connect to {path}: {_reason(error)}") from error
     return PlainStream(sock)
 
 
-def redial(sock: socket.socket, host: str, port: int) -> tuple[str, int]:
-    """Host and port that lead to the same server once more as a connected socket does.
-
-    A name may lead to another server the next time: TCP's peer has an address. A Unix socket's peer has the path that
-    the server knows, which need not be the way to it from here.
-
-    Args:
-        sock: the socket.
-        host: what was dialed for it.
-        port: what was dialed for it.
+async def _connect_any(addresses: list[Address]) -> socket.socket:
+    """Connect to the first address that answers; each one is tried a little later than the one before.
 
     Raises:
-        OSError: it is not connected any more.
+        OSError: none did; why the first one did not.
     """
-    if sock.family == socket.AF_UNIX:
-        return host, port
-    address = sock.getpeername()
-    return str(address[0]), int(address[1])
+    if len(addresses) == 1:
+        return await _connect(addresses[0])
+    failures: dict[int, OSError] = {}
+    connected: list[socket.socket] = []
+
+    async def attempt(number: int, ended: trio.Event) -> None:
+        try:
+            connected.append(await _connect(addresses[number]))
+            nursery.cancel_scope.cancel()
+        except OSError as error:
+            failures[number] = error
+        finally:
+            ended.set()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for number in range(len(addresses)):
+                ended = trio.Event()
+                nursery.start_soon(attempt, number, ended)
+                with trio.move_on_after(_HEAD_START):
+                    await ended.wait()
+        if not connected:
+            raise failures[0]
+        return connected.pop(0)
+    finally:
+        for sock in connected:
+            sock.close()
 
 
-def _plain_socket(sock: trio.socket.SocketType) -> socket.socket:
-    family, kind, proto = sock.family, sock.type, sock.proto
-    return socket.socket(family, kind, proto, fileno=sock.detach())
+async def _connect(address: Address) -> socket.socket:
+    """Connect to one address. Cancelled or failed, the socket is closed."""
+    family, sockaddr = address
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await trio.lowlevel.checkpoint()
+        try:
+            sock.connect(sockaddr)
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, os.strerror(error)) from None
+    except BaseException:
+        trio.lowlevel.notify_closing(sock)
+        sock.close()
+        raise
+    return sock
+
+
+def _interleaved(addresses: Iterable[Address]) -> list[Address]:
+    """The addresses with families taking turns, the first one's first (RFC 8305, section 4)."""
+    families: dict[socket.AddressFamily, list[Address]] = {}
+    for address in addresses:
+        families.setdefault(address[0], []).append(address)
+    return [one for one in chain.from_iterable(zip_longest(*families.values())) if one is not None]
 
 
 def _reason(error: OSError) -> str:
-    """What went wrong: of several attempts (Trio chains them in a group), the first one's reason."""
-    causes = [error, error.__cause__]
-    while causes:
-        cause = causes.pop()
-        if isinstance(cause, BaseExceptionGroup):
-            causes.extend(reversed(cause.exceptions))
-        elif isinstance(cause, socket.gaierror):
-            return str(cause.strerror)
-        elif isinstance(cause, OSError) and cause.errno is not None:
-            return os.strerror(cause.errno)
-    return str(error)
+    """What went wrong, in the system's words."""
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return str(error.strerror or error)
+    return os.strerror(error.errno)

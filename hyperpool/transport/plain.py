@@ -27,6 +27,19 @@ class PlainStream(trio.abc.HalfCloseableStream):
         self._sending = False
         self._sent_eof = False
 
+    @property
+    def peer_address(self) -> str:
+        """The peer's address, without its port; empty for a Unix socket.
+
+        Raises:
+            trio.BrokenResourceError: it is not connected any more.
+        """
+        try:
+            address = self._socket.getpeername()
+        except OSError as error:
+            raise self._broken(error) from error
+        return str(address[0]) if isinstance(address, tuple) else ""
+
     def detach(self) -> socket.socket:
         """Hand the socket over to the caller; from now on the stream behaves as if closed.
 

@@ -6,20 +6,32 @@ So the clock of a test may jump, and each run has the same checkpoints.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 from trio.testing import memory_stream_pair
 
+from hyperpool.config.transports import TcpStep
+from hyperpool.transport.kinds import KINDS, DialContext, Kind
+from hyperpool.transport.resolve import Resolver
+from hyperpool.transport.route import Route
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    import pytest
     from trio.testing import MemoryReceiveStream, MemorySendStream
 
+    from hyperpool.config import PoolSettings
     from hyperpool.transport.sockets import TcpOptions
 
     MemoryStream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
     Script = Callable[["PeerEnd"], Awaitable[object]]
+
+
+def dial_context(options: TcpOptions) -> DialContext:
+    """What steps are given, with a resolver of its own."""
+    return DialContext(options=options, resolver=Resolver(15.0, 15.0))
 
 
 class FakeSocket:
@@ -33,7 +45,7 @@ class FakeSocket:
         self.closed = True
 
 
-class ClientEnd:
+class ClientEnd(trio.abc.Stream):
     """The dialer's end of a connection; stands in for `PlainStream`.
 
     Attributes:
@@ -46,13 +58,22 @@ class ClientEnd:
         self.closed = False
         self.detached: FakeSocket | None = None
 
-    async def send_all(self, data: bytes) -> None:
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send."""
         await self._stream.send_all(data)
 
-    async def receive_some(self) -> bytes:
+    async def wait_send_all_might_not_block(self) -> None:
+        """Not used."""
+        raise AssertionError("nobody waits for room")
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive."""
-        return bytes(await self._stream.receive_some())
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    async def aclose(self) -> None:
+        """Close."""
+        self.close()
+        await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
         """Close; the server sees the end."""
@@ -126,7 +147,7 @@ def sends(*parts: bytes) -> Script:
 
 
 class MemoryNetwork:
-    """Stands in for `hyperpool.transport.dial.dial`.
+    """Stands in for the step ``tcp``.
 
     Args:
         nursery: runs the servers; they outlive a cancelled dialer.
@@ -143,14 +164,23 @@ class MemoryNetwork:
         self.dialed: list[tuple[str, int, TcpOptions]] = []
         self.ends: list[ClientEnd] = []
 
-    async def dial(self, host: str, port: int, options: TcpOptions) -> ClientEnd:
+    async def open(self, step: TcpStep, below: trio.abc.Stream | None, context: DialContext) -> ClientEnd:
         """Connect to a new server."""
-        self.dialed.append((host, port, options))
+        self.dialed.append((step.host, step.port, context.options))
         await trio.lowlevel.checkpoint()
         ours, theirs = memory_stream_pair()
         self._nursery.start_soon(self._serve, PeerEnd(theirs))
         self.ends.append(ClientEnd(ours))
         return self.ends[-1]
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From now on, all TCP connections to servers lead here."""
+        monkeypatch.setitem(cast("dict[str, Kind]", KINDS), "tcp", Kind(TcpStep, self.open))
+
+    @staticmethod
+    def route(settings: PoolSettings, options: TcpOptions) -> Route:
+        """The way to the servers of a pool."""
+        return Route(settings, dial_context(options))
 
     async def _serve(self, end: PeerEnd) -> None:
         try:

@@ -178,15 +178,17 @@ def test_a_setting_says_what_it_expects(
     assert problems_with(pooler={name: value}) == [f"pooler.{name}: found {found}, expected {expected}"]
 
 
-@pytest.mark.parametrize("host", ["db.example.com", "10.0.0.1", "fd00::1", "/run/postgresql", "@postgres"])
+@pytest.mark.parametrize(
+    "host", ["db.example.com", "10.0.0.1", "fd00::1", "/run/postgresql", "@postgres", "db1,/run/postgresql"]
+)
 def test_a_server_is_a_name_an_address_or_a_unix_socket(load_with: Loader, host: str) -> None:
-    """All forms of libpq's host are taken, but for lists."""
+    """All forms of libpq's host are taken."""
     assert load_with(databases={"app": {"host": host}}).databases["app"].host == host
 
 
-@pytest.mark.parametrize("host", ["", "a,b", "db:5432", "[fd00::1]", "postgres://ann:hunter2@db/app", "a\tb"])
+@pytest.mark.parametrize("host", ["", "a,", "db:5432", "[fd00::1]", "postgres://ann:hunter2@db/app", "a\tb"])
 def test_other_texts_are_no_server(problems_with: Problems, host: str) -> None:
-    """Ports, lists and URLs are refused; a password in a URL is not shown."""
+    """Ports, empty names and URLs are refused; a password in a URL is not shown."""
     (problem,) = problems_with(databases={"app": {"host": host}})
     assert problem.startswith("databases.app.host: found ")
     assert "hunter2" not in problem

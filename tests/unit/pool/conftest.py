@@ -32,5 +32,5 @@ async def network(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> Mem
         await server.read_packet()
 
     found = MemoryNetwork(nursery, silent)
-    monkeypatch.setattr("hyperpool.pool.login.dial", found.dial)
+    found.install(monkeypatch)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import attrs
 import pytest
@@ -12,7 +12,7 @@ import trio
 
 from hyperpool.auth.scram import ScramServer, ScramVerifier, pbkdf2
 from hyperpool.errors import ConnectFailed, LoginFailed
-from hyperpool.pool.login import cancel, connect
+from hyperpool.pool.login import Way, cancel, connect
 from hyperpool.transport.sockets import TcpOptions
 from hyperpool.wire import messages
 from tests.support.checkpoints import cancel_everywhere
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from hyperpool.config import PoolSettings
-    from tests.support.memorynet import MemoryNetwork, PeerEnd, Script
+    from tests.support.memorynet import ClientEnd, MemoryNetwork, PeerEnd, Script
 
 OPTIONS = TcpOptions(keepidle=5)
 OK = messages.authentication_ok()
@@ -33,6 +33,12 @@ WELCOME = OK + STATUSES + KEY + READY
 REFUSAL = messages.error_response(
     'password authentication failed for user "ann"', "28P01", detail="in so many words", hint="try harder"
 )
+
+
+def way_to(network: MemoryNetwork, settings: PoolSettings) -> Way:
+    """The way to the pool's only server."""
+    route = network.route(settings, OPTIONS)
+    return Way(route, route.targets[0])
 
 
 def hangs_up_after(sent: bytes) -> Script:
@@ -59,9 +65,9 @@ async def test_trust(network: MemoryNetwork, settings: PoolSettings) -> None:
         await server.send(WELCOME)
 
     network.script = script
-    login = await connect(settings, OPTIONS)
+    login = await connect(network.route(settings, OPTIONS))
     assert network.dialed == [("db.example", 5433, OPTIONS)]
-    assert network.held == [login.stream]  # type: ignore[comparison-overlap]  # the network's stand-in for it
+    assert network.held == [login.stream]
     assert login.parameters == {"TimeZone": "UTC", "client_encoding": "UTF8"}
     assert (login.pid, login.secret) == (4711, b"s3cr")
     assert packets == [
@@ -79,14 +85,18 @@ async def test_a_replication_connection(network: MemoryNetwork, settings: PoolSe
         await server.send(WELCOME)
 
     network.script = script
-    await connect(attrs.evolve(settings, replication="database", parameters={"options": "-c a=b"}), OPTIONS)
+    await connect(
+        network.route(
+            attrs.evolve(settings, replication="database", parameters={"options": "-c a=b"}), OPTIONS
+        )
+    )
     assert packets[0][8:] == (b"options\0-c a=b\0database\0shop\0replication\0database\0user\0ann\0\0")
 
 
 async def test_a_long_cancel_secret(network: MemoryNetwork, settings: PoolSettings) -> None:
     """A server that speaks protocol 3.2 may give up to 256 bytes."""
     network.script = sends(OK + messages.backend_key_data(4711, b"s" * 256) + READY)
-    login = await connect(settings, OPTIONS)
+    login = await connect(network.route(settings, OPTIONS))
     assert (login.pid, login.secret) == (4711, b"s" * 256)
 
 
@@ -97,14 +107,14 @@ async def test_any_chunks(network: MemoryNetwork, settings: PoolSettings) -> Non
     network.script = sends(
         *map(bytes, zip(notice + OK + stale + STATUSES + notice + KEY + READY, strict=True))
     )
-    login = await connect(settings, OPTIONS)
+    login = await connect(network.route(settings, OPTIONS))
     assert login.parameters["TimeZone"] == "UTC"
 
 
 async def test_no_cancel_key(network: MemoryNetwork, settings: PoolSettings) -> None:
     """A server need not give a key."""
     network.script = sends(OK + READY)
-    login = await connect(settings, OPTIONS)
+    login = await connect(network.route(settings, OPTIONS))
     assert (login.parameters, login.pid, login.secret) == ({}, 0, b"")
 
 
@@ -119,7 +129,7 @@ async def test_cleartext_password(network: MemoryNetwork, settings: PoolSettings
         await server.send(WELCOME)
 
     network.script = script
-    await connect(settings, OPTIONS)
+    await connect(network.route(settings, OPTIONS))
     assert received == [(b"p", b"pencil\0")]
 
 
@@ -134,7 +144,7 @@ async def test_md5_password(network: MemoryNetwork, settings: PoolSettings) -> N
         await server.send(WELCOME)
 
     network.script = script
-    await connect(settings, OPTIONS)
+    await connect(network.route(settings, OPTIONS))
     inner = hashlib.md5(b"pencilann").hexdigest().encode()
     assert received == [(b"p", b"md5" + hashlib.md5(inner + b"salt").hexdigest().encode() + b"\0")]
 
@@ -167,7 +177,7 @@ def scram_script(password: str, *, forged: bool = False) -> Script:
 async def test_scram(network: MemoryNetwork, settings: PoolSettings) -> None:
     """The whole exchange."""
     network.script = scram_script("pencil")
-    login = await connect(settings, OPTIONS)
+    login = await connect(network.route(settings, OPTIONS))
     assert login.pid == 4711
 
 
@@ -177,7 +187,7 @@ async def test_scram(network: MemoryNetwork, settings: PoolSettings) -> None:
 async def refused(network: MemoryNetwork, settings: PoolSettings) -> LoginFailed:
     """Log in, expecting a refusal that leaves nothing behind."""
     with pytest.raises(LoginFailed) as caught:
-        await connect(settings, OPTIONS)
+        await connect(network.route(settings, OPTIONS))
     assert not network.held
     return caught.value
 
@@ -256,7 +266,7 @@ async def test_the_server_hangs_up(network: MemoryNetwork, settings: PoolSetting
     for length in range(len(WELCOME)):
         network.script = hangs_up_after(WELCOME[:length])
         with pytest.raises(ConnectFailed, match="closed the connection during login"):
-            await connect(settings, OPTIONS)
+            await connect(network.route(settings, OPTIONS))
     # One that has not said a whole word is asked again in protocol 3.0.
     assert len(network.ends) == len(WELCOME) + len(OK)
     assert not network.held
@@ -273,7 +283,7 @@ async def test_the_connection_breaks(
 
     monkeypatch.setattr("tests.support.memorynet.ClientEnd.send_all", broken)
     with pytest.raises(ConnectFailed, match="connection broke during login: Broken pipe"):
-        await connect(settings, OPTIONS)
+        await connect(network.route(settings, OPTIONS))
     assert not network.held
 
 
@@ -282,7 +292,9 @@ async def test_startup_parameters_that_no_server_takes(
 ) -> None:
     """More than fits into a StartupMessage: it is not the server that is to blame."""
     with pytest.raises(LoginFailed, match="startup parameters take") as caught:
-        await connect(attrs.evolve(settings, parameters={"application_name": "x" * 10_000}), OPTIONS)
+        await connect(
+            network.route(attrs.evolve(settings, parameters={"application_name": "x" * 10_000}), OPTIONS)
+        )
     assert "broke the protocol" not in str(caught.value)
     assert not network.held
 
@@ -313,7 +325,7 @@ async def test_server_connect_timeout(
     network.script = stuck
     began = trio.current_time()
     with pytest.raises(ConnectFailed) as caught:
-        await connect(attrs.evolve(settings, server_connect_timeout=15.0), OPTIONS)
+        await connect(network.route(attrs.evolve(settings, server_connect_timeout=15.0), OPTIONS))
     assert trio.current_time() - began == pytest.approx(15.0)
     assert (
         str(caught.value) == "server db.example:5433 did not log us in within 15 s (server_connect_timeout)"
@@ -329,12 +341,13 @@ async def test_server_connect_timeout_while_dialing(
 ) -> None:
     """Connecting is part of it."""
 
-    async def dial(host: str, port: int, options: TcpOptions) -> None:
+    async def stuck(*arguments: object) -> None:
         await trio.sleep_forever()
 
-    monkeypatch.setattr("hyperpool.pool.login.dial", dial)
+    monkeypatch.setattr(network, "open", stuck)
+    network.install(monkeypatch)
     with pytest.raises(ConnectFailed, match=r"within 0\.5 s"):
-        await connect(attrs.evolve(settings, server_connect_timeout=0.5), OPTIONS)
+        await connect(network.route(attrs.evolve(settings, server_connect_timeout=0.5), OPTIONS))
     assert trio.current_time() == pytest.approx(0.5)
 
 
@@ -348,7 +361,7 @@ async def test_server_connect_timeout_of_zero(
         await server.send(WELCOME)
 
     network.script = slow
-    login = await connect(attrs.evolve(settings, server_connect_timeout=0.0), OPTIONS)
+    login = await connect(network.route(attrs.evolve(settings, server_connect_timeout=0.0), OPTIONS))
     assert login.pid == 4711
 
 
@@ -365,9 +378,9 @@ async def test_cancelled_anywhere_it_leaves_no_connection(
     async def log_in() -> None:
         nonlocal logins
         assert not network.held
-        login = await connect(settings, OPTIONS)
+        login = await connect(network.route(settings, OPTIONS))
         logins += 1
-        login.stream.close()
+        cast("ClientEnd", login.stream).close()
 
     assert await cancel_everywhere(log_in) >= 8
     assert logins == 1
@@ -377,7 +390,7 @@ async def test_cancelled_anywhere_it_leaves_no_connection(
 # -- cancel requests ---------------------------------------------------------------------------------------------------
 
 
-async def test_cancel_request(network: MemoryNetwork) -> None:
+async def test_cancel_request(network: MemoryNetwork, settings: PoolSettings) -> None:
     """It is sent, and over when the server closes."""
     packets = []
 
@@ -387,15 +400,17 @@ async def test_cancel_request(network: MemoryNetwork) -> None:
         raise EOFError
 
     network.script = script
-    await cancel("192.0.2.9", 5433, OPTIONS, 4711, b"s3cr")
+    await cancel(way_to(network, settings), 4711, b"s3cr")
     assert packets == [struct.pack("!IIII", 16, 80877102, 4711, int.from_bytes(b"s3cr", "big"))]
-    assert network.dialed == [("192.0.2.9", 5433, OPTIONS)]
+    assert network.dialed == [("db.example", 5433, OPTIONS)]
     assert not network.held
-    await cancel("192.0.2.9", 5433, OPTIONS, 4711, b"s" * 256)
+    await cancel(way_to(network, settings), 4711, b"s" * 256)
     assert packets[1] == struct.pack("!III", 268, 80877102, 4711) + b"s" * 256
 
 
-async def test_cancel_request_waits_for_the_server(network: MemoryNetwork, autojump_clock: MockClock) -> None:
+async def test_cancel_request_waits_for_the_server(
+    network: MemoryNetwork, settings: PoolSettings, autojump_clock: MockClock
+) -> None:
     """Only when the server has closed the connection is the signal on its way; what it says until then is dropped."""
 
     async def script(server: PeerEnd) -> None:
@@ -406,12 +421,12 @@ async def test_cancel_request_waits_for_the_server(network: MemoryNetwork, autoj
         raise EOFError
 
     network.script = script
-    await cancel("192.0.2.9", 5433, OPTIONS, 4711, b"s3cr")
+    await cancel(way_to(network, settings), 4711, b"s3cr")
     assert trio.current_time() == pytest.approx(3)
 
 
 async def test_cancel_request_that_breaks_off(
-    network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch
+    network: MemoryNetwork, settings: PoolSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stream's reason is told, and nothing is left."""
 
@@ -421,11 +436,11 @@ async def test_cancel_request_that_breaks_off(
 
     monkeypatch.setattr("tests.support.memorynet.ClientEnd.receive_some", broken)
     with pytest.raises(ConnectFailed, match="cancel request broke off: Connection reset by peer"):
-        await cancel("192.0.2.9", 5433, OPTIONS, 4711, b"s3cr")
+        await cancel(way_to(network, settings), 4711, b"s3cr")
     assert not network.held
 
 
-async def test_cancel_request_cancelled_anywhere(network: MemoryNetwork) -> None:
+async def test_cancel_request_cancelled_anywhere(network: MemoryNetwork, settings: PoolSettings) -> None:
     """It leaves no connection."""
 
     async def script(server: PeerEnd) -> None:
@@ -434,5 +449,5 @@ async def test_cancel_request_cancelled_anywhere(network: MemoryNetwork) -> None
         raise EOFError
 
     network.script = script
-    assert await cancel_everywhere(lambda: cancel("192.0.2.9", 5433, OPTIONS, 4711, b"s3cr")) >= 3
+    assert await cancel_everywhere(lambda: cancel(way_to(network, settings), 4711, b"s3cr")) >= 3
     assert not network.held

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import pytest
@@ -20,9 +20,10 @@ from hyperpool.pool.warmer import Warmer
 from hyperpool.transport.sockets import TcpOptions
 from hyperpool.wire import messages
 from tests.support.checkpoints import cancel_everywhere
-from tests.support.memorynet import FakeSocket, MemoryNetwork, PeerEnd
+from tests.support.memorynet import ClientEnd, FakeSocket, MemoryNetwork, PeerEnd, dial_context
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
     from trio.testing import MockClock
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     Arrivals = trio.MemoryReceiveChannel[Arrival]
 
 OPTIONS = TcpOptions(keepidle=5)
+CONTEXT = dial_context(OPTIONS)
 NOW = 1000.0
 WELCOME = (
     messages.authentication_ok()
@@ -60,6 +62,12 @@ class Attention:
             self.level -= 1
 
 
+def endpoint(stream: trio.abc.Stream) -> socket.socket:
+    """What the network's streams become."""
+    assert isinstance(stream, ClientEnd)
+    return cast("socket.socket", stream.detach())
+
+
 async def welcomes(server: PeerEnd) -> None:
     """A server that lets everybody in."""
     await server.read_packet()
@@ -78,7 +86,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 async def network(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> MemoryNetwork:
     """Where server connections lead to."""
     found = MemoryNetwork(nursery, welcomes)
-    monkeypatch.setattr("hyperpool.pool.login.dial", found.dial)
+    found.install(monkeypatch)
     return found
 
 
@@ -91,7 +99,7 @@ def attention() -> Attention:
 @pytest.fixture
 def warmer(attention: Attention) -> Warmer:
     """A warmer whose chance is always one half."""
-    return Warmer(OPTIONS, attention, lambda: 0.5)
+    return Warmer(CONTEXT, endpoint, attention, lambda: 0.5)
 
 
 def make_pool(**changes: Any) -> AnyPool:
@@ -318,11 +326,13 @@ async def test_a_mistake_of_our_own_is_reported_and_logged(
 ) -> None:
     """It costs that connection, neither the warmer nor the pool's count; its cause is in the log."""
 
-    async def dial(host: str, port: int, options: TcpOptions) -> None:
+    async def broken(*arguments: object) -> None:
         await trio.lowlevel.checkpoint()
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("hyperpool.pool.login.dial", dial)
+    working = network.open
+    monkeypatch.setattr(network, "open", broken)
+    network.install(monkeypatch)
     pool = make_pool(min_pool_size=1)
     arrivals = await run(nursery, warmer)
     with capture_logs() as logs:
@@ -334,7 +344,8 @@ async def test_a_mistake_of_our_own_is_reported_and_logged(
     assert [(entry["log_level"], entry["pool"], str(entry["exc_info"])) for entry in logs] == [
         ("error", "app/ann", "oops")
     ]
-    monkeypatch.setattr("hyperpool.pool.login.dial", network.dial)
+    monkeypatch.setattr(network, "open", working)
+    network.install(monkeypatch)
     pool.dialing -= 1
     warmer.demand(pool)
     assert isinstance((await arrived(arrivals))[0], ServerReady)
@@ -345,7 +356,7 @@ async def test_lifetime_has_jitter(
     network: MemoryNetwork, nursery: trio.Nursery, chance: float, lifetime: float
 ) -> None:
     """Up to a tenth is taken off, so that connections opened together do not end together."""
-    warmer = Warmer(OPTIONS, Attention(), lambda: chance)
+    warmer = Warmer(CONTEXT, endpoint, Attention(), lambda: chance)
     arrivals = await run(nursery, warmer)
     warmer.demand(make_pool(min_pool_size=1, server_lifetime=3600.0))
     (ready,) = await arrived(arrivals)
@@ -356,7 +367,7 @@ async def test_lifetime_has_jitter(
 async def test_new_options_are_used(network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery) -> None:
     """From the next connection on."""
     arrivals = await run(nursery, warmer)
-    warmer.options = TcpOptions(keepidle=99)
+    warmer.context = dial_context(TcpOptions(keepidle=99))
     warmer.demand(make_pool(min_pool_size=1))
     await arrived(arrivals)
     assert [options.keepidle for _, _, options in network.dialed] == [99]
@@ -378,7 +389,7 @@ async def test_cancelled_anywhere_it_holds_nothing(network: MemoryNetwork, atten
     taken: list[Arrival] = []
 
     async def one_run() -> None:
-        warmer = Warmer(OPTIONS, attention, lambda: 0.5)
+        warmer = Warmer(CONTEXT, endpoint, attention, lambda: 0.5)
         send, receive = trio.open_memory_channel[ServerReady | ServerFailed](0)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(warmer.run, send)

@@ -72,7 +72,7 @@ async def test_a_reload_reaches_every_part(service: Service) -> None:
     assert "DISCARD ALL" in asked[asked.index("SELECT 2") : asked.index("SELECT 3")]
     (listener,) = service.pooler._listeners
     assert listener.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
-    assert service.pooler._warmer.options.keepidle == 77
+    assert service.pooler._warmer.context.options.keepidle == 77
     await client.send(messages.query("x" * 100))
     assert await client.farewell() == "08P01"
     await service.stop()
