@@ -12,13 +12,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from hyperpool.config.transports import TcpStep, UnixStep
 from hyperpool.errors import ConnectFailed
-from hyperpool.transport.dial import dial, redial
+from hyperpool.transport.dial import open_tcp, open_unix
 from hyperpool.transport.sockets import TcpOptions
 from tests.support.checkpoints import cancel_everywhere, no_descriptor_left
+from tests.support.memorynet import dial_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from trio.testing import MockClock
+
+    from hyperpool.transport.plain import PlainStream
+    from hyperpool.transport.resolve import Address
 
 OPTIONS = TcpOptions(keepcnt=3, keepidle=11, keepintvl=7, user_timeout=12345)
 
@@ -55,6 +62,14 @@ class Names(trio.abc.HostnameResolver):
     async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
         """Not used."""
         raise AssertionError("nobody asks for names of addresses")
+
+
+async def dial(host: str, port: int, options: TcpOptions = OPTIONS) -> PlainStream:
+    """Open a stream as a route would."""
+    context = dial_context(options)
+    if host.startswith(("/", "@")):
+        return await open_unix(UnixStep(path=f"{host}/.s.PGSQL.{port}"), None, context)
+    return await open_tcp(TcpStep(host=host, port=port), None, context)
 
 
 def resolve_names() -> None:
@@ -97,7 +112,7 @@ def port_of(listener: socket.socket) -> int:
 
 async def test_tcp(listener: socket.socket) -> None:
     """The stream leads to the listener, has the options, and is not slowed down for large messages."""
-    async with await dial("127.0.0.1", port_of(listener), OPTIONS) as stream:
+    async with await dial("127.0.0.1", port_of(listener)) as stream:
         peer, _ = listener.accept()
         with peer, stream.detach() as sock:
             sock.send(b"hello")
@@ -109,13 +124,61 @@ async def test_tcp(listener: socket.socket) -> None:
                 assert sock.getsockopt(*mark) == untouched.getsockopt(*mark)
 
 
+async def test_what_was_done_is_noted(listener: socket.socket, free_port: int) -> None:
+    """The lookup, the addresses and the one that was reached; and how it failed."""
+    resolve_names()
+    context = dial_context(OPTIONS)
+    step = TcpStep(host="two.example", port=port_of(listener))
+    async with await open_tcp(step, None, context):
+        listener.accept()[0].close()
+    looked_up, connected = context.trace.hops
+    assert (looked_up.name, looked_up.facts) == ("resolve two.example", {"addresses": "::1, 127.0.0.1"})
+    assert (connected.name, connected.facts) == (f"tcp two.example:{step.port}", {"address": "127.0.0.1"})
+    with pytest.raises(ConnectFailed) as caught:
+        await open_tcp(TcpStep(host="::1", port=free_port), None, context)
+    assert context.trace.hops[-1].error == str(caught.value) != ""
+    assert str(caught.value).startswith(f"cannot connect to [::1]:{free_port}: ")
+
+
+async def test_addresses_that_do_not_answer(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """The next one is tried a quarter of a second later, families in turn, and what was begun before is dropped."""
+    began: list[tuple[str, float]] = []
+
+    async def connect(address: Address) -> socket.socket:
+        host = address[1][0]
+        began.append((host, trio.current_time()))
+        if host != "127.0.0.1":
+            await trio.sleep_forever()
+        sock = socket.socket()
+        sock.connect(address[1])
+        return sock
+
+    monkeypatch.setattr("hyperpool.transport.dial._connect", connect)
+    addresses: list[Address] = [
+        (socket.AF_INET6, ("2001:db8::1", port_of(listener), 0, 0)),
+        (socket.AF_INET6, ("2001:db8::2", port_of(listener), 0, 0)),
+        (socket.AF_INET, ("127.0.0.1", port_of(listener))),
+    ]
+    context = dial_context(OPTIONS)
+
+    async def resolve(host: str, port: int) -> list[Address]:
+        await trio.lowlevel.checkpoint()
+        return addresses
+
+    monkeypatch.setattr(context.resolver, "resolve", resolve)
+    async with await open_tcp(TcpStep(host="many.example", port=port_of(listener)), None, context):
+        listener.accept()[0].close()
+    assert began == [("2001:db8::1", 0.0), ("127.0.0.1", pytest.approx(0.25))]
+
+
 async def test_tcp_tries_every_address(listener: socket.socket) -> None:
     """A name may stand for an address that nobody listens on, too."""
     resolve_names()
-    async with await dial("two.example", port_of(listener), OPTIONS) as stream:
+    async with await dial("two.example", port_of(listener)) as stream:
         with listener.accept()[0], stream.detach() as sock:
             assert sock.getpeername() == listener.getsockname()
-            assert redial(sock, "two.example", 1) == ("127.0.0.1", port_of(listener))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "two.example", "mixed.example"])
@@ -123,7 +186,7 @@ async def test_tcp_refused(host: str, free_port: int) -> None:
     """Nobody listens: the message has the address and the kernel's reason, of several addresses the first one's."""
     resolve_names()
     with pytest.raises(ConnectFailed) as caught:
-        await dial(host, free_port, OPTIONS)
+        await dial(host, free_port)
     assert str(caught.value) == f"cannot connect to {host}:{free_port}: Connection refused"
     assert caught.value.sqlstate == "08001"
 
@@ -140,7 +203,7 @@ async def test_tcp_unresolvable(host: str, reason: str) -> None:
     """A name that nobody knows, and one that cannot be a name."""
     resolve_names()
     with pytest.raises(ConnectFailed) as caught:
-        await dial(host, 5432, OPTIONS)
+        await dial(host, 5432)
     assert str(caught.value) == f"cannot connect to {host}:5432: {reason}"
 
 
@@ -156,7 +219,7 @@ async def test_unix_socket(directory: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(directory / ".s.PGSQL.5432"))
         listener.listen()
-        async with await dial(str(directory), 5432, OPTIONS) as stream:
+        async with await dial(str(directory), 5432) as stream:
             peer, _ = listener.accept()
             with peer:
                 await stream.send_all(b"hello")
@@ -169,7 +232,7 @@ async def test_abstract_unix_socket() -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0{name[1:]}/.s.PGSQL.5432")
         listener.listen()
-        async with await dial(name, 5432, OPTIONS) as stream:
+        async with await dial(name, 5432) as stream:
             peer, _ = listener.accept()
             with peer:
                 peer.send(b"hello")
@@ -179,7 +242,7 @@ async def test_abstract_unix_socket() -> None:
 async def test_unix_socket_missing(directory: Path) -> None:
     """No file: the message has the whole path."""
     with pytest.raises(ConnectFailed) as caught:
-        await dial(str(directory), 5432, OPTIONS)
+        await dial(str(directory), 5432)
     assert str(caught.value) == f"cannot connect to {directory}/.s.PGSQL.5432: No such file or directory"
 
 
@@ -188,21 +251,21 @@ async def test_unix_socket_left_by_a_crash(directory: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(directory / ".s.PGSQL.5432"))
     with pytest.raises(ConnectFailed, match="Connection refused"):
-        await dial(str(directory), 5432, OPTIONS)
+        await dial(str(directory), 5432)
 
 
 async def test_abstract_unix_socket_missing() -> None:
     """Nobody has that name."""
     name = f"@hyperpool-test-{os.getpid()}-nobody"
     with pytest.raises(ConnectFailed) as caught:
-        await dial(name, 5432, OPTIONS)
+        await dial(name, 5432)
     assert str(caught.value) == f"cannot connect to {name}/.s.PGSQL.5432: Connection refused"
 
 
 async def test_unix_socket_with_a_path_that_is_too_long() -> None:
     """The limit is the kernel's, 107 bytes."""
     with pytest.raises(ConnectFailed, match="path too long"):
-        await dial("/" + "x" * 120, 5432, OPTIONS)
+        await dial("/" + "x" * 120, 5432)
 
 
 async def test_unix_socket_of_a_server_that_does_not_accept(directory: Path) -> None:
@@ -214,7 +277,7 @@ async def test_unix_socket_of_a_server_that_does_not_accept(directory: Path) -> 
         waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
         waiting.connect(str(directory / ".s.PGSQL.5432"))
         with pytest.raises(ConnectFailed, match="Resource temporarily unavailable"):
-            await dial(str(directory), 5432, OPTIONS)
+            await dial(str(directory), 5432)
 
 
 async def test_cancelled_tcp_leaves_nothing(listener: socket.socket) -> None:
@@ -222,7 +285,7 @@ async def test_cancelled_tcp_leaves_nothing(listener: socket.socket) -> None:
     resolve_names()
 
     async def connect() -> None:
-        await (await dial("two.example", port_of(listener), OPTIONS)).aclose()
+        await (await dial("two.example", port_of(listener))).aclose()
 
     assert await cancel_everywhere(connect) >= 2
     listener.setblocking(False)
@@ -238,27 +301,6 @@ async def test_cancelled_unix_leaves_nothing(directory: Path) -> None:
         listener.listen()
 
         async def connect() -> None:
-            await (await dial(str(directory), 5432, OPTIONS)).aclose()
+            await (await dial(str(directory), 5432)).aclose()
 
         assert await cancel_everywhere(connect) >= 1
-
-
-async def test_dialing_the_same_server_again(directory: Path) -> None:
-    """The path that a server knows of its own Unix socket may lead nowhere here: the way is the same as before."""
-    (directory / "there").mkdir()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(directory / "there" / ".s.PGSQL.5432"))
-        listener.listen()
-        here = str((directory / "there").rename(directory / "here"))
-        async with await dial(here, 5432, OPTIONS) as stream:
-            with stream.detach() as sock:
-                assert redial(sock, here, 5432) == (here, 5432)
-
-
-async def test_a_server_that_is_gone_cannot_be_dialed_again(listener: socket.socket) -> None:
-    """Nobody knows any more where it was."""
-    stream = await dial("127.0.0.1", port_of(listener), OPTIONS)
-    with stream.detach() as sock:
-        pass
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        redial(sock, "127.0.0.1", port_of(listener))
