@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -12,13 +13,21 @@ from hyperpool.relay.parameters import (
     ALWAYS_TRACKED,
     ParameterTracker,
     adjustment,
+    assignments,
     is_safe_change,
+    literal,
     quote_literal,
 )
+from hyperpool.wire.text import decode
 
 NAMES = st.sampled_from([*ALWAYS_TRACKED, "IntervalStyle"])
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20) | st.text("a'\\E;= ")
-VALUES = st.dictionaries(NAMES, TEXTS)
+ENCODINGS = st.sampled_from(["UTF8", "LATIN1", "SJIS"])
+VALUES = st.builds(
+    lambda values, encoding: values | ({"client_encoding": encoding} if "client_encoding" in values else {}),
+    st.dictionaries(NAMES, TEXTS),
+    ENCODINGS,
+)
 OTHERS = st.dictionaries(
     st.sampled_from(["work_mem", "temp_tablespaces", "x.y", 'x.y"z', 'a;.b c."', "é.ü"]), TEXTS
 )
@@ -55,26 +64,52 @@ def read_literal(sql: str, at: int, *, conforming: bool) -> tuple[str, int]:
 
 
 _NAME = r'((?:[A-Za-z_]\w*|"(?:[^"]|"")*")(?:\."(?:[^"]|"")*")*)'
-_STEPS = re.compile(
-    rf"(?s)(?P<reset>RESET {_NAME};)|(?P<set>SET {_NAME} =)|(?P<config>SELECT pg_catalog\.set_config\('(\w+)',)"
-)
+_STEPS = re.compile(rf"(?s)(?P<reset>RESET {_NAME};)|(?P<set>SET {_NAME} =)|SELECT pg_catalog\.set_config\(")
+_CONVERTED = re.compile(r"pg_catalog\.convert_from\(pg_catalog\.decode\('([0-9a-f]*)','hex'\),'(\w+)'\)")
 
 
-def run(sql: str, session: dict[str, str], *, conforming: bool) -> None:
-    """Apply a list of statements that set or reset parameters, and nothing else."""
+def read_text(sql: str, at: int, *, conforming: bool) -> tuple[str, int, str]:
+    """Read a string constant, or one that is converted from bytes; returns the encoding of that, too, or ""."""
+    match = _CONVERTED.match(sql, at)
+    if match:
+        return decode(bytes.fromhex(match[1])), match.end(), match[2]
+    return *read_literal(sql, at, conforming=conforming), ""
+
+
+def run(sql: str, session: dict[str, str], wanted: str, *, conforming: bool) -> None:
+    """Apply a list of statements that set or reset parameters, and nothing else.
+
+    Args:
+        sql: the statements.
+        session: the parameters by name; is changed.
+        wanted: the encoding in which what is set is told; what is reset, in the session's.
+        conforming: what ``standard_conforming_strings`` is.
+    """
+    assert sql.isascii()
+    current = session.get("client_encoding", "UTF8")
     at = 0
     while at < len(sql):
         match = _STEPS.match(sql, at)
         assert match, f"no such statement: {sql[at:]}"
-        name = next(filter(None, match.groups()[1::2]))
+        at = match.end()
+        name = next(filter(None, match.groups()[1::2]), "")
         if name.startswith('"'):
             name = ".".join(part[1:-1].replace('""', '"') for part in re.findall(r'"(?:[^"]|"")*"', name))
         if match["reset"]:
             del session[name]
-            at = match.end()
             continue
-        session[name], at = read_literal(sql, match.end(), conforming=conforming)
-        end = ",false);" if match["config"] else ";"
+        end, named = ";", ""
+        if not name:
+            name, at, named = read_text(sql, at, conforming=conforming)
+            assert sql[at] == ","
+            end, at = ",false);", at + 1
+        if sql.startswith("NULL", at):
+            assert named in {"", current}
+            del session[name]
+            at += 4
+        else:
+            session[name], at, told = read_text(sql, at, conforming=conforming)
+            assert {named, told} <= {"", wanted}
         assert sql.startswith(end, at)
         at += len(end)
 
@@ -214,35 +249,6 @@ def test_with_others() -> None:
     assert made is tracker.intern({"TimeZone": "UTC", "DateStyle": "German"}, {"work_mem": "7MB"})
 
 
-@pytest.mark.parametrize(
-    ("names", "current", "expected"),
-    [
-        # nothing was reset
-        ((), {"TimeZone": "UTC"}, {"TimeZone": "UTC"}),
-        # what was reset has the client's values, if the server has its own
-        (("timezone",), {"TimeZone": "UTC"}, {"TimeZone": "Asia/Tokyo"}),
-        (
-            ("timezone",),
-            {"TimeZone": "UTC", "work_mem": "7MB"},
-            {"TimeZone": "Asia/Tokyo", "work_mem": "7MB"},
-        ),
-        (("x.y",), {"TimeZone": "UTC"}, {"TimeZone": "UTC", "x.y": "1"}),
-        (("work_mem",), {"TimeZone": "UTC"}, {"TimeZone": "UTC"}),
-        (None, {"TimeZone": "UTC"}, {"TimeZone": "Asia/Tokyo", "x.y": "1"}),
-        # it was set again afterwards
-        (("timezone",), {"TimeZone": "Europe/Rome"}, {"TimeZone": "Europe/Rome"}),
-        (("x.y",), {"TimeZone": "UTC", "x.y": "2"}, {"TimeZone": "UTC", "x.y": "2"}),
-        (None, {"TimeZone": "Europe/Rome"}, {"TimeZone": "Europe/Rome", "x.y": "1"}),
-    ],
-)
-def test_restored(names: tuple[str, ...] | None, current: dict[str, str], expected: dict[str, str]) -> None:
-    """``RESET`` brings back what the client's session began with, whatever the server's began with."""
-    tracker = ParameterTracker()
-    initial = tracker.intern({"TimeZone": "Asia/Tokyo"}, {"x.y": "1"})
-    now = tracker.intern({}, current)
-    assert dict(tracker.restored(now, initial, names, {"TimeZone": "UTC"}).values) == expected
-
-
 # -- adjusting -----------------------------------------------------------------------------------------------------
 
 
@@ -262,7 +268,6 @@ def test_only_differences_are_set() -> None:
         ({"x.y": "1"}, {}, """SET "x"."y" = '1';"""),
         ({}, {"x.y": "1"}, """RESET "x"."y";"""),
         ({'x.y"z': "1"}, {}, """SET "x"."y""z" = '1';"""),
-        ({"x.é": "1"}, {}, """SET "x"."é" = '1';"""),
         ({"x.y": ""}, {"x.y": "1"}, """SET "x"."y" = '';"""),
         ({"work_mem": "7MB"}, {"work_mem": "8MB"}, "SET work_mem = '7MB';"),
         ({"work mem": "7MB"}, {}, "SET \"work mem\" = '7MB';"),
@@ -292,6 +297,80 @@ def test_spellings(wanted: dict[str, str], current: dict[str, str], sql: str) ->
     """Names that are no words are quoted, part by part; lists are set as they are, not as one name."""
     tracker = ParameterTracker()
     assert adjustment(tracker.intern({}, wanted), tracker.intern({}, current)) == sql
+
+
+def _converted(data: bytes, encoding: str = "UTF8") -> str:
+    return f"pg_catalog.convert_from(pg_catalog.decode('{data.hex()}','hex'),'{encoding}')"
+
+
+def _config(name: str, value: str) -> str:
+    return f"SELECT pg_catalog.set_config({name},{value},false);"
+
+
+_E_DOT_E: Final = "é.é".encode()
+_TABLE: Final = "表".encode("shift_jis")
+"""Its second byte is a backslash."""
+_QUOTES: Final = "表'\\表".encode("shift_jis")
+_SJIS: Final = {"client_encoding": "SJIS"}
+_LATIN1: Final = {"client_encoding": "LATIN1"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "current", "sql"),
+    [
+        ({"x.y": "é"}, {}, [_config("'x.y'", _converted("é".encode()))]),
+        ({"é.é": "1"}, {}, [_config(_converted(_E_DOT_E), "'1'")]),
+        ({}, {"é.é": "1"}, [_config(_converted(_E_DOT_E), "NULL")]),
+        ({"search_path": '"é"'}, {}, [_config("'search_path'", _converted('"é"'.encode()))]),
+        ({"role": "é"}, {}, [_config("'role'", _converted("é".encode()))]),
+        (
+            {"x.y": decode(_QUOTES), **_SJIS},
+            _SJIS,
+            [_config("'x.y'", _converted(_QUOTES, "SJIS"))],
+        ),
+        (
+            {decode(b"x." + _TABLE): decode(_QUOTES), **_SJIS},
+            {"é.é": "1", "client_encoding": "UTF8"},
+            [
+                _config(_converted(_E_DOT_E), "NULL"),
+                _config(_converted(b"x." + _TABLE, "SJIS"), _converted(_QUOTES, "SJIS")),
+                "SET client_encoding = 'SJIS';",
+            ],
+        ),
+        (
+            {"session_authorization": decode(b"\xe9"), "role": "r", **_LATIN1},
+            _LATIN1,
+            [_config("'session_authorization'", _converted(b"\xe9", "LATIN1")), "SET ROLE 'r';"],
+        ),
+    ],
+)
+def test_what_is_not_ascii(wanted: dict[str, str], current: dict[str, str], sql: list[str]) -> None:
+    """Names, values and roles are told byte by byte, with the encoding that the client had when it told them."""
+    tracker = ParameterTracker()
+    assert adjustment(tracker.intern({}, wanted), tracker.intern({}, current)) == "".join(sql)
+
+
+@pytest.mark.parametrize(
+    ("values", "encoding", "sql"),
+    [
+        ({}, None, []),
+        ({"work_mem": "7MB", "x.y": "o'"}, "SJIS", ["SET work_mem = '7MB';", """SET "x"."y" = 'o''';"""]),
+        ({"search_path": "a, b"}, None, [_config("'search_path'", "'a, b'")]),
+        (
+            {"role": "r", "session_authorization": "s", "work_mem": "7MB"},
+            None,
+            ["SET work_mem = '7MB';", "SET SESSION AUTHORIZATION 's';", "SET ROLE 'r';"],
+        ),
+        (
+            {"role": decode(_TABLE), "x.y": decode(_TABLE)},
+            "SJIS",
+            [_config("'x.y'", _converted(_TABLE, "SJIS")), _config("'role'", _converted(_TABLE, "SJIS"))],
+        ),
+    ],
+)
+def test_assignments(values: dict[str, str], encoding: str | None, sql: list[str]) -> None:
+    """In their order, but for who the session is, which comes last."""
+    assert assignments(values, encoding) == "".join(sql)
 
 
 _BACK = "RESET ROLE;RESET SESSION AUTHORIZATION;"
@@ -330,6 +409,10 @@ def test_who_the_session_is(wanted: dict[str, str], current: dict[str, str], sql
         ({}, {"statement_timeout": "1"}, False),
         ({"statement_timeout": "1"}, {}, True),
         ({"default_text_search_config": "a.b"}, {}, False),
+        # to be converted
+        ({"x.y": "é"}, {}, False),
+        ({"x.y": "é"}, {"x.y": "é"}, True),
+        ({"work_mem": "7MB"}, {"x.y": "é"}, True),
     ],
 )
 def test_safe_changes(wanted: dict[str, str], current: dict[str, str], *, safe: bool) -> None:
@@ -350,7 +433,7 @@ def test_adjustment_brings_the_session_there(
     tracker = ParameterTracker(["IntervalStyle"])
     goal, start = tracker.intern(wanted, more), tracker.intern(current, less)
     session = dict(start.values)
-    run(adjustment(goal, start), session, conforming=conforming)
+    run(adjustment(goal, start), session, goal.values.get("client_encoding", "UTF8"), conforming=conforming)
     assert session == dict(goal.values)
 
 
@@ -375,3 +458,15 @@ def test_a_literal_reads_the_same_in_both_modes(value: str, conforming: bool) ->
 def test_literals(value: str, literal: str) -> None:
     """A constant with a backslash is an escape string; the blank keeps its E apart from what stands before it."""
     assert quote_literal(value) == literal
+
+
+@given(st.binary().filter(lambda data: 0 not in data), st.sampled_from(["UTF8", "LATIN1", "SJIS", None]))
+def test_any_bytes_make_a_literal(data: bytes, encoding: str | None) -> None:
+    """They come back as they were told."""
+    sql = literal(decode(data), encoding)
+    assert sql.isascii()
+    assert read_text(sql + ";", 0, conforming=True) == (
+        decode(data),
+        len(sql),
+        "" if data.isascii() else encoding or "UTF8",
+    )
