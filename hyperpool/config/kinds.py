@@ -28,6 +28,7 @@ _WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 _OCTAL: Final = re.compile(r"(?:0o)?[0-7]{3,4}")
 _CREDENTIAL: Final = "credential:"
+_LONGEST_TARGET: Final = 200
 _CENTURY: Final = 36525 * 86400.0
 _MAX_INT32: Final = 0x7FFFFFFF
 
@@ -312,6 +313,14 @@ def socket_path(value: object, source: Source) -> str:
     """A Unix socket: its file, or its abstract name, which starts with ``@``."""
     found = name(value, source)
     return found if found.startswith("@") else str(source.anchor(found))
+
+
+def agent_target(value: object, source: Source) -> str:
+    """A target of an agent's, which stands on a line between pooler and agent."""
+    found = text(value, source)
+    if not found.isascii() or not found.isprintable() or len(found) > _LONGEST_TARGET:
+        raise Unfit(f"up to {_LONGEST_TARGET} printable ASCII characters")
+    return found
 
 
 def url_path(value: object, source: Source) -> str:

@@ -131,7 +131,10 @@ class AgentStep:
     KIND: ClassVar[str] = "agent"
     BASE: ClassVar[bool] = True
 
-    name: str = required(kinds.name, "the agent's name")
+    name: str = required(
+        kinds.name, "the agent's name, as the pooler's section agents gives it; several may share it"
+    )
+    target: str = setting("", kinds.agent_target, "what the agent calls its target; empty: its only one")
 
     def onto(self, below: Steps) -> Steps:
         """Put it on top of other steps."""

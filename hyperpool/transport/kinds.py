@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
-from hyperpool.config.transports import TcpStep, UnixStep
+from hyperpool.config.transports import AgentStep, TcpStep, UnixStep
 from hyperpool.errors import ConnectFailed
+from hyperpool.transport.agents import open_agent
 from hyperpool.transport.dial import open_tcp, open_unix
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ class Trace:
 class Agents(Protocol):
     """Where streams come from that agents in private networks make for us."""
 
-    async def open(self, name: str) -> trio.abc.Stream:
-        """A new stream through one of the agents with this name.
+    async def open(self, name: str, target: str) -> trio.abc.Stream:
+        """A new stream through one of the agents with this name, to what they call so.
 
         Raises:
             ConnectFailed: none of them can make one.
@@ -122,6 +123,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     for kind in (
         Kind(TcpStep, open_tcp),
         Kind(UnixStep, open_unix),
+        Kind(AgentStep, open_agent),
     )
 }
 """Every kind of step that can be opened, by its name in the settings."""
