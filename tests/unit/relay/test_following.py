@@ -1,0 +1,456 @@
+"""Parameters that follow clients which share servers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hyperpool.config import SessionState
+from hyperpool.relay import session
+from tests.support.relaystage import Stage, play, play_in_pieces
+
+_FOLLOW: dict[str, Any] = {
+    "max_prepared_statements": 3,
+    "session_state": SessionState.FOLLOW,
+    "max_pinned": 1,
+}
+
+
+def _values(*names: str) -> str:
+    """The question for the values of parameters whose defaults are known."""
+    return session._VALUES % ",".join(f"'{name}'" for name in names)
+
+
+def _defaults_and_values(*names: str) -> str:
+    """The same, for parameters of which nothing is known."""
+    return session._DEFAULTS % ",".join(f"'{name}'" for name in names) + ";" + _values(*names)
+
+
+def _rows(*rows: str) -> str:
+    return "T|" + "".join(f"D{row}|" for row in rows) + "CSELECT 1"
+
+
+_ALL = "s1 < Q<no timeout>;<settings>"
+_ALL_DEFAULT = (
+    _rows("statement_timeout,0,-")
+    + "|CSET|"
+    + _rows("statement_timeout,0,0", "role,none,-", "session_authorization,u,-")
+    + "|Z"
+)
+"""Everything is asked for, and nothing is set."""
+
+_SETS = f"""
+    c1 > Qset work_mem = '7MB'
+    s1 < Qset work_mem = '7MB'
+    s1 > CSET|Z
+    s1 < Q{_defaults_and_values("work_mem")}
+    c1 < CSET|Z
+    s1 > {_rows("work_mem,7MB,4MB")}|{_rows("work_mem,7MB,-")}|Z
+"""
+"""The client c1 has set something."""
+
+_BACK = """
+    c2 > Qselect 2
+    s1 < QRESET work_mem;|Qselect 2
+    s1 > CRESET|Z|CSELECT 1|Z
+    c2 < CSELECT 1|Z
+"""
+"""The client c2 does not find it."""
+
+
+# -- parameters --------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_client_has_set_follows_it() -> None:
+    """And nobody else: the server is adjusted in front of each client's first request."""
+    play_in_pieces(
+        f"""
+        {_SETS}
+        c1 > Qselect 1
+        s1 < Qselect 1
+        s1 > CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        {_BACK}
+        c1 > Qselect 1
+        s1 < QSET work_mem = '7MB';|Qselect 1
+        s1 > CSET|Z|CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        {_BACK}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_a_default_is_asked_for_once() -> None:
+    """What a parameter is at the beginning of every session is known then."""
+    play(
+        f"""
+        {_SETS}
+        {_BACK}
+        c3 > Qset work_mem to default
+        s1 < Qset work_mem to default
+        s1 > CSET|Z
+        s1 < Q{_values("work_mem")}
+        c3 < CSET|Z
+        s1 > {_rows("work_mem,4MB,-")}|Z
+        c2 > Qselect 2
+        s1 < Qselect 2
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_a_parameter_that_was_rolled_back_is_not_set() -> None:
+    """It is the server's word that counts."""
+    play(
+        f"""
+        c1 > Qbegin
+        s1 < Qbegin
+        s1 > CBEGIN|ZT
+        c1 < CBEGIN|ZT
+        c1 > Qset work_mem = '7MB'
+        s1 < Qset work_mem = '7MB'
+        s1 > CSET|ZT
+        c1 < CSET|ZT
+        c1 > Qrollback
+        s1 < Qrollback
+        s1 > CROLLBACK|Z
+        s1 < Q{_defaults_and_values("work_mem")}
+        c1 < CROLLBACK|Z
+        s1 > {_rows("work_mem,4MB,4MB")}|{_rows("work_mem,4MB,-")}|Z
+        c2 > Qselect 2
+        s1 < Qselect 2
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_what_the_server_reports_is_not_asked_for() -> None:
+    """ParameterStatus tells."""
+    play(
+        """
+        c1 > Qset timezone = 'Asia/Tokyo'
+        s1 < Qset timezone = 'Asia/Tokyo'
+        s1 > CSET|STimeZone=Asia/Tokyo|Z
+        c1 < CSET|STimeZone=Asia/Tokyo|Z
+        c2 > Qselect 2
+        s1 < QSET TimeZone = 'UTC';|Qselect 2
+        s1 > STimeZone=UTC|CSET|Z|CSELECT 1|Z
+        c2 < CSELECT 1|Z
+        c1 > Qselect 1
+        s1 < QSET TimeZone = 'Asia/Tokyo';|Qselect 1
+        s1 > STimeZone=Asia/Tokyo|CSET|Z|CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_a_parameter_that_may_not_be_asked_for() -> None:
+    """The question fails, and is asked again for what the server lists by itself."""
+    play(
+        f"""
+        c1 > Qset secret = 1
+        s1 < Qset secret = 1
+        s1 > E42501 permission denied|Z
+        s1 < Q{_defaults_and_values("secret")}
+        c1 < E42501 permission denied|Z
+        s1 > E42501 permission denied to examine "secret"|Z
+        s1 < Q<no timeout>;<settings>
+        c1 <
+        s1 > {_ALL_DEFAULT}
+        c1 > Qselect 1
+        s1 < Qselect 1
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_the_timeout_that_was_lifted_is_not_taken_for_the_client_s() -> None:
+    """The server lists it with its default, because the question itself has changed it."""
+    play(
+        f"""
+        c1 > Qreset all
+        s1 < Qreset all
+        s1 > CRESET|Z
+        {_ALL}
+        c1 < CRESET|Z
+        s1 > {_ALL_DEFAULT}
+        c2 > Qselect 2
+        s1 < Qselect 2
+        """,
+        **_FOLLOW,
+    )
+
+
+_TIMES_OUT = f"""
+    c1 > Qset statement_timeout = 1
+    s1 < Qset statement_timeout = 1
+    s1 > CSET|Z
+    s1 < Q<no timeout>;{session._DEFAULTS % "'statement_timeout'"}
+    c1 < CSET|Z
+    s1 > {_rows("statement_timeout,1ms,-")}|CSET|{_rows("statement_timeout,0,0")}|Z
+"""
+
+
+def test_a_timeout_does_not_end_the_pooler_s_own_queries() -> None:
+    """What it is is asked for first, and then it is lifted for the question."""
+    play(
+        f"""
+        {_TIMES_OUT}
+        c1 > Qlisten x
+        s1 < Qlisten x
+        s1 > CLISTEN|Z
+        s1 < Q<no timeout>;<pins>
+        c1 < CLISTEN|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_a_timeout_does_not_end_the_adjusting() -> None:
+    """It is lifted first; and nothing is sent behind an adjusting that may fail."""
+    play(
+        f"""
+        {_TIMES_OUT}
+        c2 > Qselect 2
+        s1 < QRESET statement_timeout|QRESET statement_timeout;
+        s1 > CRESET|Z|CRESET|Z
+        s1 < Qselect 2
+        s1 > CSELECT 1|Z
+        c2 < CSELECT 1|Z
+        c1 > Qselect 1
+        s1 < QSET statement_timeout = '1ms';|Qselect 1
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_parameters_that_the_pooler_cannot_set_any_more() -> None:
+    """A client whose parameter the server refuses reads why; nothing of its request is executed."""
+    play(
+        f"""
+        {_SETS}
+        {_BACK}
+        c1 > Qselect 1
+        s1 < QSET work_mem = '7MB';|Qselect 1
+        s1 > E42501 permission denied|Z
+        c1 < !42501 permission denied|END
+        s1 < END
+        """,
+        **_FOLLOW,
+    )
+
+
+# -- parameters at login -----------------------------------------------------------------------------------------------
+
+_REPORTS = "Sapplication_name=|Sclient_encoding=UTF8|STimeZone=UTC|"
+
+
+def test_parameters_that_a_server_has_not_taken_before() -> None:
+    """The client is let in when a server has taken them."""
+    play(
+        f"""
+        c1 proves x.y=1;work_mem=7MB
+        s1 < QSET "x"."y" = '1';SET work_mem = '7MB';
+        c1 <
+        s1 > CSET|CSET|Z
+        c1 < {_REPORTS}Sx.y=1|Swork_mem=7MB|Z
+        c1 > Qselect 1
+        s1 < Qselect 1
+        s1 > CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        c2 > Qselect 2
+        s1 < QRESET "x"."y";RESET work_mem;|Qselect 2
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_parameters_that_a_server_refuses() -> None:
+    """The client reads the server's words; the server has done nothing, and serves the next client."""
+    play(
+        """
+        c1 proves x.y=1;work_mem=Mars
+        s1 < QSET "x"."y" = '1';SET work_mem = 'Mars';
+        s1 > CSET|E22023 invalid value {look at a map} @parse|Z
+        c1 < !22023 invalid value {look at a map}|END
+        c2 > Qselect 2
+        s1 < Qselect 2
+        s1 > CSELECT 1|Z
+        c2 < CSELECT 1|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_clients_wait_while_a_server_is_asked() -> None:
+    """In turn; the next one gets the server as it should be."""
+    play(
+        f"""
+        c1 proves x.y=1
+        s1 < QSET "x"."y" = '1';
+        c2 > Qselect 2
+        s1 > CSET|Z
+        c1 < {_REPORTS}Sx.y=1|Z
+        s1 < QRESET "x"."y";|Qselect 2
+        s1 > CRESET|Z|CSELECT 1|Z
+        c2 < CSELECT 1|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_a_client_goes_while_its_parameters_are_asked_for() -> None:
+    """The server is given back when it has answered, whatever it says."""
+    for answer, adjusts in (("CSET|Z", 'QRESET "x"."y";|'), ("E22023 no|Z", "")):
+        play(
+            f"""
+            c1 proves x.y=1
+            s1 < QSET "x"."y" = '1';
+            c1 leaves
+            c2 > Qselect 2
+            s1 <
+            s1 > {answer}
+            s1 < {adjusts}Qselect 2
+            """,
+            **_FOLLOW,
+        )
+
+
+def test_a_server_does_not_answer_for_a_client_that_is_not_let_in_yet() -> None:
+    """It dies: the client reads that."""
+    play(
+        """
+        c1 proves x.y=1
+        s1 < QSET "x"."y" = '1';
+        s1 dies
+        c1 < !08006 server closed the connection|END
+        """,
+        **_FOLLOW,
+    )
+
+
+# -- who the session is ------------------------------------------------------------------------------------------------
+
+_BECOMES = f"""
+    c1 > Qset role r
+    s1 < Qset role r
+    s1 > CSET|Z
+    s1 < Q{_values("role")}
+    c1 < CSET|Z
+    s1 > {_rows("role,r,-")}|Z
+"""
+
+
+def test_a_role_is_taken_before_anything_is_sent() -> None:
+    """Without a role, or with another's, a request could do what it must not: the answer is waited for."""
+    play(
+        f"""
+        {_BECOMES}
+        c2 > Qselect 2
+        s1 < QRESET ROLE;RESET SESSION AUTHORIZATION;
+        s1 > CRESET|CRESET|Z
+        s1 < Qselect 2
+        s1 > CSELECT 1|Z
+        c2 < CSELECT 1|Z
+        c1 > Pa:select 1|Ba|E|S
+        s1 < QSET ROLE 'r';
+        s1 > CSET|Z
+        s1 < P~1:select 1|B~1|E|S
+        s1 > 1|2|CSELECT 1|Z
+        c1 < 1|2|CSELECT 1|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_a_role_that_is_no_longer_granted() -> None:
+    """The client goes; its request was never sent, and the server serves others."""
+    play(
+        f"""
+        {_BECOMES}
+        c2 > Qselect 2
+        s1 < QRESET ROLE;RESET SESSION AUTHORIZATION;
+        s1 > CRESET|CRESET|Z
+        s1 < Qselect 2
+        s1 > CSELECT 1|Z
+        c2 < CSELECT 1|Z
+        c1 > Qdelete from t
+        s1 < QSET ROLE 'r';
+        s1 > E22023 role "r" does not exist|Z
+        c1 < !22023 role "r" does not exist|END
+        c2 > Qselect 2
+        s1 < Qselect 2
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_more_is_not_read_while_a_role_is_taken() -> None:
+    """It comes in order, and once."""
+    play(
+        f"""
+        {_BECOMES}
+        c2 > Qselect 2
+        s1 < QRESET ROLE;RESET SESSION AUTHORIZATION;
+        c2 > Qselect 3
+        s1 <
+        s1 > CRESET|CRESET|Z
+        s1 < Qselect 2|Qselect 3
+        s1 > CSELECT 1|Z|CSELECT 2|Z
+        c2 < CSELECT 1|Z|CSELECT 2|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+# -- what may be called ------------------------------------------------------------------------------------------------
+
+
+def test_the_catalogue_is_asked_again() -> None:
+    """When a client has changed what may be called, before anybody calls it."""
+    play(
+        """
+        c1 > Qcreate view v as select 1
+        s1 < Qcreate view v as select 1
+        s1 > CCREATE VIEW|Z
+        s1 < Q<catalog>
+        c1 < CCREATE VIEW|Z
+        c2 > Qselect * from v
+        s1 <
+        s1 > T|Dv,-|CSELECT 1|Z
+        s1 < Qselect * from v
+        s1 > CSELECT 1|Z
+        s1 < Q<no timeout>;<pins>;<settings>
+        c2 < CSELECT 1|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_the_catalogue_is_asked_again_now_and_then() -> None:
+    """Others may have changed it: a server that is idle is asked."""
+    with Stage(**_FOLLOW) as stage:
+        stage.play(
+            """
+            c1 > Qselect g()
+            s1 < Qselect g()
+            s1 > CSELECT 1|Z
+            c1 < CSELECT 1|Z
+            """
+        )
+        for seconds in (299.0, 1.0):
+            stage.check()
+            stage.clock.now += seconds
+            stage.relay.maintain(iter([stage.pool]))
+        stage.play(
+            """
+            s1 < Q<catalog>
+            s1 > T|Dg,-|CSELECT 1|Z
+            c1 > Qselect g()
+            s1 < Qselect g()
+            s1 > CSELECT 1|Z
+            s1 < Q<no timeout>;<pins>;<settings>
+            c1 < CSELECT 1|Z
+            """
+        )

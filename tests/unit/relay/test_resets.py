@@ -1,0 +1,394 @@
+"""RESET, and what is like it: a client is back at what its own session began with, in the transaction that resets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hyperpool.config import SessionState
+from hyperpool.relay import session
+from tests.support.relaystage import play, play_in_pieces
+
+_FOLLOW: dict[str, Any] = {
+    "max_prepared_statements": 3,
+    "session_state": SessionState.FOLLOW,
+    "max_pinned": 1,
+}
+
+_REPORTS = "Sapplication_name=|Sclient_encoding=UTF8|STimeZone=UTC|"
+
+_COMES = f"""
+    c1 proves x.y=1
+    s1 < QSET "x"."y" = '1';
+    s1 > CSET|Z
+    c1 < {_REPORTS}Sx.y=1|Z
+"""
+"""The client c1 has asked for a parameter at login; the first server has it."""
+
+_SETS = """
+    s1 < QSET "x"."y" = '1';
+    s1 > CSET|Z
+"""
+_SETS_IN_BLOCK = """
+    s1 < QSET "x"."y" = '1';
+    s1 > CSET|ZT
+"""
+
+_BEGINS = """
+    c1 > Qbegin
+    s1 < Qbegin
+    s1 > CBEGIN|ZT
+    c1 < CBEGIN|ZT
+"""
+
+
+def _rows(*rows: str) -> str:
+    return "T|" + "".join(f"D{row}|" for row in rows) + "CSELECT 1"
+
+
+def _asks(name: str, value: str) -> str:
+    """The server is asked for a parameter that nobody has asked for before; it has this value."""
+    return f"""
+        s1 < Q{session._DEFAULTS % f"'{name}'"};{session._VALUES % f"'{name}'"}
+        s1 > {_rows()}|{_rows(f"{name},{value},-")}|Z
+    """
+
+
+_ASKS = _asks("x.y", "1")
+
+_HAS = """
+    c1 > Qselect 1
+    s1 < Qselect 1
+    s1 > CSELECT 1|Z
+    c1 < CSELECT 1|Z
+    c2 > Qselect 2
+    s1 < QRESET "x"."y";|Qselect 2
+    s1 > CRESET|Z|CSELECT 2|Z
+    c2 < CSELECT 2|Z
+    c1 > Qselect 1
+    s1 < QSET "x"."y" = '1';|Qselect 1
+    s1 > CSET|Z|CSELECT 1|Z
+    c1 < CSELECT 1|Z
+"""
+"""The client c1 has what it asked for at login, and c2 does not."""
+
+
+def _all(*rows: str) -> str:
+    """Everything is asked for; these parameters with a dot are there, and nothing else is set."""
+    names = ",".join(f"'{row.partition(',')[0]}'" for row in rows)
+    named = f"{session._DEFAULTS % names};{session._VALUES % names};" if rows else ""
+    answers = f"{_rows()}|{_rows(*rows)}|" if rows else ""
+    listed = _rows("statement_timeout,0,0", "role,none,-", "session_authorization,u,-")
+    return f"""
+        s1 < Q<no timeout>;{named}<settings>
+        s1 > {_rows("statement_timeout,0,-")}|CSET|{answers}{listed}|Z
+    """
+
+
+# -- outside of a transaction block ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        ("reset x.y", "CRESET"),
+        ("set x.y to default", "CSET"),
+        ("set X.y = 5; reset x.Y", "CSET|CRESET"),
+        ("reset x.y; select 1", "CRESET|T|D1|CSELECT 1"),
+    ],
+)
+def test_one_parameter(text: str, tags: str) -> None:
+    """The client has its answer at once; behind it, the parameter is set."""
+    play_in_pieces(
+        f"""
+        {_COMES}
+        c1 > Q{text}
+        s1 < Q{text}
+        s1 > {tags}|Z
+        c1 < {tags}|Z
+        {_SETS}
+        {_ASKS}
+        {_HAS}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_all_parameters() -> None:
+    """RESET ALL, and nothing is told, as the server does not report the parameter."""
+    play(
+        f"""
+        {_COMES}
+        c1 > Qreset all
+        s1 < Qreset all
+        s1 > CRESET|Z
+        c1 < CRESET|Z
+        {_SETS}
+        {_all("x.y,1,-")}
+        {_HAS}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_all_but_what_is_set_behind_it() -> None:
+    """In the same text."""
+    play(
+        f"""
+        {_COMES}
+        c1 > Qreset all; set x.y = 5
+        s1 < Qreset all; set x.y = 5
+        s1 > CRESET|CSET|Z
+        c1 < CRESET|CSET|Z
+        {_all("x.y,5,-")}
+        s1 < QRESET ALL
+        s1 > CRESET|Z
+        c1 > Qselect 1
+        s1 < QSET "x"."y" = '5';|Qselect 1
+        s1 > CSET|Z|CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+@pytest.mark.parametrize(("text", "tag"), [("reset all", "RESET"), ("discard all", "DISCARD ALL")])
+def test_what_the_server_reports(text: str, tag: str) -> None:
+    """The client is told of it in front of ReadyForQuery: what it reads last is what it has."""
+    play(
+        f"""
+        c1 comes TimeZone=Asia/Tokyo
+        c1 > Qselect 1
+        s1 < QSET TimeZone = 'Asia/Tokyo';|Qselect 1
+        s1 > STimeZone=Asia/Tokyo|CSET|Z|CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        c1 > Q{text}
+        s1 < Q{text}
+        s1 > C{tag}|STimeZone=UTC|Z
+        c1 < C{tag}|STimeZone=UTC|STimeZone=Asia/Tokyo|Z
+        s1 < QSET timezone = 'Asia/Tokyo';
+        s1 > STimeZone=Asia/Tokyo|CSET|Z
+        {_all()}
+        c1 > Qselect 1
+        s1 < Qselect 1
+        s1 > CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        c2 > Qselect 2
+        s1 < QSET TimeZone = 'UTC';|Qselect 2
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_one_that_the_server_reports() -> None:
+    """No question is needed."""
+    play_in_pieces(
+        """
+        c1 comes TimeZone=Asia/Tokyo
+        c1 > Qreset timezone
+        s1 < QSET TimeZone = 'Asia/Tokyo';|Qreset timezone
+        s1 > STimeZone=Asia/Tokyo|CSET|Z|CRESET|STimeZone=UTC|Z
+        c1 < CRESET|STimeZone=UTC|STimeZone=Asia/Tokyo|Z
+        s1 < QSET timezone = 'Asia/Tokyo';
+        c2 > Qselect 2
+        s1 <
+        s1 > STimeZone=Asia/Tokyo|CSET|Z
+        s1 < QSET TimeZone = 'UTC';|Qselect 2
+        s1 > STimeZone=UTC|CSET|Z|CSELECT 2|Z
+        c2 < CSELECT 2|Z
+        c1 > Qselect 1
+        s1 < QSET TimeZone = 'Asia/Tokyo';|Qselect 1
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_what_the_client_has_not_asked_for() -> None:
+    """Nothing is set: the server's default is the client's."""
+    play(
+        f"""
+        {_COMES}
+        c1 > Qreset x.z
+        s1 < Qreset x.z
+        s1 > CRESET|Z
+        c1 < CRESET|Z
+        {_asks("x.z", "")}
+        {_HAS}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_a_role() -> None:
+    """Who the client was at login is set last."""
+    play(
+        f"""
+        c1 proves x.y=1;role=r
+        s1 < QSET "x"."y" = '1';SET ROLE 'r';
+        s1 > CSET|CSET|Z
+        c1 < {_REPORTS}Sx.y=1|Srole=r|Z
+        c1 > Qreset role; reset x.y
+        s1 < Qreset role; reset x.y
+        s1 > CRESET|CRESET|Z
+        c1 < CRESET|CRESET|Z
+        s1 < QSET "x"."y" = '1';SET ROLE 'r';
+        """,
+        **_FOLLOW,
+    )
+
+
+# -- in a transaction block --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("end", "value"), [("commit", "1"), ("rollback", "1"), ("rollback", "5")])
+def test_in_a_block(end: str, value: str) -> None:
+    """It is set in the block, so that what undoes the reset undoes that."""
+    play(
+        f"""
+        {_COMES}
+        {_BEGINS}
+        c1 > Qreset x.y
+        s1 < Qreset x.y
+        s1 > CRESET|ZT
+        c1 < CRESET|ZT
+        {_SETS_IN_BLOCK}
+        c1 > Qselect 1
+        s1 < Qselect 1
+        s1 > CSELECT 1|ZT
+        c1 < CSELECT 1|ZT
+        c1 > Q{end}
+        s1 < Q{end}
+        s1 > C{end.upper()}|Z
+        c1 < C{end.upper()}|Z
+        {_asks("x.y", value)}
+        c1 > Qselect 1
+        s1 < Qselect 1
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_a_block_in_one_text() -> None:
+    """The end of the text is the end of the transaction."""
+    play(
+        f"""
+        {_COMES}
+        c1 > Qbegin; reset x.y; commit
+        s1 < Qbegin; reset x.y; commit
+        s1 > CBEGIN|CRESET|CCOMMIT|Z
+        c1 < CBEGIN|CRESET|CCOMMIT|Z
+        {_SETS}
+        {_ASKS}
+        {_HAS}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_set_again_in_a_block() -> None:
+    """Another text sets what was reset: that stays."""
+    play(
+        f"""
+        {_COMES}
+        {_BEGINS}
+        c1 > Qreset x.y
+        s1 < Qreset x.y
+        s1 > CRESET|ZT
+        c1 < CRESET|ZT
+        {_SETS_IN_BLOCK}
+        c1 > Qset x.y = 5
+        s1 < Qset x.y = 5
+        s1 > CSET|ZT
+        c1 < CSET|ZT
+        c1 > Qcommit
+        s1 < Qcommit
+        s1 > CCOMMIT|Z
+        c1 < CCOMMIT|Z
+        {_asks("x.y", "5")}
+        c1 > Qselect 1
+        s1 < Qselect 1
+        s1 > CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        c2 > Qselect 2
+        s1 < QRESET "x"."y";|Qselect 2
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_twice_in_a_block() -> None:
+    """Each time."""
+    once = f"""
+        c1 > Qreset x.y
+        s1 < Qreset x.y
+        s1 > CRESET|ZT
+        c1 < CRESET|ZT
+        {_SETS_IN_BLOCK}
+    """
+    play(
+        f"""
+        {_COMES}
+        {_BEGINS}
+        {once}
+        {once}
+        c1 > Qcommit
+        s1 < Qcommit
+        s1 > CCOMMIT|Z
+        c1 < CCOMMIT|Z
+        {_ASKS}
+        {_HAS}
+        """,
+        **_FOLLOW,
+    )
+
+
+# -- what does not happen ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["reset x.y", "reset all", "set x.y to default"])
+def test_a_text_that_fails(text: str) -> None:
+    """Nothing is reset, and nothing is set."""
+    play(
+        f"""
+        {_COMES}
+        {_BEGINS}
+        c1 > Qselect 1/0
+        s1 < Qselect 1/0
+        s1 > E22012 division by zero|ZE
+        c1 < E22012 division by zero|ZE
+        c1 > Q{text}
+        s1 < Q{text}
+        s1 > E25P02 current transaction is aborted|ZE
+        c1 < E25P02 current transaction is aborted|ZE
+        c1 > Qrollback
+        s1 < Qrollback
+        s1 > CROLLBACK|Z
+        c1 < CROLLBACK|Z
+        {_ASKS if "all" not in text else _all("x.y,1,-")}
+        {_HAS}
+        """,
+        **_FOLLOW,
+    )
+
+
+@pytest.mark.parametrize(
+    ("then", "goes", "answer"), [("DSa|S", "DS~1|S", "n|ZT"), ("S", "S", "ZT"), ("CSa|S", "S", "3|ZT")]
+)
+def test_what_is_prepared_but_not_executed(then: str, goes: str, answer: str) -> None:
+    """No parameter is set, and another setting in the same block does not look like a reset."""
+    play(
+        f"""
+        {_COMES}
+        {_BEGINS}
+        c1 > Pa:reset x.y|{then}
+        s1 < P~1:reset x.y|{goes}
+        s1 > 1|{answer.removeprefix("3|")}
+        c1 < 1|{answer}
+        c1 > Qset x.z = 1
+        s1 < Qset x.z = 1
+        s1 > CSET|ZT
+        c1 < CSET|ZT
+        """,
+        **_FOLLOW,
+    )
