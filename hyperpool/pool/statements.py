@@ -10,8 +10,9 @@ the servers, which stands for its text and parameter types, whoever prepares the
 `ServerStatements`       what one server connection has prepared, least recently used first
 =======================  ===========================================================================================
 
-Memory is bounded: `MemoryBudget` limits the texts of all clients together, and what one client may hold is a part of
-that. A server's statements are bounded by ``max_prepared_statements``.
+Memory is bounded: `MemoryBudget` limits what all clients have together, where a text that they share counts once. What
+one client may have is a part of that; a little of it is its own, whatever others have. A server's statements are
+bounded by ``max_prepared_statements``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import re
 import weakref
 from collections import OrderedDict
 from itertools import count
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
@@ -39,10 +40,17 @@ DUPLICATE: Final = PREFIX + b"0"
 """What names begin with that are no statement's: for errors that a name exists already."""
 
 _OVERHEAD: Final = 400
-"""Bytes that a statement costs apart from its text: objects, and places in dictionaries."""
+"""Bytes that a statement costs apart from its text, however many have it: objects, and places in dictionaries."""
+
+_NAME: Final = 100
+"""Bytes that a name costs a client apart from itself: places in two dictionaries."""
 
 _SHARE: Final = 16
 """One client may take this part of the budget."""
+
+_OWN: Final = 1 << 16
+"""Bytes that a client may always have, whatever others have: 70 statements of 400 bytes, as many as an application of
+some size has; for 10,000 clients that is 640 MiB, if no two of them share a text."""
 
 _CLOSED: Final = 32
 """Names that a client has closed and that errors on their way may still speak of."""
@@ -57,16 +65,23 @@ class Statement:
         body: a Parse message's body behind the name: text, zero byte, parameter types.
         name: on the servers; b"" for the unnamed statement.
         flavor: the settings that it is parsed under: literals in it may have been read already.
-        effects: what session state executing it may change; None for nothing.
+        effects: what session state executing it may change; None for nothing. As of `generation`: ask
+            `StatementStore.effects`.
+        generation: the store's, when the text was read.
+        users: how many clients have given it a name.
     """
 
-    __slots__ = ("__weakref__", "body", "effects", "flavor", "name")
+    __slots__ = ("__weakref__", "body", "effects", "flavor", "generation", "name", "users")
 
-    def __init__(self, body: bytes, name: bytes, effects: Effects | None, flavor: Flavor = ()) -> None:
+    def __init__(
+        self, body: bytes, name: bytes, effects: Effects | None, flavor: Flavor = (), generation: int = 0
+    ) -> None:
         self.body = body
         self.name = name
         self.flavor = flavor
         self.effects = effects
+        self.generation = generation
+        self.users = 0
 
     def __repr__(self) -> str:
         return f"<Statement {self.name.decode('ascii') or 'unnamed'}>"
@@ -87,18 +102,27 @@ def text_of(body: bytes) -> bytes:
     return body[: body.find(0)]
 
 
-class Change(NamedTuple):
+class Change:
     """What a request changes, for the case that the server never comes to it.
 
     Attributes:
-        name: the name that changes its meaning at the client; None for none.
+        name: the name that changes its meaning at the client, b"" for the unnamed statement; None for none.
         before: the statement that had the name.
-        touched: the statement that is prepared or closed on the server; None for none.
+        touched: the statement with a name that is prepared or closed on the server; None for none.
+        unsure: of the unnamed statement: if the server never comes to it, nobody knows what it has instead.
+        cycle: the pipeline that it belongs to; the ledger counts them.
     """
 
-    name: bytes | None
-    before: Statement | None
-    touched: Statement | None
+    __slots__ = ("before", "cycle", "name", "touched", "unsure")
+
+    def __init__(
+        self, name: bytes | None, before: Statement | None, touched: Statement | None, *, unsure: bool = False
+    ) -> None:
+        self.name = name
+        self.before = before
+        self.touched = touched
+        self.unsure = unsure
+        self.cycle = 0
 
 
 class StatementStore:
@@ -110,10 +134,12 @@ class StatementStore:
     Attributes:
         version: counts the changes of the schema that may have changed what a statement returns; servers prepare anew
             what they prepared before one.
+        generation: counts the changes of what is known about texts; each is read anew when it is used next.
     """
 
     def __init__(self, reader: EffectReader | None) -> None:
         self.version = 0
+        self.generation = 0
         self._reader = reader
         self._numbers = count(1)
         self._statements: weakref.WeakValueDictionary[tuple[bytes, Flavor, int], Statement] = (
@@ -139,7 +165,7 @@ class StatementStore:
             if statement not in taken:
                 return statement
         name = b"%s%d" % (PREFIX, next(self._numbers))
-        statement = Statement(body, name, self._read(body), flavor)
+        statement = Statement(body, name, self._read(body), flavor, self.generation)
         self._statements[body, flavor, twin] = statement
         return statement
 
@@ -149,13 +175,19 @@ class StatementStore:
 
     def unnamed(self, body: bytes) -> Statement:
         """A statement that is nobody else's."""
-        return Statement(body, b"", self._read(body))
+        return Statement(body, b"", self._read(body), (), self.generation)
+
+    def effects(self, statement: Statement) -> Effects | None:
+        """What session state executing a statement may change, as far as is known today; None for nothing."""
+        if statement.generation != self.generation:
+            statement.effects = self._read(statement.body)
+            statement.generation = self.generation
+        return statement.effects
 
     def relearn(self, reader: EffectReader | None) -> None:
-        """Read all texts again: what the reader knows has changed, or there is another one."""
+        """What the reader knows has changed, or there is another one."""
         self._reader = reader
-        for statement in list(self._statements.values()):
-            statement.effects = self._read(statement.body)
+        self.generation += 1
 
     def _read(self, body: bytes) -> Effects | None:
         return self._reader.read(text_of(body)) if self._reader is not None else None
@@ -164,11 +196,9 @@ class StatementStore:
 class MemoryBudget:
     """Bounds what the prepared statements of all clients take.
 
-    Texts that clients share are counted for each of them: the bound holds whatever they share.
-
     Attributes:
         limit: bytes.
-        used: bytes.
+        used: bytes; a text that clients share is counted once.
     """
 
     __slots__ = ("limit", "used")
@@ -176,6 +206,14 @@ class MemoryBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+
+    def lend(self, statement: Statement) -> None:
+        """Count a statement that no client has given a name, for as long as it lives."""
+        self.used += statement.size
+        weakref.finalize(statement, self._give_back, statement.size).atexit = False
+
+    def _give_back(self, size: int) -> None:
+        self.used -= size
 
 
 class ClientStatements:
@@ -187,44 +225,84 @@ class ClientStatements:
     Attributes:
         names: each name's statement.
         holders: each statement's name.
+        size: bytes that it takes, texts that it shares with others included.
+        aside: those of them that have come and must wait.
     """
 
-    __slots__ = ("_aliased", "_aliases", "_budget", "_closed", "_size", "holders", "names")
+    __slots__ = (
+        "_aliased",
+        "_aliases",
+        "_budget",
+        "_closed",
+        "_reserved",
+        "aside",
+        "holders",
+        "names",
+        "size",
+    )
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
-        self._size = 0
+        self._reserved = 0
+        self.aside = 0
         self._closed: dict[bytes, bytes] = {}
         self._aliases: dict[bytes, bytes] = {}
         self._aliased = 0
+        self.size = 0
         self.names: dict[bytes, Statement] = {}
         self.holders: dict[Statement, bytes] = {}
 
-    def fits(self, size: int) -> bool:
-        """Whether the client may have another statement of `size` bytes."""
+    def fits(self, name: bytes, body: int, shared: Statement | None = None) -> bool:
+        """Whether the client may have another statement.
+
+        Args:
+            name: the name that it gives.
+            body: how many bytes its text and types have.
+            shared: the statement, if there is one already.
+        """
         budget = self._budget
-        return budget.used + size <= budget.limit and self._size + size <= max(budget.limit // _SHARE, size)
+        size = body + _OVERHEAD + len(name) + _NAME
+        whole = self.size + size
+        if whole <= min(_OWN, budget.limit // _SHARE):
+            return True
+        new = size - body - _OVERHEAD if shared is not None and shared.users else size
+        return budget.used + new <= budget.limit and whole <= max(budget.limit // _SHARE, size)
 
     def reserve(self, size: int) -> None:
-        """Count `size` more bytes, or fewer."""
-        self._size += size
+        """Count `size` more bytes, or fewer, of a text that is on its way."""
+        self._reserved += size
+        self.size += size
         self._budget.used += size
+
+    def put_aside(self, size: int) -> None:
+        """Count the bytes of a text that has come and must wait; 0 when it need not any more."""
+        self.reserve(size - self.aside)
+        self.aside = size
 
     def put(self, name: bytes, statement: Statement | None) -> None:
         """Give a name to a statement, or take it away (None)."""
         old = self.names.pop(name, None)
-        size = 0
         if old is not None:
             del self.holders[old]
             self._closed[old.name] = name
             if len(self._closed) > _CLOSED:
                 del self._closed[next(iter(self._closed))]
-            size -= old.size + len(name)
+            self._drop(name, old)
         if statement is not None:
             self.names[name] = statement
             self.holders[statement] = name
-            size += statement.size + len(name)
-        self.reserve(size)
+            if not statement.users:
+                self._budget.used += statement.size
+            statement.users += 1
+            self.size += statement.size + len(name) + _NAME
+            self._budget.used += len(name) + _NAME
+
+    def _drop(self, name: bytes, statement: Statement) -> None:
+        statement.users -= 1
+        if not statement.users:
+            self._budget.used -= statement.size
+        self.size -= statement.size + len(name) + _NAME
+        self._budget.used -= len(name) + _NAME
 
     def alias(self, name: bytes) -> bytes:
         """A server's name that is no statement's, and that stands for the client's in errors from now on."""
@@ -234,11 +312,13 @@ class ClientStatements:
         return server_name
 
     def clear(self) -> None:
-        """All names are gone."""
+        """All names are gone, and what is on its way will not come."""
+        for name, statement in self.names.items():
+            self._drop(name, statement)
         self.names.clear()
         self.holders.clear()
-        self._budget.used -= self._size
-        self._size = 0
+        self.reserve(-self._reserved)
+        self.aside = 0
 
     def translate(self, report: bytes) -> bytes:
         """Put the client's own names into an error's body that speaks of the servers' names."""
@@ -258,14 +338,16 @@ class ServerStatements:
 
     Attributes:
         certain: those that are certain.
+        passing: those that were prepared where tables may have been that are there for this transaction only.
         version: the store's version when the certain ones were prepared.
     """
 
-    __slots__ = ("_used", "certain", "version")
+    __slots__ = ("_used", "certain", "passing", "version")
 
     def __init__(self) -> None:
         self._used: OrderedDict[Statement, float] = OrderedDict()
         self.certain: set[Statement] = set()
+        self.passing: list[Statement] = []
         self.version = 0
 
     def __len__(self) -> int:
@@ -291,6 +373,11 @@ class ServerStatements:
         """Every plan may be out of date."""
         self.certain.clear()
 
+    def doubt_passing(self) -> None:
+        """The transaction has ended."""
+        self.certain.difference_update(self.passing)
+        self.passing.clear()
+
     def evict(self, limit: int, since: float) -> Iterable[Statement]:
         """Forget statements until there is room for one more; those that are used in this transaction stay.
 
@@ -310,3 +397,4 @@ class ServerStatements:
         """All are gone."""
         self._used.clear()
         self.certain.clear()
+        self.passing.clear()

@@ -9,27 +9,35 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from hyperpool.relay.rewriting import original
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from hyperpool.relay.rewriting import Move
 
 
 class _Text:
     """One text.
 
     Attributes:
-        readies: ReadyForQuery messages that are to come until it is certainly over.
+        number: which ReadyForQuery ends its pipeline, counted as `Ledger.asked` counts.
         executes: Execute messages so far, without the one that will execute it; -1 if it is a Query.
         names: what it deallocates one by one, in order.
         everything: it deallocates all.
+        moves: what has moved in it.
         later: names that have been given again behind it.
     """
 
-    __slots__ = ("everything", "executes", "later", "names", "readies")
+    __slots__ = ("everything", "executes", "later", "moves", "names", "number")
 
-    def __init__(self, readies: int, executes: int, names: Iterable[bytes], *, everything: bool) -> None:
-        self.readies = readies
+    def __init__(
+        self, number: int, executes: int, names: Iterable[bytes], moves: Sequence[Move], *, everything: bool
+    ) -> None:
+        self.number = number
         self.executes = executes
         self.names = deque(names)
+        self.moves = moves
         self.everything = everything
         self.later: set[bytes] = set()
 
@@ -42,16 +50,37 @@ class Deallocations:
     def __init__(self) -> None:
         self._texts: deque[_Text] = deque()
 
-    def sent(self, names: Iterable[bytes], readies: int, executes: int, *, everything: bool) -> None:
+    def sent(
+        self,
+        names: Iterable[bytes],
+        number: int,
+        executes: int,
+        moves: Sequence[Move] = (),
+        *,
+        everything: bool,
+    ) -> None:
         """A text is sent.
 
         Args:
             names: what it deallocates one by one, in order.
-            readies: ReadyForQuery messages that are to come until it is certainly over.
+            number: which ReadyForQuery will end its pipeline, counted as `Ledger.asked` counts.
             executes: Execute messages so far, without the one that will execute it; -1 if it is a Query.
+            moves: where names in it have been replaced.
             everything: it deallocates all.
         """
-        self._texts.append(_Text(readies, executes, names, everything=everything))
+        self._texts.append(_Text(number, executes, names, moves, everything=everything))
+
+    def original(self, number: int, position: int) -> int:
+        """Where in a client's Query it is that an error means.
+
+        Args:
+            number: which ReadyForQuery ends the Query.
+            position: in the text that was sent, in characters from 1.
+        """
+        for text in self._texts:
+            if text.number == number and text.executes < 0:
+                return original(text.moves, position)
+        return position
 
     def concern(self, name: bytes, executes: int) -> bool:
         """Whether a statement of this name may be gone in a moment.
@@ -91,9 +120,11 @@ class Deallocations:
                 return text.later
         return set()
 
-    def ready(self) -> None:
-        """A ReadyForQuery has come."""
-        for text in self._texts:
-            text.readies -= 1
-        while self._texts and self._texts[0].readies <= 0:
+    def ready(self, settled: int) -> None:
+        """A ReadyForQuery has come.
+
+        Args:
+            settled: see `Ledger.settled`.
+        """
+        while self._texts and self._texts[0].number <= settled:
             self._texts.popleft()

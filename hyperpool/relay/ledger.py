@@ -92,8 +92,14 @@ class Ledger:
         copying: the server reads COPY data (rule 4).
         doubt: why the server connection must not be reused, or "".
         changes: what the Parse and Close messages among `entries` change, in the same order; None for nothing.
+        unnamed: those of them that change the unnamed statement, in the same order.
         owed: how many ReadyForQuery messages are to come.
+        asked: how many the client has asked for so far.
+        awaited: how many of those are still to come.
         executes: how many Execute messages there have been so far.
+        failed: the change of the newest request that has failed itself; None if it changes nothing.
+        cycle: how many Syncs there have been so far.
+        midway: since the newest one, there has been a request whose error would make the server discard what comes.
         undone: changes of requests that failed or were discarded, oldest first, until somebody takes them out.
         unsynced: extended-query messages have been sent since the newest ReadyForQuery: even if all of them have been
             answered (Flush), the server is inside an implicit transaction that only Sync ends.
@@ -104,26 +110,38 @@ class Ledger:
         "_last_ready",
         "_open",
         "_position",
+        "asked",
+        "awaited",
         "changes",
         "copying",
+        "cycle",
         "doubt",
         "entries",
         "executes",
+        "failed",
+        "midway",
         "owed",
         "skipping",
         "undone",
+        "unnamed",
         "unsynced",
     )
 
     def __init__(self) -> None:
         self.entries: deque[int] = deque()
         self.changes: deque[Change | None] = deque()
+        self.unnamed: deque[Change] = deque()
         self.undone: list[Change] = []
+        self.failed: Change | None = None
         self._open: dict[bytes | Statement, deque[int]] = {}
         self._position = 0
         self._last_ready = 0
         self.owed = 0
+        self.asked = 0
+        self.awaited = 0
         self.executes = 0
+        self.cycle = 0
+        self.midway = False
         self.skipping = False
         self.copying = False
         self._ignored = False
@@ -143,17 +161,30 @@ class Ledger:
 
     @property
     def at_ready(self) -> bool:
-        """Whether the newest request is outstanding and ends with ReadyForQuery."""
-        return bool(self.entries) and self.entries[-1] & _KIND in ENDS_WITH_READY
+        """Whether the newest request is outstanding, the client's, and ends with ReadyForQuery."""
+        return bool(self.entries) and self.entries[-1] in ENDS_WITH_READY
+
+    @property
+    def settled(self) -> int:
+        """Of what the client has asked so far, how many ReadyForQuery messages will not come any more."""
+        return self.asked - self.awaited
 
     def is_open(self, what: bytes | Statement) -> bool:
         """Whether it depends on the answers to an earlier pipeline what a name means, or if a statement is there."""
         positions = self._open.get(what)
         return positions is not None and positions[0] < self._last_ready
 
+    @property
+    def unnamed_is_open(self) -> bool:
+        """Whether it depends on the answers to an earlier pipeline if the server has the client's unnamed statement."""
+        newest = self.unnamed[-1] if self.unnamed else None
+        return newest is not None and newest.unsure and newest.cycle != self.cycle
+
     def recount(self) -> None:
-        """Take in what has been appended to `entries` without `request`."""
+        """Take in what has been put into `entries` and `changes` without `request`."""
         self.owed = sum(entry & _KIND in ENDS_WITH_READY for entry in self.entries)
+        self.awaited = sum(entry in ENDS_WITH_READY for entry in self.entries)
+        self.unnamed = deque(change for change in self.changes if change is not None and change.name == b"")
 
     def request(self, kind: int, action: int = FORWARD, change: Change | None = None) -> None:
         """Write down a frontend message that goes to the server (or, for FAKE, that is kept from it).
@@ -170,24 +201,37 @@ class Ledger:
         elif kind in _ENDS_COPY:
             if not self.entries:
                 return
+            self.midway = True
         elif self.copying and kind == wire.SYNC and _ENDS_COPY.isdisjoint(self.entries):
             self._ignored = True
             return
         elif kind in _EXTENDED:
-            self.unsynced = True
+            self.unsynced = self.midway = True
             if kind in CHANGING:
                 self.changes.append(change)
                 if change is not None:
-                    for what in (change.name, change.touched):
-                        if what:
-                            self._open.setdefault(what, deque()).append(self._position)
+                    self._note(change)
             elif kind == wire.EXECUTE:
                 self.executes += 1
         self.entries.append(kind | action)
         self._position += 1
         if kind in ENDS_WITH_READY:
-            self.owed += 1
             self._last_ready = self._position
+            if kind == wire.SYNC:
+                self.cycle += 1
+                self.midway = False
+            self.owed += 1
+            if not action:
+                self.asked += 1
+                self.awaited += 1
+
+    def _note(self, change: Change) -> None:
+        change.cycle = self.cycle
+        if change.name == b"":
+            self.unnamed.append(change)
+        for what in (change.name, change.touched):
+            if what:
+                self._open.setdefault(what, deque()).append(self._position)
 
     def ready(self) -> int:
         """Take in ReadyForQuery.
@@ -203,7 +247,7 @@ class Ledger:
             self.skipping = False
             return FORWARD
         entries.popleft()
-        self.owed -= 1
+        self._struck(head)
         self._strike_copy_ends()
         self.unsynced = bool(entries)
         return head & SKIP
@@ -244,20 +288,27 @@ class Ledger:
             self._strike_copy_ends()
         return made
 
+    def _struck(self, entry: int) -> None:
+        """A request that ends with ReadyForQuery is struck out."""
+        self.owed -= 1
+        if not entry & SKIP:
+            self.awaited -= 1
+
     def _error(self, head: int) -> int:
         if self.copying and self._ignored:
             self._doubt(wire.ERROR_RESPONSE)
         self.copying = False
         if head & _KIND in _EXTENDED:
             entries = self.entries
+            self.failed = self.changes[0] if head & _KIND in CHANGING else None
             while entries and entries[0] & _KIND != wire.SYNC:
-                kind = entries.popleft() & _KIND
-                if kind in CHANGING:
+                entry = entries.popleft()
+                if entry & _KIND in CHANGING:
                     change = self._next_change()
                     if change is not None:
                         self.undone.append(change)
-                elif kind in ENDS_WITH_READY:
-                    self.owed -= 1
+                elif entry & _KIND in ENDS_WITH_READY:
+                    self._struck(entry)
             self.skipping = not entries
         elif not head:
             self._doubt(wire.ERROR_RESPONSE)
@@ -280,7 +331,7 @@ class Ledger:
             if entry & _KIND != wire.SYNC:
                 kept.append(entry)
             else:
-                self.owed -= 1
+                self._struck(entry)
         entries.extendleft(reversed(kept))
         self._ignored = len(entries) < before
 
@@ -288,6 +339,8 @@ class Ledger:
         """The change of the Parse or Close that is struck out."""
         change = self.changes.popleft()
         if change is not None:
+            if change.name == b"":
+                self.unnamed.popleft()
             for what in (change.name, change.touched):
                 if what:
                     positions = self._open[what]

@@ -53,6 +53,7 @@ def answer(client: ClientConnection, buffer: bytes | bytearray, at: int, end: in
         at = stop
     if at != end or not synced:
         return b""
+    own.put_aside(0)
     for name, statement in found.items():
         own.put(name, statement)
     return answers
@@ -77,7 +78,7 @@ def _known(
         statement is None
         or statement in own.holders
         or statement in found.values()
-        or not own.fits(statement.size)
+        or not own.fits(name, len(statement.body), statement)
     ):
         return None
     version = pool.statements.version

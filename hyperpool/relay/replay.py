@@ -69,5 +69,6 @@ def prepare(replay: Replay, server: Upkeep) -> bytes:
         statements.certain.add(statement)
     ledger.entries += outstanding
     ledger.changes += changes
+    ledger.midway = False
     ledger.recount()
     return b"".join((*pieces, data))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from select import EPOLLIN
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hyperpool.config import PoolMode
 from hyperpool.pool.statements import PREFIX
@@ -30,8 +31,14 @@ from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
 from hyperpool.wire.frames import hop
 
+if TYPE_CHECKING:
+    from hyperpool.pool.statements import Statement
+
 _RESETS: Final = frozenset({b"RESET\0", b"SET\0", b"DISCARD ALL\0"})
 """What CommandComplete says when parameters may be what the server's session began with."""
+
+_POSITION: Final = re.compile(rb"\0P(\d{1,9})\0")
+"""An error's field: where in the text."""
 
 _FORGETS: Final = {b"DEALLOCATE ALL\0": False, b"DISCARD ALL\0": True}
 """What CommandComplete says when all prepared statements are gone, and whether everything else is, too."""
@@ -137,7 +144,7 @@ class ServerConnection(Upkeep):
             if not 4 <= length <= MAX_MESSAGE or (kind == wire.READY_FOR_QUERY and length != 5):
                 self.lost(f"server broke the protocol: message {chr(kind)!r} of length {length}")
                 return
-            if stop > end and length < relay.max_partial and (kind in WHOLE or head & SKIP):
+            if stop > end and length < relay.max_partial and (self._collects(kind) or head & SKIP):
                 break
             verdict = self._take(kind, head, at, stop, whole=stop <= end)
             if self.closed:
@@ -158,6 +165,10 @@ class ServerConnection(Upkeep):
             self.settle()
         elif self.client is None:
             self._check_idle()
+
+    def _collects(self, kind: int) -> bool:
+        """Whether a message is looked into: what is there of it is kept until all of it has come."""
+        return kind in WHOLE or (kind == wire.COMMAND_COMPLETE and self.suspicion is not None)
 
     def _take(self, kind: int, head: int, at: int, stop: int, *, whole: bool) -> int | bytes:
         """A message that the scan does not pass over.
@@ -221,7 +232,6 @@ class ServerConnection(Upkeep):
         # In doubt, nobody can tell which answer is the last one: the server stays with its client for good.
         self.settled = status == IDLE and not ledger.entries and not ledger.doubt
         pool = self.pool
-        self.replay = None
         if verdict:
             errand = self.errand
             if errand is not None and errand.behind:
@@ -232,9 +242,12 @@ class ServerConnection(Upkeep):
             elif self.client is not None and head & 0xFF == wire.QUERY:
                 self.client.tracked = self.tracked
             return verdict
+        self.replay = None
         client = self.client
-        if head == wire.QUERY and client is not None and client.unnamed is not None and not ledger.changes:
-            client.unnamed = None
+        if head == wire.QUERY:
+            self._settle_unnamed(None)
+        if status == IDLE and self.statements.passing:
+            self.statements.doubt_passing()
         stats = pool.stats
         stats.queries += 1
         stats.transactions += status == IDLE
@@ -243,7 +256,7 @@ class ServerConnection(Upkeep):
             client.active = self.answered
         suspicion = self.suspicion
         if suspicion is not None:
-            suspicion.deallocations.ready()
+            suspicion.deallocations.ready(ledger.settled)
         if suspicion is not None and suspicion.has_reset and status != FAILED and not ledger.entries:
             return self.restore(suspicion) + messages.ready_for_query(bytes((status,)))
         return 0
@@ -313,7 +326,7 @@ class ServerConnection(Upkeep):
         if verdict and self.ledger.entries and self.ledger.entries[0] == wire.SYNC | SKIP:
             # It was the pooler's own pipeline; what it was to prepare for will fail in its own words.
             return SKIP
-        return self._translated(frame)
+        return self._translated(frame, head)
 
     def _own_query_failed(self, frame: bytes) -> int:
         fields = messages.error_fields(frame[5:])
@@ -325,27 +338,49 @@ class ServerConnection(Upkeep):
             self.client.refuse(fields.get("M", "session parameters were refused"), fields.get("C", "58000"))
         return SKIP
 
-    def _translated(self, frame: bytes) -> int | bytes:
-        """An error for the client, in which statements have the names that it gave them."""
+    def _translated(self, frame: bytes, head: int) -> int | bytes:
+        """An error for the client, in which statements have the names that it gave them, in the text that it sent."""
         client = self.client
         if is_stale(frame):
             # Not to be hidden within a transaction block, but it need not happen again.
             self.pool.statements.version += 1
-        if PREFIX not in frame or client is None or not self.pool.translates:
+        if client is None or not self.pool.translates:
             return 0
-        return messages.frame(wire.ERROR_RESPONSE, client.remembered().translate(frame[5:]))
+        told = frame
+        if self.suspicion is not None and head == wire.QUERY:
+            number, deallocations = self.ledger.settled + 1, self.suspicion.deallocations
+            told = _POSITION.sub(
+                lambda found: b"\0P%d\0" % deallocations.original(number, int(found[1])), told
+            )
+        if PREFIX in told:
+            told = told[:5] + client.remembered().translate(told[5:])
+        return 0 if told is frame else messages.frame(wire.ERROR_RESPONSE, told[5:])
 
     def _undo(self, *, parse_failed: bool) -> None:
         """Take back what requests were to change that the server has failed or discarded, the newest first."""
-        undone, self.ledger.undone = self.ledger.undone, []
+        ledger, client = self.ledger, self.client
+        undone, ledger.undone = ledger.undone, []
+        oldest = None
         for change in reversed(undone):
             if change.touched is not None:
                 self.statements.doubt(change.touched)
-            if change.name is not None and self.client is not None:
-                self.client.take_back(change.name, change.before)
-        if parse_failed and undone[0].name == b"" and self.client is not None:
+            if change.name == b"":
+                oldest = change
+            elif change.name is not None and client is not None:
+                client.remembered().put(change.name, change.before)
+        if oldest is not None:
             # The unnamed statement is dropped before the new one is looked at (postgres.c, exec_parse_message).
-            self.client.unnamed = None
+            gone = parse_failed and oldest is ledger.failed
+            self._settle_unnamed(None if gone else oldest.before)
+
+    def _settle_unnamed(self, statement: Statement | None) -> None:
+        """As far as the server has answered, this is the client's unnamed statement."""
+        if self.ledger.unnamed:
+            self.ledger.unnamed[0].before = statement
+            return
+        self.unnamed = None
+        if self.client is not None:
+            self.client.unnamed = statement
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

@@ -90,12 +90,13 @@ def _bind(
         return False
     nul = buffer.find(0, 6, at)
     statement = own.names.get(bytes(view[6:nul]))
-    kept = server.statements
+    kept, store = server.statements, client.pool.statements
     if (
         statement is None
         or statement.effects is not None
+        or statement.generation != store.generation
         or statement not in kept.certain
-        or kept.version != client.pool.statements.version
+        or kept.version != store.version
     ):
         return False
     _link(client, server, PIPELINE)
@@ -127,9 +128,10 @@ def _parse(
         return False
     before = client.unnamed
     statement = before
+    store = client.pool.statements
     if statement is None or statement.body != body:
-        statement = client.pool.statements.unnamed(body)
-    if statement.effects is not None:
+        statement = store.unnamed(body)
+    if statement.effects is not None or statement.generation != store.generation:
         return False
     client.unnamed = statement
     _link(client, server, PIPELINE)

@@ -9,85 +9,55 @@ Only Query, Parse, Bind, Describe, Close and FunctionCall are looked into, and o
 
 from __future__ import annotations
 
-import re
+import time
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from hyperpool.config import SessionState
 from hyperpool.pool.statements import MARK, PREFIX, Change, Statement
 from hyperpool.relay.connection import HEADER
 from hyperpool.relay.ledger import FAKE, FORWARD, SKIP
+from hyperpool.relay.placement import Placement
+from hyperpool.relay.rewriting import REFUSAL, with_deallocated
 from hyperpool.relay.session import Pinned
 from hyperpool.relay.tables import ANSWERED, IDLE, MAX_MESSAGE, UNANSWERED
 from hyperpool.sql.effects import EVERYTHING
 from hyperpool.wire import constants as wire
-from hyperpool.wire import extended, messages
+from hyperpool.wire import extended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hyperpool.pool.statements import Flavor
     from hyperpool.relay.client import ClientConnection
-    from hyperpool.relay.server import ServerConnection
-    from hyperpool.sql.effects import Effects
 
 _INT32: Final = Struct("!I").unpack_from
+_header: Final = Struct("!BI").pack
 
-
-def _is_utf8(name: bytes) -> bool:
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-_header = Struct("!BI").pack
 _STATEMENT: Final = ord("S")
 _NO_PARAMETERS: Final = bytes(4)
 """In a Bind: no formats of parameters, and no parameters."""
 _SHORTEST: Final = 7
 """Bytes of the shortest Describe or Close: header, kind, and an empty name."""
-_FIRST_USER_OID: Final = 16384
-"""Functions with a lower number come with PostgreSQL (transam.h, FirstNormalObjectId)."""
 
-_STATEFUL_OIDS: Final = frozenset({2078, *range(2880, 2893), 3089, *range(3095, 3100)})
-"""set_config, and the functions for advisory locks (pg_proc.dat)."""
+_LARGE_OBJECTS: Final = frozenset({715, 764, *range(952, 959), 1004, 3170, 3171, 3172})
+"""Functions that libpq calls for large objects (pg_proc.dat): lo_creat, lo_create, lo_open, lo_close, loread, lowrite,
+lo_lseek, lo_tell, lo_truncate, lo_unlink, and those for 64 bits. They change nothing in the session."""
 
-_REFUSAL: Final = (
-    b"DO $hyperpool$BEGIN RAISE EXCEPTION USING ERRCODE = '53400', MESSAGE = 'too many clients of this pool keep their"
-    b" server connection (max_pinned)', HINT = 'this statement creates session state that lasts (temporary objects,"
-    b" LISTEN, session advisory locks, WITH HOLD cursors, PREPARE, LOAD): end it in other clients, or raise max_pinned"
-    b" and the pool''s size, or use session pooling'; END$hyperpool$"
-)
-"""What is executed instead of a statement that must not be: the server makes the error, at the right place of the
-pipeline and of the transaction."""
-
-_GAP: Final = rb"(?:\s|/\*(?:[^*]|\*(?!/))*\*/|--[^\n]*(?:\n|$))*"
-_DEALLOCATE: Final = re.compile(
-    # Strings, comments and quoted identifiers are passed over.
-    rb"(?is)'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$|/\*.*?\*/|--[^\n]*|" + rb'"(?:[^"]|"")*"|'
-    rb"(\bdeallocate\b" + _GAP + rb"(?:prepare\b" + _GAP + rb")?)"
-    rb'("(?:[^"]|"")*"|[a-z_\x80-\xff][\w$\x80-\xff]*)'
-)
+_SLICE: Final = 0.005
+"""Seconds that one client's requests are translated for; then others have their turn."""
 
 
-class Translator:
-    """Translates; one is enough for all connections, because nothing happens between beginning and end of a call."""
+class Translator(Placement):
+    """Translates; one is enough for all connections, because nothing happens between beginning and end of a call.
 
-    __slots__ = ("_buffer", "_client", "_end", "_fresh", "_pieces", "_server", "_start", "_uses", "_view")
+    Args:
+        clock: seconds.
+    """
 
-    _client: ClientConnection
-    _server: ServerConnection
-    _buffer: bytes | bytearray
-    _view: memoryview
+    __slots__ = ("_clock",)
 
-    def __init__(self) -> None:
-        self._pieces: list[bytes | memoryview] = []
-        self._uses: list[Statement] | None = None
-        self._fresh = False
-        self._start = 0
-        self._end = 0
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        super().__init__()
+        self._clock = clock
 
     def forward(
         self, client: ClientConnection, buffer: bytes | bytearray, view: memoryview, at: int, end: int
@@ -113,48 +83,73 @@ class Translator:
         self._start = at
         ledger = server.ledger
         # Only a pipeline at whose beginning nothing is outstanding and no transaction is open can be sent once more.
-        self._fresh = (
+        fresh = (
             server.status == IDLE
             and not (ledger.unsynced or client.skip)
             and (not ledger.entries or all(entry & SKIP for entry in ledger.entries))
         )
         server.replay = None
-        self._uses = [] if self._fresh else None
+        self._first = fresh
+        self._uses = [] if fresh else None
+        own = client.statements
+        if own is not None and own.aside:
+            own.put_aside(0)
         before = len(ledger.entries)
-        leaving = False
-        kind = 0
-        at += client.skip
+        at, kind = self._walk(at + client.skip)
+        if client.closed:
+            self._pieces.clear()
+            return False
+        self._pass_on(at, kind, before)
+        if kind == wire.TERMINATE:
+            client.close("client close request")
+        return client.server is server
+
+    def _walk(self, at: int) -> tuple[int, int]:
+        """Go from message to message, as far as they are there and need not wait.
+
+        Returns:
+            Where the next message begins, and the type of the newest one that was looked at, or 0.
+        """
+        client, server, buffer, end = self._client, self._server, self._buffer, self._end
+        ledger = server.ledger
         limit = min(client.relay.max_packet_size, MAX_MESSAGE)
+        clock, translated = self._clock, _TRANSLATED
+        turn_ends = clock() + _SLICE
+        kind = 0
         while end - at >= 5:
             kind, length = HEADER(buffer, at)
             if not 4 <= length <= limit:
                 client.violate(f"invalid message length {length}")
                 break
             stop = at + 1 + length
-            translate = _TRANSLATED.get(kind)
             if server.suspicion is not None and server.suspicion.restores and ledger.at_ready:
                 # Behind a reset, before its answer: the pooler has to set what the client's session began with.
                 client.stalled = True
                 break
+            translate = translated.get(kind)
             if translate is not None:
                 if not translate(self, at, stop):
+                    break
+                if clock() > turn_ends and stop < end:
+                    at = stop
+                    self._pause()
                     break
             elif kind in ANSWERED:
                 ledger.request(kind)
             elif kind == wire.TERMINATE:
-                leaving = True
                 break
             elif kind not in UNANSWERED:
                 client.violate(f"invalid frontend message type {kind}")
                 break
+            if self._first and ledger.entries and ledger.entries[-1] < SKIP:
+                self._first = False
             at = stop
-        if client.closed:
-            self._pieces.clear()
-            return False
-        self._pass_on(at, kind, before)
-        if leaving:
-            client.close("client close request")
-        return client.server is server
+        return at, kind
+
+    def _pause(self) -> None:
+        """Go on when others have had their turn, and the server has answered what it was asked."""
+        self._client.stalled = True
+        self._client.relay.resume(self._client)
 
     def _pass_on(self, at: int, kind: int, before: int) -> None:
         """Send what is before `at`; the rest has to wait for more."""
@@ -192,6 +187,8 @@ class Translator:
             client.skip = HEADER(self._buffer, at)[1] + 1 - (end - at)
             return
         client.rest = bytes(self._view[at:end])
+        if end - at > client.relay.max_whole:
+            client.remembered().put_aside(end - at)
         if client.stalled:
             client.unread = True
 
@@ -204,16 +201,6 @@ class Translator:
         if all(entry & FAKE for entry in entries):
             self._client.transmit(server.ledger.fakes())
 
-    def _insert(self, at: int, message: bytes) -> None:
-        """Send a message of the pooler's own in front of the one at `at`."""
-        self._pieces += (self._view[self._start : at], message)
-        self._start = at
-
-    def _replace(self, at: int, stop: int, message: bytes) -> None:
-        """Send another message, or nothing, for the one at `at`."""
-        self._pieces += (self._view[self._start : at], message)
-        self._start = stop
-
     # -- Query and FunctionCall: each of these methods returns whether there is enough of the message ------------
 
     def _query(self, at: int, stop: int) -> bool:
@@ -224,13 +211,14 @@ class Translator:
         self._uses = None
         reader = client.pool.reader
         server.unnamed = None
-        if not (server.ledger.skipping or server.ledger.unsynced):
+        if not (server.ledger.skipping or server.ledger.midway):
             # Otherwise it may be skipped: its ReadyForQuery will tell.
             client.unnamed = None
         if reader is not None and not server.ledger.skipping:
             text = bytes(self._view[at + 5 : stop - 1]) if whole else b""
             effects = reader.read(text) if whole else EVERYTHING
             if effects is not None:
+                effects = with_deallocated(effects, text)
                 if any(self._is_open(name) for name in effects.deallocates):
                     return self._stall()
                 instead = self._note(effects, text, at)
@@ -244,7 +232,7 @@ class Translator:
             return self._incomplete(at, stop)
         self._uses = None
         (oid,) = _INT32(self._buffer, at + 5)
-        if self._client.pool.watched and (oid >= _FIRST_USER_OID or oid in _STATEFUL_OIDS):
+        if self._client.pool.watched and oid not in _LARGE_OBJECTS:
             self._note(EVERYTHING, b"", at)
         self._server.ledger.request(wire.FUNCTION_CALL)
         return True
@@ -271,7 +259,7 @@ class Translator:
         """Collect a Parse that is longer than what is read at once, if there is room for it."""
         client = self._client
         own = client.remembered()
-        if self._server.ledger.skipping or not own.fits(stop - at):
+        if self._server.ledger.skipping or not own.fits(b"", stop - at):
             return False
         own.reserve(stop - at)
         client.gathered = bytearray()
@@ -280,35 +268,35 @@ class Translator:
     def _parse_long(self, at: int, stop: int) -> bool:
         """A Parse that is too long to be kept: the server alone will have it."""
         client, server = self._client, self._server
+        if server.ledger.skipping:
+            return True
         nul = self._buffer.find(0, at + 5, self._end)
         if nul < 0:
             return self._incomplete(at, stop)
         self._uses = None
-        if client.pool.watched and not server.ledger.skipping:
+        if client.pool.watched:
             self._note(EVERYTHING, b"", at)
         if nul > at + 5:
             server.keep(Pinned.STATEMENT)
             server.ledger.request(wire.PARSE)
         else:
-            before = client.unnamed
-            effects = EVERYTHING if client.pool.watched else None
-            client.unnamed = server.unnamed = Statement(b"", b"", effects)
-            server.ledger.request(wire.PARSE, FORWARD, Change(b"", before, None))
+            self._give_unnamed(Statement(b"", b"", EVERYTHING if client.pool.watched else None))
         return True
 
     def _parse_unnamed(self, body: bytes, at: int, stop: int) -> None:
-        client, server = self._client, self._server
-        before = client.unnamed
-        statement = before
+        client = self._client
+        statement = client.unnamed
         if statement is None or statement.body != body:
             statement = client.pool.statements.unnamed(body)
-        if statement.effects is not None:
+            if len(body) > client.relay.max_whole:
+                client.relay.budget.lend(statement)
+        effects = client.pool.statements.effects(statement)
+        if effects is not None:
             text = statement.text
-            instead = self._note(statement.effects, text, at)
+            instead = self._note(effects, text, at)
             if instead is not None:
                 self._replace(at, stop, extended.parse(b"", instead + body[len(text) :]))
-        client.unnamed = server.unnamed = statement
-        server.ledger.request(wire.PARSE, FORWARD, Change(b"", before, None))
+        self._give_unnamed(statement)
 
     def _parse_named(self, name: bytes, body: bytes, at: int, stop: int) -> None:
         client, server = self._client, self._server
@@ -333,7 +321,10 @@ class Translator:
             # The server shall say so.
             ledger.request(wire.PARSE)
             return
-        if not pool.settings.max_prepared_statements or not own.fits(len(body)):
+        flavor = self._flavor()
+        if not pool.settings.max_prepared_statements or not (
+            own.fits(name, len(body)) or own.fits(name, len(body), pool.statements.find(body, flavor))
+        ):
             if self._may_pin():
                 self._uses = None
                 server.keep(Pinned.STATEMENT)
@@ -341,10 +332,10 @@ class Translator:
                     self._replace(at, stop, extended.parse(name + MARK, body))
                 ledger.request(wire.PARSE)
                 return
-            body = _REFUSAL + b"\0\0\0"
-        statement = pool.statements.intern(body, self._flavor(), own.holders)
+            body = REFUSAL + b"\0\0\0"
+        statement = pool.statements.intern(body, flavor, own.holders)
         own.put(name, statement)
-        if self._is_certain(statement) and self._is_first():
+        if self._is_certain(statement) and self._first:
             ledger.request(wire.PARSE, FAKE, Change(name, known, None))
             self._replace(at, stop, b"")
             return
@@ -374,15 +365,16 @@ class Translator:
             statement = self._find(name, at)
             if statement is not None:
                 instead = None
-                if statement.effects is not None:
+                effects = client.pool.statements.effects(statement)
+                if effects is not None:
                     text = statement.text
-                    if text == _REFUSAL:
+                    if text == REFUSAL:
                         instead = text
                     else:
                         # What is set may be named by a parameter.
-                        parameters = bytes(view[nul:last]) if statement.effects.unknown_settings else b""
-                        instead = self._note(statement.effects, text + parameters, at)
-                fits = instead == _REFUSAL or buffer[nul + 1 : nul + 5] == _NO_PARAMETERS
+                        parameters = bytes(view[nul:last]) if effects.unknown_settings else b""
+                        instead = self._note(effects, text + parameters, at)
+                fits = instead == REFUSAL or buffer[nul + 1 : nul + 5] == _NO_PARAMETERS
                 if instead is not None and fits and stop <= self._end:
                     other = client.pool.statements.intern(instead + b"\0\0\0", client.tracked.flavor)
                     self._ensure(other, at)
@@ -431,176 +423,8 @@ class Translator:
             ledger.request(wire.CLOSE)
         else:
             before, client.unnamed, server.unnamed = client.unnamed, None, None
-            ledger.request(wire.CLOSE, FORWARD, Change(name, before, None))
+            ledger.request(wire.CLOSE, FORWARD, Change(name, before, None, unsure=ledger.midway))
         return True
-
-    def _find(self, name: bytes, at: int) -> Statement | None:
-        """The statement that a client means, prepared on the server; None if the server shall look for it itself."""
-        if not name:
-            unnamed = self._client.unnamed
-            if unnamed is None or self._server.unnamed is not unnamed:
-                self._restore_unnamed(unnamed, at)
-            elif unnamed.effects is not None:
-                self._note(unnamed.effects, unnamed.text, at)
-            return None
-        own, suspicion = self._client.statements, self._server.suspicion
-        gone = suspicion is not None and self._may_vanish(name)
-        statement = own.names.get(name) if own is not None and not gone else None
-        if own is not None and statement is not None:
-            if not self._is_certain(statement) and statement.flavor != self._flavor():
-                # It would be parsed in a session with other settings than when the client prepared it.
-                statement = self._client.pool.statements.intern(statement.body, self._flavor(), own.holders)
-                own.put(name, statement)
-            self._ensure(statement, at)
-            if self._uses is not None:
-                self._uses.append(statement)
-        elif name.startswith(PREFIX):
-            # It might be another client's.
-            return Statement(b"", name + MARK, None)
-        return statement
-
-    # -- statements on the server --------------------------------------------------------------------------------
-
-    def _is_certain(self, statement: Statement) -> bool:
-        kept = self._server.statements
-        version = self._client.pool.statements.version
-        if kept.version != version:
-            kept.doubt_all()
-            kept.version = version
-        return statement in kept.certain
-
-    def _is_first(self) -> bool:
-        """Whether everything before was answered, or is answered by the pooler, and no transaction is open."""
-        return self._fresh and all(entry >= SKIP for entry in self._server.ledger.entries)
-
-    def _ensure(self, statement: Statement, at: int) -> None:
-        """Have a statement prepared on the server."""
-        if self._is_certain(statement) and not self._server.ledger.is_open(statement):
-            self._server.statements.use(statement, self._server.relay.now)
-            return
-        self._uses = None
-        self._make_room(statement, at)
-        self._insert(at, extended.parse(statement.name, statement.body))
-        self._server.ledger.request(wire.PARSE, SKIP, Change(None, None, statement))
-
-    def _ensure_alone(self, statement: Statement, at: int) -> None:
-        """Have a statement prepared on the server, in front of a Query: an error must not make the server skip that."""
-        ledger = self._server.ledger
-        before = len(ledger.entries)
-        own_pipeline = not ledger.unsynced
-        self._ensure(statement, at)
-        if len(ledger.entries) > before and own_pipeline and self._buffer[at] == wire.QUERY:
-            self._insert(at, messages.SYNC)
-            ledger.request(wire.SYNC, SKIP)
-
-    def _make_room(self, statement: Statement, at: int) -> None:
-        """Close what must go before a statement is prepared on the server; from here on, it counts as prepared."""
-        server = self._server
-        kept = server.statements
-        limit = max(server.pool.settings.max_prepared_statements, 1)
-        for gone in (statement,) if statement in kept else kept.evict(limit, server.linked):
-            self._insert(at, extended.close_statement(gone.name))
-            server.ledger.request(wire.CLOSE, SKIP, Change(None, None, gone))
-        kept.use(statement, server.relay.now)
-        kept.certain.add(statement)
-
-    def _restore_unnamed(self, unnamed: Statement | None, at: int) -> None:
-        """The unnamed statement on the server is not the one that the client has prepared: put that there."""
-        server = self._server
-        self._uses = None
-        if unnamed is None or not unnamed.body:
-            self._insert(at, extended.close_statement(b""))
-            server.ledger.request(wire.CLOSE, SKIP)
-            server.unnamed = None
-        else:
-            self._insert(at, extended.parse(b"", unnamed.body))
-            server.ledger.request(wire.PARSE, SKIP)
-            server.unnamed = unnamed
-            if unnamed.effects is not None:
-                self._note(unnamed.effects, unnamed.text, at)
-
-    def _flavor(self) -> Flavor:
-        """The settings that a text is parsed under now; unlike any other's if they may be about to change."""
-        for suspicion in (self._server.suspicion, self._server.asking):
-            if suspicion is not None and suspicion.touches_settings:
-                break
-        else:
-            return self._client.tracked.flavor
-        return (("", str(self._client.relay.unique())),)
-
-    # -- requests whose meaning depends on answers that have not come -----------------------------------------
-
-    def _is_open(self, name: bytes) -> bool:
-        """Whether it depends on the answer to an earlier pipeline what a name means, if anything."""
-        ledger = self._server.ledger
-        if not name:
-            # To put it there is expensive: not more often than the server answers.
-            return self._server.unnamed is not self._client.unnamed and ledger.owed > 0
-        if self._server.suspicion is not None and self._may_vanish(name):
-            return ledger.owed > 0
-        return ledger.is_open(name)
-
-    def _may_vanish(self, name: bytes) -> bool:
-        """Whether a text on its way deallocates this name of the client's."""
-        suspicion = self._server.suspicion
-        return suspicion is not None and suspicion.deallocations.concern(name, self._server.ledger.executes)
-
-    def _stall(self) -> bool:
-        """Go on with this message when all pipelines before this one have been answered."""
-        self._client.stalled = True
-        return False
-
-    # -- session state -------------------------------------------------------------------------------------------
-
-    def _may_pin(self) -> bool:
-        pool = self._client.pool
-        return bool(self._server.pinned) or pool.pinned < pool.max_pinned
-
-    def _note(self, effects: Effects, text: bytes, at: int) -> bytes | None:
-        """A text with effects is about to be sent.
-
-        Returns:
-            The text to be sent instead; None for the same.
-        """
-        server = self._server
-        follows = server.pool.settings.session_state is SessionState.FOLLOW
-        if effects.pins and follows and not effects.unknown_settings and not self._may_pin():
-            return _REFUSAL
-        if server.pool.watched:
-            server.suspect(effects, text)
-        elif effects.deallocates or effects.deallocates_all:
-            server.expect_deallocation()
-        instead = self._deallocate(effects, text, at) if effects.deallocates else None
-        if server.suspicion is not None and (effects.deallocates or effects.deallocates_all):
-            server.suspicion.deallocations.sent(
-                effects.deallocates,
-                server.ledger.owed + 1,
-                -1 if self._buffer[at] == wire.QUERY else server.ledger.executes,
-                everything=effects.deallocates_all,
-            )
-        return instead
-
-    def _deallocate(self, effects: Effects, text: bytes, at: int) -> bytes | None:
-        """Put servers' names into a text that deallocates what the client has prepared."""
-        server, own = self._server, self._client.statements
-        if own is None:
-            return None
-        names = iter(effects.deallocates)
-        gone = server.suspicion.deallocations.names() if server.suspicion is not None else ()
-
-        def rename(found: re.Match[bytes]) -> bytes:
-            if found[2] is None:
-                return found[0]
-            name = next(names, b"")
-            statement = own.names.get(name)
-            if statement is None or name in gone:
-                marked = name.startswith(PREFIX)
-                return found[2] + b'"' + name.replace(b'"', b'""') + MARK + b'"' if marked else found[0]
-            self._ensure_alone(statement, at)
-            server.statements.doubt(statement)
-            return found[2] + b'"' + statement.name + b'"'
-
-        return _DEALLOCATE.sub(rename, text)
 
     # -- messages that are not all there -------------------------------------------------------------------------
 
@@ -616,6 +440,14 @@ class Translator:
         if self._end - at >= self._client.relay.max_partial:
             self._client.violate("a name in a message is too long")
         return False
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 _TRANSLATED: Final[dict[int, Callable[[Translator, int, int], bool]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -67,6 +67,7 @@ class RelayMachine(RuleBasedStateMachine):
         reserve=st.integers(0, 1),
         always=st.booleans(),
         buffer=st.sampled_from((512, 512, 2048)),
+        prepared=st.sampled_from((0, 2, 2)),
         parameters=st.lists(_PARAMETERS, min_size=3, max_size=3),
     )
     def begin(
@@ -76,6 +77,7 @@ class RelayMachine(RuleBasedStateMachine):
         reserve: int,
         always: bool,
         buffer: int,
+        prepared: int,
         parameters: list[dict[str, str]],
     ) -> None:
         """Start a relay, and let the first clients come."""
@@ -85,9 +87,10 @@ class RelayMachine(RuleBasedStateMachine):
             pool_size=_SIZES[mode][size % len(_SIZES[mode])],
             reserve_pool_size=reserve,
             server_reset_query_always=always,
+            max_prepared_statements=prepared,
         )
         self.world = World(pool, buffer)
-        self.units = pp.NAMED if mode is PoolMode.SESSION else ()
+        self.units = pp.NAMED if mode is PoolMode.SESSION else pp.SHARED if prepared else ()
         for number, wanted in enumerate(parameters):
             self.world.connect(wanted, small=number < 2)
 
@@ -341,3 +344,31 @@ def test_every_client_receives_exactly_its_own_answers() -> None:
     """Random pipelines, partial reads and writes, disconnects, cancels, dying servers and timeouts."""
     examples = 3 * settings().max_examples
     run_state_machine_as_test(RelayMachine, settings=settings(max_examples=examples, stateful_step_count=50))
+
+
+_SHARED = st.lists(st.sampled_from(pp.SHARED), min_size=1, max_size=3)
+_TURNS = st.lists(
+    st.tuples(st.integers(0, 2), _SHARED, _CHUNK, st.integers(0, 2)),
+    min_size=4,
+    max_size=16,
+)
+
+
+@settings(max_examples=3 * settings().max_examples)
+@given(turns=_TURNS, size=st.integers(1, 2), limit=st.integers(1, 3), buffer=st.sampled_from((512, 2048)))
+def test_clients_that_share_statements_receive_exactly_their_own_answers(
+    turns: list[tuple[int, list[pp.Unit], int, int]], size: int, limit: int, buffer: int
+) -> None:
+    """Three clients, one or two servers, room for few statements: more of what the machine does too rarely."""
+    world = World(attrs.evolve(POOL, pool_size=size, max_prepared_statements=limit), buffer)
+    try:
+        for parameters in ({}, {}, {"TimeZone": "Asia/Tokyo"}):
+            world.connect(parameters)
+        for index, pipeline, chunk, rounds in turns:
+            client = world.clients[index]
+            client.pending += pp.render(pipeline, client.tag)
+            world.flow(chunk, rounds)
+            world.check()
+        world.finish()
+    finally:
+        world.close()

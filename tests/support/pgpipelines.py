@@ -270,7 +270,7 @@ SHARED: Final[tuple[Unit, ...]] = (
 
 
 def pipelines(*more: Unit, max_size: int = 4) -> SearchStrategy[list[Unit]]:
-    """Lists of units; `more` adds to the usual ones."""
-    others = st.sampled_from(_OTHERS + more)
-    units = st.one_of(st.sampled_from(_SIMPLE), _queries(), _extended(), others)
-    return st.lists(units, min_size=1, max_size=max_size)
+    """Lists of units; half of them are of `more`, if there are any."""
+    units = [st.sampled_from(_SIMPLE), _queries(), _extended(), st.sampled_from(_OTHERS)]
+    units += [st.sampled_from(more)] * (len(units) if more else 0)
+    return st.lists(st.one_of(units), min_size=1, max_size=max_size)

@@ -34,6 +34,7 @@ both                 ``\x00ff``: anything else
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import re
 import struct
@@ -44,15 +45,16 @@ import attrs
 from hyperpool.config import SessionState
 from hyperpool.pool.handover import ServerReady
 from hyperpool.pool.state import Pool
-from hyperpool.relay import catalog, session, translate
+from hyperpool.relay import catalog, rewriting, session
 from hyperpool.relay.handover import ClientReady
 from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
+from hyperpool.relay.translate import Translator
 from hyperpool.wire import messages
 from tests.support import pgpipelines as pp
 from tests.support.pglanguage import frame, split_frames
 from tests.support.relaypeers import make_pair
-from tests.support.relayworld import POOL, WELCOME, Clock, WatchedRelay, open_descriptors
+from tests.support.relayworld import POOL, WELCOME, Clock, WatchedRelay, memory_used, open_descriptors
 
 if TYPE_CHECKING:
     import socket
@@ -67,7 +69,7 @@ REPORTED: Final = {"application_name": "", "client_encoding": "UTF8", "TimeZone"
 """What a server reports at login."""
 
 ABBREVIATIONS: Final = {
-    "<refusal>": translate._REFUSAL.decode(),
+    "<refusal>": rewriting.REFUSAL.decode(),
     "<pins>": "SELECT " + ",".join(session._TRUTHS.values()),
     "<settings>": session._ALL_SETTINGS,
     "<catalog>": catalog.CATALOG_QUERY,
@@ -460,7 +462,7 @@ class Stage:
         relay, pool = self.relay, self.pool
         assert not relay.translator._pieces, f"{done}and then pieces are left for somebody else"
         kept = [client.statements for client in relay.clients.values() if client.statements is not None]
-        assert relay.budget.used == sum(one._size for one in kept)
+        assert relay.budget.used == memory_used(relay, pool)
         for statements in kept:
             assert {name: one for one, name in statements.holders.items()} == statements.names
         assert pool.pinned == sum(bool(conn.pinned) for conn in pool.servers)
@@ -479,6 +481,9 @@ class Stage:
         """Close everything; if all went well, see that nothing is left."""
         self._close()
         if kind is None:
+            self.relay.translator = Translator(self.clock)  # It remembers whom it has worked for.
+            if self.relay.budget.used:
+                gc.collect()
             assert self.relay.budget.used == 0
             assert open_descriptors() == self._descriptors, "file descriptors have leaked"
 

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Final
 
 from hyperpool.config import PoolMode, PoolSettings, SessionState
 from hyperpool.errors import ConnectFailed
+from hyperpool.pool import statements
 from hyperpool.pool.handover import ServerFailed, ServerReady
 from hyperpool.pool.state import Pool
 from hyperpool.relay.handover import ClientReady
 from hyperpool.relay.loop import Relay
 from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
+from hyperpool.relay.translate import Translator
 from tests.support.pglanguage import DEFAULTS, REPORTED, Sleeps, frame, report, split_frames
 from tests.support.pgmodel import Backend
 from tests.support.pgpipelines import TERMINATE
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 WELCOME: Final = frame(b"Z", b"I")
 MAX_PACKET: Final = 100_000
+_LONGEST: Final = 1000
+"""Bytes of a Parse, the only message that is collected."""
 _CANCELED: Final = report(b"E", "ERROR", "57014", "canceling statement due to user request") + WELCOME
 
 POOL: Final = PoolSettings(
@@ -100,7 +104,11 @@ def open_descriptors() -> int:
 
 
 class WatchedRelay(Relay):
-    """A relay that tells why it closes clients, and hides no exception."""
+    """A relay that tells why it closes clients, and hides no exception; it works in no time."""
+
+    def __init__(self, options: RelayOptions, tracker: ParameterTracker, clock: Clock) -> None:
+        super().__init__(options, tracker, clock)
+        self.translator = Translator(clock)
 
     def forget_client(self, client: ClientConnection, reason: str) -> None:
         """Take note of the reason."""
@@ -350,7 +358,7 @@ class World:
             assert client.server is None or client.server.client is client
             assert (client in pool.waiting) == (client.parked is not None)
             assert client.server is None or client.parked is None
-            assert len(client.parked or b"") <= len(relay.buffer)
+            assert len(client.parked or b"") <= len(relay.buffer) + _LONGEST
             assert len(client.outbox) <= 3 * len(relay.buffer) + 1000
         assert pool.clients == len(relay.clients)
         assert set(pool.waiting) <= set(relay.clients.values())
@@ -364,6 +372,7 @@ class World:
         self._check_queue()
         self._check_descriptors()
         self._check_servers()
+        self._check_statements()
 
     def _check_queue(self) -> None:
         """Clients are served in the order in which they have begun to wait."""
@@ -406,6 +415,22 @@ class World:
             if server.user is not user:
                 server.user = user
                 server.resets = server.backend.log.count("DISCARD ALL")
+
+    def _check_statements(self) -> None:
+        """Bytes and memory of clients are accounted for, and what is certain on a server is there."""
+        relay = self.relay
+        assert not relay.translator._pieces, "bytes of one client are left for another"
+        assert relay.budget.used == memory_used(relay, self.pool)
+        for server in self.servers:
+            conn = server.conn
+            changing = [entry for entry in conn.ledger.entries if entry & 0xFF in b"PC"]
+            assert len(conn.ledger.changes) == len(changing)
+            if server.gone or conn.closed or conn.ledger.entries or server.owes():
+                continue
+            there = server.backend.statements
+            for statement in conn.statements.certain:
+                text = statement.text.decode().strip()
+                assert there.get(statement.name.decode()) == text, f"{statement} is not there, but {there}"
 
     def _resets(self) -> bool:
         settings = self.pool.settings
@@ -532,6 +557,23 @@ class World:
             return
         known = "|".join(_EXCUSES[excuse] for excuse in sorted(self.excuses))
         assert re.search(known or "$nothing", reason), f"{client.address} was closed: {reason}"
+
+
+def memory_used(relay: Relay, pool: RelayPool) -> int:
+    """What the statements of clients take: a text that they share counts once, one without a name if it is long."""
+    used = 0
+    clients = relay.clients.values()
+    kept = [client.statements for client in clients if client.statements is not None]
+    for own in kept:
+        used += own._reserved + sum(len(name) + statements._NAME for name in own.names)
+        sizes = (statement.size + len(name) + statements._NAME for name, statement in own.names.items())
+        assert own.size == own._reserved + sum(sizes)
+    texts = {one for own in kept for one in own.holders}
+    assert all(one.users == sum(one in own.holders for own in kept) for one in texts)
+    unnamed = {client.unnamed for client in clients} | {server.unnamed for server in pool.servers}
+    unnamed |= {change.before for server in pool.servers for change in server.ledger.changes if change}
+    long = {one for one in unnamed if one is not None and not one.name and len(one.body) > relay.max_whole}
+    return used + sum(one.size for one in texts | long)
 
 
 def is_unasked(one: bytes) -> bool:

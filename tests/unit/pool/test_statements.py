@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 GERMAN = (("DateStyle", "German, DMY"),)
 OVERHEAD = 400
+NAME = 100
+OWN = 65_536
 
 
 def body(text: str, *types: int) -> bytes:
@@ -131,15 +133,34 @@ def test_effects_are_read_once_and_again_when_there_is_another_reader() -> None:
     reader = EffectReader()
     store = StatementStore(reader)
     listens, calls = store.intern(body("listen x", 23)), store.intern(body("select f()"))
-    assert [pins(listens), pins(calls)] == [Pin.LISTEN, None]
+    unnamed = store.unnamed(body("select f()"))
+
+    def now() -> list[Pin | None]:
+        effects = [store.effects(one) for one in (listens, calls, unnamed)]
+        return [one.pins if one is not None else None for one in effects]
+
+    assert now() == [Pin.LISTEN, None, None]
     reader.learn(["f"])
-    assert pins(calls) is None
+    assert now() == [Pin.LISTEN, None, None]
     store.relearn(reader)
-    assert [pins(listens), pins(calls)] == [Pin.LISTEN, EVERYTHING.pins]
+    assert now() == [Pin.LISTEN, EVERYTHING.pins, EVERYTHING.pins]
     assert pins(store.unnamed(body("listen x"))) == Pin.LISTEN
     store.relearn(None)
-    assert [pins(listens), pins(calls)] == [None, None]
+    assert now() == [None, None, None]
     assert pins(store.unnamed(body("listen x"))) is None
+
+
+def test_texts_are_read_again_when_they_are_used() -> None:
+    """Not all of them at once: there may be many."""
+    reader = EffectReader()
+    store = StatementStore(reader)
+    made = [store.intern(body(f"select f({number})")) for number in range(3)]
+    reader.learn(["f"])
+    store.relearn(reader)
+    store.effects(made[1])
+    assert [one.generation == store.generation for one in made] == [False, True, False]
+    assert store.intern(body("select f(3)")).generation == store.generation
+    assert store.intern(made[2].body).generation != store.generation
 
 
 @pytest.mark.parametrize(
@@ -176,59 +197,99 @@ def test_names_of_a_client() -> None:
 
 @pytest.mark.parametrize(
     ("name", "text", "size"),
-    [(b"a", "select 1", OVERHEAD + 12), (b"", "", OVERHEAD + 3), (b"x" * 50, "y" * 1000, OVERHEAD + 1053)],
+    [
+        (b"a", "select 1", OVERHEAD + NAME + 12),
+        (b"", "", OVERHEAD + NAME + 3),
+        (b"x" * 50, "y" * 1000, OVERHEAD + NAME + 1053),
+    ],
 )
 def test_what_a_statement_counts_for(name: bytes, text: str, size: int) -> None:
-    """Its text, its name, and what it costs besides; all of it is given back."""
+    """Its text, its name, and what both cost besides; all of it is given back."""
     budget = MemoryBudget(10_000)
     own = ClientStatements(budget)
     own.put(name, statement(1, text))
-    assert budget.used == size
+    assert (budget.used, own.size) == (size, size)
     own.put(name, None)
-    assert budget.used == 0
+    assert (budget.used, own.size) == (0, 0)
 
 
-def test_a_text_counts_for_each_client_that_has_it() -> None:
-    """The bound holds whatever clients share."""
+def test_a_text_counts_once_however_many_have_it() -> None:
+    """Each name costs a little; each client is charged with the whole, in case that it is the last."""
     budget = MemoryBudget(10_000)
     shared = statement()
     clients = [ClientStatements(budget) for _ in range(3)]
-    for own in clients:
+    for number, own in enumerate(clients, 1):
         own.put(b"a", shared)
-    assert budget.used == 3 * (OVERHEAD + 12)
+        assert budget.used == OVERHEAD + 11 + number * (NAME + 1)
+        assert own.size == OVERHEAD + 11 + NAME + 1
     clients[0].clear()
     clients[1].put(b"a", None)
-    assert budget.used == OVERHEAD + 12
-    assert (clients[0].names, clients[0].holders) == ({}, {})
+    assert budget.used == OVERHEAD + 11 + NAME + 1
+    assert (clients[0].names, clients[0].holders, clients[0].size) == ({}, {}, 0)
     clients[0].clear()
     clients[2].clear()
     assert budget.used == 0
+
+
+def _fits(limit: int, used: int, own: int, size: int, shared: Statement | None = None) -> bool:
+    budget = MemoryBudget(limit)
+    ClientStatements(budget).reserve(used)
+    client = ClientStatements(budget)
+    client.reserve(own)
+    return client.fits(b"n", size - OVERHEAD - NAME - 1, shared)
 
 
 @pytest.mark.parametrize(
     ("limit", "used", "own", "size", "fits"),
     [
         (16_000, 0, 0, 1000, True),
-        (16_000, 15_000, 0, 1000, True),
-        (16_000, 15_001, 0, 1000, False),
+        (16_000, 15_000, 0, 1001, False),
         (16_000, 0, 0, 16_000, True),  # one may be longer than a client's share, if nothing else is there
         (16_000, 0, 0, 16_001, False),
-        (16_000, 0, 500, 500, True),
-        (16_000, 0, 500, 501, False),
-        (16_000, 0, 1000, 1, False),
+        (32_000, 0, 1000, 1000, True),
+        (32_000, 0, 1000, 1001, False),
+        (32_000, 0, 2000, 1000, False),
         (16_000, 0, 1, 16_000 // 16 + 5, False),
-        (0, 0, 0, 1, False),
+        (0, 0, 0, 501, False),
+        (1 << 24, 0, OWN, 1000, True),
+        (1 << 24, (1 << 24) - OWN - 1000, OWN, 1000, True),
+        (1 << 24, (1 << 24) - OWN - 999, OWN, 1000, False),
     ],
 )
 def test_a_client_may_take_a_part_of_the_budget(
     limit: int, used: int, own: int, size: int, fits: bool
 ) -> None:
     """A sixteenth, or one statement that is longer than that; together, all clients stay within the limit."""
-    budget = MemoryBudget(limit)
-    ClientStatements(budget).reserve(used)
-    client = ClientStatements(budget)
-    client.reserve(own)
-    assert client.fits(size) is fits
+    assert _fits(limit, used, own, size) is fits
+
+
+@pytest.mark.parametrize(
+    ("limit", "own", "size", "fits"),
+    [
+        (1 << 24, 0, OWN, True),
+        (1 << 24, OWN - 1000, 1000, True),
+        (1 << 24, OWN - 1000, 1001, False),
+        (16_000, 0, 1000, True),  # not more than its share
+        (16_000, 0, 1001, False),
+    ],
+)
+def test_a_client_may_have_a_little_whatever_others_have(limit: int, own: int, size: int, fits: bool) -> None:
+    """The budget is used up."""
+    assert _fits(limit, limit, own, size) is fits
+    assert _fits(limit, 10 * limit, own, size) is fits
+
+
+def test_a_text_that_somebody_has_takes_no_room_but_for_its_name() -> None:
+    """It is there; but it counts in full for the client's share."""
+    shared = statement(1, "x" * 100_000)
+    size = len(shared.body) + OVERHEAD + NAME + 1
+    limit = 1 << 24
+    assert not _fits(limit, limit - 1000, OWN, size, shared)
+    owner = ClientStatements(MemoryBudget(limit))
+    owner.put(b"a", shared)
+    assert _fits(limit, limit - 1000 - OWN, OWN, size, shared)
+    assert not _fits(limit, limit - NAME - OWN, OWN, size, shared)
+    assert not _fits(limit, 0, limit // 16, size, shared)
 
 
 def test_what_is_collected_counts_meanwhile() -> None:
@@ -237,8 +298,33 @@ def test_what_is_collected_counts_meanwhile() -> None:
     own = ClientStatements(budget)
     own.reserve(600)
     own.put(b"a", statement())
-    assert budget.used == 600 + OVERHEAD + 12
+    assert budget.used == own.size == 600 + OVERHEAD + NAME + 12
     own.clear()
+    assert (budget.used, own.size) == (0, 0)
+
+
+def test_what_waits_counts_meanwhile() -> None:
+    """Only the newest: there is one at a time."""
+    budget = MemoryBudget(10_000)
+    own = ClientStatements(budget)
+    own.put_aside(600)
+    own.put_aside(200)
+    assert (budget.used, own.size, own.aside) == (200, 200, 200)
+    own.put_aside(0)
+    assert (budget.used, own.size) == (0, 0)
+    own.put_aside(600)
+    own.clear()
+    assert (budget.used, own.size, own.aside) == (0, 0, 0)
+
+
+def test_a_statement_of_nobody_counts_as_long_as_it_lives() -> None:
+    """A long one without a name."""
+    budget = MemoryBudget(10_000)
+    unnamed = StatementStore(None).unnamed(body("x" * 1000))
+    budget.lend(unnamed)
+    assert budget.used == OVERHEAD + 1003
+    del unnamed
+    gc.collect()
     assert budget.used == 0
 
 
@@ -256,8 +342,9 @@ def test_the_budget_is_used_as_long_as_anything_is_held() -> None:
         if random_numbers.random() < 0.01:
             own.clear()
         assert {one: name for name, one in own.names.items()} == own.holders
-        held = sum(one.size + len(name) for each in clients for name, one in each.names.items())
-        assert budget.used == held
+        texts = {one for each in clients for one in each.holders}
+        names = [len(name) + NAME for each in clients for name in each.names]
+        assert budget.used == sum(one.size for one in texts) + sum(names)
 
 
 # -- errors --------------------------------------------------------------------------------------------------------
@@ -374,8 +461,22 @@ def test_doubt() -> None:
     assert (kept.certain, len(kept)) == (set(), 2)
 
 
+def test_what_was_prepared_over_passing_tables_is_doubted_when_they_have_gone() -> None:
+    """The rest stays certain."""
+    kept, (one, two, three) = server(1.0, 2.0, 3.0)
+    kept.passing += [two, three]
+    kept.doubt(three)
+    kept.doubt_passing()
+    assert (kept.certain, kept.passing, two in kept) == ({one}, [], True)
+    kept.certain.add(two)
+    kept.doubt_passing()
+    assert kept.certain == {one, two}
+
+
 def test_clear() -> None:
     """Nothing is there."""
     kept, (one, *_) = server(1.0, 2.0)
+    kept.passing.append(one)
     kept.clear()
     assert (len(kept), one in kept, kept.certain, list(kept.evict(1, 9.0))) == (0, False, set(), [])
+    assert kept.passing == []

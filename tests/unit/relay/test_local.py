@@ -184,7 +184,7 @@ def test_memory_is_counted() -> None:
         c2 > Pb:select 1|S
         s1 < Pb:select 1|S
         """,
-        memory=420,
+        memory=512,
         max_pinned=1,
         **_FEW,
     )

@@ -176,3 +176,150 @@ def test_a_pipeline_of_many_cycles(state: SessionState) -> None:
         max_pinned=1,
         **_FEW,
     )
+
+
+# -- the unnamed statement ---------------------------------------------------------------------------------------------
+
+
+def test_a_query_ends_the_unnamed_statement() -> None:
+    """Although it stands behind other messages, which might have made the server skip it, and others stand behind it."""
+    play(
+        f"""
+        {_A}
+        c1 > P:select 9|S|Ba|E|Qselect 2|S|Pb:select 3|S|B|E|S
+        s1 < P:select 9|S|B~1|E|Qselect 2|S|P~2:select 3|S
+        s1 > 1|Z|2|CSELECT 1|CSELECT 1|Z|Z|1|Z
+        c1 < 1|Z|2|CSELECT 1|CSELECT 1|Z|Z|1|Z
+        s1 < CS|B|E|S
+        """,
+        **_FEW,
+    )
+
+
+def test_an_unnamed_statement_behind_one_that_fails() -> None:
+    """It is the one that counts."""
+    play(
+        """
+        c1 > P:selekt|S|P:select 1|S
+        s1 < P:selekt|S|P:select 1|S
+        s1 > E42601 no|Z
+        c1 < E42601 no|Z
+        s1 > 1|Z
+        c1 < 1|Z
+        c1 > B|E|S
+        s1 < P:select 1|B|E|S
+        """,
+        **_FEW,
+    )
+
+
+def test_an_unnamed_statement_that_is_discarded_behind_one_that_fails() -> None:
+    """Then there is none."""
+    play(
+        """
+        c1 > P:selekt|S|Bx|E|H
+        s1 < P:selekt|S|Bx|E|H
+        c1 > P:select 1|S
+        s1 < P:select 1|S
+        s1 > E42601 no|Z|E26000 no|Z
+        c1 < E42601 no|Z|E26000 no|Z
+        c1 > B|E|S
+        s1 < CS|B|E|S
+        """,
+        **_FEW,
+    )
+
+
+def test_an_unnamed_statement_that_is_discarded_in_front_of_named_ones() -> None:
+    """What is prepared for those does not keep it."""
+    play(
+        f"""
+        {_A}
+        c9 > Qbegin
+        s1 < Qbegin
+        s1 > CBEGIN|ZT
+        c9 < CBEGIN|ZT
+        c1 > Bx|P:select 2|S|Ba|S
+        s2 < Bx|P:select 2|S|P~1:select 1|B~1|S
+        s2 > E26000 no|Z|1|2|Z
+        c1 < E26000 no|Z|2|Z
+        c1 > B|E|S
+        s2 < CS|B|E|S
+        """,
+        pool_size=2,
+        **_FEW,
+    )
+
+
+_ELSEWHERE = """
+    c1 > P:select 1|S
+    s1 < P:select 1|S
+    s1 > 1|Z
+    c1 < 1|Z
+    c2 comes TimeZone=Asia/Tokyo
+    c2 > P:select 2|S
+    s1 < QSET TimeZone = 'Asia/Tokyo';|P:select 2|S
+    s1 > STimeZone=Asia/Tokyo|CSET|Z|1|Z
+    c2 < 1|Z
+"""
+
+
+def test_the_unnamed_statement_behind_the_adjusting() -> None:
+    """What the pooler itself asks in front decides about nothing: there is nothing to wait for."""
+    play(
+        f"""
+        {_ELSEWHERE}
+        c1 > B|E|S
+        s1 < QSET TimeZone = 'UTC';|P:select 1|B|E|S
+        s1 > STimeZone=UTC|CSET|Z|1|2|CSELECT 1|Z
+        c1 < 2|CSELECT 1|Z
+        c2 > DS|S
+        s1 < QSET TimeZone = 'Asia/Tokyo';|P:select 2|DS|S
+        """,
+        **_FEW,
+    )
+
+
+def test_two_clients_with_one_server_and_other_parameters_both_go_on() -> None:
+    """In turn."""
+    play(
+        f"""
+        {_ELSEWHERE}
+        c9 > Qbegin
+        s1 < QSET TimeZone = 'UTC';|Qbegin
+        s1 > STimeZone=UTC|CSET|Z|CBEGIN|ZT
+        c9 < CBEGIN|ZT
+        c2 > B|E|S
+        c1 > B|E|S
+        c9 > Qcommit
+        s1 < Qcommit
+        s1 > CCOMMIT|Z
+        c9 < CCOMMIT|Z
+        s1 < QSET TimeZone = 'Asia/Tokyo';|P:select 2|B|E|S
+        s1 > STimeZone=Asia/Tokyo|CSET|Z|1|2|CSELECT 1|Z
+        c2 < 2|CSELECT 1|Z
+        s1 < QSET TimeZone = 'UTC';|P:select 1|B|E|S
+        s1 > STimeZone=UTC|CSET|Z|1|2|CSELECT 1|Z
+        c1 < 2|CSELECT 1|Z
+        """,
+        **_FEW,
+    )
+
+
+# -- room ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_to_make_room() -> None:
+    """Its Close may be discarded by an error that has not come yet: before it is prepared again, it is closed again."""
+    play(
+        f"""
+        {_A}
+        c1 > Pb:select 2|S
+        s1 < CS~1|P~2:select 2|S
+        s1 > 3|1|Z
+        c1 < 1|Z
+        c1 > Bx|Ba|S|Pc:select 2|S
+        s1 < Bx|CS~2|P~1:select 1|B~1|S|CS~3|P~3:select 2|S
+        """.replace("CS~3|P~3:select 2", "P~3:select 2"),
+        max_prepared_statements=1,
+    )

@@ -274,7 +274,7 @@ def test_memory_is_used_up_by_others() -> None:
         pool_size=2,
         max_prepared_statements=3,
         max_pinned=10,
-        memory=420,
+        memory=512,
     )
 
 
