@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from hyperpool.config import SessionState
 from hyperpool.pool.statements import ClientStatements
-from hyperpool.relay import local, shortcut
+from hyperpool.relay import local, shortcut, untranslated
 from hyperpool.relay.connection import HANG_UP, HEADER, Connection
 from hyperpool.relay.session import WORDS, Pinned, names_of
-from hyperpool.relay.tables import ANSWERED, IDLE, UNANSWERED
+from hyperpool.relay.tables import ANSWERED, IDLE
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
 
@@ -341,7 +341,7 @@ class ClientConnection(Connection):
         if self.pool.translates:
             goes_on = self.relay.translator.forward(self, buffer, view, at, end)
         else:
-            goes_on = self._pass_through(server, buffer, view, at, end)
+            goes_on = untranslated.forward(self, server, buffer, view, at, end)
         if goes_on and server.settled:
             if ledger.entries:
                 server.settled = False
@@ -362,42 +362,6 @@ class ClientConnection(Connection):
         self.remembered().reserve(-length)
         whole = bytes(gathered)
         self._forward(server, whole, memoryview(whole), 0, len(whole))
-
-    def _pass_through(
-        self, server: ServerConnection, buffer: bytes | bytearray, view: memoryview, start: int, end: int
-    ) -> bool:
-        """Pass bytes on as they are. Returns whether the client goes on."""
-        ledger = server.ledger
-        at = start + self.skip
-        leaving = False
-        limit = self.relay.max_packet_size
-        while end - at >= 5:
-            kind, length = HEADER(buffer, at)
-            if not 4 <= length <= limit:
-                self.violate(f"invalid message length {length}")
-                return False
-            if kind in ANSWERED:
-                ledger.request(kind)
-            elif kind == wire.TERMINATE:
-                leaving = True
-                end = at
-                break
-            elif kind not in UNANSWERED:
-                self.violate(f"invalid frontend message type {kind}")
-                return False
-            at += 1 + length
-        if at >= end:
-            self.skip = at - end
-        else:
-            self.skip = 0
-            self.rest = bytes(view[at:end])
-            end = at
-        if end > start:
-            self.pool.stats.received += end - start
-            server.transmit(view[start:end])
-        if leaving:
-            self.close("client close request")
-        return not leaving
 
     # -- what it has besides its bytes --------------------------------------------------------------------------------
 

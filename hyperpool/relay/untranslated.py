@@ -1,0 +1,67 @@
+"""Passing on what a client sends as it is, where statements and sessions are the client's alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hyperpool.relay.connection import HEADER
+from hyperpool.relay.tables import ANSWERED, UNANSWERED
+from hyperpool.wire import constants as wire
+
+if TYPE_CHECKING:
+    from hyperpool.relay.client import ClientConnection
+    from hyperpool.relay.server import ServerConnection
+
+
+def forward(
+    client: ClientConnection,
+    server: ServerConnection,
+    buffer: bytes | bytearray,
+    view: memoryview,
+    start: int,
+    end: int,
+) -> bool:
+    """Pass on what a linked client has sent.
+
+    Args:
+        client: the client.
+        server: its server.
+        buffer: holds the bytes.
+        view: the same memory.
+        start: the first byte; `client.skip` bytes from there belong to a message that is under way.
+        end: behind the last byte.
+
+    Returns:
+        Whether the client goes on; False when it leaves, or has broken the protocol.
+    """
+    ledger = server.ledger
+    at = start + client.skip
+    leaving = False
+    limit = client.relay.max_packet_size
+    while end - at >= 5:
+        kind, length = HEADER(buffer, at)
+        if not 4 <= length <= limit:
+            client.violate(f"invalid message length {length}")
+            return False
+        if kind in ANSWERED:
+            ledger.request(kind)
+        elif kind == wire.TERMINATE:
+            leaving = True
+            end = at
+            break
+        elif kind not in UNANSWERED:
+            client.violate(f"invalid frontend message type {kind}")
+            return False
+        at += 1 + length
+    if at >= end:
+        client.skip = at - end
+    else:
+        client.skip = 0
+        client.rest = bytes(view[at:end])
+        end = at
+    if end > start:
+        client.pool.stats.received += end - start
+        server.transmit(view[start:end])
+    if leaving:
+        client.close("client close request")
+    return not leaving
