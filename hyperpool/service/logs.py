@@ -12,6 +12,7 @@ import structlog
 
 if TYPE_CHECKING:
     from hyperpool.config import PoolerSettings
+    from hyperpool.config.tunnel import ProcessSettings
 
 _AT_ONCE: Final = select.PIPE_BUF
 """Bytes of one write. A pipe that polls as writable takes as many without blocking (poll(2), pipe(7))."""
@@ -63,7 +64,7 @@ class LogFile:
         return True
 
 
-def configure_logging(settings: PoolerSettings) -> None:
+def configure_logging(settings: PoolerSettings | ProcessSettings) -> None:
     """Log to standard error: for people on a terminal, else as ``log_format`` says (auto: plain lines)."""
     renderer: structlog.typing.Processor
     if settings.log_format == "json":

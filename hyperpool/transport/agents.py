@@ -46,8 +46,12 @@ async def send_line(stream: trio.abc.Stream, line: str) -> None:
     await stream.send_all(line.encode("ascii", errors="backslashreplace") + b"\n")
 
 
-async def receive_line(stream: trio.abc.Stream) -> tuple[str, bytes]:
+async def receive_line(stream: trio.abc.Stream, received: bytes = b"") -> tuple[str, bytes]:
     """Receive one line.
+
+    Args:
+        stream: where from.
+        received: what has come from there already.
 
     Returns:
         The line, and what has come behind it.
@@ -55,7 +59,6 @@ async def receive_line(stream: trio.abc.Stream) -> tuple[str, bytes]:
     Raises:
         trio.BrokenResourceError: the stream ended before, or the line is too long or not ASCII.
     """
-    received = b""
     while b"\n" not in received:
         data = await stream.receive_some()
         if not data:

@@ -1,0 +1,71 @@
+"""Where agents arrive at the pooler: the section ``agents``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from hyperpool.transport.agents import AgentRegistry
+from hyperpool.tunnel.gate import Gate, listen
+from hyperpool.tunnel.ingress import gate_options
+from hyperpool.tunnel.refusals import printable
+
+if TYPE_CHECKING:
+    import trio
+
+    from hyperpool.config.tunnel import AgentsSettings
+    from hyperpool.tunnel.gate import Guest
+
+_INSTANCE: Final = b"hyperpool-agent"
+
+
+class Reception:
+    """Lets agents in, and keeps their connections for the steps of transports that want them.
+
+    Args:
+        settings: the section.
+
+    Attributes:
+        registry: the agents that are here.
+
+    Raises:
+        TlsFault: certificate or key cannot be used.
+    """
+
+    def __init__(self, settings: AgentsSettings) -> None:
+        self._settings = settings
+        self.registry = AgentRegistry(settings.wait_timeout, settings.open_timeout)
+        self._gate = Gate("agents", gate_options(settings, settings.tokens.values()), self._handle)
+
+    async def listen(self) -> list[trio.SocketListener]:
+        """Open the listeners.
+
+        Raises:
+            StartupError: an address cannot be had; nothing is left open then.
+        """
+        where = "agents.listen_addr and agents.listen_port"
+        return await listen(self._settings.listen_addr, self._settings.listen_port, where)
+
+    async def run(self, listeners: list[trio.SocketListener]) -> None:
+        """Let agents in until cancelled."""
+        await self._gate.run(listeners)
+
+    def configure(self, settings: AgentsSettings) -> None:
+        """Take other settings over; listeners stay as they are.
+
+        Raises:
+            TlsFault: certificate or key cannot be used; everything stays as it was.
+        """
+        options = gate_options(settings, settings.tokens.values())
+        self._settings = settings
+        self.registry.wait_timeout = settings.wait_timeout
+        self.registry.open_timeout = settings.open_timeout
+        self._gate.configure(options)
+
+    async def _handle(self, guest: Guest) -> None:
+        name = self._settings.tokens[guest.token.name].agent_name
+        instance = printable(guest.request.headers.get(_INSTANCE, b"").decode("latin-1")) or guest.peer
+        stream = await guest.accept()
+        try:
+            await self.registry.keep(name, instance, guest.peer, stream)
+        finally:
+            await stream.aclose()
