@@ -1,36 +1,20 @@
-"""The relay: one Trio task that owns an epoll object and drives every established connection.
-
-It waits for its epoll object in Trio. Woken, it handles events with plain synchronous code until there are none, and
-then *lingers*: it waits a little longer in its own epoll object, because a trip through Trio's scheduler costs more
-than a query. However busy it is, it gives Trio a checkpoint once per slice, so that the control plane is never
-starved. While the control plane talks to somebody (`attention`), it does not linger at all.
-
-Rules:
-
-1.  Everything here runs in one thread, and nothing but `run` awaits. Between two events every structure is consistent.
-2.  A connection that breaks while another one is being handled is closed after that event (`doom`).
-3.  An exception that escapes a connection's handler closes that connection, and no other.
-"""
+"""The relay: the data plane, with every client and server connection that is logged in, and how they come and go."""
 
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
 import time
-from collections import deque
-from contextlib import contextmanager
 from itertools import count
-from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
 from typing import TYPE_CHECKING, Final
 
 import structlog
-import trio
 
 from hyperpool.errors import ConnectFailed
 from hyperpool.pool.statements import MemoryBudget
 from hyperpool.relay.client import ClientConnection
 from hyperpool.relay.connection import MAX_PARTIAL
+from hyperpool.relay.events import EventLoop
 from hyperpool.relay.server import ServerConnection
 from hyperpool.relay.timeouts import sweep_clients, sweep_servers, sweep_waiting
 from hyperpool.relay.transient import LeavingConnection
@@ -49,14 +33,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("relay")
 
-_READ: Final = EPOLLIN | EPOLLRDHUP | EPOLLET
-_READ_WRITE: Final = _READ | EPOLLOUT
-_EVENTS: Final = 256
 _UNLINKED_READ: Final = 8192
 """Bytes read from a client before a server is linked: what it may make the pooler hold while it waits."""
 
 
-class Relay:
+class Relay(EventLoop):
     """The data plane.
 
     Args:
@@ -68,7 +49,6 @@ class Relay:
         demand: called with a pool that should open server connections; must not block.
         cancel: called with a server connection whose query should be canceled; must not block. When the request has
             been sent, or cannot be, the server's `end_cancel` is called.
-        now: the time of the newest wakeup, monotonic seconds.
         translator: translates what clients send.
         budget: bounds what clients' prepared statements take.
         transients: every connection that has a deadline.
@@ -85,6 +65,7 @@ class Relay:
         tracker: ParameterTracker,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(clock)
         self.tracker = tracker
         self.translator = Translator()
         self.budget = MemoryBudget(options.max_prepared_memory)
@@ -97,17 +78,7 @@ class Relay:
         self.max_whole = options.buffer
         self.demand: Callable[[RelayPool], None] = _ignore
         self.cancel: Callable[[ServerConnection], None] = ServerConnection.end_cancel
-        self._clock = clock
-        self.now = clock()
-        self._epoll = epoll()
-        self._turning = False
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake, EPOLLIN | EPOLLET)
-        self._connections: dict[int, Connection] = {}
         self.transients: dict[TransientConnection, None] = {}
-        self._again: deque[Connection] = deque()
-        self._doomed: list[tuple[Connection, OSError]] = []
-        self._attention = 0
         self._numbers = count()
         self._reserved: set[int] = set()
         self._arrivals: dict[RelayPool, list[Callable[[UpstreamError | None], None]]] = {}
@@ -128,132 +99,7 @@ class Relay:
         """Close what is still open: connections that are logging in or leaving, and the epoll object."""
         for connection in list(self.transients):
             connection.lost("the pooler ends")
-        if not self._epoll.closed:
-            self._epoll.close()
-            os.close(self._wake)
-
-    # -- the loop --------------------------------------------------------------------------------------------------
-
-    async def run(self) -> None:
-        """Relay until cancelled; connections stay as they are then."""
-        fileno = self._epoll.fileno()
-        while True:
-            await trio.lowlevel.wait_readable(fileno)
-            while self.turn():
-                await trio.lowlevel.checkpoint()
-
-    def turn(self) -> bool:
-        """Handle events until there are none for the time of a linger, or the slice is over.
-
-        Returns:
-            Whether there may be more to do at once.
-        """
-        self._turning = True
-        try:
-            return self._turn()
-        finally:
-            self._turning = False
-
-    def _turn(self) -> bool:
-        poll = self._epoll.poll
-        clock = self._clock
-        connections = self._connections
-        again = self._again
-        end = clock() + self._slice
-        timeout = 0.0
-        while True:
-            events = poll(timeout, _EVENTS)
-            self.now = now = clock()
-            for fd, mask in events:
-                connection = connections.get(fd)
-                if connection is None:
-                    continue
-                try:
-                    if mask == EPOLLIN:
-                        connection.readable(EPOLLIN)
-                        continue
-                    if mask & EPOLLOUT:
-                        connection.writable()
-                    if mask != EPOLLOUT and not connection.closed:
-                        connection.readable(mask)
-                except Exception as error:  # noqa: BLE001 - rule 3
-                    self._crashed(connection, error)
-            if again:
-                self._read_again()
-            if self._doomed:
-                self._bury()
-            if not events and not again:
-                return False
-            if now >= end:
-                return True
-            timeout = 0.0 if again or self._attention else self._linger
-
-    def _read_again(self) -> None:
-        again = self._again
-        for _ in range(len(again)):
-            connection = again.popleft()
-            connection.queued = False
-            if not connection.closed:
-                try:
-                    connection.readable(0)
-                except Exception as error:  # noqa: BLE001 - rule 3
-                    self._crashed(connection, error)
-
-    def _bury(self) -> None:
-        while self._doomed:
-            connection, error = self._doomed.pop()
-            connection.lost(f"connection broke: {error.strerror}")
-
-    def _crashed(self, connection: Connection, error: Exception) -> None:
-        log.error(
-            "a connection's handler failed: the connection is closed",
-            connection=repr(connection),
-            exc_info=error,
-        )
-        connection.lost("internal error")
-
-    def _guard(self, connection: Connection, action: Callable[..., None], *arguments: object) -> None:
-        """Do something with a connection, under rule 3."""
-        try:
-            action(*arguments)
-        except Exception as error:  # noqa: BLE001 - rule 3
-            self._crashed(connection, error)
-
-    @contextmanager
-    def attention(self) -> Iterator[None]:
-        """While inside, the control plane is talking to somebody: the relay does not linger."""
-        self._attention += 1
-        try:
-            yield
-        finally:
-            self._attention -= 1
-
-    # -- what connections ask for ------------------------------------------------------------------------------------
-
-    def resume(self, connection: Connection) -> None:
-        """Read the connection again, after the events at hand."""
-        if not connection.queued:
-            connection.queued = True
-            self._again.append(connection)
-            self._nudge()
-
-    def doom(self, connection: Connection, error: OSError) -> None:
-        """Close the connection, after the event at hand."""
-        self._doomed.append((connection, error))
-        self._nudge()
-
-    def _nudge(self) -> None:
-        """See to it that what was put off is done, also when a task of the control plane has put it off."""
-        if not self._turning:
-            os.eventfd_write(self._wake, 1)
-
-    def watch_writable(self, connection: Connection) -> None:
-        """Tell the connection when its socket takes bytes again."""
-        self._epoll.modify(connection.fd, _READ_WRITE)
-
-    def unwatch_writable(self, connection: Connection) -> None:
-        """No longer."""
-        self._epoll.modify(connection.fd, _READ)
+        super().close()
 
     def want(self, pool: RelayPool) -> None:
         """Ask for server connections, if the pool should have more."""
@@ -406,11 +252,6 @@ class Relay:
         if pool.hopeless(self.now):
             self._fail_waiting(pool, error)
             self._arrived(pool, error)
-
-    def _register(self, connection: Connection) -> None:
-        if connection.fd not in self._connections:
-            self._epoll.register(connection.fd, _READ)
-        self._connections[connection.fd] = connection
 
     def _fail_waiting(self, pool: RelayPool, error: UpstreamError) -> None:
         reason = f"no server connection: {error}"

@@ -1,0 +1,192 @@
+"""The relay's event loop: one Trio task that owns an epoll object and drives every established connection.
+
+It waits for its epoll object in Trio. Woken, it handles events with plain synchronous code until there are none, and
+then *lingers*: it waits a little longer in its own epoll object, because a trip through Trio's scheduler costs more
+than a query. However busy it is, it gives Trio a checkpoint once per slice, so that the control plane is never
+starved. While the control plane talks to somebody (`attention`), it does not linger at all.
+
+Rules:
+
+1.  Everything here runs in one thread, and nothing but `run` awaits. Between two events every structure is consistent.
+2.  A connection that breaks while another one is being handled is closed after that event (`doom`).
+3.  An exception that escapes a connection's handler closes that connection, and no other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from contextlib import contextmanager
+from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hyperpool.relay.connection import Connection
+
+log = structlog.get_logger("relay")
+
+_READ: Final = EPOLLIN | EPOLLRDHUP | EPOLLET
+_READ_WRITE: Final = _READ | EPOLLOUT
+_EVENTS: Final = 256
+
+
+class EventLoop:
+    """Waits for events, and has connections handle them.
+
+    Args:
+        clock: monotonic seconds.
+
+    Attributes:
+        now: the time of the newest wakeup, monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.now = clock()
+        self._linger = 0.0
+        self._slice = 0.0
+        self._epoll = epoll()
+        self._turning = False
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake, EPOLLIN | EPOLLET)
+        self._connections: dict[int, Connection] = {}
+        self._again: deque[Connection] = deque()
+        self._doomed: list[tuple[Connection, OSError]] = []
+        self._attention = 0
+
+    def close(self) -> None:
+        """Close the epoll object."""
+        if not self._epoll.closed:
+            self._epoll.close()
+            os.close(self._wake)
+
+    async def run(self) -> None:
+        """Relay until cancelled; connections stay as they are then."""
+        fileno = self._epoll.fileno()
+        while True:
+            await trio.lowlevel.wait_readable(fileno)
+            while self.turn():
+                await trio.lowlevel.checkpoint()
+
+    def turn(self) -> bool:
+        """Handle events until there are none for the time of a linger, or the slice is over.
+
+        Returns:
+            Whether there may be more to do at once.
+        """
+        self._turning = True
+        try:
+            return self._turn()
+        finally:
+            self._turning = False
+
+    def _turn(self) -> bool:
+        poll = self._epoll.poll
+        clock = self._clock
+        connections = self._connections
+        again = self._again
+        end = clock() + self._slice
+        timeout = 0.0
+        while True:
+            events = poll(timeout, _EVENTS)
+            self.now = now = clock()
+            for fd, mask in events:
+                connection = connections.get(fd)
+                if connection is None:
+                    continue
+                try:
+                    if mask == EPOLLIN:
+                        connection.readable(EPOLLIN)
+                        continue
+                    if mask & EPOLLOUT:
+                        connection.writable()
+                    if mask != EPOLLOUT and not connection.closed:
+                        connection.readable(mask)
+                except Exception as error:  # noqa: BLE001 - rule 3
+                    self._crashed(connection, error)
+            if again:
+                self._read_again()
+            if self._doomed:
+                self._bury()
+            if not events and not again:
+                return False
+            if now >= end:
+                return True
+            timeout = 0.0 if again or self._attention else self._linger
+
+    def _read_again(self) -> None:
+        again = self._again
+        for _ in range(len(again)):
+            connection = again.popleft()
+            connection.queued = False
+            if not connection.closed:
+                try:
+                    connection.readable(0)
+                except Exception as error:  # noqa: BLE001 - rule 3
+                    self._crashed(connection, error)
+
+    def _bury(self) -> None:
+        while self._doomed:
+            connection, error = self._doomed.pop()
+            connection.lost(f"connection broke: {error.strerror}")
+
+    def _crashed(self, connection: Connection, error: Exception) -> None:
+        log.error(
+            "a connection's handler failed: the connection is closed",
+            connection=repr(connection),
+            exc_info=error,
+        )
+        connection.lost("internal error")
+
+    def _guard(self, connection: Connection, action: Callable[..., None], *arguments: object) -> None:
+        """Do something with a connection, under rule 3."""
+        try:
+            action(*arguments)
+        except Exception as error:  # noqa: BLE001 - rule 3
+            self._crashed(connection, error)
+
+    @contextmanager
+    def attention(self) -> Iterator[None]:
+        """While inside, the control plane is talking to somebody: the relay does not linger."""
+        self._attention += 1
+        try:
+            yield
+        finally:
+            self._attention -= 1
+
+    # -- what connections ask for ------------------------------------------------------------------------------------
+
+    def resume(self, connection: Connection) -> None:
+        """Read the connection again, after the events at hand."""
+        if not connection.queued:
+            connection.queued = True
+            self._again.append(connection)
+            self._nudge()
+
+    def doom(self, connection: Connection, error: OSError) -> None:
+        """Close the connection, after the event at hand."""
+        self._doomed.append((connection, error))
+        self._nudge()
+
+    def _nudge(self) -> None:
+        """See to it that what was put off is done, also when a task of the control plane has put it off."""
+        if not self._turning:
+            os.eventfd_write(self._wake, 1)
+
+    def watch_writable(self, connection: Connection) -> None:
+        """Tell the connection when its socket takes bytes again."""
+        self._epoll.modify(connection.fd, _READ_WRITE)
+
+    def unwatch_writable(self, connection: Connection) -> None:
+        """No longer."""
+        self._epoll.modify(connection.fd, _READ)
+
+    def _register(self, connection: Connection) -> None:
+        if connection.fd not in self._connections:
+            self._epoll.register(connection.fd, _READ)
+        self._connections[connection.fd] = connection
