@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from hyperpool.config.kinds import AuthType
 from hyperpool.config.report import dotted
 from hyperpool.config.settings import FALLBACK
+from hyperpool.config.tls_checks import check_tls
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -35,6 +36,7 @@ def check(settings: Settings, given: Collection[KeyPath], report: Report) -> Non
     """
     _check_listeners(settings, report)
     _check_credentials(settings, report)
+    check_tls(settings, report)
     pooler = settings.pooler
     _compare(_MIN_POOL_SIZE, pooler.min_pool_size, _DEFAULT_POOL_SIZE, pooler.default_pool_size, report)
     if not settings.databases and report.is_sound(("databases",)):

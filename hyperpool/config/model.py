@@ -14,10 +14,10 @@ from typing import Literal
 
 import attrs
 
-from hyperpool.config import kinds
+from hyperpool.config import kinds, tls
 from hyperpool.config.fields import metadata as _metadata
 from hyperpool.config.fields import setting as _setting
-from hyperpool.config.kinds import AuthType, PoolMode, SessionState
+from hyperpool.config.kinds import AuthType, ChannelBinding, PoolMode, SessionState, SslMode, SslNegotiation
 from hyperpool.config.secret import Secret  # noqa: TC001 - cattrs evaluates the annotations
 from hyperpool.config.source import default_state_dir
 from hyperpool.config.transports import Steps
@@ -179,6 +179,58 @@ class PoolerSettings:
     tcp_user_timeout: int = _setting(
         0, kinds.milliseconds, "milliseconds that data may stay unacknowledged; 0 is the system's default"
     )
+    client_tls_sslmode: SslMode = _setting(
+        SslMode.DISABLE,
+        kinds.sslmode,
+        "TLS of clients; allow, prefer: for those that ask; require: for all; verify-ca, verify-full: and they must "
+        "show a certificate",
+    )
+    client_tls_key_file: str = _setting("", kinds.path, "key of client_tls_cert_file")
+    client_tls_cert_file: str = _setting("", kinds.path, "certificate that clients are shown")
+    client_tls_ca_file: str = _setting(
+        "", kinds.path, "certificates that clients' certificates are verified with"
+    )
+    client_tls_protocols: tls.Versions = _setting(
+        tls.SECURE,
+        tls.protocols,
+        "versions of TLS: secure (1.2 and newer), all, or a list like tlsv1.2, tlsv1.3",
+    )
+    client_tls_ciphers: str = _setting(
+        "",
+        tls.ciphers,
+        "ciphers of TLS 1.2 and older, in OpenSSL's form, or default, secure, normal, fast or all",
+    )
+    client_tls13_ciphers: str = _setting(
+        "", tls.no_tls13_ciphers, "must be empty: the ciphers of TLS 1.3 cannot be chosen"
+    )
+    client_tls_ecdhcurve: str = _setting(
+        "", tls.curve, "the one curve that keys are agreed on, like prime256v1; auto: OpenSSL's choice"
+    )
+    client_tls_dheparams: str = _setting(
+        "auto", tls.no_dheparams, "auto or none: keys are agreed on with elliptic curves"
+    )
+    server_tls_sslmode: SslMode = _setting(
+        SslMode.PREFER,
+        kinds.sslmode,
+        "TLS of servers: disable, allow, prefer, require; verify-ca: the certificate is verified; verify-full: and its "
+        "name",
+    )
+    server_tls_ca_file: str = _setting(
+        "",
+        tls.certificates,
+        "certificates that servers are verified with; system: those that the system trusts",
+    )
+    server_tls_key_file: str = _setting("", kinds.path, "key of server_tls_cert_file")
+    server_tls_cert_file: str = _setting("", kinds.path, "certificate that servers are shown")
+    server_tls_protocols: tls.Versions = _setting(
+        tls.SECURE, tls.protocols, "versions of TLS, as in client_tls_protocols"
+    )
+    server_tls_ciphers: str = _setting(
+        "", tls.ciphers, "ciphers of TLS 1.2 and older, as in client_tls_ciphers"
+    )
+    server_tls13_ciphers: str = _setting(
+        "", tls.no_tls13_ciphers, "must be empty: the ciphers of TLS 1.3 cannot be chosen"
+    )
     relay_buffer: int = _setting(
         256 * 1024, kinds.size(1024, 64 * 1024**2), "bytes that the relay reads at once", reload=False
     )
@@ -272,6 +324,23 @@ class DatabaseSettings:
     datestyle: str | None = _setting(None, kinds.name, "session parameter for new server connections")
     timezone: str | None = _setting(None, kinds.name, "session parameter for new server connections")
     application_name: str | None = _setting(None, kinds.name, "session parameter for new server connections")
+    sslmode: SslMode | None = _setting(None, kinds.sslmode, "instead of the pooler's server_tls_sslmode")
+    sslnegotiation: SslNegotiation = _setting(
+        SslNegotiation.POSTGRES,
+        kinds.sslnegotiation,
+        "how TLS begins; postgres: after a request; direct: at once (PostgreSQL 17 and newer)",
+    )
+    sslrootcert: str | None = _setting(None, tls.certificates, "instead of the pooler's server_tls_ca_file")
+    sslcert: str | None = _setting(None, kinds.path, "instead of the pooler's server_tls_cert_file")
+    sslkey: str | None = _setting(None, kinds.path, "key of sslcert")
+    ssl_min_protocol_version: str = _setting(
+        "", tls.version, "oldest version of TLS, like TLSv1.3; empty: as in server_tls_protocols"
+    )
+    channel_binding: ChannelBinding = _setting(
+        ChannelBinding.PREFER,
+        kinds.channel_binding,
+        "whether the login proves that nobody stands between us and the server; require: or there is no login",
+    )
     embedded: bool = _setting(
         default=False, parse=kinds.flag, about="hyperpool runs a PostgreSQL server of its own", reload=False
     )

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import attrs
 
+from hyperpool.config.kinds import SslMode
 from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings, pair_hosts
 from hyperpool.config.secret import Secret
+from hyperpool.config.tls import ServerTls, server_tls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +24,7 @@ FALLBACK: Final = "*"
 
 _NO_SETTINGS: Final = UserSettings()
 _NO_SECRET: Final = Secret("")
+_NO_TLS: Final = ServerTls(mode=SslMode.DISABLE)
 _DEFAULTS: Final[Any] = attrs.fields(PoolerSettings)
 
 
@@ -68,6 +71,7 @@ class PoolSettings:
         load_balance_hosts: what chooses the host of a new connection.
         transport: the steps of the way to the server; empty for a connection to host and port.
         host_connect_timeout: seconds until the next one of several hosts is tried; 0 is no limit.
+        tls: PostgreSQL's own TLS.
         replication: the startup parameter ``replication`` of a connection of its own for one client; empty for none.
     """
 
@@ -106,6 +110,7 @@ class PoolSettings:
     load_balance_hosts: Literal["round-robin", "disable"] = "round-robin"
     transport: Steps = ()
     host_connect_timeout: float = _DEFAULTS.host_connect_timeout.default
+    tls: ServerTls = _NO_TLS
     replication: str = ""
 
     @property
@@ -213,6 +218,7 @@ class Settings:
             load_balance_hosts=entry.load_balance_hosts,
             transport=entry.transport,
             host_connect_timeout=pooler.host_connect_timeout,
+            tls=_NO_TLS if entry.embedded else server_tls(pooler, entry),
         )
 
 

@@ -8,13 +8,16 @@ has to wait for something else (a pool's first server, a cancel request on its w
 from __future__ import annotations
 
 import secrets
+import socket
+import ssl
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import structlog
 
 from hyperpool.auth.server_side import ClientAuthentication
-from hyperpool.errors import ClientRefused, HyperpoolError, UpstreamError
+from hyperpool.config.tls import ALPN, TlsFault, client_tls
+from hyperpool.errors import ClientRefused, HyperpoolError, ProtocolError, StartupError, UpstreamError
 from hyperpool.frontdoor.login import Login
 from hyperpool.frontdoor.startup import (
     own_parameters,
@@ -22,13 +25,14 @@ from hyperpool.frontdoor.startup import (
     sort_parameters,
     wanted_replication,
 )
+from hyperpool.frontdoor.tls import HANDSHAKE, make_offer
 from hyperpool.relay.connection import HANG_UP
 from hyperpool.relay.handover import ClientReady
 from hyperpool.relay.transient import TransientConnection
+from hyperpool.transport.endpoint import TlsSocket, wrap
 from hyperpool.wire import messages
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from hyperpool.config import Settings
@@ -98,6 +102,12 @@ class FrontDoor:
         relay: the data plane; limits count its clients.
         pools: where clients get their servers from.
         cancel: takes a cancel request that has to be sent to a server; must not block.
+
+    Attributes:
+        tls: what clients are offered; None for nothing.
+
+    Raises:
+        StartupError: certificate or key cannot be used.
     """
 
     def __init__(
@@ -112,10 +122,25 @@ class FrontDoor:
         self._cancel = cancel
         self._mock_key = secrets.token_bytes(32)
         self._greetings: dict[tuple[RelayPool, tuple[tuple[str, str], ...]], _Greeting] = {}
-        self.configure(settings)
+        try:
+            self.tls = make_offer(client_tls(settings.pooler))
+        except (TlsFault, OSError, ValueError) as error:
+            raise StartupError(f"cannot offer TLS: {error}; see client_tls_cert_file") from error
+        self._configure(settings)
 
     def configure(self, settings: Settings) -> None:
-        """Take over settings; logins under way go on under those that they began with, as far as they have come."""
+        """Take over settings, and the files that they name as these are now.
+
+        Logins under way go on under those that they began with, as far as they have come. A certificate or key that
+        cannot be used any more changes nothing but the log.
+        """
+        try:
+            self.tls = make_offer(client_tls(settings.pooler))
+        except (TlsFault, OSError, ValueError) as error:
+            log.error("the new TLS settings cannot be used: the old ones stay", problem=str(error))
+        self._configure(settings)
+
+    def _configure(self, settings: Settings) -> None:
         self.settings = settings
         self.log_errors = settings.pooler.log_pooler_errors
         self._ignored = frozenset(name.lower() for name in settings.pooler.ignore_startup_parameters)
@@ -139,6 +164,12 @@ class FrontDoor:
             ClientRefused: there are too many clients, or what it asks for cannot be understood.
         """
         settings = self.settings
+        if self.tls is not None and self.tls.required and not guest.encrypted and not guest.local:
+            raise ClientRefused(
+                "connections without TLS are not allowed (client_tls_sslmode)",
+                "28000",
+                "connect with sslmode=require",
+            )
         if self.relay.population >= settings.pooler.max_client_conn:
             raise ClientRefused(
                 "no more connections allowed (max_client_conn)",
@@ -150,7 +181,9 @@ class FrontDoor:
         if not guest.replication:
             guest.requested = requested_parameters(message, self._ignored)
         secret = settings.credentials.get(message.user)
-        return ClientAuthentication(settings.pooler.auth_type, message.user, secret, self._mock_key)
+        return ClientAuthentication(
+            settings.pooler.auth_type, message.user, secret, self._mock_key, endpoint=guest.endpoint
+        )
 
     def enter(self, guest: Guest, message: StartupMessage) -> None:
         """An authenticated client becomes the relay's, as soon as its pool knows what to tell it.
@@ -238,18 +271,45 @@ class Guest(TransientConnection):
 
     Attributes:
         address: where it comes from, for logs.
+        local: it comes through a Unix socket.
+        encrypted: it has begun with TLS.
+        endpoint: the hash of the certificate that it was shown, for channel binding; empty for none.
         key: its cancel key, once it has a place.
         requested: the session parameters that it asked for.
         replication: the startup parameter of that name, if it asked for a replication connection.
         private: its own pool, once it has been let in for that.
     """
 
-    __slots__ = ("_door", "_login", "_waiting", "address", "key", "private", "replication", "requested")
+    __slots__ = (
+        "_direct",
+        "_door",
+        "_fresh",
+        "_login",
+        "_offer",
+        "_shaking",
+        "_waiting",
+        "address",
+        "encrypted",
+        "endpoint",
+        "key",
+        "local",
+        "private",
+        "replication",
+        "requested",
+    )
 
     def __init__(self, door: FrontDoor, sock: socket.socket, address: str, deadline: float) -> None:
         super().__init__(door.relay, sock, deadline)
         self._door = door
-        self._login = Login(lambda message: door.admit(self, message))
+        self.local = sock.family == socket.AF_UNIX
+        # As in pgbouncer, a Unix socket has no TLS.
+        self._offer = None if self.local else door.tls
+        self._login = Login(lambda message: door.admit(self, message), tls=self._offer is not None)
+        self._fresh = self._offer is not None
+        self._shaking: TlsSocket | None = None
+        self._direct = False
+        self.encrypted = False
+        self.endpoint = b""
         self._waiting = False
         self.address = address
         self.key: tuple[int, bytes] | None = None
@@ -268,6 +328,11 @@ class Guest(TransientConnection):
             self.unread = True
             if self.hung_up:
                 self.lost("client closed connection during login")
+            return
+        if self._shaking is not None:
+            self._shake_hands(self._shaking)
+            return
+        if self._fresh and self._begins_with_tls():
             return
         relay = self.relay
         try:
@@ -288,12 +353,65 @@ class Guest(TransientConnection):
         answer = login.receive(data)
         if answer:
             self.transmit(answer)
-        if login.cancel is not None:
+        if login.starts_tls:
+            self._start_tls()
+        elif login.cancel is not None:
             self._waiting = True
             self._door.cancel(self, login.cancel)
         elif login.done and login.message is not None:
             self._waiting = True
             self._door.enter(self, login.message)
+
+    def _begins_with_tls(self) -> bool:
+        """Whether the first byte is one of TLS, and not of a startup packet: then the handshake has begun."""
+        try:
+            first = self.sock.recv(1, socket.MSG_PEEK)
+        except OSError:
+            # Reading tells what it is.
+            return False
+        self._fresh = False
+        if first != HANDSHAKE:
+            return False
+        self._direct = True
+        self._start_tls()
+        return True
+
+    def _start_tls(self) -> None:
+        if self._offer is None:
+            raise AssertionError("TLS was offered")
+        try:
+            # The descriptor stays the same, and with it what the relay waits for.
+            self.sock = self._shaking = wrap(self.sock, self._offer.context)
+        except OSError as error:
+            self.lost(f"client connection broke during login: {error.strerror}")
+            return
+        self._shake_hands(self._shaking)
+
+    def _shake_hands(self, sock: TlsSocket) -> None:
+        """Go on with the handshake, as far as it goes without waiting."""
+        try:
+            sock.shake_hands()
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLWantWriteError:
+            self.relay.watch_writable(self)
+            return
+        except OSError as error:
+            if self._door.log_errors:
+                log.warning("TLS handshake failed", client=self.address, reason=error.strerror)
+            self.lost(f"TLS handshake failed: {error.strerror}")
+            return
+        self._shaking = None
+        self.encrypted = True
+        self.endpoint = self._offer.endpoint if self._offer is not None else b""
+        self._login.encrypted()
+        if self._direct and sock.selected_alpn_protocol() != ALPN:
+            self.refuse(
+                ProtocolError("received direct TLS connection request without ALPN protocol negotiation")
+            )
+        else:
+            # What the kernel has announced already may lie behind the handshake.
+            self.relay.resume(self)
 
     def continued(self, error: UpstreamError | None) -> None:
         """The pool's parameters have arrived, or cannot be had."""
@@ -353,10 +471,15 @@ class Guest(TransientConnection):
 
     def timed_out(self) -> None:
         """It has taken too long (``client_login_timeout``)."""
+        if self._shaking is not None:
+            self.lost("client_login_timeout during the TLS handshake")
+            return
         self.refuse(ClientRefused("client_login_timeout", "08P01"))
 
     def flushed(self) -> None:
         """The client has taken what it was sent."""
+        if self._shaking is not None:
+            self._shake_hands(self._shaking)
 
     def gone(self, reason: str) -> None:
         """The login has ended without a client."""

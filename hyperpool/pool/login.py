@@ -9,6 +9,8 @@ import trio
 
 from hyperpool.auth.client_side import ServerLogin
 from hyperpool.errors import ConnectFailed, LoginFailed, ProtocolError, UpstreamError
+from hyperpool.transport.kinds import Trace
+from hyperpool.transport.tls import Wish, is_worth_another, secure, wishes
 from hyperpool.wire import messages
 from hyperpool.wire.frames import MAX_SERVER_LOGIN_FRAME, FrameReader
 from hyperpool.wire.startup import NEWEST_MINOR, OLDEST_MINOR
@@ -16,8 +18,9 @@ from hyperpool.wire.startup import NEWEST_MINOR, OLDEST_MINOR
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hyperpool.auth.binding import Channel
     from hyperpool.config import PoolSettings
-    from hyperpool.transport.route import Opened, Route, Target
+    from hyperpool.transport.route import Route, Target
 
 
 @attrs.frozen
@@ -27,10 +30,12 @@ class Way:
     Attributes:
         route: the one that has led to it; the pool may have another one by now.
         target: the server.
+        encrypted: with PostgreSQL's own TLS, which a cancel request gets, too.
     """
 
     route: Route
     target: Target
+    encrypted: bool = False
 
 
 @attrs.frozen
@@ -89,39 +94,51 @@ async def connect(route: Route, minor_for: Callable[[Target], int] = _newest) ->
 
 
 async def _connect_to(route: Route, target: Target, minor: int) -> LoggedIn:
+    *others, last = wishes(route.settings.tls.mode)
+    for wish in others:
+        try:
+            return await _connect_with(wish, route, target, minor)
+        except UpstreamError as error:
+            if not is_worth_another(error):
+                raise
+    return await _connect_with(last, route, target, minor)
+
+
+async def _connect_with(wish: Wish, route: Route, target: Target, minor: int) -> LoggedIn:
     login = _new_login(route.settings, minor)
     try:
-        opened = await _open(route, target, login)
+        stream, way = await _open(wish, route, target, login)
     except UpstreamError:
         if not login.baffled:
             raise
         login = _new_login(route.settings, OLDEST_MINOR)
-        opened = await _open(route, target, login)
-    way = Way(route, opened.target)
-    return LoggedIn(opened.stream, way, target, login.parameters, login.pid, login.secret, login.minor)
+        stream, way = await _open(wish, route, target, login)
+    return LoggedIn(stream, way, target, login.parameters, login.pid, login.secret, login.minor)
 
 
 def _new_login(settings: PoolSettings, minor: int) -> ServerLogin:
     parameters = {**settings.parameters, "database": settings.dbname}
     if settings.replication:
         parameters["replication"] = settings.replication
-    return ServerLogin(settings.user, settings.password, parameters, minor)
+    return ServerLogin(settings.user, settings.password, parameters, minor, settings.tls.binding)
 
 
-async def _open(route: Route, target: Target, login: ServerLogin) -> Opened:
-    opened = await route.reach(target)
+async def _open(wish: Wish, route: Route, target: Target, login: ServerLogin) -> tuple[trio.abc.Stream, Way]:
+    trace = Trace()
+    opened = await route.reach(target, trace)
+    secured = await secure(opened.stream, wish, route.settings.tls, target.host, trace)
     try:
-        await _log_in(opened.stream, login)
+        await _log_in(secured.stream, login, secured.channel)
     except BaseException:
-        await trio.aclose_forcefully(opened.stream)
+        await trio.aclose_forcefully(secured.stream)
         raise
-    return opened
+    return secured.stream, Way(route, opened.target, secured.channel.encrypted)
 
 
-async def _log_in(stream: trio.abc.Stream, login: ServerLogin) -> None:
+async def _log_in(stream: trio.abc.Stream, login: ServerLogin, channel: Channel) -> None:
     reader = FrameReader(MAX_SERVER_LOGIN_FRAME)
     try:
-        startup = login.start()
+        startup = login.start(channel)
     except ProtocolError as error:
         raise LoginFailed(f"cannot ask the server for a session: {error}") from error
     try:
@@ -159,7 +176,10 @@ async def cancel(way: Way, pid: int, secret: bytes) -> None:
     Raises:
         ConnectFailed: the server cannot be reached.
     """
-    stream = await way.route.reopen(way.target)
+    reopened = await way.route.reopen(way.target)
+    wish = Wish.TLS if way.encrypted else Wish.PLAIN
+    secured = await secure(reopened, wish, way.route.settings.tls, way.target.host, Trace())
+    stream = secured.stream
     try:
         await stream.send_all(messages.cancel_request(pid, secret))
         while await stream.receive_some():

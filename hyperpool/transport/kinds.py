@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
-from hyperpool.config.transports import AgentStep, TcpStep, UnixStep
+from hyperpool.config.transports import AgentStep, TcpStep, TlsStep, UnixStep
 from hyperpool.errors import ConnectFailed
 from hyperpool.transport.agents import open_agent
 from hyperpool.transport.dial import open_tcp, open_unix
+from hyperpool.transport.tls import open_tls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -123,6 +124,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     for kind in (
         Kind(TcpStep, open_tcp),
         Kind(UnixStep, open_unix),
+        Kind(TlsStep, open_tls),
         Kind(AgentStep, open_agent),
     )
 }

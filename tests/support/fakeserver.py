@@ -34,6 +34,7 @@ LOGIN = (
     + READY
 )
 _VERSION_3_0 = struct.pack("!i", 3 << 16)
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 _CANCEL_REQUEST = struct.pack("!i", 80877102)
 
 
@@ -57,6 +58,8 @@ def login(secret: bytes, minor: int = 2) -> bytes:
 
 class FakeServer:
     """Accepts connections, reads the StartupMessage and answers from a script; cancel requests are noted.
+
+    It has no TLS, and says so.
 
     Args:
         script: what is sent, step by step: the first step after the StartupMessage, each further one after the
@@ -120,6 +123,9 @@ class FakeServer:
     def _serve(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError):
             first = sock.recv(1 << 16)
+            if first == _SSL_REQUEST:
+                sock.sendall(b"N")
+                first = sock.recv(1 << 16)
             if first[4:8] == _CANCEL_REQUEST:
                 self.cancels.append(first[8:])
             elif first:

@@ -19,13 +19,14 @@ LOGIN = (
     + messages.parameter_status("server_version", "16.4")
     + messages.parameter_status("TimeZone", "UTC")
 )
+SSL_CODE = b"\x04\xd2\x16\x2f"
 CANCEL_CODE = b"\x04\xd2\x16\x2e"
 
 
 class TrioPostgres:
     """Trusts everybody, and answers every Query with an empty result.
 
-    It knows BEGIN and COMMIT. A query that begins with "hold" is answered when `release` is called.
+    It knows BEGIN and COMMIT, and has no TLS. A query that begins with "hold" is answered when `release` is called.
 
     Attributes:
         host: where it listens.
@@ -87,6 +88,9 @@ class TrioPostgres:
 
     async def _session(self, peer: PeerEnd) -> None:
         packet = await peer.read_packet()
+        if packet[4:8] == SSL_CODE:
+            await peer.send(b"N")
+            packet = await peer.read_packet()
         if packet[4:8] == CANCEL_CODE:
             self.cancels.append(int.from_bytes(packet[8:12], "big"))
             return

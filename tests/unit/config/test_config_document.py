@@ -187,8 +187,8 @@ def test_a_mapping_that_holds_itself_is_a_problem(problems_with: Problems) -> No
             "databases.app.passwrod: found an unknown setting; did you mean password?",
         ),
         (
-            {"pooler": {"server_tls_sslmode": "x"}},
-            "pooler.server_tls_sslmode: found a setting of pgbouncer that hyperpool does not have; remove it",
+            {"pooler": {"resolv_conf": "x"}},
+            "pooler.resolv_conf: found a setting of pgbouncer that hyperpool does not have; remove it",
         ),
         ({"listen_port": 1}, "listen_port: found at the top, expected below pooler; indent it there"),
         ({"user": {}}, "user: found an unknown setting; did you mean users?"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hyperpool.config import DatabaseSettings, PoolSettings, Secret, Settings
+from hyperpool.config import DatabaseSettings, PoolSettings, Secret, Settings, SslMode
 from tests.support.memorynet import MemoryNetwork, PeerEnd
 
 if TYPE_CHECKING:
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 def settings() -> PoolSettings:
     """A pool at db.example, with startup parameters of its own."""
     database = DatabaseSettings(
-        host="db.example", port=5433, dbname="shop", user="ann", password=Secret("pencil"), timezone="UTC"
+        host="db.example",
+        port=5433,
+        dbname="shop",
+        user="ann",
+        password=Secret("pencil"),
+        timezone="UTC",
+        sslmode=SslMode.DISABLE,
     )
     found = Settings(databases={"app": database}).pool_for("app", "client")
     assert found is not None

@@ -12,7 +12,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
-from hyperpool.config import DatabaseSettings, Secret, Settings
+from hyperpool.config import DatabaseSettings, Secret, Settings, SslMode
 from hyperpool.errors import ConnectFailed, LoginFailed
 from hyperpool.pool.handover import ServerFailed, ServerReady
 from hyperpool.pool.state import Pool
@@ -104,7 +104,13 @@ def warmer(attention: Attention) -> Warmer:
 
 def make_pool(**changes: Any) -> AnyPool:
     """A pool that wants two server connections, if nothing else is said."""
-    database = DatabaseSettings(host="db.example", user="ann", password=Secret("pencil"), min_pool_size=2)
+    database = DatabaseSettings(
+        host="db.example",
+        user="ann",
+        password=Secret("pencil"),
+        min_pool_size=2,
+        sslmode=SslMode.DISABLE,
+    )
     settings = Settings(databases={"app": database}).pool_for("app", "ann")
     assert settings is not None
     pool: AnyPool = Pool(attrs.evolve(settings, **changes), lambda: 0.5)

@@ -1,0 +1,361 @@
+"""TLS towards servers: as a step of a transport, and as PostgreSQL's own, which is asked for within its protocol.
+
+Over a plain socket, the stream that comes out hands a `TlsSocket` over to the relay.
+
+Source of the negotiation: PostgreSQL documentation, chapter "Frontend/Backend Protocol", section "SSL Session
+Encryption"; of what the modes do: chapter "libpq", section "SSL Support".
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import ssl
+from struct import Struct
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import structlog
+import trio
+
+from hyperpool.auth.binding import PLAIN, Channel, endpoint_hash
+from hyperpool.config.kinds import SslMode, SslNegotiation
+from hyperpool.config.tls import ALPN, SYSTEM, TlsFault, step_material
+from hyperpool.config.tls_contexts import server_context
+from hyperpool.errors import ConnectFailed, LoginFailed
+from hyperpool.transport.endpoint import TlsSocket, explain, wrap
+from hyperpool.transport.plain import PlainStream
+from hyperpool.wire import constants as c
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from hyperpool.config.tls import ServerTls, TlsMaterial
+    from hyperpool.config.transports import TlsStep
+    from hyperpool.errors import UpstreamError
+    from hyperpool.transport.kinds import DialContext, Trace
+
+log = structlog.get_logger("tls")
+
+_REFUSED_BY_RULE: Final = "28000"
+_SSL_REQUEST: Final = Struct("!II").pack(8, c.SSL_REQUEST)
+
+
+class TlsFailed(ConnectFailed):
+    """TLS with a server could not be had: another connection, without it, may do where that is allowed."""
+
+
+class Wish(enum.Enum):
+    """What is done about TLS on one connection to a server."""
+
+    PLAIN = "plain"
+    OFFERED = "offered"
+    """TLS if the server has it."""
+    TLS = "tls"
+
+
+def wishes(mode: SslMode) -> Sequence[Wish]:
+    """What is tried, on one connection after the other; the next one after a failure for which `is_worth_another`."""
+    if mode is SslMode.DISABLE:
+        return (Wish.PLAIN,)
+    if mode is SslMode.ALLOW:
+        return (Wish.PLAIN, Wish.TLS)
+    if mode is SslMode.PREFER:
+        return (Wish.OFFERED, Wish.PLAIN)
+    return (Wish.TLS,)
+
+
+def is_worth_another(error: UpstreamError) -> bool:
+    """Whether the next of the `wishes` may do better: TLS has failed, or a rule in pg_hba.conf has decided.
+
+    libpq goes on after every refusal; here a wrong password is not tried twice.
+    """
+    if isinstance(error, LoginFailed):
+        return error.sqlstate == _REFUSED_BY_RULE
+    return isinstance(error, TlsFailed)
+
+
+class TlsStream(trio.abc.Stream):
+    """TLS over a plain socket, as a Trio stream; errors and cancellation are those of `PlainStream`.
+
+    Unlike a plain socket, it cannot be closed for sending alone: OpenSSL takes that for the end of both directions.
+
+    Attributes:
+        tls: the socket; also after it was handed over.
+    """
+
+    def __init__(self, sock: TlsSocket) -> None:
+        self.tls = sock
+        self._plain = PlainStream(sock)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of `data`."""
+        await self._plain.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the kernel takes more data."""
+        await self._plain.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive at least one byte, or b"" at the end of the stream."""
+        return await self._plain.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        """Close at once."""
+        await self._plain.aclose()
+
+    def close(self) -> None:
+        """Close at once, from synchronous code."""
+        self._plain.close()
+
+    def detach(self) -> socket.socket:
+        """Hand the socket over to the caller; from now on the stream behaves as if closed."""
+        return self._plain.detach()
+
+
+class Contexts:
+    """Contexts for connections to servers, made when they are needed.
+
+    Files that have changed are read again. Where they cannot be used (one half of a key and its certificate has been
+    replaced), what they held before goes on to be used, and the log says so.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[object, ...], tuple[object, ssl.SSLContext]] = {}
+
+    def get(self, material: TlsMaterial, *, verify: bool, name: bool, alpn: bool) -> ssl.SSLContext:
+        """The context for some material.
+
+        Args:
+            material: what our side has.
+            verify: the server's certificate is verified.
+            name: and its name.
+            alpn: PostgreSQL's protocol is announced.
+
+        Raises:
+            TlsFailed: the material cannot be used, and never could.
+        """
+        key = (material, verify, name, alpn)
+        signature = [_signature(file) for file in (material.ca_file, material.cert_file, material.key_file)]
+        known = self._made.get(key)
+        if known is not None and known[0] == signature:
+            return known[1]
+        try:
+            context = server_context(material, verify=verify, name=name)
+        except TlsFault as fault:
+            if known is None:
+                raise TlsFailed(f"TLS settings cannot be used: {fault.part}: {fault.problem}") from fault
+            log.error("the new TLS files cannot be used", part=fault.part, problem=fault.problem)
+            context = known[1]
+        if alpn:
+            context.set_alpn_protocols([ALPN])
+        self._made[key] = signature, context
+        return context
+
+
+_contexts: Final = Contexts()
+
+
+def _signature(file: str) -> object:
+    """What changes when a file does."""
+    if file in {"", SYSTEM}:
+        return None
+    try:
+        found = os.stat(file)  # noqa: PTH116 - a Path would cost more than the call
+    except OSError as error:
+        return error.errno
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+@attrs.frozen
+class Secured:
+    """A stream on which the login may begin.
+
+    Attributes:
+        stream: the caller owns it.
+        channel: what the login must know about it.
+    """
+
+    stream: trio.abc.Stream
+    channel: Channel
+
+
+async def secure(stream: trio.abc.Stream, wish: Wish, tls: ServerTls, host: str, trace: Trace) -> Secured:
+    """Begin PostgreSQL's own TLS on a new connection to a server, or leave it out.
+
+    The answer to SSLRequest is one byte, and one byte is read: whatever somebody has put behind it goes into the
+    handshake, which it breaks, and never counts as the server's words. A connection to a Unix socket never has TLS,
+    as in libpq; `host` tells.
+
+    Failed or cancelled, `stream` has been closed.
+
+    Args:
+        stream: nothing has been sent or received on it.
+        wish: what is wanted.
+        tls: the settings.
+        host: the server's name, for its certificate.
+        trace: gets what is done.
+
+    Raises:
+        TlsFailed: there is no TLS to be had, or it is not trusted.
+        ConnectFailed: the connection broke.
+    """
+    if wish is Wish.PLAIN or host.startswith(("/", "@")):
+        return Secured(stream, PLAIN)
+    with trace.hop(f"postgresql tls {host}") as hop:
+        direct = tls.negotiation is SslNegotiation.DIRECT
+        try:
+            if not direct and not await _is_answered_yes(stream, wish, tls, host):
+                hop.facts["answer"] = "no TLS"
+                return Secured(stream, PLAIN)
+            context = _contexts.get(
+                tls.material, verify=tls.mode.verified, name=tls.mode is SslMode.VERIFY_FULL, alpn=True
+            )
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        secured = await _shake_hands(stream, context, host, f"server {host}")
+        session = _session(secured)
+        if direct and session.selected_alpn_protocol() != ALPN:
+            await trio.aclose_forcefully(secured)
+            raise TlsFailed(
+                f"server {host} does not take part in direct TLS (no ALPN): before version 17, PostgreSQL does not "
+                "know it; use sslnegotiation postgres"
+            )
+        hop.facts.update(describe(secured))
+    certificate = session.getpeercert(binary_form=True)
+    return Secured(secured, Channel(encrypted=True, endpoint=endpoint_hash(certificate or b"")))
+
+
+async def _is_answered_yes(stream: trio.abc.Stream, wish: Wish, tls: ServerTls, host: str) -> bool:
+    """Ask for TLS."""
+    try:
+        await stream.send_all(_SSL_REQUEST)
+        answer = await stream.receive_some(1)
+    except trio.BrokenResourceError as error:
+        raise ConnectFailed(f"connection broke while TLS was asked for: {error}") from error
+    if answer == b"S":
+        return True
+    if answer == b"N":
+        if wish is Wish.TLS:
+            raise TlsFailed(
+                f"server {host} has no TLS, and sslmode {tls.mode.value} wants it: turn ssl on in its settings, or "
+                "choose another sslmode"
+            )
+        return False
+    if answer == b"E":
+        # Anybody could have sent this text: it is not shown (CVE-2024-10977).
+        raise TlsFailed("server answered the request for TLS with an error")
+    if not answer:
+        raise TlsFailed("server closed the connection when TLS was asked for")
+    raise TlsFailed("server broke the protocol: its answer to the request for TLS is none")
+
+
+async def open_tls(step: TlsStep, below: trio.abc.Stream | None, context: DialContext) -> trio.abc.Stream:
+    """Put TLS on the stream below.
+
+    Raises:
+        ConnectFailed: the handshake failed, or the other side is not trusted.
+    """
+    assert below is not None  # noqa: S101 - the settings see to it
+    with context.trace.hop(f"tls {step.server_name}") as hop:
+        try:
+            made = _contexts.get(step_material(step), verify=step.verify, name=step.verify, alpn=False)
+        except BaseException:
+            await trio.aclose_forcefully(below)
+            raise
+        stream = await _shake_hands(below, made, step.server_name, f"TLS to {step.server_name}")
+        hop.facts.update(describe(stream))
+    return stream
+
+
+async def _shake_hands(
+    stream: trio.abc.Stream, context: ssl.SSLContext, server_name: str, what: str
+) -> trio.abc.Stream:
+    """Do a handshake as the client; failed or cancelled, the stream has been closed.
+
+    Raises:
+        TlsFailed: it failed; `what` begins the message.
+    """
+    try:
+        if isinstance(stream, PlainStream):
+            return await _shake_hands_on_socket(stream, context, server_name)
+        above = trio.SSLStream(stream, context, server_hostname=server_name or None, https_compatible=True)
+        try:
+            await above.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(above)
+            raise
+    except trio.BrokenResourceError as error:
+        cause = error.__cause__
+        raise TlsFailed(_advise(what, cause if isinstance(cause, OSError) else error)) from error
+    except OSError as error:
+        cause = error.__cause__
+        raise TlsFailed(_advise(what, cause if isinstance(cause, OSError) else error)) from error
+    return above
+
+
+async def _shake_hands_on_socket(stream: PlainStream, context: ssl.SSLContext, server_name: str) -> TlsStream:
+    sock = wrap(stream.detach(), context, server_name)
+    secured = TlsStream(sock)
+    try:
+        await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                sock.shake_hands()
+                break
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(sock)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(sock)
+    except BaseException:
+        secured.close()
+        raise
+    return secured
+
+
+_ADVICE: Final = {
+    "CERTIFICATE_VERIFY_FAILED": "",
+    "WRONG_VERSION_NUMBER": "what answers there does not speak TLS, or only a version that is too old",
+    "UNSUPPORTED_PROTOCOL": "the other side speaks only a version that is too old: see the oldest version in the "
+    "settings",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "the other side wants another version: see the versions in the settings",
+    "NO_PROTOCOLS_AVAILABLE": "OpenSSL's own settings forbid all versions that the settings allow",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "both sides have no cipher in common, or a certificate of ours is wanted",
+    "TLSV1_ALERT_UNKNOWN_CA": "the other side does not know who has issued our certificate",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the other side wants a certificate of ours",
+    "NO_APPLICATION_PROTOCOL": "the other side does not speak PostgreSQL's protocol",
+}
+
+
+def _advise(what: str, error: Exception) -> str:
+    """What to tell people about a handshake that failed."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        hint = (
+            "see the names in the certificate, and the host in the settings"
+            if error.verify_code in {62, 64}
+            else "see the file with the certificates that are trusted"
+        )
+        return f"{what}: {explain(error)}; {hint}"
+    reason = getattr(error, "reason", None)
+    advice = _ADVICE.get(reason or "", "")
+    return f"{what}: the handshake failed: {explain(error)}" + (f"; {advice}" if advice else "")
+
+
+def _session(stream: trio.abc.Stream) -> Any:  # noqa: ANN401 - an SSLStream has the methods of an SSLSocket
+    return stream.tls if isinstance(stream, TlsStream) else stream
+
+
+def describe(stream: trio.abc.Stream) -> dict[str, str]:
+    """What was negotiated on a TLS stream, for people: version, cipher, the certificate's subject and end."""
+    tls = _session(stream)
+    facts = {"version": str(tls.version())}
+    cipher = tls.cipher()
+    if cipher:
+        facts["cipher"] = str(cipher[0])
+    certificate = tls.getpeercert()
+    if certificate:
+        facts["subject"] = ", ".join(value for part in certificate["subject"] for _, value in part)
+        facts["not_after"] = str(certificate["notAfter"])
+    return facts
