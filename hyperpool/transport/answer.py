@@ -71,8 +71,11 @@ def host_header(authority: str) -> bytes:
     Raises:
         ConnectFailed: it is not a host name.
     """
+    if authority.isascii():
+        return authority.encode()
+    host, colon, port = authority.partition(":")
     try:
-        return authority.encode("ascii" if authority.isascii() else "idna")
+        return host.encode("idna") + f"{colon}{port}".encode("ascii")
     except UnicodeError:
         raise ConnectFailed(f"{authority} is not a valid host name") from None
 

@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
-from hyperpool.config.transports import AgentStep, TcpStep, TlsStep, UnixStep
+from hyperpool.config.transports import AgentStep, ProxyStep, TcpStep, TlsStep, UnixStep, WebSocketStep
 from hyperpool.errors import ConnectFailed
 from hyperpool.transport.agents import open_agent
 from hyperpool.transport.dial import open_tcp, open_unix
+from hyperpool.transport.proxy import open_proxy
 from hyperpool.transport.tls import open_tls
+from hyperpool.transport.websocket import open_websocket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -125,7 +127,9 @@ KINDS: Final[Mapping[str, Kind]] = {
         Kind(TcpStep, open_tcp),
         Kind(UnixStep, open_unix),
         Kind(TlsStep, open_tls),
+        Kind(ProxyStep, open_proxy),
         Kind(AgentStep, open_agent),
+        Kind(WebSocketStep, open_websocket),
     )
 }
 """Every kind of step that can be opened, by its name in the settings."""

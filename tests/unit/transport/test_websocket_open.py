@@ -188,12 +188,12 @@ async def test_a_secret_cannot_smuggle_headers(value: str) -> None:
 
 async def test_host_names_in_other_scripts() -> None:
     """They stand in the request as in the DNS."""
-    step = WebSocketStep(host="bücher.example:8443")
+    step = WebSocketStep(host="www.bücher:8443")
     stream, right, request = await open_at(
         lambda asked: ACCEPTED.encode() + accept(asked) + b"\r\n", step, ends=False
     )
     async with stream, right:
-        assert b"\r\nHost: xn--bcher-kva.example:8443\r\n" in request
+        assert b"\r\nHost: www.xn--bcher-kva:8443\r\n" in request
     assert "not a valid host name" in await refusal(b"", WebSocketStep(host="ä" * 80))
 
 

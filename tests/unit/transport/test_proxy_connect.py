@@ -1,0 +1,203 @@
+"""Streams that an HTTP proxy makes: what is asked, what a refusal tells, and what the stream is."""
+
+from __future__ import annotations
+
+import base64
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+
+from hyperpool import __version__
+from hyperpool.config.secret import Secret
+from hyperpool.config.transports import ProxyStep
+from hyperpool.errors import ConnectFailed
+from hyperpool.transport.kinds import DialContext
+from hyperpool.transport.plain import PlainStream
+from hyperpool.transport.proxy import open_proxy
+from hyperpool.transport.resolve import Resolver
+from hyperpool.transport.sockets import TcpOptions
+from tests.support.certificates import issue, server_side
+from tests.support.checkpoints import no_descriptor_left
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+PASSWORD = "pw-9d27"
+MADE = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_open() -> Iterator[None]:
+    with no_descriptor_left():
+        yield
+
+
+@attrs.define
+class Proxy:
+    """A proxy that answers everybody alike, and then echoes.
+
+    Attributes:
+        port: where it listens, at localhost.
+        asked: all requests.
+    """
+
+    port: int
+    asked: list[bytes]
+
+
+@asynccontextmanager
+async def proxy(answer: bytes, context: ssl.SSLContext | None = None) -> AsyncIterator[Proxy]:
+    """Run a proxy."""
+    asked: list[bytes] = []
+
+    async def serve(raw: trio.SocketStream) -> None:
+        stream: trio.abc.Stream = raw
+        if context is not None:
+            stream = trio.SSLStream(raw, context, server_side=True, https_compatible=True)
+        async with stream:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                data = await stream.receive_some()
+                if not data:
+                    return
+                request += data
+            asked.append(request)
+            await stream.send_all(answer)
+            while data := await stream.receive_some():
+                await stream.send_all(data)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(partial(trio.serve_listeners, serve, [listener], handler_nursery=nursery))
+        yield Proxy(listener.socket.getsockname()[1], asked)
+        nursery.cancel_scope.cancel()
+    await listener.aclose()
+
+
+def make_context() -> DialContext:
+    """What a step is given."""
+    return DialContext(options=TcpOptions(), resolver=Resolver(0, 0))
+
+
+async def refusal(answer: bytes, **settings: object) -> str:
+    """The message of the failure."""
+    async with proxy(answer) as peer:
+        step = ProxyStep(
+            url=f"http://127.0.0.1:{peer.port}",
+            host="db1",
+            port=5432,
+            **settings,  # type: ignore[arg-type]
+        )
+        with pytest.raises(ConnectFailed) as caught:
+            await open_proxy(step, None, make_context())
+    assert PASSWORD not in f"{caught.value!s} {caught.value!r}"
+    assert str(caught.value).startswith(f"the HTTP proxy 127.0.0.1:{peer.port} ")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "authority"), [("db1", "db1:5432"), ("::1", "[::1]:5432"), ("dä", "xn--d-0fa:5432")]
+)
+async def test_the_request_and_the_stream(host: str, authority: str) -> None:
+    """The socket itself is what comes out: nothing stands between it and the relay."""
+    async with proxy(MADE) as peer:
+        step = ProxyStep(url=f"http://127.0.0.1:{peer.port}", host=host, port=5432)
+        context = make_context()
+        async with await open_proxy(step, None, context) as stream:
+            assert isinstance(stream, PlainStream)
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+    assert peer.asked == [
+        f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: hyperpool/{__version__}\r\n\r\n".encode()
+    ]
+    assert [hop.name.split()[0] for hop in context.trace.hops] == ["resolve", "tcp", "proxy"]
+    assert context.trace.hops[-1].facts == {"status": "200 OK"}
+
+
+@pytest.mark.parametrize(
+    "answer", [MADE, b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"HTTP/1.1 204 x\r\n\r\n"]
+)
+async def test_credentials(answer: bytes) -> None:
+    """Basic authentication; every answer of class 2xx makes the connection, and has no body."""
+    async with proxy(answer) as peer:
+        step = ProxyStep(
+            url=f"http://127.0.0.1:{peer.port}", host="db1", port=1, user="üser", password=Secret(PASSWORD)
+        )
+        async with await open_proxy(step, None, make_context()) as stream:
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+    credentials = base64.b64encode(f"üser:{PASSWORD}".encode())
+    assert b"\r\nProxy-Authorization: Basic " + credentials + b"\r\n" in peer.asked[0]
+
+
+async def test_a_proxy_with_tls(tmp_path: Path) -> None:
+    """Its certificate is verified: with the authority of the settings, and for its name."""
+    ca_file = str(issue(tmp_path, "localhost").ca)
+    async with proxy(MADE, server_side("localhost")) as peer:
+        step = ProxyStep(url=f"https://localhost:{peer.port}", host="db1", port=5432, ca_file=ca_file)
+        async with await open_proxy(step, None, make_context()) as stream:
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+    async with proxy(MADE, server_side("elsewhere")) as peer:
+        step = attrs.evolve(step, url=f"https://localhost:{peer.port}")
+        with pytest.raises(
+            ConnectFailed, match=r"the HTTP proxy localhost:\d+ cannot be reached: .*certificate"
+        ):
+            await open_proxy(step, None, make_context())
+    assert not peer.asked
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        ("407 Proxy Authentication Required", "wants credentials: add user and password"),
+        ("403 Forbidden", "does not allow connections to db1:5432 (403 Forbidden): let it"),
+        (
+            "502 Bad Gateway",
+            "cannot reach db1:5432 (502 Bad Gateway): check host and port, and its way there",
+        ),
+        ("503 Service Unavailable", "cannot reach db1:5432"),
+        ("504 Gateway Timeout", "cannot reach db1:5432"),
+        ("405 Method Not Allowed", "(405 Method Not Allowed): check that it is a proxy which takes CONNECT"),
+        ("302 Found", "check that it is a proxy which takes CONNECT"),
+    ],
+)
+async def test_refusals(status: str, says: str) -> None:
+    """Each names the proxy, what it answered, and what to do."""
+    assert says in await refusal(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+
+async def test_refused_credentials() -> None:
+    """They are not shown, even when they come back."""
+    answer = f"HTTP/1.1 407 {PASSWORD}\r\nX: {PASSWORD}\r\nContent-Length: 0\r\n\r\n".encode()
+    said = await refusal(answer, user="u", password=Secret(PASSWORD))
+    assert "wants other credentials: check user and password (407 Proxy Authentication Required)" in said
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (MADE + b"early", "bytes came before anything was asked"),
+        (b"SSH-2.0-x\r\n\r\n", "something other than HTTP/1.1"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", "something other than HTTP/1.1"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 2**17, "more than 65536 bytes of headers"),
+    ],
+)
+async def test_no_proxy(answer: bytes, says: str) -> None:
+    """Something else is there."""
+    assert says in await refusal(answer)
+
+
+async def test_nobody_there() -> None:
+    """The reason is the one of TCP."""
+    async with proxy(b"") as peer:
+        pass
+    step = ProxyStep(url=f"http://127.0.0.1:{peer.port}", host="db1", port=5432)
+    with pytest.raises(ConnectFailed, match=r"HTTP proxy .* cannot be reached: .*Connection refused"):
+        await open_proxy(step, None, make_context())
