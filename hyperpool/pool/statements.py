@@ -33,6 +33,9 @@ PREFIX: Final = b"HYPERPOOL_"
 
 Flavor: TypeAlias = tuple[tuple[str, str], ...]
 
+LONGEST_NAME: Final = 63
+"""Bytes of a name that count; PostgreSQL does not look at what is behind them (NAMEDATALEN)."""
+
 MARK: Final = b"?"
 """What a client's own name gets that begins like a server's: so it is nobody's."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hyperpool.pool.statements import LONGEST_NAME
 from hyperpool.relay.connection import HEADER
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
@@ -69,7 +70,7 @@ def _known(
 ) -> Statement | None:
     """The statement of a Parse, if the client may have it and a server has prepared it; it is put into `found`."""
     nul = buffer.find(0, at + 5, stop)
-    name = bytes(buffer[at + 5 : nul])
+    name = bytes(buffer[at + 5 : nul])[:LONGEST_NAME]
     pool = client.pool
     if nul < 0 or not name or name in own.names or name in found or not pool.settings.max_prepared_statements:
         return None

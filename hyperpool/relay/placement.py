@@ -220,13 +220,16 @@ class Placement:
         deallocations = server.suspicion.deallocations
         self._uses = None
         gone = deallocations.names()
+        ready: set[Statement] = set()
 
         def other(name: bytes) -> bytes | None:
             statement = own.names.get(name)
             if statement is None or name in gone:
                 return name + MARK if name.startswith(PREFIX) else None
-            self._ensure_alone(statement, at)
-            server.statements.doubt(statement)
+            if statement not in ready:
+                ready.add(statement)
+                self._ensure_alone(statement, at)
+                server.statements.doubt(statement)
             return statement.name
 
         is_utf8 = self._client.tracked.values.get("client_encoding") == "UTF8"

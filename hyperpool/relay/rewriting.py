@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from attrs import evolve
 
-from hyperpool.sql.effects import LONGEST
+from hyperpool.pool.statements import LONGEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +25,6 @@ REFUSAL: Final = (
 )
 """What is executed instead of a statement that must not be: the server makes the error, at the right place of the
 pipeline and of the transaction."""
-
-_LONGEST_NAME: Final = 63
-"""Bytes of an identifier; more are cut off (NAMEDATALEN)."""
 
 _GAP: Final = rb"(?:\s|/\*(?:[^*]|\*(?!/))*+\*/|--[^\n]*+(?:\n|$))*+"
 _DEALLOCATE: Final = re.compile(
@@ -57,7 +54,9 @@ class Move(NamedTuple):
 
 def with_deallocated(effects: Effects, text: bytes) -> Effects:
     """Add the names that a text deallocates to the effects of a text that has not been parsed, if they can be told."""
-    if len(text) <= LONGEST or effects.deallocates or b"deallocate" not in text.lower() or b"\\'" in text:
+    if effects.deallocates or not effects.unknown_settings:
+        return effects
+    if b"deallocate" not in text.lower() or b"\\'" in text:
         return effects
     names = [name for _, _, name in _found(text)]
     everything = effects.deallocates_all or None in names
@@ -117,10 +116,10 @@ def _found(text: bytes) -> Iterator[tuple[int, int, bytes | None]]:
         if spelt is None:
             continue
         if spelt[:1] == b'"':
-            name: bytes | None = spelt[1:-1].replace(b'""', b'"')[:_LONGEST_NAME]
+            name: bytes | None = spelt[1:-1].replace(b'""', b'"')[:LONGEST_NAME]
         else:
             folded = spelt.lower()
-            name = None if folded == b"all" else folded[:_LONGEST_NAME]
+            name = None if folded == b"all" else folded[:LONGEST_NAME]
         yield found.start(3), found.end(3), name
 
 

@@ -13,7 +13,7 @@ import time
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from hyperpool.pool.statements import MARK, PREFIX, Change, Statement
+from hyperpool.pool.statements import LONGEST_NAME, MARK, PREFIX, Change, Statement
 from hyperpool.relay.connection import HEADER
 from hyperpool.relay.ledger import FAKE, FORWARD, SKIP
 from hyperpool.relay.placement import Placement
@@ -38,7 +38,7 @@ _NO_PARAMETERS: Final = bytes(4)
 _SHORTEST: Final = 7
 """Bytes of the shortest Describe or Close: header, kind, and an empty name."""
 
-_LARGE_OBJECTS: Final = frozenset({715, 764, *range(952, 959), 1004, 3170, 3171, 3172})
+_LARGE_OBJECTS: Final = frozenset({715, *range(952, 959), 964, 1004, 3170, 3171, 3172})
 """Functions that libpq calls for large objects (pg_proc.dat): lo_creat, lo_create, lo_open, lo_close, loread, lowrite,
 lo_lseek, lo_tell, lo_truncate, lo_unlink, and those for 64 bits. They change nothing in the session."""
 
@@ -250,7 +250,7 @@ class Translator(Placement):
             self._parse_unnamed(bytes(self._view[nul + 1 : stop]), at, stop)
         else:
             name = bytes(self._view[at + 5 : nul])
-            if self._is_open(name):
+            if self._is_open(name[:LONGEST_NAME]):
                 return self._stall()
             self._parse_named(name, bytes(self._view[nul + 1 : stop]), at, stop)
         return True
@@ -298,17 +298,18 @@ class Translator(Placement):
                 self._replace(at, stop, extended.parse(b"", instead + body[len(text) :]))
         self._give_unnamed(statement)
 
-    def _parse_named(self, name: bytes, body: bytes, at: int, stop: int) -> None:
+    def _parse_named(self, spelt: bytes, body: bytes, at: int, stop: int) -> None:
         client, server = self._client, self._server
         pool, ledger = client.pool, server.ledger
         own = client.remembered()
+        name = spelt[:LONGEST_NAME]
         known = own.names.get(name)
         if server.suspicion is not None and self._may_vanish(name):
             server.suspicion.deallocations.given(name)
         elif known is not None:
             # The server shall make the error: prepare it under a name that it certainly has.
             self._uses = None
-            alias = own.alias(name)
+            alias = own.alias(spelt)
             self._insert(at, extended.close_statement(alias))
             ledger.request(wire.CLOSE, SKIP)
             self._insert(at, extended.parse(alias, b"\0\0\0"))
@@ -317,7 +318,7 @@ class Translator(Placement):
             self._replace(at, stop, extended.parse(alias, body))
             return
         encoding = client.tracked.values.get("client_encoding")
-        if not name.isascii() and encoding == "UTF8" and not _is_utf8(name):
+        if not name.isascii() and encoding == "UTF8" and not _is_utf8(spelt):
             # The server shall say so.
             ledger.request(wire.PARSE)
             return
@@ -359,39 +360,41 @@ class Translator(Placement):
             return self._incomplete(at, stop)
         client, ledger = self._client, self._server.ledger
         if not ledger.skipping:
-            name = bytes(view[mark + 1 : nul])
+            name = bytes(view[mark + 1 : nul])[:LONGEST_NAME]
             if self._is_open(name):
                 return self._stall()
             statement = self._find(name, at)
             if statement is not None:
-                instead = None
-                effects = client.pool.statements.effects(statement)
-                if effects is not None:
-                    text = statement.text
-                    if text == REFUSAL:
-                        instead = text
-                    else:
-                        # What is set may be named by a parameter.
-                        parameters = bytes(view[nul:last]) if effects.unknown_settings else b""
-                        instead = self._note(effects, text + parameters, at)
+                instead = self._instead(statement, view[nul:last], at)
                 fits = instead == REFUSAL or buffer[nul + 1 : nul + 5] == _NO_PARAMETERS
                 if instead is not None and fits and stop <= self._end:
                     other = client.pool.statements.intern(instead + b"\0\0\0", client.tracked.flavor)
                     self._ensure(other, at)
                     self._replace(at, stop, extended.bind_nothing(bytes(view[at + 5 : mark]), other.name))
                 else:
-                    header = _header(wire.BIND, stop - at - 1 + len(statement.name) - len(name))
+                    header = _header(wire.BIND, stop - at - nul + mark + len(statement.name))
                     self._pieces += (view[self._start : at], header, view[at + 5 : mark + 1], statement.name)
                     self._start = nul
         ledger.request(wire.BIND)
         return True
+
+    def _instead(self, statement: Statement, parameters: memoryview, at: int) -> bytes | None:
+        """The text to be executed instead of a statement's; None for the same."""
+        effects = self._client.pool.statements.effects(statement)
+        if effects is None:
+            return None
+        text = statement.text
+        if text == REFUSAL:
+            return text
+        # What is set may be named by a parameter.
+        return self._note(effects, text + parameters if effects.unknown_settings else text, at)
 
     def _describe(self, at: int, stop: int) -> bool:
         if stop > self._end or stop - at < _SHORTEST:
             return self._incomplete(at, stop)
         ledger = self._server.ledger
         if not ledger.skipping and self._buffer[at + 5] == _STATEMENT:
-            name = bytes(self._view[at + 6 : stop - 1])
+            name = bytes(self._view[at + 6 : stop - 1])[:LONGEST_NAME]
             if self._is_open(name):
                 return self._stall()
             statement = self._find(name, at)
@@ -408,7 +411,7 @@ class Translator(Placement):
         if ledger.skipping or self._buffer[at + 5] != _STATEMENT:
             ledger.request(wire.CLOSE)
             return True
-        name = bytes(self._view[at + 6 : stop - 1])
+        name = bytes(self._view[at + 6 : stop - 1])[:LONGEST_NAME]
         if self._is_open(name):
             return self._stall()
         own = client.statements

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from hyperpool.config import SessionState
-from tests.support.relaystage import play, play_in_pieces
+from tests.support.pglanguage import frame
+from tests.support.relaystage import Stage, answers, play, play_in_pieces
 
 _FOLLOW: dict[str, Any] = {
     "max_prepared_statements": 3,
@@ -229,4 +230,143 @@ def test_discard_all(state: SessionState) -> None:
         {_GONE}
         """,
         **{**_FOLLOW, "session_state": state},
+    )
+
+
+@pytest.mark.parametrize("tag", ["DEALLOCATE ALL", "DISCARD ALL", "DEALLOCATE"])
+def test_an_answer_in_pieces(tag: str) -> None:
+    """It counts when all of it has come."""
+    text = "deallocate a" if tag == "DEALLOCATE" else tag.lower()
+    sent = text.replace(" a", ' "~1"') if tag == "DEALLOCATE" else text
+    answer = answers(f"C{tag}|Z")
+    for at in range(1, len(answer)):
+        play(
+            f"""
+            {_A}
+            c1 > Q{text}
+            s1 < Q{sent}
+            s1 > \\x{answer[:at].hex()}
+            s1 > \\x{answer[at:].hex()}
+            c1 < C{tag}|Z
+            {_GONE}
+            """,
+            **{**_FOLLOW, "session_state": SessionState.KEEP},
+        )
+
+
+_ELSEWHERE = f"""
+    {_A}
+    c2 comes TimeZone=Asia/Tokyo
+    c2 > Qselect 1
+    s1 < QSET TimeZone = 'Asia/Tokyo';|Qselect 1
+    s1 > STimeZone=Asia/Tokyo|CSET|Z|CSELECT 1|Z
+    c2 < CSELECT 1|Z
+"""
+
+
+@pytest.mark.parametrize("behind", ["", "Ba|E|S"])
+def test_deallocate_fails_behind_the_adjusting(behind: str) -> None:
+    """The pooler's own answer in front is not that of the text."""
+    play(
+        f"""
+        {_ELSEWHERE}
+        c1 > Qdeallocate all{"|" + behind if behind else ""}
+        s1 < QSET TimeZone = 'UTC';|Qdeallocate all
+        s1 > STimeZone=UTC|CSET|Z|E57014 canceled|Z
+        c1 < E57014 canceled|Z
+        {"c1 > Ba|E|S" if not behind else ""}
+        s1 < B~1|E|S
+        """,
+        **{**_FOLLOW, "session_state": SessionState.KEEP},
+    )
+
+
+def test_deallocate_behind_a_query_that_is_discarded() -> None:
+    """That has no answer; the text that fails has its own."""
+    play(
+        f"""
+        {_A}
+        c1 > Qbegin
+        s1 < Qbegin
+        s1 > CBEGIN|ZT
+        c1 < CBEGIN|ZT
+        c1 > Bx|E|Qselect 1|S|Qdeallocate all
+        s1 < Bx|E|Qselect 1|S|Qdeallocate all
+        s1 > E26000 no|ZE|E25P02 aborted|ZE
+        c1 < E26000 no|ZE|E25P02 aborted|ZE
+        c1 > Qrollback|Ba|E|S
+        s1 < Qrollback|B~1|E|S
+        """,
+        **{**_FOLLOW, "session_state": SessionState.KEEP},
+    )
+
+
+def test_a_long_text() -> None:
+    """It is not parsed, but the name is found."""
+    long = "/*" + "x" * 5000 + "*/"
+    play(
+        f"""
+        {_A}
+        c1 > Qdeallocate a{long}; deallocate b
+        s1 < Qdeallocate "~1"{long}; deallocate b
+        s1 > CDEALLOCATE|E26000 no|Z
+        c1 < CDEALLOCATE|E26000 no|Z
+        {_GONE}
+        c1 > Pa:select 2|S
+        s1 < P~2:select 2|S
+        s1 > 1|Z
+        c1 < 1|Z
+        c1 > Q{long}deallocate all
+        s1 < Q{long}deallocate all
+        s1 > CDEALLOCATE ALL|Z
+        c1 < CDEALLOCATE ALL|Z
+        {_GONE}
+        """,
+        buffer=16384,
+        **{**_FOLLOW, "session_state": SessionState.KEEP},
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "sent", "told"),
+    [
+        ("deallocate a; select nope", "~1", 27, 15),
+        ("select nope; deallocate a", "~1", 1, 1),
+        ("deallocate a; deallocate a; select nope", "~1", 53, 29),
+        ("/* \u00e4\u00f6 */ deallocate a; select nope", "~1", 36, 24),
+    ],
+)
+def test_where_an_error_is(text: str, name: str, sent: int, told: int) -> None:
+    """In the text that the client has sent, in characters."""
+    renamed = text.replace("deallocate a", f'deallocate "{name}"')
+    error = r"\x{}".format(frame(b"E", f"SERROR\0C42601\0Mno\0P{sent}\0R?\0\0".encode()).hex())
+    seen = r"\x{}".format(frame(b"E", f"SERROR\0C42601\0Mno\0P{told}\0R?\0\0".encode()).hex())
+    with Stage(**{**_FOLLOW, "session_state": SessionState.KEEP}) as stage:
+        stage.play(_A)
+        stage.play(f"c1 > Q{text}\ns1 < Q{renamed}\ns1 > {error}|Z\nc1 < {seen}|Z")
+
+
+def test_names_longer_than_postgresql_looks_at() -> None:
+    """63 bytes count, in the protocol as in SQL; the answer speaks of what the client has written."""
+    name = "a" * 63
+    play_in_pieces(
+        f"""
+        c1 > P{name}b:select 1|S
+        s1 < P~1:select 1|S
+        s1 > 1|Z
+        c1 < 1|Z
+        c1 > B{name}c|E|DS{name}|P{name}d:select 2|S
+        s1 < B~1|E|DS~1|CS~01|P~01:|P~01:select 2|S
+        s1 > 2|CSELECT 1|t|T|3|1|E42P05 "~01" exists|Z
+        c1 < 2|CSELECT 1|t|T|E42P05 "{name}d" exists|Z
+        c1 > Qdeallocate {name}e
+        s1 < Qdeallocate "~1"
+        s1 > CDEALLOCATE|Z
+        c1 < CDEALLOCATE|Z
+        c1 > B{name}b|E|CS{name}f|S
+        s1 < B{name}b|E|CS{name}f|S
+        s1 > E26000 no|Z
+        c1 < E26000 no|Z
+        """,
+        **{**_FOLLOW, "session_state": SessionState.KEEP},
     )

@@ -301,3 +301,65 @@ def test_a_change_of_the_schema_by_a_client(schema: str) -> None:
         max_prepared_statements=3,
         session_state=SessionState.RESET,
     )
+
+
+def test_behind_the_adjusting() -> None:
+    """What the pooler has asked in front is not the pipeline's answer."""
+    play(
+        f"""
+        {_PREPARE}
+        c2 comes TimeZone=Asia/Tokyo
+        c2 > Qselect 1
+        s1 < QSET TimeZone = 'Asia/Tokyo';|Qselect 1
+        s1 > STimeZone=Asia/Tokyo|CSET|Z|CSELECT 1|Z
+        c2 < CSELECT 1|Z
+        c1 > Ba|E|S
+        s1 < QSET TimeZone = 'UTC';|B~1|E|S
+        s1 > STimeZone=UTC|CSET|Z
+        s1 > {_STALE}|Z
+        s1 < CS~1|P~1:select * from t|B~1|E|S
+        s1 > 3|1|2|CSELECT 1|Z
+        c1 < 2|CSELECT 1|Z
+        """,
+        max_prepared_statements=3,
+    )
+
+
+@pytest.mark.parametrize("end", ["rollback", "commit"])
+def test_what_was_prepared_over_a_temporary_table_is_prepared_anew(end: str) -> None:
+    """Within its transaction it is certain; afterwards, the table may have gone, and its name may mean another."""
+    play(
+        f"""
+        c1 > Qbegin; create temp table t (i int) on commit drop
+        s1 < Qbegin; create temp table t (i int) on commit drop
+        s1 > CBEGIN|CCREATE TABLE|ZT
+        c1 < CBEGIN|CCREATE TABLE|ZT
+        c1 > Pa:select * from t|S
+        s1 < P~1:select * from t|S
+        s1 > 1|ZT
+        c1 < 1|ZT
+        c1 > Ba|E|S
+        s1 < B~1|E|S
+        s1 > 2|CSELECT 0|ZT
+        c1 < 2|CSELECT 0|ZT
+        c1 > Q{end}
+        s1 < Q{end}
+        s1 > C{end.upper()}|Z
+        s1 < Q<pins>
+        c1 < C{end.upper()}|Z
+        s1 > T|Df,f,f,f,f|CSELECT 1|Z
+        c2 > Qbegin
+        s1 < Qbegin
+        s1 > CBEGIN|ZT
+        c2 < CBEGIN|ZT
+        c2 > Pb:select * from t|S
+        s1 < CS~1|P~1:select * from t|S
+        s1 > 3|1|ZT
+        c2 < 1|ZT
+        c2 > Qcommit|Bb|E|S
+        s1 < Qcommit|B~1|E|S
+        """,
+        max_prepared_statements=3,
+        max_pinned=1,
+        session_state=SessionState.FOLLOW,
+    )

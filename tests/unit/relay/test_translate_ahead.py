@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 
 from hyperpool.config import SessionState
-from tests.support.relaystage import play, play_in_pieces
+from tests.support.relaystage import Stage, play, play_in_pieces
 
 _FEW: dict[str, Any] = {"max_prepared_statements": 3}
 
@@ -182,7 +183,7 @@ def test_a_pipeline_of_many_cycles(state: SessionState) -> None:
 
 
 def test_a_query_ends_the_unnamed_statement() -> None:
-    """Although it stands behind other messages, which might have made the server skip it, and others stand behind it."""
+    """Although what stands in front might have made the server skip it, and others stand behind it."""
     play(
         f"""
         {_A}
@@ -306,6 +307,82 @@ def test_two_clients_with_one_server_and_other_parameters_both_go_on() -> None:
     )
 
 
+_FOREIGN = """
+    c1 > P:select 1|S
+    s1 < P:select 1|S
+    s1 > 1|Z
+    c1 < 1|Z
+    c2 > P:select 2|S
+    s1 < P:select 2|S
+    s1 > 1|Z
+    c2 < 1|Z
+"""
+"""The server has another client's."""
+
+
+@pytest.mark.parametrize(
+    ("first", "sent"),
+    [
+        ("Bx|P:select 3|S", "Bx|P:select 3|S"),
+        ("Bx|P:select 3|P:select 4|S", "Bx|P:select 3|P:select 4|S"),
+        ("Bx|B|E|S", "Bx|P:select 1|B|E|S"),
+        ("Bx|DS|S", "Bx|P:select 1|DS|S"),
+        ("Bx|CS|S", "Bx|CS|S"),
+    ],
+)
+def test_another_client_s_unnamed_statement_is_not_executed(first: str, sent: str) -> None:
+    """An error may discard what was to take its place: who uses it in the next pipeline waits for that."""
+    play(
+        f"""
+        {_FOREIGN}
+        c1 > {first}|B|E|S
+        s1 < {sent}
+        s1 > E26000 no|Z
+        c1 < E26000 no|Z
+        s1 < P:select 1|B|E|S
+        s1 > 1|2|CSELECT 1|Z
+        c1 < 2|CSELECT 1|Z
+        """,
+        **_FEW,
+    )
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "P:select 3|B|E|P:select 4|B|E|S|P:select 5|B|E|P:select 6|B|E|S",
+        "P:select 3|S|B|E|S|B|E|S",
+        "P:select 3|S|Bx|P:select 4|S|B|E|S",
+        "Bx|P:select 3|B|E|S|P:select 4|B|E|S",
+        "Bx|P:select 3|B|E|S|Bx|P:select 4|B|E|S",
+        "CS|S|P:select 3|S|B|E|S",
+    ],
+)
+def test_what_the_server_certainly_decides_as_for_a_server_of_its_own(sent: str) -> None:
+    """Nothing waits."""
+    play(f"{_FOREIGN}\nc1 > {sent}\ns1 < {sent}", **_FEW)
+
+
+def test_a_named_statement_that_fails_in_front_of_the_unnamed_one() -> None:
+    """It is not the Parse of the unnamed one that has failed."""
+    play(
+        f"""
+        {_A}
+        c1 > P:select 2|S
+        s1 < P:select 2|S
+        s1 > 1|Z
+        c1 < 1|Z
+        c1 > Pa:select 3|P:select 4|S
+        s1 < CS~01|P~01:|P~01:select 3|P:select 4|S
+        s1 > 3|1|E42P05 prepared statement "~01" already exists|Z
+        c1 < E42P05 prepared statement "a" already exists|Z
+        c1 > B|E|S
+        s1 < P:select 2|B|E|S
+        """,
+        **_FEW,
+    )
+
+
 # -- room ------------------------------------------------------------------------------------------------------------
 
 
@@ -314,12 +391,60 @@ def test_what_was_to_make_room() -> None:
     play(
         f"""
         {_A}
-        c1 > Pb:select 2|S
+        c2 > Pb:select 2|S
         s1 < CS~1|P~2:select 2|S
         s1 > 3|1|Z
-        c1 < 1|Z
+        c2 < 1|Z
         c1 > Bx|Ba|S|Pc:select 2|S
-        s1 < Bx|CS~2|P~1:select 1|B~1|S|CS~3|P~3:select 2|S
-        """.replace("CS~3|P~3:select 2", "P~3:select 2"),
+        s1 < Bx|CS~2|P~1:select 1|B~1|S|CS~2|P~2:select 2|S
+        s1 > E26000 no|Z|3|1|Z
+        c1 < E26000 no|Z|1|Z
+        """,
         max_prepared_statements=1,
     )
+
+
+# -- turns -----------------------------------------------------------------------------------------------------------
+
+
+def _slowly(script: str) -> None:
+    """Each look at the clock takes a second."""
+    with Stage(**_FEW) as stage:
+        seconds = itertools.count()
+        stage.relay.translator._clock = lambda: float(next(seconds))
+        stage.play(script)
+
+
+def test_requests_that_take_long_to_translate_come_in_slices() -> None:
+    """The next slice waits for the answers; meanwhile, others have their turn."""
+    _slowly(
+        """
+        c1 > Qselect 1|Qselect 2|P:select 3|B|E|S|Qselect 4
+        s1 < Qselect 1
+        s1 > CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        s1 < Qselect 2
+        s1 > CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        s1 < P:select 3|B|E|S|Qselect 4
+        """
+    )
+
+
+def test_slices_of_one_pipeline() -> None:
+    """There is no answer before the Sync: nothing waits, but for others."""
+    _slowly(
+        """
+        c1 > Pa:select 1|Ba|E|Pb:select 2|Bb|E|S
+        s1 < P~1:select 1|B~1|E|P~2:select 2|B~2|E|S
+        s1 > 1|2|CSELECT 1|1|2|CSELECT 1|Z
+        c1 < 1|2|CSELECT 1|1|2|CSELECT 1|Z
+        c1 > Qselect 3
+        s1 < Qselect 3
+        """
+    )
+
+
+def test_the_last_request_need_not_wait() -> None:
+    """It is done already."""
+    _slowly("c1 > Qselect 1;select 2\ns1 < Qselect 1;select 2\ns1 > Z\nc1 < Z\nc1 > Bx|S\ns1 < Bx|S")

@@ -71,6 +71,82 @@ def test_a_long_parse_without_a_name(size: int) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["", "a"])
+@pytest.mark.parametrize("memory", [1000, 1 << 20])
+def test_a_long_parse_that_the_server_skips(name: str, memory: int) -> None:
+    """It passes, and nothing is known of it."""
+    text = _text(3000)
+    _play(
+        f"""
+        c1 > P:select 1|S
+        s1 < P:select 1|S
+        s1 > 1|Z
+        c1 < 1|Z
+        c1 > Bx|H
+        s1 < Bx|H
+        s1 > E26000 no
+        c1 < E26000 no
+        c1 > P{name}:{text}|S
+        s1 < P{name}:{text}|S
+        s1 > Z
+        c1 < Z
+        c1 > B|E|S
+        s1 < P:select 1|B|E|S
+        """,
+        max_prepared_statements=3,
+        max_pinned=0,
+        memory=memory,
+    )
+
+
+def test_a_long_parse_that_waits() -> None:
+    """It counts for its client meanwhile."""
+    text = _text(3000)
+    with Stage(**_FEW) as stage:
+        stage.play(
+            f"""
+            c1 > Pb:select 2|S|Pb:{text}|S
+            s1 < P~1:select 2|S
+            """
+        )
+        assert stage.client("c1").stalled
+        assert stage.relay.budget.used > 3000
+        stage.play(
+            f"""
+            s1 > E42601 no|Z
+            c1 < E42601 no|Z
+            s1 < P~2:{text}|S
+            """
+        )
+        used = stage.relay.budget.used
+        assert 3000 < used < 4000
+        stage.play("s1 > E42601 no|Z\nc1 < E42601 no|Z")
+        assert stage.relay.budget.used == 0
+
+
+def test_long_statements_without_a_name_are_counted_as_long_as_they_live() -> None:
+    """Its client may need it on another server."""
+    with Stage(**_FEW) as stage:
+        stage.play(
+            f"""
+            c1 > P:{_text(3000)}|S
+            s1 < P:{_text(3000)}|S
+            s1 > 1|Z
+            c1 < 1|Z
+            """
+        )
+        assert stage.relay.budget.used > 2900
+        stage.play(
+            """
+            c1 > P:select 1|S
+            s1 < P:select 1|S
+            s1 > 1|Z
+            c1 < 1|Z
+            """
+        )
+        assert stage.relay.budget.used == 0
+
+
 def test_a_client_that_goes_while_its_parse_is_collected() -> None:
     """The server has not seen it, and serves the next client."""
     with Stage(**_FEW) as stage:
