@@ -23,13 +23,14 @@ class _Text:
     Attributes:
         number: which ReadyForQuery ends its pipeline, counted as `Ledger.asked` counts.
         executes: Execute messages so far, without the one that will execute it; -1 if it is a Query.
-        names: what it deallocates one by one, in order.
+        names: what it deallocates one by one, in order, as far as the server has not said that it has.
+        open: those of them that the client has not given again behind it.
         everything: it deallocates all.
         moves: what has moved in it.
         later: names that have been given again behind it.
     """
 
-    __slots__ = ("everything", "executes", "later", "moves", "names", "number")
+    __slots__ = ("everything", "executes", "later", "moves", "names", "number", "open")
 
     def __init__(
         self, number: int, executes: int, names: Iterable[bytes], moves: Sequence[Move], *, everything: bool
@@ -37,6 +38,7 @@ class _Text:
         self.number = number
         self.executes = executes
         self.names = deque(names)
+        self.open = set(self.names)
         self.moves = moves
         self.everything = everything
         self.later: set[bytes] = set()
@@ -90,26 +92,29 @@ class Deallocations:
             executes: Execute messages so far.
         """
         return any(
-            text.executes < executes and (name in text.names or (text.everything and name not in text.later))
+            text.executes < executes and (name in text.open or (text.everything and name not in text.later))
             for text in self._texts
         )
 
     def names(self) -> set[bytes]:
         """What is deallocated one by one."""
-        return {name for text in self._texts for name in text.names}
+        return {name for text in self._texts for name in text.open}
 
     def given(self, name: bytes) -> None:
         """The client gives the name to another statement, behind the texts that are on their way."""
         for text in self._texts:
             text.later.add(name)
-            if name in text.names:
-                text.names = deque(other for other in text.names if other != name)
+            text.open.discard(name)
 
     def one_done(self) -> bytes | None:
         """CommandComplete says DEALLOCATE: the name, if the client's statement had not been replaced."""
         for text in self._texts:
             if text.names:
-                return text.names.popleft()
+                name = text.names.popleft()
+                if name in text.open:
+                    text.open.remove(name)
+                    return name
+                break
         return None
 
     def all_done(self) -> set[bytes]:

@@ -83,14 +83,15 @@ def rename(
         return text, []
     pieces: list[bytes] = []
     moves = []
-    done = 0
+    done = at = 0
     for start, end, name in found:
         new = other(name)
         if new is not None:
             quoted = b'"' + new.replace(b'"', b'""') + b'"'
             pieces += (text[done:start], quoted)
-            begin = sum(_length(piece, is_utf8=is_utf8) for piece in pieces) - len(quoted)
-            moves.append(Move(begin, len(quoted), _length(text[start:end], is_utf8=is_utf8)))
+            at += _length(text[done:start], is_utf8=is_utf8)
+            moves.append(Move(at, len(quoted), _length(text[start:end], is_utf8=is_utf8)))
+            at += len(quoted)
             done = end
     return b"".join((*pieces, text[done:])), moves
 
