@@ -26,7 +26,7 @@ import os
 import socket
 from collections import deque
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast, runtime_checkable
 
 import structlog
 import trio
@@ -39,6 +39,9 @@ log = structlog.get_logger("bridge")
 
 CAPACITY: Final = 256 * 1024
 """Bytes that each direction holds at most, apart from the piece that is being sent or has just come."""
+
+_READ: Final = 128 * 1024
+"""Bytes that are received at once, at most."""
 
 _PIECE: Final = 64
 """Bytes that a piece counts for beside its own: there may be many small ones."""
@@ -98,7 +101,7 @@ class BridgeEnd:
     def __init__(self, stirred: Callable[[], None]) -> None:
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stirred = stirred
-        self._scope = trio.CancelScope()
+        self._scope = trio.CancelScope(shield=True)
         self._inbox: deque[bytes | bytearray] = deque()
         self._held = 0
         self._start = 0
@@ -108,7 +111,7 @@ class BridgeEnd:
         self._refused = False
         self._finished = False
         self._sent_all = False
-        self._torn = False
+        self._leaving = False
         self._over = False
         self._error: OSError | None = None
 
@@ -159,10 +162,8 @@ class BridgeEnd:
             BlockingIOError: there is none now.
             OSError: the stream broke, with its reason, or nothing can be sent any more.
         """
-        if self._error is not None:
-            raise self._error
         if self._finished:
-            raise OSError(errno.EPIPE, os.strerror(errno.EPIPE))
+            self._refuse()
         outbox = self._outbox
         room = CAPACITY - len(outbox)
         size = len(data)
@@ -189,12 +190,7 @@ class BridgeEnd:
         fd, self._fd = self._fd, -1
         os.close(fd)
         self._inbox.clear()
-        self._finished = True
-        self._work.wake()
-        if self._sent_all:
-            self._scope.cancel()
-        else:
-            self._scope.deadline = trio.current_time() + _FAREWELL
+        self._leave()
 
     def setblocking(self, flag: bool) -> None:
         """It never blocks.
@@ -208,6 +204,12 @@ class BridgeEnd:
     def getpeername(self) -> str:
         """A bridge has no address."""
         return ""
+
+    def _refuse(self) -> NoReturn:
+        """Nothing can be sent any more."""
+        if self._fd < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        raise self._error or OSError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def _ending(self) -> int:
         """Nothing is left to read: the end, or not yet."""
@@ -224,28 +226,46 @@ class BridgeEnd:
     async def pump(self, stream: trio.abc.Stream) -> None:
         """Move bytes until this end is closed; then close the stream.
 
-        Cancelled, it still sends what was taken, and closes the stream, within `_FAREWELL` seconds.
+        Cancelled, it behaves as if it were closed: it sends what was taken first, within `_FAREWELL` seconds.
         """
         try:
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._receive, stream)
-                    await self._send(stream)
-                    self._sent_all = True
-                    if self._fd < 0:
-                        nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as around:
+                around.start_soon(self._heed_cancellation)
+                with self._scope:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._receive, stream)
+                        await self._send(stream)
+                        self._sent_all = True
+                        if self._leaving:
+                            self._scope.cancel()
+                around.cancel_scope.cancel()
         finally:
             self._finish(OSError(errno.ECONNABORTED, "the bridge was taken down"))
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + _FAREWELL):
-                with suppress(*_BROKEN):
-                    if self._outbox and not self._torn:
-                        await stream.send_all(self._outbox)
+            with (
+                suppress(*_BROKEN),
+                trio.CancelScope(shield=True, deadline=trio.current_time() + _FAREWELL),
+            ):
                 await stream.aclose()
+
+    async def _heed_cancellation(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Nobody reads any more: send what is left, and end."""
+        self._leaving = self._finished = True
+        self._work.wake()
+        if self._sent_all:
+            self._scope.cancel()
+        else:
+            self._scope.deadline = trio.current_time() + _FAREWELL
 
     async def _receive(self, stream: trio.abc.Stream) -> None:
         inbox = self._inbox
         try:
-            while data := await stream.receive_some():
+            while data := await stream.receive_some(_READ):
                 inbox.append(data)
                 self._held += len(data) + _PIECE
                 self._tell()
@@ -266,9 +286,7 @@ class BridgeEnd:
                     if self._refused:
                         self._refused = False
                         self._tell()
-                    self._torn = True
                     await stream.send_all(data)
-                    self._torn = False
                 if self._finished:
                     break
                 await self._work.sleep()
@@ -278,13 +296,15 @@ class BridgeEnd:
             # What the other side has said before it broke may still be on its way.
             self._error = _as_os_error(error)
             self._finished = True
+            self._tell()
             self._scope.deadline = trio.current_time() + _FAREWELL
 
     def _finish(self, error: OSError) -> None:
         """Nothing will come any more."""
         if not self._over:
-            self._over = True
+            self._over = self._finished = True
             self._error = self._error or error
+            self._work.wake()
             self._tell()
 
     def _tell(self) -> None:

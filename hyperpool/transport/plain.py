@@ -85,15 +85,21 @@ class PlainStream(trio.abc.HalfCloseableStream):
         if max_bytes is not None and max_bytes < 1:
             raise ValueError("max_bytes must be at least 1")
         self._check_open()
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
         while True:
             self._check_open()
             try:
-                return self._socket.recv(_RECEIVE_SIZE if max_bytes is None else max_bytes)
+                data = self._socket.recv(_RECEIVE_SIZE if max_bytes is None else max_bytes)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._socket)
+                waited = True
             except OSError as error:
                 raise self._broken(error) from error
+            else:
+                if not waited:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                return data
 
     async def send_eof(self) -> None:
         """Tell the peer that nothing more will be sent."""
