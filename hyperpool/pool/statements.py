@@ -238,6 +238,7 @@ class ClientStatements:
         "_budget",
         "_closed",
         "_reserved",
+        "_spelt",
         "aside",
         "holders",
         "names",
@@ -251,6 +252,7 @@ class ClientStatements:
         self._closed: dict[bytes, bytes] = {}
         self._aliases: dict[bytes, bytes] = {}
         self._aliased = 0
+        self._spelt = b""
         self.size = 0
         self.names: dict[bytes, Statement] = {}
         self.holders: dict[Statement, bytes] = {}
@@ -307,6 +309,13 @@ class ClientStatements:
         self.size -= statement.size + len(name) + _NAME
         self._budget.used -= len(name) + _NAME
 
+    def shortened(self, name: bytes) -> bytes:
+        """What counts of a name that the client has sent; errors speak of the newest long one as it was sent."""
+        if len(name) <= LONGEST_NAME:
+            return name
+        self._spelt = name
+        return name[:LONGEST_NAME]
+
     def alias(self, name: bytes) -> bytes:
         """A server's name that is no statement's, and that stands for the client's in errors from now on."""
         self._aliased = (self._aliased + 1) % _CLOSED
@@ -330,7 +339,13 @@ class ClientStatements:
             **self._aliases,
             **{statement.name: name for statement, name in self.holders.items()},
         }
-        return _SERVER_NAME.sub(lambda found: own.get(found[0], found[0].removesuffix(MARK)), report)
+        short, spelt = self._spelt[:LONGEST_NAME], self._spelt
+
+        def other(found: re.Match[bytes]) -> bytes:
+            name = own.get(found[0], found[0].removesuffix(MARK))
+            return spelt if name == short and name else name
+
+        return _SERVER_NAME.sub(other, report)
 
 
 class ServerStatements:

@@ -302,7 +302,7 @@ class Translator(Placement):
         client, server = self._client, self._server
         pool, ledger = client.pool, server.ledger
         own = client.remembered()
-        name = spelt[:LONGEST_NAME]
+        name = own.shortened(spelt)
         known = own.names.get(name)
         if server.suspicion is not None and self._may_vanish(name):
             server.suspicion.deallocations.given(name)
@@ -360,7 +360,7 @@ class Translator(Placement):
             return self._incomplete(at, stop)
         client, ledger = self._client, self._server.ledger
         if not ledger.skipping:
-            name = bytes(view[mark + 1 : nul])[:LONGEST_NAME]
+            name = client.remembered().shortened(bytes(view[mark + 1 : nul]))
             if self._is_open(name):
                 return self._stall()
             statement = self._find(name, at)
@@ -394,7 +394,7 @@ class Translator(Placement):
             return self._incomplete(at, stop)
         ledger = self._server.ledger
         if not ledger.skipping and self._buffer[at + 5] == _STATEMENT:
-            name = bytes(self._view[at + 6 : stop - 1])[:LONGEST_NAME]
+            name = self._client.remembered().shortened(bytes(self._view[at + 6 : stop - 1]))
             if self._is_open(name):
                 return self._stall()
             statement = self._find(name, at)

@@ -371,6 +371,18 @@ def test_names_in_errors(report: bytes, translated: bytes) -> None:
     assert own.translate(report) == translated
 
 
+def test_a_long_name_in_errors() -> None:
+    """As it was sent last, and not as far as it counts."""
+    own = ClientStatements(MemoryBudget(1 << 20))
+    assert own.shortened(b"x" * 63) == b"x" * 63
+    for ends in (b"a", b"bb"):
+        name = own.shortened(b"x" * 63 + ends)
+        assert name == b"x" * 63
+        own.put(name, statement(1))
+    own.put(b"short", statement(2))
+    assert own.translate(b"HYPERPOOL_1 HYPERPOOL_2") == b"x" * 63 + b"bb short"
+
+
 def test_names_that_were_closed_long_ago_are_forgotten() -> None:
     """An error that is on its way speaks of the newest."""
     own = ClientStatements(MemoryBudget(1 << 20))
