@@ -43,7 +43,7 @@ _PREPARE: Final = "SQL-level PREPARE"
 @pytest.fixture(scope="module")
 def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
     with schema(_pg, _DATABASE):
-        yield make_module_pooler(config_for(_pg, _DATABASE, pin_functions=["state.hidden"]))
+        yield make_module_pooler(config_for(_pg, _DATABASE, pin_functions=["state.hidden", *SLOTS]))
 
 
 @pytest.fixture
@@ -229,6 +229,12 @@ def test_a_client_does_not_keep_its_server(
             assert sharing.reasons(client) == []
 
 
+SLOTS: Final = {
+    "pg_create_logical_replication_slot": "pg_create_logical_replication_slot('left_over', 'pgoutput', true)",
+    "pg_create_physical_replication_slot": "pg_create_physical_replication_slot('left_over', false, true)",
+}
+"""Functions that make a replication slot -> a call that makes one for the session."""
+
 LASTING: Final = {
     "LOAD": (["LOAD 'plpgsql'"], "LOAD", ["DISCARD ALL"]),
     "LOAD that is rolled back": (["BEGIN", "LOAD 'plpgsql'", "ROLLBACK"], "LOAD", ["DISCARD ALL"]),
@@ -340,3 +346,16 @@ def test_the_server_of_a_client_is_lost(sharing: Sharing, pg: PostgresCluster) -
     assert [(got.kind, got.fields["S"], got.fields["C"]) for got in frames] == [(b"E", "FATAL", "57P01")]
     sharing.settle()
     _compare(sharing.everywhere(other), plain)
+
+
+@pytest.mark.parametrize("call", SLOTS.values(), ids=SLOTS)
+def test_temporary_replication_slots(sharing_superuser: Sharing, pg: PostgresCluster, call: str) -> None:
+    """They end with their session alone; until then, the server keeps what they have not consumed."""
+    client = sharing_superuser.client()
+    client.ask(f"SELECT {call}")
+    pid = sharing_superuser.stays(client)
+    client.ask("DISCARD ALL")
+    assert sharing_superuser.stays(client) == pid
+    assert pg.sql("SELECT active_pid, temporary FROM pg_replication_slots") == [(pid, True)]
+    client.close()
+    eventually(lambda: not pg.sql("SELECT FROM pg_replication_slots"), what="the slot has gone")
