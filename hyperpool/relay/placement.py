@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hyperpool.config import SessionState
-from hyperpool.pool.statements import MARK, PREFIX, Change, Statement
+from hyperpool.pool.statements import LONGEST_NAME, MARK, PREFIX, Change, Statement
 from hyperpool.relay.ledger import FORWARD, SKIP
 from hyperpool.relay.rewriting import REFUSAL, rename
 from hyperpool.relay.session import Pinned
@@ -51,6 +51,10 @@ class Placement:
         """Send another message, or nothing, for the one at `at`."""
         self._pieces += (self._view[self._start : at], message)
         self._start = stop
+
+    def _name(self, spelt: bytes) -> bytes:
+        """What counts of a name that the client has sent."""
+        return spelt if len(spelt) <= LONGEST_NAME else self._client.remembered().shortened(spelt)
 
     # -- statements on the server --------------------------------------------------------------------------------
 

@@ -360,7 +360,7 @@ class Translator(Placement):
             return self._incomplete(at, stop)
         client, ledger = self._client, self._server.ledger
         if not ledger.skipping:
-            name = client.remembered().shortened(bytes(view[mark + 1 : nul]))
+            name = self._name(bytes(view[mark + 1 : nul]))
             if self._is_open(name):
                 return self._stall()
             statement = self._find(name, at)
@@ -394,7 +394,7 @@ class Translator(Placement):
             return self._incomplete(at, stop)
         ledger = self._server.ledger
         if not ledger.skipping and self._buffer[at + 5] == _STATEMENT:
-            name = self._client.remembered().shortened(bytes(self._view[at + 6 : stop - 1]))
+            name = self._name(bytes(self._view[at + 6 : stop - 1]))
             if self._is_open(name):
                 return self._stall()
             statement = self._find(name, at)

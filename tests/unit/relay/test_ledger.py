@@ -16,6 +16,7 @@ import re
 
 import pytest
 
+from hyperpool.pool.statements import Change
 from hyperpool.relay.ledger import FAKE, FORWARD, SKIP, Ledger
 
 _ACTIONS = {"": FORWARD, "~": SKIP, "+": FAKE}
@@ -346,3 +347,69 @@ def test_repr_shows_requests_and_state() -> None:
     assert repr(ledger) == "<Ledger [~Q P +C] unsynced>"
     assert "skipping" in repr(_run(">P <E"))
     assert "unexpected 'C' message, <Ledger [] " in repr(_run("<C"))
+
+
+def test_what_the_client_awaits() -> None:
+    """The pooler's own requests are owed, but the client waits for its own alone."""
+    ledger = Ledger()
+    for kind, action in (("Q", SKIP), ("P", FORWARD), ("S", FORWARD), ("S", SKIP), ("Q", FORWARD)):
+        ledger.request(ord(kind), action)
+    assert (ledger.owed, ledger.asked, ledger.awaited, ledger.settled) == (4, 2, 2, 0)
+    ledger.ready()
+    assert (ledger.owed, ledger.awaited, ledger.settled) == (3, 2, 0)
+    ledger.response(ord("1"))
+    ledger.ready()
+    assert (ledger.owed, ledger.awaited, ledger.settled) == (2, 1, 1)
+    ledger.ready()
+    ledger.ready()
+    assert (ledger.owed, ledger.asked, ledger.awaited, ledger.settled) == (0, 2, 0, 2)
+
+
+def test_a_query_that_is_discarded_is_settled() -> None:
+    """Nobody awaits its answer any more."""
+    ledger = Ledger()
+    for kind in "BQSQ":
+        ledger.request(ord(kind))
+    assert (ledger.awaited, ledger.settled) == (3, 0)
+    ledger.response(ord("E"))
+    assert (ledger.awaited, ledger.settled) == (2, 1)
+    ledger.ready()
+    assert (ledger.awaited, ledger.settled) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("sent", "midway"),
+    [
+        ("", False),
+        ("P", True),
+        ("PS", False),
+        ("PQ", True),
+        ("Q", False),
+        ("PSQ", False),
+        ("Qc", True),
+        ("QcS", False),
+    ],
+)
+def test_what_an_error_would_discard(sent: str, midway: bool) -> None:
+    """All that stands behind an extended-query message, up to the Sync."""
+    ledger = Ledger()
+    for kind in sent:
+        ledger.request(ord(kind))
+    assert ledger.midway is midway
+
+
+def test_whether_the_unnamed_statement_is_open() -> None:
+    """The newest change of it decides, once another pipeline has begun."""
+    ledger = Ledger()
+    unsure, other, sure = (
+        Change(b"", None, None, unsure=True),
+        Change(b"a", None, None),
+        Change(b"", None, None),
+    )
+    seen = []
+    for kind, change in (("P", unsure), ("S", None), ("P", other), ("P", sure), ("S", None)):
+        ledger.request(ord(kind), FORWARD, change)
+        seen.append(ledger.unnamed_is_open)
+    assert seen == [False, True, True, False, False]
+    ledger.response(ord("E"))
+    assert (ledger.undone, ledger.failed, list(ledger.unnamed)) == ([unsure], unsure, [sure])
