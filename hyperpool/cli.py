@@ -6,7 +6,7 @@ Exit codes: 0 is success, 1 means that the pooler could not start, 2 that the se
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import click
 from rich.console import Console
@@ -16,13 +16,16 @@ from rich.text import Text
 from hyperpool import __version__
 from hyperpool.config import AuthType, Settings, load
 from hyperpool.config.settings import FALLBACK
+from hyperpool.config.tunnel import load_tunnel
 from hyperpool.config.units import format_duration
 from hyperpool.errors import ConfigError, StartupError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from hyperpool.config import DatabaseSettings
+
+S = TypeVar("S")
 
 LOOKED_UP: Final = (Path("pooler.yaml"), Path("/etc/hyperpool/pooler.yaml"))
 """Where the settings are when no file is named; the first that exists is used."""
@@ -39,6 +42,7 @@ Examples:
   hyperpool serve                  serve with ./pooler.yaml, else /etc/hyperpool/pooler.yaml
   hyperpool serve my.yaml          serve with the settings in my.yaml, until Ctrl-C
   hyperpool check my.yaml          say what is wrong with them, or what they mean
+  hyperpool tunnel tunnel.yaml     run inside a private network, for a pooler outside
 
 \b
 Connect, with the settings as shipped:
@@ -113,6 +117,30 @@ def check(config: Path | None) -> None:
         console.print(table)
 
 
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--check", "only_check", is_flag=True, help="Check the settings, and run nothing.")
+def tunnel(config: Path, *, only_check: bool) -> NoReturn:
+    """Run the far end of tunnels, inside a private network.
+
+    CONFIG is its settings file. With the section `ingress`, poolers connect to it; with the section `poolers`, it
+    connects to poolers. It forwards to the databases in the section `targets`, and nowhere else.
+
+    Exit codes: 0 after SIGINT or SIGTERM, 1 when it cannot start, 2 when the settings are wrong.
+    """
+    settings = _loaded(load_tunnel, config)
+    if only_check:
+        click.echo(f"{config} is fine.")
+        raise SystemExit(0)
+    from hyperpool.service.tunnel import tunnel as run  # noqa: PLC0415 - as in `serve`
+
+    try:
+        code = run(settings, config)
+    except StartupError as error:
+        _fail(_EXIT_STARTUP, f"cannot start: {error}")
+    raise SystemExit(code)
+
+
 def _find(config: Path | None) -> Path:
     """The settings file: the one that is named, else the first that is there."""
     found = config or next((path for path in LOOKED_UP if path.exists()), None)
@@ -123,8 +151,13 @@ def _find(config: Path | None) -> Path:
 
 
 def _load(path: Path) -> Settings:
+    return _loaded(load, path)
+
+
+def _loaded(how: Callable[[Path], S], path: Path) -> S:
+    """Settings, or the end of the process with all that is wrong with them."""
     try:
-        return load(path)
+        return how(path)
     except ConfigError as error:
         count = len(error.problems)
         lines = "".join(f"\n  {problem}" for problem in error.problems)

@@ -9,6 +9,8 @@ from hyperpool.config.kinds import AuthType
 from hyperpool.config.report import dotted
 from hyperpool.config.settings import FALLBACK
 from hyperpool.config.tls_checks import check_tls
+from hyperpool.config.transports import AgentStep
+from hyperpool.config.tunnel import check_gate
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -37,6 +39,7 @@ def check(settings: Settings, given: Collection[KeyPath], report: Report) -> Non
     _check_listeners(settings, report)
     _check_credentials(settings, report)
     check_tls(settings, report)
+    _check_agents(settings, report)
     pooler = settings.pooler
     _compare(_MIN_POOL_SIZE, pooler.min_pool_size, _DEFAULT_POOL_SIZE, pooler.default_pool_size, report)
     if not settings.databases and report.is_sound(("databases",)):
@@ -65,6 +68,19 @@ def _check_listeners(settings: Settings, report: Report) -> None:
             "found nothing to listen on, expected an address such as 127.0.0.1 here, or a directory as "
             "pooler.unix_socket_dir",
         )
+
+
+def _check_agents(settings: Settings, report: Report) -> None:
+    if settings.agents is not None:
+        check_gate("agents", settings.agents, report)
+    known = {token.agent_name for token in settings.agents.tokens.values()} if settings.agents else set()
+    for name, database in settings.databases.items():
+        for step in database.transport:
+            if isinstance(step, AgentStep) and step.name not in known and report.is_sound(("agents",)):
+                report.add(
+                    ("databases", name, "transport"),
+                    f"found agent {step.name!r}, for which no token lets anybody in; add one to agents.tokens",
+                )
 
 
 def _check_credentials(settings: Settings, report: Report) -> None:

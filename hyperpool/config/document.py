@@ -85,7 +85,8 @@ def _parse(text: str, report: Report) -> dict[object, object]:
         return {}
     if not isinstance(found, dict):
         report.add(
-            (), f"found {describe_type(found)}, expected a mapping with the keys pooler, databases and users"
+            (),
+            f"found {describe_type(found)}, expected a mapping of sections, each with its name and a colon",
         )
         return {}
     return found

@@ -53,6 +53,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
         databases=_with_secret_files("databases", document.databases, source, report),
         users=_with_secret_files("users", document.users, source, report),
         userlist=_read_userlist(pooler.auth_file, source, report),
+        agents=document.agents,
     )
     check(settings, given, report)
     if report.problems:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from hyperpool.config.fields import Problem, Problems, read_value
+from hyperpool.config.kinds import Unfit
 from hyperpool.config.report import describe_type, key_text
 from hyperpool.config.source import Unavailable
 
@@ -43,6 +44,8 @@ def entries(cls: type[Any]) -> Parser:
                 continue
             try:
                 found[name] = _whole(cls, content, source, name=name)
+            except Unfit as error:
+                problems.append(((name,), f"found {describe_type(content)}, expected {error.expected}"))
             except Problems as inner:
                 problems += [((name, *path), problem) for path, problem in inner.found]
         if problems:
@@ -56,6 +59,7 @@ def _whole(cls: type[T], value: object, source: Source, **given: object) -> T:
     """An object of a settings class.
 
     Raises:
+        Unfit: there is no mapping.
         Problems: of any of its settings.
     """
     content = _mapping(value)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from hyperpool.config.kinds import PoolMode, SessionState
     from hyperpool.config.transports import Steps
+    from hyperpool.config.tunnel import AgentsSettings
 
 T = TypeVar("T")
 
@@ -128,6 +129,7 @@ class Settings:
         databases: the section ``databases``, by name.
         users: the section ``users``, by name.
         userlist: what the ``auth_file`` says, by user name.
+        agents: the section ``agents``; None if there is none.
         credentials: what is stored about each known user. An entry of `users` goes before one of `userlist`; a user
             that has no secret at all is known with an empty one, which is enough for ``auth_type`` trust alone.
     """
@@ -136,6 +138,7 @@ class Settings:
     databases: Mapping[str, DatabaseSettings] = attrs.field(factory=dict)
     users: Mapping[str, UserSettings] = attrs.field(factory=dict)
     userlist: Mapping[str, Secret] = attrs.field(factory=dict)
+    agents: AgentsSettings | None = None
     credentials: Mapping[str, Secret] = attrs.field(init=False)
 
     @credentials.default

@@ -19,6 +19,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from hyperpool.config.fields import Problem, Problems, read_value
 from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings
 from hyperpool.config.report import describe, describe_type, key_text
+from hyperpool.config.tunnel import AgentsSettings, agents_section
 from hyperpool.config.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
@@ -37,17 +38,19 @@ _MAPPING: Final = "a mapping; each setting or name on a line of its own, with a 
 
 @attrs.frozen(kw_only=True)
 class Document:
-    """A settings file: its three sections.
+    """A settings file: its sections.
 
     Attributes:
         pooler: the pooler itself.
         databases: by the name that clients ask for.
         users: by name.
+        agents: where agents connect to; None if nowhere.
     """
 
     pooler: PoolerSettings = attrs.field(factory=PoolerSettings)
     databases: Mapping[str, DatabaseSettings] = attrs.field(factory=dict)
     users: Mapping[str, UserSettings] = attrs.field(factory=dict)
+    agents: AgentsSettings | None = None
 
 
 def structure(raw: Mapping[object, object], source: Source, report: Report) -> Document:
@@ -67,7 +70,7 @@ def structure(raw: Mapping[object, object], source: Source, report: Report) -> D
     except BaseValidationError as errors:
         for path, problem in _flatten(errors, ()):
             report.add(tuple(map(key_text, path)), problem)
-            remaining = _without(remaining, path[:_DEPTH])
+            remaining = _without(remaining, path[: 1 if path[:1] == ("agents",) else _DEPTH])
     return converter.structure(remaining, Document)
 
 
@@ -85,6 +88,7 @@ def _converter(source: Source) -> Converter:
             ("users", Mapping[str, UserSettings]),
         )
     }
+    sections["agents"] = override(struct_hook=lambda value, _: agents_section(value, source))
     converter.register_structure_hook(Document, make_dict_structure_fn(Document, converter, **sections))
     return converter
 

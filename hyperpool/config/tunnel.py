@@ -20,7 +20,8 @@ from hyperpool.config.kinds import SslMode, Unfit
 from hyperpool.config.report import Report
 from hyperpool.config.sections import entries, section
 from hyperpool.config.source import Source
-from hyperpool.config.tls import ClientTls, TlsFault, TlsMaterial, client_context
+from hyperpool.config.tls import ClientTls, TlsFault, TlsMaterial
+from hyperpool.config.tls_contexts import client_context
 from hyperpool.config.transports import Steps, TcpStep, UnixStep, WebSocketStep, transport
 from hyperpool.errors import ConfigError
 

@@ -42,6 +42,7 @@ from hyperpool.transport.bridge import Bridges
 from hyperpool.transport.kinds import DialContext
 from hyperpool.transport.resolve import Resolver
 from hyperpool.transport.sockets import TcpOptions
+from hyperpool.tunnel.reception import Reception
 
 if TYPE_CHECKING:
     import socket
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hyperpool.config import DatabaseSettings, Settings
+    from hyperpool.config.tunnel import AgentsSettings
     from hyperpool.frontdoor.listener import Listener
     from hyperpool.pool.login import Way
     from hyperpool.relay.client import ClientConnection
@@ -101,6 +103,7 @@ class Pooler:
         self._warmer: Warmer
         self._door: FrontDoor
         self._ways: WeakKeyDictionary[socket.socket, Way] = WeakKeyDictionary()
+        self._reception: Reception | None = None
         self._reloaded = trio.Event()
         self._draining: tuple[trio.CancelScope, Callable[[], bool]] | None = None
 
@@ -112,11 +115,29 @@ class Pooler:
                 self._listeners = open_listeners(self._settings.pooler)
                 for listener in self._listeners:
                     stack.callback(listener.close)
+                agents = await self._listen_for_agents(stack)
                 if await self._start_embedded_databases(signals, stack):
+                    if self._reception is not None:
+                        # It outlives the streams through agents, so that these can be closed in good order.
+                        nursery = await stack.enter_async_context(trio.open_nursery())
+                        stack.callback(nursery.cancel_scope.cancel)
+                        nursery.start_soon(self._reception.run, agents)
                     await self._serve(signals)
             await _drop(signals)
         log.info("stopped")
         return 0
+
+    async def _listen_for_agents(self, stack: AsyncExitStack) -> list[trio.SocketListener]:
+        settings = self._settings.agents
+        if settings is None:
+            return []
+        self._reception = Reception(settings)
+        listeners = await self._reception.listen()
+        for listener in listeners:
+            stack.push_async_callback(listener.aclose)
+        names = ", ".join(f"{address}:{settings.listen_port}" for address in settings.listen_addr)
+        log.info("listening for agents", addresses=names, tls=bool(settings.tls_cert_file))
+        return listeners
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -126,7 +147,8 @@ class Pooler:
         tracker = ParameterTracker(settings.pooler.track_extra_parameters)
         self._relay = Relay(_relay_options(settings.pooler), tracker)
         resolver = Resolver(settings.pooler.dns_max_ttl, settings.pooler.dns_nxdomain_ttl)
-        context = DialContext(options=TcpOptions.of(settings.pooler), resolver=resolver)
+        agents = None if self._reception is None else self._reception.registry
+        context = DialContext(options=TcpOptions.of(settings.pooler), resolver=resolver, agents=agents)
         # Bounded by the logins that may be under way at once.
         send_cancels, cancels = trio.open_memory_channel[CancelOrder](float("inf"))
         send_servers, servers = trio.open_memory_channel[ServerReady | ServerFailed](_CHANNEL)
@@ -285,6 +307,7 @@ class Pooler:
         """Take over the settings file as it is now; a bad one changes nothing."""
         try:
             settings = load(self._config_path)
+            self._reload_agents(settings.agents)
         except ConfigError as error:
             for problem in error.problems:
                 log.error("reload: settings are unchanged", problem=problem)
@@ -321,6 +344,17 @@ class Pooler:
             self._warmer.demand(pool)
         self._reloaded.set()
         log.info("reloaded", config=str(self._config_path))
+
+    def _reload_agents(self, settings: AgentsSettings | None) -> None:
+        old = self._settings.agents
+        if (settings is None) != (old is None):
+            log.warning("reload: this setting needs a restart", setting="agents")
+        if settings is None or old is None or self._reception is None:
+            return
+        for name in ("listen_addr", "listen_port"):
+            if getattr(settings, name) != getattr(old, name):
+                log.warning("reload: this setting needs a restart", setting=f"agents.{name}")
+        self._reception.configure(settings)
 
     # -- embedded PostgreSQL -----------------------------------------------------------------------------------------
 

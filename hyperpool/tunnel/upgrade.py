@@ -111,7 +111,8 @@ class Handshake:
         if (
             request.method != b"GET"
             or request.http_version < b"1.1"
-            or headers.get(b"upgrade", b"").strip().lower() != b"websocket"
+            or headers.get(b"upgrade", b"").lower() != b"websocket"
+            or b"upgrade" not in map(bytes.strip, headers.get(b"connection", b"").lower().split(b","))
             or not self._may_switch
         ):
             raise Refused("the request is not one for a WebSocket", 426)

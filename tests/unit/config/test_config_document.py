@@ -134,7 +134,7 @@ def test_a_file_that_is_nested_too_deeply_is_one_problem(tmp_path: Path) -> None
 def test_the_file_must_be_a_mapping(problems_with: Problems, text: str, found: str) -> None:
     """Other documents are named by their kind."""
     assert problems_with(text) == [
-        f"found {found}, expected a mapping with the keys pooler, databases and users"
+        f"found {found}, expected a mapping of sections, each with its name and a colon"
     ]
 
 
@@ -192,7 +192,7 @@ def test_a_mapping_that_holds_itself_is_a_problem(problems_with: Problems) -> No
         ),
         ({"listen_port": 1}, "listen_port: found at the top, expected below pooler; indent it there"),
         ({"user": {}}, "user: found an unknown setting; did you mean users?"),
-        ({"xyz": 1}, "xyz: found an unknown setting, expected one of pooler, databases, users"),
+        ({"xyz": 1}, "xyz: found an unknown setting, expected one of pooler, databases, users, agents"),
         (
             {"users": {"ann": {"zzz": 1}}},
             "users.ann.zzz: found an unknown setting, expected one of " + _USER_KEYS,
@@ -239,7 +239,7 @@ def test_a_key_that_is_no_text_is_a_problem(problems_with: Problems) -> None:
         "users.nan: found nan as a name, expected a text; put it in quotes",
         "users.'a huge number': found a huge number as a name, expected a text; put it in quotes",
         "users.'a date': found a date as a name, expected a text; put it in quotes",
-        "5: found a number as a key, expected one of pooler, databases, users",
+        "5: found a number as a key, expected one of pooler, databases, users, agents",
     ]
 
 
