@@ -80,11 +80,11 @@ async def socket_pair(buffer: int = 0) -> StreamPair:
     Args:
         buffer: bytes that the kernel may hold for each direction, about; 0 for its default.
     """
+    await trio.lowlevel.checkpoint()
     pair = socket.socketpair()
     if buffer:
         for sock in pair:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
-    await trio.lowlevel.checkpoint()
     return PlainStream(pair[0]), PlainStream(pair[1])
 
 
