@@ -58,6 +58,9 @@ class ServerLogin:
 
     Attributes:
         minor: as given.
+        settled: the minor version that the server has settled for.
+        method: how the server has asked who we are: a SASL mechanism, ``md5``, ``password``, or ``trust`` if it asked
+            for nothing; empty before it has.
         baffled: the server may be at a loss with a version newer than 3.0: so far it has said nothing, or it has
             refused with an error that may mean that, before anything else. It is worth to ask again for 3.0; no
             password has been sent.
@@ -78,10 +81,12 @@ class ServerLogin:
         "_user",
         "baffled",
         "done",
+        "method",
         "minor",
         "parameters",
         "pid",
         "secret",
+        "settled",
     )
 
     def __init__(
@@ -101,6 +106,8 @@ class ServerLogin:
         self._expected = _FIRST_REQUESTS
         self._authenticated = False
         self.minor = minor
+        self.settled = minor
+        self.method = ""
         self.baffled = False
         self.done = False
         self.parameters: dict[str, str] = {}
@@ -170,6 +177,7 @@ class ServerLogin:
             if version >> 16 not in {3, 0} or version & 0xFFFF > self.minor:
                 offered = f"{version >> 16}.{version & 0xFFFF}"
                 raise ProtocolError(f"the server offers protocol {offered}; it was asked for 3.{self.minor}")
+            self.settled = version & 0xFFFF
             return b""
         raise _unexpected(kind)
 
@@ -195,12 +203,15 @@ class ServerLogin:
                 self._scram.verify(data)
             case c.AUTH_MD5_PASSWORD if len(data) == md5.SALT_LENGTH:
                 self._expected = frozenset({c.AUTH_OK})
+                self.method = "md5"
                 return messages.password_message(md5.response(self._md5_digest(), data))
             case c.AUTH_CLEARTEXT_PASSWORD if not data:
                 self._expected = frozenset({c.AUTH_OK})
+                self.method = "password"
                 return messages.password_message(self._plain_password().raw)
             case c.AUTH_OK if not data:
                 self._authenticated = True
+                self.method = self.method or "trust"
             case _:
                 raise ProtocolError(f"malformed authentication request {code} from the server")
         self._expected = frozenset({c.AUTH_OK})
@@ -220,6 +231,7 @@ class ServerLogin:
         else:
             names = ", ".join(offered)
             raise LoginFailed(f"the server offers authentication with {names}, but not with {MECHANISM}")
+        self.method = mechanism
         self._scram = ScramClient(self._plain_password().text, header=header, endpoint=endpoint)
         return messages.sasl_initial_response(mechanism, self._scram.first())
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from hyperpool.auth.binding import BINDING_TYPE
 from hyperpool.auth.client_side import ServerLogin
+from hyperpool.auth.scram import MECHANISM_PLUS
 from hyperpool.errors import ConnectFailed, LoginFailed, ProtocolError, UpstreamError
 from hyperpool.transport.kinds import Trace
 from hyperpool.transport.tls import Wish, is_worth_another, secure, wishes
@@ -85,7 +87,7 @@ async def connect(route: Route, minor_for: Callable[[Target], int] = _newest) ->
     timeout = settings.server_connect_timeout or float("inf")
     failures: list[str] = []
     with trio.move_on_after(timeout):
-        return await route.first(lambda target: _connect_to(route, target, minor_for(target)), failures)
+        return await route.first(lambda target: connect_to(route, target, minor_for(target)), failures)
     where = ", ".join(target.name for target in route.targets)
     before = f"; before that: {'; '.join(failures)}" if failures else ""
     raise ConnectFailed(
@@ -93,26 +95,43 @@ async def connect(route: Route, minor_for: Callable[[Target], int] = _newest) ->
     )
 
 
-async def _connect_to(route: Route, target: Target, minor: int) -> LoggedIn:
+async def connect_to(
+    route: Route, target: Target, minor: int = NEWEST_MINOR, trace: Trace | None = None
+) -> LoggedIn:
+    """Open a connection to one server of a pool, and log in; there is no limit for the time that it takes.
+
+    Cancelled or failed, it leaves no connection behind.
+
+    Args:
+        route: leads there, and knows as whom to log in.
+        target: the server.
+        minor: the minor version of protocol 3 to ask it for.
+        trace: gets what is done; of every attempt, if one with TLS and one without, or with another version, are made.
+
+    Raises:
+        ConnectFailed: nothing is there, or it broke.
+        LoginFailed: the server refuses us.
+    """
+    trace = trace or Trace()
     *others, last = wishes(route.settings.tls.mode)
     for wish in others:
         try:
-            return await _connect_with(wish, route, target, minor)
+            return await _connect_with(wish, route, target, minor, trace)
         except UpstreamError as error:
             if not is_worth_another(error):
                 raise
-    return await _connect_with(last, route, target, minor)
+    return await _connect_with(last, route, target, minor, trace)
 
 
-async def _connect_with(wish: Wish, route: Route, target: Target, minor: int) -> LoggedIn:
+async def _connect_with(wish: Wish, route: Route, target: Target, minor: int, trace: Trace) -> LoggedIn:
     login = _new_login(route.settings, minor)
     try:
-        stream, way = await _open(wish, route, target, login)
+        stream, way = await _open(wish, route, target, login, trace)
     except UpstreamError:
         if not login.baffled:
             raise
         login = _new_login(route.settings, OLDEST_MINOR)
-        stream, way = await _open(wish, route, target, login)
+        stream, way = await _open(wish, route, target, login, trace)
     return LoggedIn(stream, way, target, login.parameters, login.pid, login.secret, login.minor)
 
 
@@ -123,16 +142,36 @@ def _new_login(settings: PoolSettings, minor: int) -> ServerLogin:
     return ServerLogin(settings.user, settings.password, parameters, minor, settings.tls.binding)
 
 
-async def _open(wish: Wish, route: Route, target: Target, login: ServerLogin) -> tuple[trio.abc.Stream, Way]:
-    trace = Trace()
+async def _open(
+    wish: Wish, route: Route, target: Target, login: ServerLogin, trace: Trace
+) -> tuple[trio.abc.Stream, Way]:
     opened = await route.reach(target, trace)
     secured = await secure(opened.stream, wish, route.settings.tls, target.host, trace)
     try:
-        await _log_in(secured.stream, login, secured.channel)
+        with trace.hop(f"login {route.settings.user}") as hop:
+            try:
+                await _log_in(secured.stream, login, secured.channel)
+            finally:
+                hop.facts.update(_describe(login))
     except BaseException:
         await trio.aclose_forcefully(secured.stream)
         raise
     return secured.stream, Way(route, opened.target, secured.channel.encrypted)
+
+
+def _describe(login: ServerLogin) -> dict[str, str]:
+    """What is known of a login, for people."""
+    if not login.method:
+        return {}
+    facts = {
+        "method": login.method,
+        "channel_binding": BINDING_TYPE.decode() if login.method == MECHANISM_PLUS else "no",
+    }
+    if login.done:
+        facts["protocol"] = f"3.{login.settled}"
+        reported = ("server_version", "in_hot_standby", "default_transaction_read_only")
+        facts |= {name: login.parameters[name] for name in reported if name in login.parameters}
+    return facts
 
 
 async def _log_in(stream: trio.abc.Stream, login: ServerLogin, channel: Channel) -> None:

@@ -215,7 +215,7 @@ async def secure(stream: trio.abc.Stream, wish: Wish, tls: ServerTls, host: str,
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
-        secured = await _shake_hands(stream, context, host, f"server {host}")
+        secured = await _shake_hands(stream, context, host, f"server {host}", hop.facts)
         session = _session(secured)
         if direct and session.selected_alpn_protocol() != ALPN:
             await trio.aclose_forcefully(secured)
@@ -223,7 +223,6 @@ async def secure(stream: trio.abc.Stream, wish: Wish, tls: ServerTls, host: str,
                 f"server {host} does not take part in direct TLS (no ALPN): before version 17, PostgreSQL does not "
                 "know it; use sslnegotiation postgres"
             )
-        hop.facts.update(describe(secured))
     certificate = session.getpeercert(binary_form=True)
     return Secured(secured, Channel(encrypted=True, endpoint=endpoint_hash(certificate or b"")))
 
@@ -265,26 +264,26 @@ async def open_tls(step: TlsStep, below: trio.abc.Stream | None, context: DialCo
         except BaseException:
             await trio.aclose_forcefully(below)
             raise
-        stream = await _shake_hands(below, made, step.server_name, f"TLS to {step.server_name}")
-        hop.facts.update(describe(stream))
-    return stream
+        return await _shake_hands(below, made, step.server_name, f"TLS to {step.server_name}", hop.facts)
 
 
 async def _shake_hands(
-    stream: trio.abc.Stream, context: ssl.SSLContext, server_name: str, what: str
+    stream: trio.abc.Stream, context: ssl.SSLContext, server_name: str, what: str, facts: dict[str, str]
 ) -> trio.abc.Stream:
     """Do a handshake as the client; failed or cancelled, the stream has been closed.
 
     Raises:
-        TlsFailed: it failed; `what` begins the message.
+        TlsFailed: it failed; `what` begins the message. `facts` has what was negotiated, and what the other side has
+            shown, also then.
     """
     try:
         if isinstance(stream, PlainStream):
-            return await _shake_hands_on_socket(stream, context, server_name)
+            return await _shake_hands_on_socket(stream, context, server_name, facts)
         above = trio.SSLStream(stream, context, server_hostname=server_name or None, https_compatible=True)
         try:
             await above.do_handshake()
         except BaseException:
+            facts.update(describe(above))
             await trio.aclose_forcefully(above)
             raise
     except trio.BrokenResourceError as error:
@@ -293,10 +292,13 @@ async def _shake_hands(
     except OSError as error:
         cause = error.__cause__
         raise TlsFailed(_advise(what, cause if isinstance(cause, OSError) else error)) from error
+    facts.update(describe(above))
     return above
 
 
-async def _shake_hands_on_socket(stream: PlainStream, context: ssl.SSLContext, server_name: str) -> TlsStream:
+async def _shake_hands_on_socket(
+    stream: PlainStream, context: ssl.SSLContext, server_name: str, facts: dict[str, str]
+) -> TlsStream:
     sock = wrap(stream.detach(), context, server_name)
     secured = TlsStream(sock)
     try:
@@ -310,13 +312,14 @@ async def _shake_hands_on_socket(stream: PlainStream, context: ssl.SSLContext, s
             except ssl.SSLWantWriteError:
                 await trio.lowlevel.wait_writable(sock)
     except BaseException:
+        facts.update(describe(secured))
         secured.close()
         raise
+    facts.update(describe(secured))
     return secured
 
 
 _ADVICE: Final = {
-    "CERTIFICATE_VERIFY_FAILED": "",
     "WRONG_VERSION_NUMBER": "what answers there does not speak TLS, or only a version that is too old",
     "UNSUPPORTED_PROTOCOL": "the other side speaks only a version that is too old: see the oldest version in the "
     "settings",
@@ -325,7 +328,6 @@ _ADVICE: Final = {
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "both sides have no cipher in common, or a certificate of ours is wanted",
     "TLSV1_ALERT_UNKNOWN_CA": "the other side does not know who has issued our certificate",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the other side wants a certificate of ours",
-    "NO_APPLICATION_PROTOCOL": "the other side does not speak PostgreSQL's protocol",
 }
 
 
@@ -348,14 +350,55 @@ def _session(stream: trio.abc.Stream) -> Any:  # noqa: ANN401 - an SSLStream has
 
 
 def describe(stream: trio.abc.Stream) -> dict[str, str]:
-    """What was negotiated on a TLS stream, for people: version, cipher, the certificate's subject and end."""
+    """What was negotiated on a TLS stream, and what the other side has shown, for people.
+
+    Args:
+        stream: its handshake may have failed: its certificate is described all the same, if it has come.
+
+    Returns:
+        As far as they are known: ``version``, ``cipher``, ``alpn``; ``subject``, ``issuer``, ``names``,
+        ``not_before`` and ``not_after`` of the certificate, and ``verified``: ``certificate and name``,
+        ``certificate``, or ``no``.
+    """
     tls = _session(stream)
-    facts = {"version": str(tls.version())}
-    cipher = tls.cipher()
-    if cipher:
-        facts["cipher"] = str(cipher[0])
-    certificate = tls.getpeercert()
-    if certificate:
-        facts["subject"] = ", ".join(value for part in certificate["subject"] for _, value in part)
-        facts["not_after"] = str(certificate["notAfter"])
-    return facts
+    facts: dict[str, str] = {}
+    try:
+        facts["version"] = tls.version()
+        cipher, alpn = tls.cipher(), tls.selected_alpn_protocol()
+        if facts["version"] and cipher:
+            facts["cipher"], facts["alpn"] = cipher[0], alpn
+            facts["verified"] = _verified(tls.context)
+        facts |= _shown(tls)
+    except (OSError, ValueError, trio.BrokenResourceError):
+        pass  # It ended before there was anything to know.
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _verified(context: ssl.SSLContext) -> str:
+    """What a handshake that has succeeded proves."""
+    if context.verify_mode is ssl.CERT_NONE:
+        return "no"
+    return "certificate and name" if context.check_hostname else "certificate"
+
+
+def _shown(tls: Any) -> dict[str, str]:  # noqa: ANN401 - an SSLSocket or an SSLStream
+    """The certificate that the other side has shown, verified or not.
+
+    `ssl.SSLSocket.getpeercert` tells nothing about one that is not verified. What lies below does.
+    """
+    chain = getattr(getattr(tls, "_ssl_object", tls)._sslobj, "get_unverified_chain", lambda: None)()  # noqa: SLF001
+    if not chain:
+        return {}
+    shown = chain[0].get_info()
+    return {
+        "subject": _distinguished(shown["subject"]),
+        "issuer": _distinguished(shown["issuer"]),
+        "names": ", ".join(str(name) for _, name in shown.get("subjectAltName", ())),
+        "not_before": shown["notBefore"],
+        "not_after": shown["notAfter"],
+    }
+
+
+def _distinguished(name: Any) -> str:  # noqa: ANN401 - as `ssl` gives it
+    """A name in a certificate."""
+    return ", ".join(value for part in name for _, value in part)

@@ -100,6 +100,7 @@ def test_login_without_password() -> None:
     give(login, READY)
 
     assert login.done
+    assert login.method == "trust"
     assert login.parameters == {"TimeZone": "Europe/Berlin", "in_hot_standby": "off"}
     assert (login.pid, login.secret) == (4711, b"s3cr")
 
@@ -121,7 +122,7 @@ def test_cleartext_password() -> None:
 
     assert sent == messages.password_message(b"pencil")
     give(login, AUTHENTICATION_OK, READY)
-    assert login.done
+    assert (login.done, login.method) == (True, "password")
 
 
 @pytest.mark.parametrize("password", [PASSWORD, MD5], ids=["plain password", "MD5 digest"])
@@ -135,7 +136,7 @@ def test_md5_password(password: Secret) -> None:
     expected = b"md5" + hashlib.md5(DIGEST.encode() + salt).hexdigest().encode()
     assert sent == messages.password_message(expected)
     give(login, AUTHENTICATION_OK, READY)
-    assert login.done
+    assert (login.done, login.method) == (True, "md5")
 
 
 def test_scram() -> None:
@@ -146,7 +147,7 @@ def test_scram() -> None:
 
     assert server_final is not None
     give(login, messages.authentication_sasl_final(server_final), AUTHENTICATION_OK, READY)
-    assert login.done
+    assert (login.done, login.method) == (True, "SCRAM-SHA-256")
 
 
 def test_a_server_that_does_not_know_the_password_is_not_trusted() -> None:
