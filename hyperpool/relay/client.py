@@ -379,17 +379,6 @@ class ClientConnection(Connection):
             name.lower(): value for name, value in self.initial.values.items() if theirs.get(name) != value
         }
 
-    def take_back(self, name: bytes, before: Statement | None) -> None:
-        """What a request was to do to a name has not happened."""
-        if name:
-            self.remembered().put(name, before)
-        elif self.server is not None and not any(
-            change is not None and not change.name for change in self.server.ledger.changes
-        ):
-            # Unless it has been prepared anew behind that, ahead of the answer.
-            self.unnamed = before
-            self.server.unnamed = None
-
     def pin(self, reasons: Pinned) -> None:
         """The client keeps its server: say so once, and see that there are not too many who do."""
         pool = self.pool
