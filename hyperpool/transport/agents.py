@@ -133,20 +133,20 @@ class _Connection:
         self.done = trio.Event()
         self.asked = False
 
-    async def ask(self, target: str, timeout: float) -> str:
+    async def ask(self, target: str, timeout: float) -> str | None:
         """Ask for a target.
 
         Returns:
-            The answer; empty if there was none.
+            The answer; empty if the connection ended instead, None if nothing came in time.
         """
         self.asked = True
         try:
-            with trio.move_on_after(timeout):
+            with trio.move_on_after(timeout) as limit:
                 await send_line(self.stream, OPEN + target)
                 await self.answered.wait()
         except _BROKEN:
             return ""
-        return self.line
+        return None if limit.cancelled_caught else self.line
 
 
 class _Agent:
@@ -286,7 +286,7 @@ class AgentRegistry:
         self, connection: _Connection, target: str, refusals: dict[str, str]
     ) -> AgentStream | None:
         """Make a stream of a connection; None, with a reason in `refusals`, if that is not possible."""
-        answer = ""
+        answer: str | None = None
         try:
             answer = await connection.ask(target, self.open_timeout)
             if answer == OK:
@@ -296,15 +296,16 @@ class AgentRegistry:
                 connection.done.set()
                 with trio.CancelScope(shield=True):
                     await trio.aclose_forcefully(connection.stream)
-        if answer.startswith(NO):
-            reason = answer.removeprefix(NO)[:_SHOWN_REASON]
-        elif connection.answered.is_set():
-            reason = "it went away" if not answer else "it gave an answer that makes no sense"
-        else:
+        if answer == "":
+            return None  # It has gone: that says nothing about the agent's other connections.
+        if answer is None:
             reason = f"no answer within {self.open_timeout:g} s (agents.open_timeout)"
-        if answer or not connection.answered.is_set():
-            refusals[connection.agent.instance] = reason
-            connection.agent.trusted_from = trio.current_time() + _DISTRUST
+        elif answer.startswith(NO):
+            reason = answer.removeprefix(NO)[:_SHOWN_REASON]
+        else:
+            reason = "it gave an answer that makes no sense"
+        refusals[connection.agent.instance] = reason
+        connection.agent.trusted_from = trio.current_time() + _DISTRUST
         return None
 
     @staticmethod

@@ -82,7 +82,7 @@ async def ask(port: int, data: bytes) -> tuple[int, bytes]:
             with contextlib.suppress(trio.BrokenResourceError):
                 while more := await stream.receive_some():
                     rest += more
-    return status, head + rest
+    return status, head + b"\r\n\r\n" + rest if status else head
 
 
 async def enter(port: int, data: bytes | None = None) -> WebSocketStream:
