@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import ssl
 from contextlib import suppress
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 _RECORD: Final = 16384
 """Bytes of a record of TLS, at most (RFC 8446, section 5.1): what is encrypted at once."""
+
+
+_DECORATION: Final = re.compile(r"^\[SSL\] | \(_ssl\.c:\d+\)$")
+"""What Python puts around OpenSSL's words."""
 
 
 class TlsSocket(ssl.SSLSocket):
@@ -211,8 +216,10 @@ def explain(error: Exception) -> str:
         return f"the certificate is not accepted: {error.verify_message.rstrip('.')}"
     if isinstance(error, ssl.SSLEOFError):
         return "the connection ended within a TLS message"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return f"TLS: {error.reason.replace('_', ' ').lower()}"
+    if isinstance(error, ssl.SSLError):
+        # Python does not know all of OpenSSL's reasons by name.
+        said = error.reason or _DECORATION.sub("", error.strerror or "unknown error")
+        return f"TLS: {said.replace('_', ' ').lower()}"
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     return str(error)

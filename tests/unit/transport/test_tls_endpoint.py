@@ -139,30 +139,30 @@ def test_a_full_read_leaves_the_rest_for_the_next(size: int) -> None:
 def test_a_record_that_comes_in_pieces() -> None:
     """Half a record is nothing, and no error."""
     (near, middle), (middle2, far) = connected(), connected()
-    with closing(wrap(near, CLIENT, "localhost")) as ours, closing(wrap(far, SERVER)) as theirs:
-        with closing(middle), closing(middle2):
+    ours, theirs = wrap(near, CLIENT, "localhost"), wrap(far, SERVER)
+    with closing(ours), closing(theirs), closing(middle), closing(middle2):
 
-            def carry() -> None:
-                for source, sink in ((middle, middle2), (middle2, middle)):
-                    with suppress(BlockingIOError):
-                        sink.send(source.recv(65536))
+        def carry() -> None:
+            for source, sink in ((middle, middle2), (middle2, middle)):
+                with suppress(BlockingIOError):
+                    sink.send(source.recv(65536))
 
-            for _ in range(6):
-                for sock in (ours, theirs):
-                    with suppress(ssl.SSLWantReadError):
-                        sock.shake_hands()
-                carry()
+        for _ in range(6):
+            for sock in (ours, theirs):
+                with suppress(ssl.SSLWantReadError):
+                    sock.shake_hands()
+            carry()
+        with pytest.raises(BlockingIOError):
+            read(ours)
+        theirs.send(b"whole")
+        record = middle2.recv(65536)
+        for at in range(len(record) - 1):
+            middle.send(record[at : at + 1])
             with pytest.raises(BlockingIOError):
                 read(ours)
-            theirs.send(b"whole")
-            record = middle2.recv(65536)
-            for at in range(len(record) - 1):
-                middle.send(record[at : at + 1])
-                with pytest.raises(BlockingIOError):
-                    read(ours)
-            middle.send(record[-1:])
+        middle.send(record[-1:])
 
-            assert read(ours) == b"whole"
+        assert read(ours) == b"whole"
 
 
 # -- The end -----------------------------------------------------------------------------------------------------
@@ -411,9 +411,9 @@ def test_new_keys(tmp_path: Path) -> None:
 def failed_handshake(context: ssl.SSLContext, name: str, server: ssl.SSLContext = SERVER) -> str:
     """What is said of a handshake that fails."""
     near, far = connected()
-    with closing(wrap(near, context, name)) as ours, closing(wrap(far, server)) as theirs:
-        with pytest.raises(OSError, match=r"\w") as caught:
-            shake_hands(ours, theirs)
+    ours, theirs = wrap(near, context, name), wrap(far, server)
+    with closing(ours), closing(theirs), pytest.raises(OSError, match=r"\w") as caught:
+        shake_hands(ours, theirs)
     return str(caught.value.strerror)
 
 
