@@ -291,7 +291,7 @@ class DatabaseSettings:
         None, kinds.name, "log in to the server as this user, whoever the client is: one pool for all"
     )
     password: Secret | None = _setting(None, kinds.secret, "that user's password", secret=True)
-    password_file: str = _setting("", kinds.path, "file that holds the password")
+    password_file: str = _setting("", kinds.secret_file, "file that holds the password, or credential:NAME")
     pool_size: int | None = _setting(None, kinds.whole(0), "instead of default_pool_size")
     min_pool_size: int | None = _setting(None, kinds.whole(0), "instead of the pooler's min_pool_size")
     reserve_pool_size: int | None = _setting(
@@ -361,7 +361,7 @@ class UserSettings:
     password: Secret | None = _setting(
         None, kinds.secret, "password, md5... or SCRAM-SHA-256$...; goes before auth_file", secret=True
     )
-    password_file: str = _setting("", kinds.path, "file that holds the password")
+    password_file: str = _setting("", kinds.secret_file, "file that holds the password, or credential:NAME")
     pool_mode: PoolMode | None = _setting(None, kinds.pool_mode, "instead of the database's pool_mode")
     pool_size: int | None = _setting(None, kinds.whole(0), "instead of the database's pool_size")
     reserve_pool_size: int | None = _setting(

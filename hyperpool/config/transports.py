@@ -114,7 +114,7 @@ class ProxyStep:
     url: str = required(_url("http", "https"), "the proxy")
     user: str = setting("", kinds.text, "user for the proxy")
     password: Secret | None = setting(None, kinds.secret, "password for the proxy", secret=True)
-    password_file: str = setting("", kinds.secret_file, "file that holds that password")
+    password_file: str = setting("", kinds.secret_file, "file that holds that password, or credential:NAME")
     ca_file: str = setting("", kinds.path, "certificates that an https proxy is verified with")
     host: str = setting("", kinds.text, "where it shall connect to; by default where the next step does")
     port: int = setting(0, kinds.port, "and the port there")
@@ -187,11 +187,13 @@ class WebSocketStep:
     token_id: Secret | None = setting(
         None, kinds.secret, "service token: the header CF-Access-Client-Id", secret=True
     )
-    token_id_file: str = setting("", kinds.secret_file, "file that holds token_id")
+    token_id_file: str = setting("", kinds.secret_file, "file that holds token_id, or credential:NAME")
     token_secret: Secret | None = setting(
         None, kinds.secret, "service token: the header CF-Access-Client-Secret", secret=True
     )
-    token_secret_file: str = setting("", kinds.secret_file, "file that holds token_secret")
+    token_secret_file: str = setting(
+        "", kinds.secret_file, "file that holds token_secret, or credential:NAME"
+    )
     max_message: int = setting(16384, kinds.size(1, 2**24), "longest message that is sent")
     max_received: int = setting(2**24, kinds.size(1024), "longest message that is accepted")
     keepalive: float = setting(45.0, kinds.seconds(), "time between two pings while nothing is sent; 0: none")
