@@ -186,15 +186,15 @@ def test_a_key_in_the_certificates_file(files: Files) -> None:
         (
             {"client_tls_protocols": "tlsv1.0,tlsv1.2"},
             (
-                "pooler.client_tls_protocols: found the text 'tlsv1.0,tlsv1.2', expected a list of versions without a gap; "
-                "Python cannot leave out one in the middle"
+                "pooler.client_tls_protocols: found the text 'tlsv1.0,tlsv1.2', expected a list of versions without a "
+                "gap; Python cannot leave out one in the middle"
             ),
         ),
         (
             {"client_tls_protocols": "sslv3"},
             (
-                "pooler.client_tls_protocols: found the text 'sslv3', expected one of secure, all, legacy, or a list of "
-                "tlsv1.0, tlsv1.1, tlsv1.2, tlsv1.3"
+                "pooler.client_tls_protocols: found the text 'sslv3', expected one of secure, all, legacy, or a list "
+                "of tlsv1.0, tlsv1.1, tlsv1.2, tlsv1.3"
             ),
         ),
         (
@@ -207,8 +207,8 @@ def test_a_key_in_the_certificates_file(files: Files) -> None:
         (
             {"client_tls_ecdhcurve": "none"},
             (
-                "pooler.client_tls_ecdhcurve: found the text 'none', expected auto or the name of a curve; without curves "
-                "no key could be agreed on"
+                "pooler.client_tls_ecdhcurve: found the text 'none', expected auto or the name of a curve; without "
+                "curves no key could be agreed on"
             ),
         ),
         (
@@ -256,23 +256,23 @@ def test_all_at_once(problems_with: Problems, tmp_path: Path, files: Files) -> N
     assert sorted(found) == sorted(
         [
             (
-                "pooler.client_tls_key_file: found a key that does not belong to the certificate of cert_file; name the right "
-                "one"
+                "pooler.client_tls_key_file: found a key that does not belong to the certificate of cert_file; name "
+                "the right one"
             ),
             (
-                "databases.one.sslrootcert: cannot read the file that is named here (No such file or directory); hyperpool's "
-                "user must be able to read it"
+                "databases.one.sslrootcert: cannot read the file that is named here (No such file or directory); "
+                "hyperpool's user must be able to read it"
             ),
             "databases.two.sslrootcert: found no certificates in the file, expected one or more in PEM",
             "databases.three.sslcert: found no certificate in the file, expected one in PEM",
             "databases.four.sslkey: found without a certificate, expected both or none",
             (
-                "databases.five.sslnegotiation: found direct with sslmode prefer, expected require, verify-ca or verify-full: "
-                "a connection that begins with TLS cannot do without"
+                "databases.five.sslnegotiation: found direct with sslmode prefer, expected require, verify-ca or "
+                "verify-full: a connection that begins with TLS cannot do without"
             ),
             (
-                "databases.six.sslmode: found verify-ca with the system's certificates, expected verify-full: anybody can have "
-                "one of those"
+                "databases.six.sslmode: found verify-ca with the system's certificates, expected verify-full: anybody "
+                "can have one of those"
             ),
             (
                 "databases.seven.channel_binding: found require with sslmode disable, expected require, verify-ca or "
@@ -358,8 +358,8 @@ def test_weak_certificates(problems_with: Problems, tmp_path: Path) -> None:
 
     assert problems_with(pooler=clients(files)) == [
         (
-            "pooler.client_tls_cert_file: found a certificate with a key or a signature that OpenSSL holds for too weak; "
-            "make a new one"
+            "pooler.client_tls_cert_file: found a certificate with a key or a signature that OpenSSL holds for too "
+            "weak; make a new one"
         )
     ]
 
