@@ -63,7 +63,16 @@ class PoolerSettings:
         "is refused",
     )
     pin_functions: tuple[str, ...] = _setting(
-        ("dblink_connect", "dblink_connect_u", "pg_backup_start", "pg_replication_origin_session_setup"),
+        (
+            "dblink_connect",
+            "dblink_connect_u",
+            "pg_backup_start",
+            "pg_copy_logical_replication_slot",
+            "pg_copy_physical_replication_slot",
+            "pg_create_logical_replication_slot",
+            "pg_create_physical_replication_slot",
+            "pg_replication_origin_session_setup",
+        ),
         kinds.names,
         "functions whose call makes the client keep its server connection until it leaves",
     )

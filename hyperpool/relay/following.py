@@ -44,7 +44,7 @@ class Following(Backend):
             self.held = True
         self.suspicion.add(effects, text, self.pinned, pool.reported)
         if self.client is not None and (effects.resets or effects.resets_all or self.suspicion.restores):
-            self.suspicion.resets(effects, self.client.begun())
+            self.suspicion.resets(effects, self.client.begun(), self.ledger.asked + 1)
         if not effects.unknown_settings:
             self._pin(self.pinned | Pinned(effects.pins.value))
 
@@ -174,7 +174,7 @@ class Following(Backend):
             if self.client is client:
                 client.tracked = self.tracked
 
-    def restore(self, suspicion: Suspicion) -> bytes:
+    def restore(self, client: ClientConnection, suspicion: Suspicion) -> bytes:
         """The client has reset parameters to what the server's session began with: set what its own began with.
 
         At once, and in the same transaction: whatever undoes the reset undoes this, too.
@@ -182,12 +182,13 @@ class Following(Backend):
         Returns:
             What tells the client: ParameterStatus messages.
         """
-        restores, suspicion.restores = suspicion.restores, {}
-        suspicion.has_reset = False
+        restores = dict(suspicion.restores)
+        suspicion.not_reset()
+        suspicion.settings.update(name for name in restores if name not in self.pool.reported)
         self.settled = False
         self.unnamed = None
         self.ledger.request(wire.QUERY, SKIP)
-        self.transmit(messages.query(assignments(restores, self.tracked.values.get("client_encoding"))))
+        self.transmit(messages.query(assignments(restores, client.initial.values.get("client_encoding"))))
         canonical = self.relay.tracker.canonical
         return b"".join(
             messages.parameter_status(canonical(name) or name, value)

@@ -126,8 +126,13 @@ def adjustment(wanted: ParameterSet, current: ParameterSet) -> str:
     encoding = theirs.get(_ENCODING)
     steps = ["RESET ROLE;RESET SESSION AUTHORIZATION;"] if any(name in theirs for name in IDENTITY) else []
     steps += [_reset(name, encoding) for name in theirs if name not in ours and name not in IDENTITY]
+    recoded = ours.get(_ENCODING) != encoding
     return "".join(steps) + assignments(
-        {name: value for name, value in ours.items() if name in IDENTITY or theirs.get(name) != value},
+        {
+            name: value
+            for name, value in ours.items()
+            if name in IDENTITY or theirs.get(name) != value or (recoded and not value.isascii())
+        },
         ours.get(_ENCODING),
     )
 
@@ -153,8 +158,11 @@ def is_safe_change(wanted: ParameterSet, current: ParameterSet) -> bool:
     ours, theirs = wanted.values, current.values
     if any(name in _UNSAFE or name.endswith("timeout") for name in theirs):
         return False
+    recoded = ours.get(_ENCODING) != theirs.get(_ENCODING)
     return not any(
-        (name in _UNSAFE or not value.isascii()) and theirs.get(name) != value for name, value in ours.items()
+        (name in _UNSAFE and theirs.get(name) != value)
+        or (not value.isascii() and (recoded or theirs.get(name) != value))
+        for name, value in ours.items()
     )
 
 

@@ -257,8 +257,10 @@ class ServerConnection(Upkeep):
         suspicion = self.suspicion
         if suspicion is not None:
             suspicion.deallocations.ready(ledger.settled)
-        if suspicion is not None and suspicion.has_reset and status != FAILED and not ledger.entries:
-            return self.restore(suspicion) + messages.ready_for_query(bytes((status,)))
+            if suspicion.restores and suspicion.resetting == ledger.settled:
+                if client is not None and suspicion.has_reset and status != FAILED:
+                    return self.restore(client, suspicion) + messages.ready_for_query(bytes((status,)))
+                suspicion.not_reset()
         return 0
 
     def _refuse_block(self, pieces: list[bytes | memoryview], start: int, at: int) -> bool:
@@ -288,8 +290,10 @@ class ServerConnection(Upkeep):
         if client is None or suspicion is None:
             return
         own = client.remembered()
-        if tag in _RESETS:
-            suspicion.has_reset = bool(suspicion.restores)
+        if tag in _RESETS and suspicion.resetting == self.ledger.settled + 1:
+            suspicion.has_reset = True
+        elif tag == b"ROLLBACK\0":
+            suspicion.has_reset = False
         if tag == b"DEALLOCATE\0":
             name = suspicion.deallocations.one_done()
             if name is not None:
@@ -318,6 +322,8 @@ class ServerConnection(Upkeep):
             self.pool.statements.version += 1
             self.transmit(replays.prepare(replay, self))
             return SKIP
+        if self.suspicion is not None and self.suspicion.resetting == self.ledger.settled + 1:
+            self.suspicion.not_reset()
         verdict = self.ledger.response(wire.ERROR_RESPONSE)
         if self.ledger.undone:
             self._undo(parse_failed=head == wire.PARSE)

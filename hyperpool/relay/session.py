@@ -114,7 +114,8 @@ class Suspicion:
         touches_settings: any text may change a parameter, whether the server reports that or not.
         restores: parameters that texts on their way set back to what the server's session began with, and what the
             client's began with, by name.
-        has_reset: the server has said so since its newest ReadyForQuery.
+        resetting: which of the ReadyForQuery messages that the client asks for comes behind these texts.
+        has_reset: the server has said that it has done it.
         tries: how often asking was cancelled.
         taints: parameters may have been set that no text names and no server lists.
         strange: of the settings that are asked for, those whose defaults are not known.
@@ -130,6 +131,7 @@ class Suspicion:
         "has_reset",
         "pins",
         "recodes",
+        "resetting",
         "restores",
         "routines",
         "schema",
@@ -146,6 +148,7 @@ class Suspicion:
         self.touches_settings = False
         self.pins = Pinned(0)
         self.restores: dict[str, str] = {}
+        self.resetting = 0
         self.has_reset = False
         self.schema = False
         self.routines = False
@@ -188,19 +191,24 @@ class Suspicion:
             words = _DOTTED.findall(text[:_MAX_SEARCHED].lower())[:_MAX_WORDS]
             self.settings |= {decode(word) for word in words}
 
-    def resets(self, effects: Effects, begun: Mapping[str, str]) -> None:
+    def resets(self, effects: Effects, begun: Mapping[str, str], number: int) -> None:
         """Another text, of which it is known what it sets and resets.
 
         Args:
             effects: what it may do.
             begun: what the client's session began with and the server's did not, by name in lower case.
+            number: of the ReadyForQuery message behind it.
         """
-        names = (
-            set(begun) - effects.sets - set(IDENTITY) if effects.resets_all else effects.resets & set(begun)
-        )
+        names = begun.keys() - effects.sets - {*IDENTITY} if effects.resets_all else effects.resets
         for name in effects.settings:
             self.restores.pop(name, None)
-        self.restores.update((name, begun[name]) for name in names)
+        self.restores.update((name, value) for name, value in begun.items() if name in names)
+        self.resetting = number
+
+    def not_reset(self) -> None:
+        """What was to be reset is as it was."""
+        self.restores.clear()
+        self.has_reset = False
 
     @property
     def asks(self) -> bool:
@@ -218,7 +226,7 @@ class Suspicion:
             self.settings |= other.settings
             self.everything = self.everything or other.everything
             self.pins |= other.pins
-            self.restores = other.restores
+            self.restores, self.resetting, self.has_reset = other.restores, other.resetting, other.has_reset
             self.schema = self.schema or other.schema
             self.taints = self.taints or other.taints
             self.routines = self.routines or other.routines
@@ -312,7 +320,8 @@ _CLEANING: Final = re.compile(
 )
 """What a driver's pool sends when it takes a connection back: it leaves nothing."""
 _STORED: Final = re.compile(
-    rb"(?i)\b(?:function|procedure|trigger|routine|extension|operator|aggregate|view|rule|default|language|schema)\b"
+    rb"(?i)\b(?:function|procedure|trigger|routine|extension|operator|aggregate|view|rule|default|language|schema"
+    rb"|policy|check|constraint|domain|type|cast|index|generated|partition|inherits|references)\b"
 )
 _SCHEMA: Final = re.compile(rb"(?i)\b(?:alter|create|drop)\b")
 _MAX_TRIES: Final = 5

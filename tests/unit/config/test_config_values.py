@@ -343,6 +343,10 @@ def test_the_defaults_of_what_pgbouncer_does_not_have() -> None:
         "dblink_connect",
         "dblink_connect_u",
         "pg_backup_start",
+        "pg_copy_logical_replication_slot",
+        "pg_copy_physical_replication_slot",
+        "pg_create_logical_replication_slot",
+        "pg_create_physical_replication_slot",
         "pg_replication_origin_session_setup",
     )
     assert pooler.max_prepared_memory == 2**28

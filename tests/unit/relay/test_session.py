@@ -180,7 +180,7 @@ def restored(*texts: str) -> dict[str, str]:
     for text in texts:
         effects = reader.read(text.encode())
         assert effects is not None
-        suspicion.resets(effects, BEGUN)
+        suspicion.resets(effects, BEGUN, 1)
     return suspicion.restores
 
 
@@ -240,8 +240,8 @@ def test_merge() -> None:
 def test_merged_resets_are_the_newer_ones() -> None:
     """The question is about what has happened: those before it have been set again already."""
     one, two = Suspicion(), Suspicion()
-    one.resets(Effects(settings=frozenset({"x.y"}), resets=frozenset({"x.y"})), BEGUN)
-    two.resets(Effects(resets_all=True, sets=frozenset({"x.y"})), BEGUN)
+    one.resets(Effects(settings=frozenset({"x.y"}), resets=frozenset({"x.y"})), BEGUN, 1)
+    two.resets(Effects(resets_all=True, sets=frozenset({"x.y"})), BEGUN, 1)
     one.merge(two)
     assert one.restores == {"timezone": "Asia/Tokyo", "work_mem": "7MB"}
 
