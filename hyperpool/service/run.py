@@ -37,6 +37,7 @@ from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
 from hyperpool.service.limits import raise_open_file_limit
 from hyperpool.service.logs import configure_logging
+from hyperpool.service.signals import drop
 from hyperpool.stats import PoolStats
 from hyperpool.transport.bridge import Bridges
 from hyperpool.transport.kinds import DialContext
@@ -123,7 +124,7 @@ class Pooler:
                         stack.callback(nursery.cancel_scope.cancel)
                         nursery.start_soon(self._reception.run, agents)
                     await self._serve(signals)
-            await _drop(signals)
+            await drop(signals, len(_SIGNALS))
         log.info("stopped")
         return 0
 
@@ -429,21 +430,6 @@ async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope
     async for number in signals:
         if number != signal.SIGHUP:
             scope.cancel()
-
-
-async def _drop(signals: AsyncIterator[int]) -> None:
-    """Take the signals that came too late to matter: Trio would deliver them again, to their default handlers."""
-
-    async def take() -> None:
-        async for _ in signals:
-            pass
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(take)
-        # One step for each kind of signal, one to begin, and one to spare.
-        for _ in range(len(_SIGNALS) + 2):
-            await trio.lowlevel.checkpoint()
-        nursery.cancel_scope.cancel()
 
 
 def _relay_options(settings: PoolerSettings) -> RelayOptions:

@@ -16,6 +16,7 @@ from hyperpool.config.tls import TlsFault
 from hyperpool.config.tunnel import load_tunnel
 from hyperpool.errors import ConfigError
 from hyperpool.service.logs import configure_logging
+from hyperpool.service.signals import drop
 from hyperpool.transport.kinds import DialContext
 from hyperpool.transport.resolve import Resolver
 from hyperpool.transport.sockets import TcpOptions
@@ -86,6 +87,7 @@ class TunnelProcess:
                     "tunnel is up", version=__version__, targets=len(self._settings.targets), pid=os.getpid()
                 )
                 await self._obey(signals, nursery)
+            await drop(signals, len(_SIGNALS))
         log.info("stopped")
         return 0
 
