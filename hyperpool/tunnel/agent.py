@@ -196,7 +196,7 @@ class Agent:
 
     def _failed(self, complaint: str, began: float) -> None:
         """Note a failure; of attempts that were under way together, one counts."""
-        if began < self._failed_at:
+        if began <= self._failed_at:
             return
         self._failures += 1
         self._failed_at = trio.current_time()
