@@ -67,6 +67,7 @@ class Agent:
         self._ready = 0
         self._failures = 0
         self._failed_at = float("-inf")
+        self._shunned = False
         self._complaint = ""
         self._connected = False
         self._changed = trio.Event()
@@ -82,10 +83,10 @@ class Agent:
         async with trio.open_nursery() as nursery:
             with self._running:
                 while True:
-                    if self._failures:
+                    if self._shunned:
                         await trio.sleep(self._pause())
                     # While nothing works, one attempt at a time is enough.
-                    wanted = 1 if self._failures else self.settings.ready
+                    wanted = 1 if self._shunned else self.settings.ready
                     while self._ready < wanted:
                         self._ready += 1
                         nursery.start_soon(self._connection)
@@ -188,6 +189,7 @@ class Agent:
         await self._targets.serve(accept, server, target, pooler=name)
 
     def _works(self) -> None:
+        self._shunned = False
         self._complaint = ""
         if not self._connected:
             self._connected = True
@@ -198,6 +200,7 @@ class Agent:
         """Note a failure; of attempts that were under way together, one counts."""
         if began <= self._failed_at:
             return
+        self._shunned = True
         self._failures += 1
         self._failed_at = trio.current_time()
         self._connected = False
