@@ -17,7 +17,7 @@ from operator import index
 from typing import Final, cast
 
 import trio
-from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed, XorMaskerSimple
+from wsproto.frame_protocol import CloseReason, Frame, FrameProtocol, Opcode, ParseFailed, XorMaskerSimple
 
 MAX_MESSAGE_SENT: Final = 16 * 1024
 """Bytes of a message that is sent. cloudflared's end drops what is beyond 16 KiB of a message."""
@@ -77,6 +77,7 @@ class WebSocketStream(trio.abc.Stream):
         self._max_received = max_received
         self._keepalive = keepalive
         self._message_size = 0
+        self._frame_size = 0
         self._payload: deque[bytes | memoryview] = deque()
         self._ended = False
         self._broken = ""
@@ -314,7 +315,7 @@ class WebSocketStream(trio.abc.Stream):
     def _scan_frames(self) -> None:
         for frame in self._protocol.received_frames():
             if frame.opcode is Opcode.BINARY:
-                self._take_payload(cast("bytes", frame.payload), last=frame.message_finished)
+                self._take_payload(frame)
             elif frame.opcode is Opcode.PING:
                 self._pong_unsent = cast("bytes", frame.payload)
             elif frame.opcode is Opcode.CLOSE:
@@ -323,20 +324,33 @@ class WebSocketStream(trio.abc.Stream):
                 self._ended = True
             elif frame.opcode is Opcode.TEXT:
                 raise ParseFailed("a text message", CloseReason.UNSUPPORTED_DATA)
-        # wsproto tells in no other way how long a frame is going to be.
-        header = self._protocol._frame_decoder.header  # noqa: SLF001
-        if header is not None and header.payload_len > self._max_received:
-            raise _too_long(self._max_received)
+        self._check_announced()
 
-    def _take_payload(self, payload: bytes, *, last: bool) -> None:
-        self._message_size += len(payload)
-        if self._message_size > self._max_received:
-            raise _too_long(self._max_received)
-        if last:
-            self._message_size = 0
+    def _take_payload(self, frame: Frame) -> None:
+        """Take in a part of a frame of data, or all of it."""
+        payload = cast("bytes", frame.payload)
+        self._check_announced()
+        self._frame_size += len(payload)
+        self._check_size(self._message_size + self._frame_size)
+        if frame.frame_finished:
+            self._message_size = 0 if frame.message_finished else self._message_size + self._frame_size
+            self._frame_size = 0
         if payload:
             self._unanswered = 0
             self._payload.append(payload)
+
+    def _check_announced(self) -> None:
+        """Refuse a frame by its header; wsproto tells in no other way how long a frame will be."""
+        header = self._protocol._frame_decoder.header  # noqa: SLF001
+        if header is not None and not header.opcode.iscontrol():
+            self._check_size(self._message_size + header.payload_len)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_received:
+            raise ParseFailed(
+                f"a message of more than {self._max_received} bytes (max_received)",
+                CloseReason.MESSAGE_TOO_BIG,
+            )
 
     async def _break(self, code: CloseReason, reason: str) -> None:
         """Give the stream up; what was received before can still be had."""
@@ -374,7 +388,3 @@ class WebSocketStream(trio.abc.Stream):
             raise trio.BusyResourceError("another task is sending data on this stream")
         if self._broken or self.closed_by_peer is not None:
             raise trio.BrokenResourceError(self._broken or "the peer has closed the WebSocket")
-
-
-def _too_long(limit: int) -> ParseFailed:
-    return ParseFailed(f"a message of more than {limit} bytes (max_received)", CloseReason.MESSAGE_TOO_BIG)

@@ -17,6 +17,7 @@ import attrs
 
 from tests.support.certificates import issue
 from tests.support.network import free_port
+from tests.support.postgres import children_of
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -207,11 +208,16 @@ class Nginx(_Program):
         """Take the settings in without a restart: those who are connected stay."""
         self._generation += 1
         self._write()
-        assert self._process is not None
-        self._process.send_signal(signal.SIGHUP)
+        process = self._process
+        assert process is not None
+        process.send_signal(signal.SIGHUP)
         expected = str(self._generation).encode()
 
         def taken_in() -> bool:
+            titles = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(process.pid)]
+            # Workers with the old settings have "is shutting down" behind this; until then, they take connections.
+            if sum(title.rstrip(b"\0 ").endswith(b"worker process") for title in titles) != 1:
+                return False
             url = f"http://{HOST}:{self.plain_port}/generation"
             with urllib.request.urlopen(url, timeout=2) as answer:
                 return bool(answer.read() == expected)
