@@ -1,6 +1,7 @@
 """The command line: arguments in, exit codes out, and nothing else.
 
-Exit codes: 0 is success, 1 means that the pooler could not start, 2 that the settings or the arguments are wrong.
+Exit codes: 0 is success, 1 means that the pooler could not start or the doctor found something that failed, 2 that the
+settings or the arguments are wrong.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ Examples:
   hyperpool serve                  serve with ./pooler.yaml, else /etc/hyperpool/pooler.yaml
   hyperpool serve my.yaml          serve with the settings in my.yaml, until Ctrl-C
   hyperpool check my.yaml          say what is wrong with them, or what they mean
+  hyperpool doctor my.yaml         go the way to every server, and say where it fails and why
   hyperpool tunnel tunnel.yaml     run inside a private network, for a pooler outside
 
 \b
@@ -115,6 +117,62 @@ def check(config: Path | None) -> None:
     console.print(_plain(f"{path} is fine.\n"))
     for table in (_pooler_table(settings), _databases_table(settings), *_users_table(settings)):
         console.print(table)
+
+
+_DOCTOR_HELP: Final = """\
+Go the way to every server, hop by hop, and say what was negotiated, how long it took, and where it fails.
+
+CONFIG is the settings file; by default ./pooler.yaml, else /etc/hyperpool/pooler.yaml. DATABASE is the only one to
+examine; for a name that the entry * stands for, it must be given.
+
+The hops: finding addresses, TCP or a Unix socket, a proxy, TLS, the WebSocket's upgrade with its token, PostgreSQL's
+own TLS, the login, and one empty query. They are made as the pooler makes them, and all hosts of a list are visited.
+Nothing is listened on and nothing is started, so this can be done while the pooler runs.
+
+\b
+Examples:
+  hyperpool doctor my.yaml                 all databases
+  hyperpool doctor my.yaml app             one of them
+  hyperpool doctor my.yaml --timeout 3     give each server 3 seconds
+  hyperpool doctor my.yaml app --user ann  log in as ann
+  hyperpool doctor my.yaml --json | jq '.databases[].servers[].failure'
+
+\b
+Exit codes:
+  0  all is well, warnings at most
+  1  something failed, or nothing could be examined
+  2  the settings or the arguments are wrong
+"""
+
+
+@main.command(help=_DOCTOR_HELP)
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.argument("database", required=False)
+@click.option(
+    "--user",
+    metavar="NAME",
+    help="Log in as this user where the settings leave that to the client; by default the first whose password they "
+    "hold.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Time for the way to one server; by default the setting server_connect_timeout.",
+)
+@click.option("--json", "json_wanted", is_flag=True, help="Print JSON; docs/doctor.md describes it.")
+def doctor(
+    config: Path | None, database: str | None, user: str | None, timeout: float | None, *, json_wanted: bool
+) -> NoReturn:
+    """Go the way to every server, and tell."""
+    settings = _load(_find(config))
+    from hyperpool.doctor import command, examine  # noqa: PLC0415 - as in `serve`
+
+    try:
+        code = command.doctor(settings, examine.Wishes(database, user, timeout), json_wanted=json_wanted)
+    except examine.UnknownDatabase as error:
+        _fail(_EXIT_CONFIG, str(error))
+    raise SystemExit(code)
 
 
 @main.command()

@@ -1,0 +1,118 @@
+"""What to do about what the doctor finds, as far as the errors do not say it themselves."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from hyperpool.doctor.findings import moment
+from hyperpool.errors import LoginFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hyperpool.doctor.findings import HopFinding
+
+SOON: Final = timedelta(days=30)
+"""A certificate that ends within this time needs attention."""
+
+_SQLSTATES: Final = {
+    "28P01": "set `password` of the database or of the user to the one that the server knows; on the server, "
+    "ALTER ROLE ... PASSWORD changes it",
+    "28000": "let pg_hba.conf on the server allow this user, database, address and encryption, or check `user` and "
+    "`sslmode`",
+    "3D000": "check `dbname`, or make the database on the server: CREATE DATABASE",
+    "42501": "let the user connect: GRANT CONNECT ON DATABASE ... TO ... on the server",
+    "53300": "lower pool sizes, or raise max_connections on the server, or the role's or database's CONNECTION LIMIT",
+    "57P03": "wait: the server is starting up, shutting down or recovering; its log says which",
+}
+"""What PostgreSQL's reasons to refuse a login ask for (PostgreSQL docs, appendix "PostgreSQL Error Codes")."""
+
+_SYSTEM: Final = {
+    errno.ECONNREFUSED: "start the server, or check host and port: nothing listens there; PostgreSQL's "
+    "listen_addresses may be too narrow",
+    errno.ENOENT: "start the server, or check the directory and the port: PostgreSQL's unix_socket_directories says "
+    "where its sockets are",
+    errno.EACCES: "let this user reach the socket: see unix_socket_permissions and the directory's owner",
+    errno.ETIMEDOUT: "check the address, and that no firewall drops the packets",
+    errno.EHOSTUNREACH: "check the address, and the routes to it",
+    errno.ENETUNREACH: "check the address, and the routes to its network",
+    errno.ECONNRESET: "see the log of what listens there: it hung up",
+}
+"""What the system's reasons ask for."""
+
+_HANGS: Final = {
+    "resolve": "the name servers do not answer: see /etc/resolv.conf",
+    "tcp": "packets are dropped: check the address, and firewalls on the way",
+    "unix": "the server does not accept connections: see its log",
+    "proxy": "the proxy does not answer: check that it is one, and its way to the target",
+    "tls": "what listens there may not speak TLS: check host and port",
+    "agent": "the agent does not answer: see its log",
+    "websocket": "the gateway does not answer: check host and path, and its own way to the server",
+    "postgresql tls": "what listens there may not be PostgreSQL, or is out of connections: check host and port, and "
+    "its log",
+    "login": "what listens there may not be PostgreSQL, or is overloaded: check host and port, and its log",
+    "query": "the server is overloaded, or the way there loses what is sent: see its log",
+}
+"""What no answer within the time means, by kind of hop."""
+
+
+def about_hang(kind: str) -> str:
+    """The remedy for a hop that took too long."""
+    return _HANGS.get(kind, "raise --timeout if the way is known to be slow")
+
+
+def about_error(kind: str, error: BaseException) -> str:
+    """The remedy for a hop that failed; empty if none is known, or the error says it itself."""
+    if isinstance(error, LoginFailed):
+        return _SQLSTATES.get(error.sqlstate, "") if error.response else ""
+    if kind not in {"resolve", "tcp", "unix"}:
+        return ""
+    for cause in _causes(error):
+        if isinstance(cause, socket.gaierror):
+            return "check the spelling of the host, and the name servers in /etc/resolv.conf"
+        if isinstance(cause, OSError) and cause.errno in _SYSTEM:
+            return _SYSTEM[cause.errno]
+    return ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__
+
+
+def about_hop(hop: HopFinding, now: datetime, *, encrypted: bool) -> list[str]:
+    """What needs attention about a hop.
+
+    Args:
+        hop: it.
+        now: the time.
+        encrypted: TLS was negotiated before it.
+    """
+    warnings = []
+    end = hop.facts.get("not_after")
+    if end and not hop.error:
+        left = moment(end) - now
+        if left < timedelta():
+            warnings.append(f"the certificate has expired {days(-left)} ago: renew it")
+        elif left < SOON:
+            warnings.append(f"the certificate ends in {days(left)}: renew it")
+    if hop.facts.get("method") == "password" and not encrypted:
+        warnings.append(
+            "the password goes over the network as it is: use scram-sha-256 in pg_hba.conf, or TLS"
+        )
+    return warnings
+
+
+def days(time: timedelta) -> str:
+    """A length of time, in whole days."""
+    return "1 day" if time.days == 1 else f"{time.days} days"
+
+
+def now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)

@@ -1,0 +1,208 @@
+"""Going the way to one server, as the pooler does, and noting what happens."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from hyperpool.doctor import advice
+from hyperpool.doctor.findings import KINDS, HopFinding, ServerFinding, Status
+from hyperpool.errors import ConnectFailed, HyperpoolError, LoginFailed, ProtocolError, UpstreamError
+from hyperpool.pool.login import connect_to
+from hyperpool.transport.kinds import Trace
+from hyperpool.wire import constants as c
+from hyperpool.wire import messages
+from hyperpool.wire.frames import FrameReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hyperpool.config.transports import Steps
+    from hyperpool.transport.kinds import Hop
+    from hyperpool.transport.route import Route, Target
+
+_MAX_FRAME: Final = 1 << 20
+"""Bytes of an answer to an empty query, at most; notices may come before it."""
+
+
+class WatchedTrace(Trace):
+    """A trace that can be looked at while it grows, and that knows why each hop ended.
+
+    Attributes:
+        errors: why hops failed, by their place.
+        unfinished: the hop that is under way, or that was when all was cancelled; None before, after and in between.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: dict[int, BaseException] = {}
+        self.unfinished: Hop | None = None
+
+    @contextmanager
+    def hop(self, name: str) -> Iterator[Hop]:
+        """As in the base class."""
+        place = len(self.hops)
+        with super().hop(name) as hop:
+            self.unfinished = hop
+            try:
+                yield hop
+            except UpstreamError as error:
+                hop.error = str(error)
+                self.errors[place] = error
+                self.unfinished = None
+                raise
+            self.unfinished = None
+
+
+@attrs.define(eq=False)
+class Walk:
+    """One way to be gone.
+
+    Attributes:
+        route: of the pool.
+        target: the server.
+        timeout: seconds for all of it.
+        limit: what the time limit is called.
+        unreachable: the remedy if nothing listens there; empty for the usual one.
+        trace: what happens.
+        began: when, in the seconds of `time.perf_counter`; 0 before.
+        finding: what came out; None before the end.
+    """
+
+    route: Route
+    target: Target
+    timeout: float
+    limit: str
+    unreachable: str = ""
+    trace: WatchedTrace = attrs.field(factory=WatchedTrace)
+    began: float = 0.0
+    finding: ServerFinding | None = None
+
+    async def go(self) -> ServerFinding:
+        """Go, whatever happens on the way."""
+        self.began = time.perf_counter()
+        error: HyperpoolError | None = None
+        with trio.move_on_after(self.timeout) as scope:
+            try:
+                await _visit(self.route, self.target, self.trace)
+            except HyperpoolError as caught:
+                error = caught
+        seconds = time.perf_counter() - self.began
+        hops = self._hops()
+        if scope.cancelled_caught:
+            self._hang(hops)
+        elif error is None:
+            for hop in hops:
+                hop.overcome = True
+        else:
+            _fail(hops, error)
+        self._warn(hops)
+        self.finding = ServerFinding(self.target.name, via(self.target.steps), hops, seconds)
+        if self.finding.status is not Status.FAILED:
+            self.finding.warnings += self._slow(seconds)
+        return self.finding
+
+    def _hops(self) -> list[HopFinding]:
+        findings = []
+        for place, hop in enumerate(self.trace.hops):
+            kind, target = split(hop.name)
+            error = self.trace.errors.get(place)
+            remedy = advice.about_error(kind, error) if error else ""
+            if remedy and self.unreachable and kind in {"tcp", "unix"}:
+                remedy = self.unreachable
+            findings.append(HopFinding(kind, target, hop.seconds, hop.facts, [], hop.error, remedy))
+        return findings
+
+    def _hang(self, hops: list[HopFinding]) -> None:
+        """Say where the time ran out. Failures before it were followed by another attempt."""
+        *earlier, last = hops or [HopFinding("resolve", self.target.name, self.timeout, {})]
+        for hop in earlier:
+            hop.overcome = True
+        last.error = f"no answer within {self.timeout:g} s ({self.limit})"
+        last.remedy = advice.about_hang(last.kind)
+
+    @staticmethod
+    def _warn(hops: list[HopFinding]) -> None:
+        encrypted = False
+        for hop in hops:
+            encrypted |= bool(hop.facts.get("cipher"))
+            hop.warnings += advice.about_hop(hop, advice.now(), encrypted=encrypted or hop.kind == "unix")
+
+    def _slow(self, seconds: float) -> list[str]:
+        """With several hosts, the pooler gives each of them less time."""
+        limit = self.route.settings.host_connect_timeout
+        if len(self.route.targets) > 1 and limit and seconds > limit:
+            return [
+                f"it took {seconds:.1f} s: the pooler goes to the next host after {limit:g} s (host_connect_timeout)"
+            ]
+        return []
+
+
+def split(name: str) -> tuple[str, str]:
+    """The name of a hop in a trace: what kind it is, and where it leads to."""
+    for kind in KINDS:
+        if name == kind or name.startswith(f"{kind} "):
+            return kind, name[len(kind) + 1 :]
+    first, _, rest = name.partition(" ")
+    return first, rest
+
+
+def via(steps: Steps) -> str:
+    """What a way is made of, if it is more than a socket."""
+    kinds = [step.KIND for step in steps]
+    return " > ".join(kinds) if kinds not in (["tcp"], ["unix"]) else ""
+
+
+def _fail(hops: list[HopFinding], error: HyperpoolError) -> None:
+    """Say where it failed: at the last hop. What failed before it was followed by another attempt."""
+    *earlier, last = hops
+    for hop in earlier:
+        hop.overcome = True
+    last.error = last.error or str(error)
+
+
+async def _visit(route: Route, target: Target, trace: Trace) -> None:
+    """Log in, ask nothing, and leave.
+
+    Raises:
+        UpstreamError: it failed.
+    """
+    try:
+        connection = await connect_to(route, target, trace=trace)
+        try:
+            with trace.hop("query"):
+                await _ask_nothing(connection.stream)
+            with suppress(trio.BrokenResourceError):
+                await connection.stream.send_all(messages.TERMINATE)
+        finally:
+            await trio.aclose_forcefully(connection.stream)
+    except trio.BrokenResourceError as error:
+        raise ConnectFailed(f"connection broke: {error}") from error
+
+
+async def _ask_nothing(stream: trio.abc.Stream) -> None:
+    """Send an empty query, and wait for the answer."""
+    reader = FrameReader(_MAX_FRAME)
+    try:
+        await stream.send_all(messages.query(""))
+        while True:
+            while (frame := reader.next_frame()) is None:
+                data = await stream.receive_some()
+                if not data:
+                    raise ConnectFailed("server closed the connection instead of answering an empty query")
+                reader.feed(data)
+            kind, body = frame
+            if kind == c.ERROR_RESPONSE:
+                fields = messages.error_fields(body)
+                message, sqlstate = fields.get("M", "server refused an empty query"), fields.get("C", "")
+                raise LoginFailed(message, sqlstate, messages.frame(kind, body))
+            if kind == c.READY_FOR_QUERY:
+                return
+    except trio.BrokenResourceError as error:
+        raise ConnectFailed(f"connection broke during an empty query: {error}") from error
+    except ProtocolError as error:
+        raise ConnectFailed(f"server broke the protocol: {error}") from error
