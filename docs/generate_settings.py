@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of docs/settings.md from the settings' own metadata; the prose around them is kept.
+"""Writes the tables of docs/settings.md and docs/tunnel.md from the settings' own metadata; the prose is kept.
 
 python docs/generate_settings.py
 """
@@ -16,15 +16,35 @@ import attrs
 from hyperpool.config import DatabaseSettings, PoolerSettings, UserSettings
 from hyperpool.config.kinds import Unfit
 from hyperpool.config.source import Source
+from hyperpool.config.tunnel import (
+    AgentsSettings,
+    AgentToken,
+    IngressSettings,
+    IngressToken,
+    LinkSettings,
+    ProcessSettings,
+    TargetSettings,
+)
 from hyperpool.config.units import format_duration, format_size
 from hyperpool.config.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGE: Final = Path(__file__).with_name("settings.md")
+PAGES: Final = tuple(Path(__file__).with_name(name) for name in ("settings.md", "tunnel.md"))
 
-_SECTIONS: Final = {"pooler": PoolerSettings, "databases": DatabaseSettings, "users": UserSettings}
+_SECTIONS: Final[dict[str, type[attrs.AttrsInstance]]] = {
+    "pooler": PoolerSettings,
+    "databases": DatabaseSettings,
+    "users": UserSettings,
+    "ingress": IngressSettings,
+    "ingress_tokens": IngressToken,
+    "targets": TargetSettings,
+    "tunnel": ProcessSettings,
+    "agents": AgentsSettings,
+    "agents_tokens": AgentToken,
+    "poolers": LinkSettings,
+}
 _NOWHERE: Final = Source(Path("/"), {})
 _UNFIT: Final = -1
 """What no parser accepts: it answers with what it expects, and with the range of a number."""
@@ -55,6 +75,8 @@ def _table(kind: type[attrs.AttrsInstance]) -> Iterator[str]:
     yield "| name | default | value | meaning | reload |"
     yield "|---|---|---|---|---|"
     for field in attrs.fields(kind):
+        if not field.metadata:
+            continue  # the entry's name
         expected = _expected(field)
         about = _escaped(field.metadata["help"])
         reload = "yes" if field.metadata["reload"] else "restart"
@@ -77,8 +99,10 @@ def _value(expected: str) -> str:
 
 
 def _default(default: object, expected: str) -> str:
-    if default is None:
+    if default is None or isinstance(default, dict):
         return ""
+    if default is attrs.NOTHING:
+        return "none: must be set"
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # attrs has it as a function for type checkers
         return '`""`'
     if isinstance(default, enum.Enum):
@@ -105,4 +129,5 @@ def _escaped(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(render(PAGE.read_text("utf-8")), "utf-8")
+    for page in PAGES:
+        page.write_text(render(page.read_text("utf-8")), "utf-8")

@@ -49,9 +49,9 @@ def setting(default: T, parse: Parser, about: str, *, reload: bool = True, secre
     return field
 
 
-def required(parse: Parser, about: str) -> Any:  # noqa: ANN401 - of the type that the class says
+def required(parse: Parser, about: str, *, reload: bool = True) -> Any:  # noqa: ANN401 - of the type that the class says
     """A field without a default."""
-    return attrs.field(metadata=metadata(parse, about))
+    return attrs.field(metadata=metadata(parse, about, reload=reload))
 
 
 def read_value(field: attrs.Attribute[Any], value: object, source: Source) -> Any:  # noqa: ANN401 - as above

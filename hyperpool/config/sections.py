@@ -76,8 +76,8 @@ def _mapping(value: object) -> Mapping[object, object]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise Problems(
-            [((), f"found {describe_type(value)}, expected a mapping of names and what they mean")]
+        raise Unfit(
+            "a mapping; each setting or name on a line of its own, with a colon and a space behind it"
         )
     return value
 

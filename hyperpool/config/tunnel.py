@@ -15,9 +15,9 @@ import attrs
 
 from hyperpool.config import kinds
 from hyperpool.config.document import read_document
-from hyperpool.config.fields import Problems, required, setting
+from hyperpool.config.fields import Problem, Problems, required, setting
 from hyperpool.config.kinds import SslMode, Unfit
-from hyperpool.config.report import Report
+from hyperpool.config.report import Report, describe_type
 from hyperpool.config.sections import entries, section
 from hyperpool.config.source import Source
 from hyperpool.config.tls import ClientTls, TlsFault, TlsMaterial
@@ -119,7 +119,7 @@ class GateSettings:
     listen_addr: tuple[str, ...] = setting(
         ("127.0.0.1",), kinds.addresses, "addresses to listen on; * is all of them", reload=False
     )
-    listen_port: int = required(kinds.port, "port")
+    listen_port: int = required(kinds.port, "port", reload=False)
     tls_cert_file: str = setting(
         "", kinds.path, "certificate, and those that lead to its root; empty: no TLS"
     )
@@ -335,4 +335,7 @@ def _check_targets(place: KeyPath, names: tuple[str, ...], settings: TunnelSetti
 
 def agents_section(value: object, source: Source) -> Any:  # noqa: ANN401 - `AgentsSettings`, as the field says
     """The pooler's section ``agents``."""
-    return section(AgentsSettings)(value, source)
+    try:
+        return section(AgentsSettings)(value, source)
+    except Unfit as error:
+        raise Problem(f"found {describe_type(value)}, expected {error.expected}") from None

@@ -230,6 +230,7 @@ def test_the_pooler_takes_agents_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("agents", "problem"),
     [
+        (5, "agents: found a number, expected a mapping"),
         ({"tokens": {"site-a": _TOKEN}}, "agents.listen_port: found nothing"),
         ({"listen_port": 1, "tokens": {"site-b": _TOKEN}}, "databases.app.transport: found agent 'site-a'"),
         (
