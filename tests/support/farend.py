@@ -6,13 +6,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from tests.support import targets
 from tests.support.network import free_port
 from tests.support.waiting import eventually
 
@@ -48,10 +48,11 @@ class FarEnd:
         """Start it, once more if it has ended."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "hyperpool", "tunnel", str(self.path)],
+                targets.hyperpool_command("tunnel", str(self.path)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=targets.environment(),
                 start_new_session=True,
             )
 
