@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from hyperpool.config import DatabaseSettings
+    from hyperpool.config.transports import Step
 
 S = TypeVar("S")
 
@@ -256,6 +257,7 @@ def _pooler_table(settings: Settings) -> Table:
     table = _table("Pooler", "setting", "value")
     rows = {
         "listens on": "\n".join(listeners),
+        **_agents_row(settings),
         "clients": f"up to {pooler.max_client_conn}",
         "auth_type": pooler.auth_type.value,
         "users": _count_users(settings),
@@ -269,6 +271,13 @@ def _pooler_table(settings: Settings) -> Table:
     for row in rows.items():
         _add_row(table, row)
     return table
+
+
+def _agents_row(settings: Settings) -> dict[str, str]:
+    if settings.agents is None:
+        return {}
+    names = sorted({token.agent_name for token in settings.agents.tokens.values()})
+    return {"takes agents": f"port {settings.agents.listen_port}: {', '.join(names)}"}
 
 
 def _count_users(settings: Settings) -> str:
@@ -299,9 +308,19 @@ def _databases_table(settings: Settings) -> Table:
 def _server(entry: DatabaseSettings) -> str:
     if entry.embedded:
         return "embedded"
+    if entry.transport:
+        return " > ".join(_step(step) for step in entry.transport)
     if entry.host.startswith(("/", "@")):
         return f"{entry.host}/.s.PGSQL.{entry.port}"
     return f"[{entry.host}]:{entry.port}" if ":" in entry.host else f"{entry.host}:{entry.port}"
+
+
+def _step(step: Step) -> str:
+    """A step of a transport: its kind, and what tells it from others, without a query, which may be secret."""
+    where = next(
+        (str(getattr(step, name)) for name in ("name", "path", "host") if getattr(step, name, "")), ""
+    )
+    return f"{step.KIND} {where.partition('?')[0]}".rstrip()
 
 
 def _size(minimum: int, limit: int, reserve: int, *, warm: bool) -> str:

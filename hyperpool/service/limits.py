@@ -29,6 +29,18 @@ def raise_open_file_limit(settings: Settings) -> None:
             pooler.reserve_pool_size if database.reserve_pool_size is None else database.reserve_pool_size
         )
         connections += size + reserve
+    if settings.agents is not None:
+        connections += settings.agents.max_connections
+    ensure_open_files(connections, "max_client_conn")
+
+
+def ensure_open_files(connections: int, setting: str) -> None:
+    """Raise the soft limit on open files to the hard limit, and warn when that is not enough.
+
+    Args:
+        connections: how many there may be.
+        setting: what could be lowered instead.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -39,5 +51,5 @@ def raise_open_file_limit(settings: Settings) -> None:
             "the limit on open files is lower than the settings may need",
             limit=soft,
             needed=needed,
-            remedy="raise it (ulimit -Hn, LimitNOFILE=) or lower max_client_conn",
+            remedy=f"raise it (ulimit -Hn, LimitNOFILE=) or lower {setting}",
         )

@@ -15,6 +15,7 @@ from hyperpool import __version__
 from hyperpool.config.tls import TlsFault
 from hyperpool.config.tunnel import load_tunnel
 from hyperpool.errors import ConfigError
+from hyperpool.service.limits import ensure_open_files
 from hyperpool.service.logs import configure_logging
 from hyperpool.service.signals import drop
 from hyperpool.transport.kinds import DialContext
@@ -51,6 +52,9 @@ def tunnel(settings: TunnelSettings, config_path: Path) -> int:
         StartupError: it cannot start; nothing is left open.
     """
     configure_logging(settings.tunnel)
+    if settings.ingress is not None:
+        # Each stream has a connection at either end.
+        ensure_open_files(2 * settings.ingress.max_connections, "ingress.max_connections")
     return trio.run(TunnelProcess(settings, config_path).run)
 
 

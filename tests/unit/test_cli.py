@@ -288,3 +288,52 @@ def test_wrong_arguments_are_told_with_the_usage() -> None:
     result = _run("sevre")
     assert result.exit_code == 2
     assert "No such command 'sevre'" in result.stderr
+
+
+_TUNNELED = """\
+pooler: {listen_addr: localhost, auth_type: trust}
+agents: {listen_port: 7432, tokens: {site: {id: a, secret: 0123456789abcdef}}}
+databases:
+  near: {transport: [{agent: {name: site}}]}
+  far: {transport: [{websocket: {url: "ws://gw/db?key=0123456789abcdef", token_id: a, token_secret: fedcba98}}]}
+users: {ann: }
+"""
+_TUNNEL = """\
+targets: {db: {}}
+ingress: {listen_port: 1, tokens: {a: {id: a, secret: 0123456789abcdef}}}
+"""
+
+
+def test_check_shows_ways_through_tunnels(tmp_path: Path) -> None:
+    """The steps of transports and the names of agents, and no secret."""
+    (tmp_path / "tunneled.yaml").write_text(_TUNNELED)
+    result = _run("check", "tunneled.yaml")
+    assert result.exit_code == 0
+    for fact in ("port 7432: site", "agent site", "tcp gw > websocket /db"):
+        assert fact in result.stdout
+    for secret in ("0123456789abcdef", "fedcba98"):
+        assert secret not in result.stdout
+
+
+def test_the_tunnels_settings_can_be_checked(tmp_path: Path) -> None:
+    """Nothing is opened; problems are all told, with exit code 2."""
+    (tmp_path / "fine.yaml").write_text(_TUNNEL)
+    assert _run("tunnel", "--check", "fine.yaml").stdout == "fine.yaml is fine.\n"
+    (tmp_path / "bad.yaml").write_text(
+        _TUNNEL.replace("listen_port: 1", "listen_port: x").replace("db: {}", "db: 5")
+    )
+    result = _run("tunnel", "--check", "bad.yaml")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("hyperpool: bad.yaml has 2 problems:\n  ")
+
+
+def test_a_tunnel_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line says why, with exit code 1."""
+
+    def run(settings: object, path: Path) -> int:
+        raise StartupError("the address is taken")
+
+    monkeypatch.setattr("hyperpool.service.tunnel.tunnel", run)
+    (tmp_path / "fine.yaml").write_text(_TUNNEL)
+    result = _run("tunnel", "fine.yaml")
+    assert (result.exit_code, result.stderr) == (1, "hyperpool: cannot start: the address is taken\n")
