@@ -85,13 +85,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         found = found.__cause__
 
 
-def about_hop(hop: HopFinding, now: datetime, *, encrypted: bool) -> list[str]:
+def about_hop(hop: HopFinding, now: datetime, *, exposed: bool) -> list[str]:
     """What needs attention about a hop.
 
     Args:
         hop: it.
         now: the time.
-        encrypted: TLS was negotiated before it.
+        exposed: others can read what is sent.
     """
     warnings = []
     end = hop.facts.get("not_after")
@@ -101,7 +101,7 @@ def about_hop(hop: HopFinding, now: datetime, *, encrypted: bool) -> list[str]:
             warnings.append(f"the certificate has expired {days(-left)} ago: renew it")
         elif left < SOON:
             warnings.append(f"the certificate ends in {days(left)}: renew it")
-    if hop.facts.get("method") == "password" and not encrypted:
+    if hop.facts.get("method") == "password" and exposed:
         warnings.append(
             "the password goes over the network as it is: use scram-sha-256 in pg_hba.conf, or TLS"
         )

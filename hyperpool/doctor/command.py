@@ -46,7 +46,12 @@ def doctor(settings: Settings, wishes: Wishes, *, json_wanted: bool) -> int:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     examination = Examination(settings, wishes)
-    findings = trio.run(_run, examination, Console(stderr=True))
+    try:
+        findings = trio.run(_run, examination, Console(stderr=True))
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        raise KeyboardInterrupt from None
     if json_wanted:
         print(json.dumps(as_json(findings), indent=2))  # noqa: T201 - this is the command's output
     else:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Group
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from hyperpool.doctor import advice
-from hyperpool.doctor.findings import Status, is_well, moment
+from hyperpool.doctor.findings import KINDS, Status, is_well, moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderResult
 
     from hyperpool.doctor.examine import Examination
     from hyperpool.doctor.findings import DatabaseFinding, HopFinding, ServerFinding
@@ -37,19 +34,32 @@ _PLAIN_SPINNER: Final = "|/-\\"
 _PER_TURN: Final = 10
 """Pictures of the spinner per second."""
 
-_UNNAMED: Final = ("version", "cipher", "addresses", "address", "status", "method")
-"""Facts that need no name to be understood."""
+_INDENT: Final = 2
+_KIND_WIDTH: Final = max(map(len, KINDS))
+_TIME_WIDTH: Final = 8
 
-_CERTIFICATE: Final = ("subject", "issuer", "names", "not_before", "not_after")
-_HIDDEN: Final = {"server_version", "protocol", *_UNNAMED, *_CERTIFICATE}
+_SPOKEN: Final = {
+    "addresses": "{}",
+    "address": "{}",
+    "status": "{}",
+    "version": "{}",
+    "cipher": "{}",
+    "alpn": "ALPN {}",
+    "method": "{}",
+    "server_version": "PostgreSQL {}",
+    "protocol": "protocol {}",
+}
+"""How facts are told; any other is told with its name."""
+
+_VERIFIED: Final = {"no": "not verified", "certificate": "verified but for its name"}
+_CERTIFICATE: Final = {"subject", "issuer", "names", "not_before", "not_after", "verified"}
 
 
 def show(findings: list[DatabaseFinding], console: Console) -> None:
     """Print all that was found, and what to make of it."""
-    plain = console.options.ascii_only
+    page = _Page(console)
     for finding in findings:
-        console.print(_database(finding, plain=plain))
-        console.print()
+        page.add(finding)
     console.print(_summary(findings))
 
 
@@ -95,78 +105,102 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
-# -- A database ------------------------------------------------------------------------------------------------------
+class _Page:
+    """Prints databases, one below the other: titles, and a table of hops with a column of text that wraps."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        plain = console.options.ascii_only
+        self._marks = _PLAIN_MARKS if plain else _MARKS
+        self._arrow = "->" if plain else "→"
+        self._mark_width = max(map(len, self._marks.values()))
+
+    def add(self, finding: DatabaseFinding) -> None:
+        """Print one, and an empty line."""
+        title = self._mark(finding.status)
+        title.append(printable(finding.name), style="bold")
+        if finding.user:
+            title.append(
+                f"  user {printable(finding.user)}, database {printable(finding.dbname)}", style="dim"
+            )
+        self._print(title, Text(), 0)
+        if finding.note:
+            self._print(Text(), Text(printable(finding.note), style="italic"), _INDENT)
+        for server in finding.servers:
+            self._server(server)
+        self._console.print()
+
+    def _server(self, finding: ServerFinding) -> None:
+        title = Text(printable(finding.name), style="underline")
+        more = f"  via {finding.via}" if finding.via else ""
+        title.append(f"{more}  {_milliseconds(finding.seconds)} ms", style="not underline dim")
+        self._print(Text(), title, _INDENT)
+        for hop in finding.hops:
+            start = self._mark(hop.status)
+            start.append(hop.kind.ljust(_KIND_WIDTH), style="bold red" if hop.status is Status.FAILED else "")
+            start.append(f"{_milliseconds(hop.seconds):>{_TIME_WIDTH}}  ", style="cyan")
+            self._print(start, Text("\n").join(self._details(hop)), 2 * _INDENT)
+        for warning in finding.warnings:
+            self._print(self._mark(Status.WARNING), Text(printable(warning), style="yellow"), 2 * _INDENT)
+
+    def _mark(self, status: Status) -> Text:
+        return Text.assemble((f"{self._marks[status]:{self._mark_width}} ", _STYLES[status]))
+
+    def _print(self, start: Text, text: Text, indent: int) -> None:
+        """Print text behind a start, wrapped, so that no line is below the start, and none ends in spaces."""
+        taken = indent + len(start)
+        width = max(self._console.width - taken, 20)
+        lines = text.wrap(self._console, width, overflow="fold") if text else [Text()]
+        before = Text(" " * indent) + start
+        for line in lines:
+            whole = before + line
+            whole.rstrip()
+            self._console.print(whole, overflow="fold", soft_wrap=not text)
+            before = Text(" " * taken)
+
+    def _details(self, hop: HopFinding) -> Iterator[Text]:
+        """What is to be said about a hop, line by line."""
+        yield from _found(hop, self._arrow)
+        if "subject" in hop.facts:
+            yield from _certificate({name: printable(fact) for name, fact in hop.facts.items()})
+        if hop.error:
+            yield Text(printable(hop.error), style="yellow" if hop.overcome else "bold red")
+        if hop.error and hop.overcome:
+            yield Text("the next attempt did without", style="dim")
+        elif hop.remedy:
+            yield Text.assemble((f"{self._arrow} ", "bold cyan"), (printable(hop.remedy), "cyan"))
+        for warning in hop.warnings:
+            yield Text(printable(warning), style="yellow")
 
 
-def _database(finding: DatabaseFinding, *, plain: bool) -> RenderableType:
-    status = finding.status
-    marks = _PLAIN_MARKS if plain else _MARKS
-    title = Text.assemble(
-        (f"{marks[status]} ", _STYLES[status]), (printable(finding.name), "bold"), overflow="fold"
-    )
-    if finding.user:
-        title.append(f"  user {printable(finding.user)}, database {printable(finding.dbname)}", style="dim")
-    parts: list[RenderableType] = [title]
-    if finding.note:
-        parts.append(Padding(Text(printable(finding.note), style="italic"), (0, 0, 0, 2)))
-    parts += [Padding(_server(server, plain=plain), (0, 0, 0, 2)) for server in finding.servers]
-    return Group(*parts)
-
-
-def _server(finding: ServerFinding, *, plain: bool) -> RenderableType:
-    title = Text.assemble(printable(finding.name), overflow="fold")
-    if finding.via:
-        title.append(f" via {finding.via}", style="dim")
-    title.append(f"  {_milliseconds(finding.seconds)} ms", style="dim")
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(width=2 if plain else 1)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(overflow="fold")
-    marks = _PLAIN_MARKS if plain else _MARKS
-    for hop in finding.hops:
-        table.add_row(
-            Text(marks[hop.status], style=_STYLES[hop.status]),
-            Text(printable(hop.kind), style="bold" if hop.error else ""),
-            Text(_milliseconds(hop.seconds), style="cyan"),
-            Text("\n").join(_details(hop, arrow="->" if plain else "→")),
-        )
-    warnings = [Text(f"{marks[Status.WARNING]} {printable(one)}", style="yellow") for one in finding.warnings]
-    return Group(title, table, *warnings)
-
-
-def _details(hop: HopFinding, arrow: str) -> Iterator[Text]:
-    """What is to be said about a hop, line by line."""
+def _found(hop: HopFinding, arrow: str) -> Iterator[Text]:
+    """Where a hop leads to, and what was negotiated."""
+    words = []
+    for name, fact in hop.facts.items():
+        if name == "channel_binding":
+            words.append("no channel binding" if fact == "no" else f"channel binding {fact}")
+        elif name in {"in_hot_standby", "default_transaction_read_only"}:
+            words += [name.replace("_", " ")] if fact == "on" else []
+        elif name not in _CERTIFICATE and not (name.startswith("address") and fact in hop.target):
+            words.append(_SPOKEN.get(name, f"{name.replace('_', ' ')} {{}}").format(fact))
+    found = printable(", ".join(words))
+    if hop.kind in {"resolve", "tcp"} and found:
+        yield Text(f"{printable(hop.target)} {arrow} {found}")
+        return
     if hop.target:
-        yield Text(printable(hop.target), style="dim")
-    facts = {name: printable(fact) for name, fact in hop.facts.items()}
-    words = [facts[name] for name in _UNNAMED if name in facts]
-    if "server_version" in facts:
-        words += [f"PostgreSQL {facts['server_version']}", f"protocol {facts['protocol']}"]
-    words += [f"{name.replace('_', ' ')} {fact}" for name, fact in facts.items() if name not in _HIDDEN]
-    if words and words != [hop.target]:
-        yield Text(", ".join(words))
-    if "subject" in facts:
-        yield from _certificate(facts)
-    style = "yellow" if hop.overcome else "bold red"
-    if hop.error:
-        yield Text(printable(hop.error), style=style)
-    if hop.remedy and not hop.overcome:
-        yield Text(f"{arrow} {printable(hop.remedy)}", style="bold")
-    for warning in hop.warnings:
-        yield Text(printable(warning), style="yellow")
-    if hop.overcome and hop.error:
-        yield Text("went on with another attempt", style="dim")
+        yield Text(printable(hop.target))
+    if found:
+        yield Text(found, style="dim")
 
 
 def _certificate(facts: dict[str, str]) -> Iterator[Text]:
-    yield Text(
-        f"certificate of {facts['subject']}" + (f" for {facts['names']}" if facts.get("names") else "")
-    )
+    names = f" for {facts['names']}" if facts.get("names") else ""
+    verified = _VERIFIED.get(facts.get("verified", ""), "verified") if "verified" in facts else "not accepted"
+    yield Text(f"certificate of {facts['subject']}{names}: {verified}", style="dim")
     end = moment(facts["not_after"])
     left = end - advice.now()
     when = f"in {advice.days(left)}" if left.days >= 0 else f"{advice.days(-left)} ago"
-    yield Text(f"issued by {facts['issuer']}, ends {end:%Y-%m-%d} ({when})")
+    yield Text(f"issued by {facts['issuer']}, ends {end:%Y-%m-%d} ({when})", style="dim")
 
 
 def _milliseconds(seconds: float) -> str:

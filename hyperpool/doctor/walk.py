@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -127,10 +128,13 @@ class Walk:
 
     @staticmethod
     def _warn(hops: list[HopFinding]) -> None:
-        encrypted = False
+        exposed = False
         for hop in hops:
-            encrypted |= bool(hop.facts.get("cipher"))
-            hop.warnings += advice.about_hop(hop, advice.now(), encrypted=encrypted or hop.kind == "unix")
+            if hop.kind == "tcp" and "address" in hop.facts:
+                exposed = not ip_address(hop.facts["address"]).is_loopback
+            elif "cipher" in hop.facts:
+                exposed = False
+            hop.warnings += advice.about_hop(hop, advice.now(), exposed=exposed)
 
     def _slow(self, seconds: float) -> list[str]:
         """With several hosts, the pooler gives each of them less time."""
