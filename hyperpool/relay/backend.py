@@ -65,7 +65,6 @@ class Backend(Connection):
         answered: when its newest ReadyForQuery came, unless the client was parted from it then.
         idle_since: when it was given back, monotonic seconds.
         expires: when its lifetime ends, monotonic seconds; 0 for never.
-        dialed: host and port that it was opened with; the pool's may have changed.
     """
 
     __slots__ = (
@@ -79,7 +78,6 @@ class Backend(Connection):
         "began",
         "cancels",
         "client",
-        "dialed",
         "errand",
         "expected",
         "expires",
@@ -140,7 +138,6 @@ class Backend(Connection):
         self.answered = 0.0
         self.idle_since = self.since
         self.expires = ready.expires
-        self.dialed = (ready.pool.settings.host, ready.pool.settings.port)
 
     def __repr__(self) -> str:
         return f"<server {self.pool.name} pid={self.pid}>"

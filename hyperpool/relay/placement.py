@@ -64,8 +64,6 @@ class Placement:
             unnamed = self._client.unnamed
             if unnamed is None or self._server.unnamed is not unnamed:
                 self._restore_unnamed(unnamed, at)
-            else:
-                self._note_unnamed(unnamed, at)
             return None
         own, suspicion = self._client.statements, self._server.suspicion
         gone = suspicion is not None and self._may_vanish(name)
@@ -140,12 +138,6 @@ class Placement:
             self._insert(at, extended.parse(b"", unnamed.body))
             server.ledger.request(wire.PARSE, SKIP, Change(b"", unnamed, None, unsure=True))
             server.unnamed = unnamed
-            self._note_unnamed(unnamed, at)
-
-    def _note_unnamed(self, unnamed: Statement, at: int) -> None:
-        effects = self._client.pool.statements.effects(unnamed)
-        if effects is not None:
-            self._note(effects, unnamed.text, at)
 
     def _give_unnamed(self, statement: Statement) -> None:
         """The client has prepared its unnamed statement on the server."""

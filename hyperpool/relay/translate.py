@@ -247,7 +247,7 @@ class Translator(Placement):
         if ledger.skipping or nul < 0 or self._buffer.find(0, nul + 1, stop) < 0:
             ledger.request(wire.PARSE)
         elif nul == at + 5:
-            self._parse_unnamed(bytes(self._view[nul + 1 : stop]), at, stop)
+            self._parse_unnamed(bytes(self._view[nul + 1 : stop]))
         else:
             name = bytes(self._view[at + 5 : nul])
             if self._is_open(name[:LONGEST_NAME]):
@@ -283,19 +283,13 @@ class Translator(Placement):
             self._give_unnamed(Statement(b"", b"", EVERYTHING if client.pool.watched else None))
         return True
 
-    def _parse_unnamed(self, body: bytes, at: int, stop: int) -> None:
+    def _parse_unnamed(self, body: bytes) -> None:
         client = self._client
         statement = client.unnamed
         if statement is None or statement.body != body:
             statement = client.pool.statements.unnamed(body)
             if len(body) > client.relay.max_whole:
                 client.relay.budget.lend(statement)
-        effects = client.pool.statements.effects(statement)
-        if effects is not None:
-            text = statement.text
-            instead = self._note(effects, text, at)
-            if instead is not None:
-                self._replace(at, stop, extended.parse(b"", instead + body[len(text) :]))
         self._give_unnamed(statement)
 
     def _parse_named(self, spelt: bytes, body: bytes, at: int, stop: int) -> None:
@@ -364,17 +358,17 @@ class Translator(Placement):
             if self._is_open(name):
                 return self._stall()
             statement = self._find(name, at)
-            if statement is not None:
-                instead = self._instead(statement, view[nul:last], at)
-                fits = instead == REFUSAL or buffer[nul + 1 : nul + 5] == _NO_PARAMETERS
-                if instead is not None and fits and stop <= self._end:
-                    other = client.pool.statements.intern(instead + b"\0\0\0", client.tracked.flavor)
-                    self._ensure(other, at)
-                    self._replace(at, stop, extended.bind_nothing(bytes(view[at + 5 : mark]), other.name))
-                else:
-                    header = _header(wire.BIND, stop - at - nul + mark + len(statement.name))
-                    self._pieces += (view[self._start : at], header, view[at + 5 : mark + 1], statement.name)
-                    self._start = nul
+            meant = statement if name else client.unnamed
+            instead = self._instead(meant, view[nul:last], at) if meant is not None else None
+            fits = instead == REFUSAL or buffer[nul + 1 : nul + 5] == _NO_PARAMETERS
+            if instead is not None and fits and stop <= self._end:
+                other = client.pool.statements.intern(instead + b"\0\0\0", client.tracked.flavor)
+                self._ensure(other, at)
+                self._replace(at, stop, extended.bind_nothing(bytes(view[at + 5 : mark]), other.name))
+            elif statement is not None:
+                header = _header(wire.BIND, stop - at - nul + mark + len(statement.name))
+                self._pieces += (view[self._start : at], header, view[at + 5 : mark + 1], statement.name)
+                self._start = nul
         ledger.request(wire.BIND)
         return True
 

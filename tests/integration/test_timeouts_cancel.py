@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import rawclient as raw
 from tests.support import timelimits as tl
+from tests.support.postgres import TRUDY
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ def test_nothing_goes_on_for_nobody(
 ) -> None:
     """A backend whose client has gone would finish its query, however long that takes, and hold its locks."""
     pooler = make_pooler(tl.config(pg, "app", {"app": {"pool_mode": mode, limit: tl.LIMIT}}))
-    with pooler.raw("app", tl.TRUDY) as client:
+    with pooler.raw("app", TRUDY) as client:
         client.send(raw.query("SELECT pg_sleep(600)"))
         assert client.receive_all()[-1].fields["M"] == limit
     eventually(lambda: not pg.sql(_SLEEPS), what="PostgreSQL ends the query")
-    with pooler.raw("app", tl.TRUDY) as following:
+    with pooler.raw("app", TRUDY) as following:
         assert following.value("SELECT 1") == "1"

@@ -107,6 +107,7 @@ def test_a_cancel_request_of_a_client_that_has_gone(
     house.connect(messages.cancel_request(client.pid, client.secret)).close()
     house.relay.turn()
     (order,) = house.orders
+    assert order.guest is not None
     assert order.guest.closed
     order.done(delivered=True)
     assert not house.relay.transients

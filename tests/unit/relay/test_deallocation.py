@@ -151,21 +151,33 @@ def test_deallocate_fails() -> None:
 @pytest.mark.parametrize(
     ("asked", "sent"),
     [
-        ("P:deallocate a|B|E|S", 'P:deallocate "~1"|B|E|S'),
+        ("P:deallocate a|B|E|S", 'P:deallocate a|P~2:deallocate "~1"|B~2|E|S'),
         ("Pd:deallocate a|Bd|E|S", 'P~2:deallocate a|P~3:deallocate "~1"|B~3|E|S'),
     ],
 )
 def test_deallocate_by_the_extended_protocol(asked: str, sent: str) -> None:
     """Drivers that prepare everything prepare this, too, and execute it by its name."""
-    answered = "1|1|2|CDEALLOCATE|Z" if "~3" in sent else "1|2|CDEALLOCATE|Z"
     play(
         f"""
         {_A}
         c1 > {asked}
         s1 < {sent}
-        s1 > {answered}
+        s1 > 1|1|2|CDEALLOCATE|Z
         c1 < 1|2|CDEALLOCATE|Z
         {_GONE}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_a_text_that_was_parsed_before_the_name_was_given() -> None:
+    """It deallocates what has the name when it is executed."""
+    play(
+        """
+        c1 > P:deallocate a|Pa:select 1|B|E|S
+        s1 < P:deallocate a|P~1:select 1|P~2:deallocate "~1"|B~2|E|S
+        s1 > 1|1|1|2|CDEALLOCATE|Z
+        c1 < 1|1|2|CDEALLOCATE|Z
         """,
         **_FOLLOW,
     )
