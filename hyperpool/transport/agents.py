@@ -13,6 +13,7 @@ lines of ASCII; from then on the connection is the stream to that target::
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -22,7 +23,7 @@ import trio
 from hyperpool.errors import ConnectFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from hyperpool.config.transports import AgentStep
     from hyperpool.transport.kinds import DialContext
@@ -86,19 +87,23 @@ class AgentStream(trio.abc.Stream):
         self._stream = stream
         self._early = early
         self._closed = closed
+        self._open = True
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`. Cancelled midway, the only sound use of the stream is to close it."""
-        await self._stream.send_all(data)
+        with self._not_ours_to_close():
+            await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the connection takes more data."""
-        await self._stream.wait_send_all_might_not_block()
+        with self._not_ours_to_close():
+            await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive at least one byte, or b"" at the end of the stream. Cancelled, it has received nothing."""
         if not self._early:
-            return await self._stream.receive_some(max_bytes)
+            with self._not_ours_to_close():
+                return await self._stream.receive_some(max_bytes)
         await trio.lowlevel.checkpoint()
         count = len(self._early) if max_bytes is None else max_bytes
         early, self._early = self._early[:count], self._early[count:]
@@ -106,10 +111,21 @@ class AgentStream(trio.abc.Stream):
 
     async def aclose(self) -> None:
         """Close, and the connection with it."""
+        self._open = False
         try:
             await self._stream.aclose()
         finally:
             self._closed()
+
+    @contextmanager
+    def _not_ours_to_close(self) -> Iterator[None]:
+        """A connection that was taken from under this stream, as when its token is revoked, is a broken one."""
+        try:
+            yield
+        except trio.ClosedResourceError as error:
+            if self._open:
+                raise trio.BrokenResourceError("the agent's connection was ended by the pooler") from error
+            raise
 
 
 class _Connection:

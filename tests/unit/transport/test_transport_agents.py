@@ -247,6 +247,38 @@ async def test_the_step() -> None:
     assert context.trace.hops[0].name == "agent site"
 
 
+async def test_sent_away(registry: AgentRegistry, book: LogBook) -> None:
+    """When a connection is closed under its stream, as for a revoked token, the stream is broken; not closed."""
+    theirs, ours = trio.testing.memory_stream_pair()
+    with trio.CancelScope() as revoked:
+        async with trio.open_nursery() as nursery:
+
+            async def keep() -> None:
+                try:
+                    await registry.keep("site", "one", "192.0.2.1:5", ours)
+                finally:
+                    await ours.aclose()
+
+            async def use() -> None:
+                stream = await registry.open("site", "db")
+                with trio.CancelScope(shield=True):
+                    revoked.cancel()
+                    with pytest.raises(trio.BrokenResourceError, match="ended by the pooler"):
+                        await stream.receive_some()
+                    with pytest.raises(trio.BrokenResourceError):
+                        await stream.send_all(b"x")
+                    await stream.aclose()
+                    with pytest.raises(trio.ClosedResourceError):
+                        await stream.receive_some()
+
+            nursery.start_soon(keep)
+            assert await receive_line(theirs) == ("hyperpool-agents 1", b"")
+            nursery.start_soon(use)
+            await _answer(theirs, "ok")
+            await trio.sleep_forever()
+    assert registry.counts() == {"site": (0, 0, 0)}
+
+
 async def test_lines() -> None:
     """What is not ASCII is escaped, and a line may come in pieces."""
     one, two = trio.testing.memory_stream_pair()
