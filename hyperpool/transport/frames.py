@@ -8,16 +8,15 @@ There is no task of its own: pings are answered, sent and missed by whoever rece
 
 from __future__ import annotations
 
-import os
-import struct
-from collections import deque
 from contextlib import suppress
 from math import inf
 from operator import index
-from typing import Final, cast
+from typing import Final
 
 import trio
-from wsproto.frame_protocol import CloseReason, Frame, FrameProtocol, Opcode, ParseFailed, XorMaskerSimple
+from wsproto.frame_protocol import CloseReason
+
+from hyperpool.transport.framing import FrameReader, Opcode, Violation, make_frame
 
 MAX_MESSAGE_SENT: Final = 16 * 1024
 """Bytes of a message that is sent. cloudflared's end drops what is beyond 16 KiB of a message."""
@@ -72,13 +71,10 @@ class WebSocketStream(trio.abc.Stream):
     ) -> None:
         self._below = below
         self._client = client
-        self._protocol = FrameProtocol(client, [])
+        self._reader = FrameReader(masked=not client, max_message=max_received)
         self._max_message = max_message
-        self._max_received = max_received
         self._keepalive = keepalive
-        self._message_size = 0
-        self._frame_size = 0
-        self._payload: deque[bytes | memoryview] = deque()
+        self._early = received
         self._ended = False
         self._broken = ""
         self._torn = False
@@ -88,6 +84,7 @@ class WebSocketStream(trio.abc.Stream):
         self._writing = trio.Lock()
         self._ping_unsent = False
         self._pong_unsent: bytes | None = None
+        self._pong_due = -inf
         self._pinged: float | None = None
         self._looked_after = -inf
         self._unanswered = 0
@@ -95,8 +92,6 @@ class WebSocketStream(trio.abc.Stream):
         self.heard = self.active = trio.current_time()
         self.listening = inf
         self.closed_by_peer: tuple[int, str] | None = None
-        if received:
-            self._protocol.receive_bytes(received)
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
@@ -109,15 +104,20 @@ class WebSocketStream(trio.abc.Stream):
         self._check_sendable()
         self._sending = True
         try:
-            async with self._writing:
+            if not data:
                 await trio.lowlevel.checkpoint()
+                return
+            await self._acquire()
+            try:
                 rest = memoryview(data)
                 while rest:
-                    self._unanswered += len(rest[:_AT_ONCE])
-                    await self._write(self._frames(rest[:_AT_ONCE]))
-                    rest = rest[_AT_ONCE:]
+                    piece, rest = rest[:_AT_ONCE], rest[_AT_ONCE:]
+                    self._unanswered += len(piece)
+                    await self._write(self._frames(piece))
                     if self._ping_unsent or self._pong_unsent is not None:
                         await self._write(self._control_frames())
+            finally:
+                self._writing.release()
         finally:
             self._sending = False
 
@@ -157,16 +157,20 @@ class WebSocketStream(trio.abc.Stream):
         self._receiving = True
         self.listening = trio.current_time()
         try:
-            await trio.lowlevel.checkpoint()
-            await self._take_frames()
-            while not (self._payload or self._ended or self._broken):
+            if self._reader.payload or self._early or self._ended or self._broken:
+                await trio.lowlevel.checkpoint()
+            if self._pong_unsent is not None and self.listening >= self._pong_due:
+                await self._answer()
+            if self._early:
+                early, self._early = self._early, b""
+                await self._take_in(early)
+            while not (self._reader.payload or self._ended or self._broken):
                 data = await self._receive_below()
                 self._check_open()
                 self.heard = self.active = trio.current_time()
                 self._pinged = None
                 if data:
-                    self._protocol.receive_bytes(bytes(data))
-                    await self._take_frames()
+                    await self._take_in(bytes(data))
                 else:
                     self._end_below()
             return self._next_payload(max_bytes)
@@ -194,40 +198,34 @@ class WebSocketStream(trio.abc.Stream):
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
-    def _frames(self, data: memoryview) -> bytearray:
-        """`data` as binary messages."""
-        frames = bytearray()
-        mask = 0x80 if self._client else 0
-        for at in range(0, len(data), self._max_message):
-            payload = data[at : at + self._max_message]
-            size = len(payload)
-            # FIN and the opcode of a binary message, then the shortest form of the length (RFC 6455, section 5.2).
-            if size < 126:
-                frames += struct.pack("!BB", 0x82, mask | size)
-            elif size < 1 << 16:
-                frames += struct.pack("!BBH", 0x82, mask | 126, size)
-            else:
-                frames += struct.pack("!BBQ", 0x82, mask | 127, size)
-            if mask:
-                key = os.urandom(4)
-                frames += key
-                # What it is given is copied first, whatever kind of buffer it is.
-                frames += XorMaskerSimple(key).process(cast("bytearray", payload))
-            else:
-                frames += payload
-        return frames
+    async def _acquire(self) -> None:
+        """Become the owner of `_writing`; without a checkpoint if nobody is, as what comes next has one."""
+        if self._writing.locked():
+            await self._writing.acquire()
+        else:
+            self._writing.acquire_nowait()
 
-    def _control_frames(self) -> bytearray:
-        frames = bytearray()
+    def _frames(self, data: memoryview) -> bytes:
+        """`data` as binary messages."""
+        limit, mask = self._max_message, self._client
+        if len(data) <= limit:
+            return make_frame(Opcode.BINARY, data, mask=mask)
+        return b"".join(
+            make_frame(Opcode.BINARY, data[at : at + limit], mask=mask) for at in range(0, len(data), limit)
+        )
+
+    def _control_frames(self) -> bytes:
+        """Those that have been waiting."""
+        frames = b""
         if self._pong_unsent is not None:
-            frames += self._protocol.pong(self._pong_unsent)
+            frames += make_frame(Opcode.PONG, self._pong_unsent, mask=self._client)
             self._pong_unsent = None
         if self._ping_unsent:
-            frames += self._protocol.ping()
+            frames += make_frame(Opcode.PING, b"", mask=self._client)
             self._ping_unsent = False
         return frames
 
-    async def _write(self, frames: bytes | bytearray) -> None:
+    async def _write(self, frames: bytes) -> None:
         """Send whole frames; for the owner of `_writing`."""
         if self._close_sent or self._torn:
             raise trio.BrokenResourceError(self._broken or "the WebSocket is closed")
@@ -244,14 +242,14 @@ class WebSocketStream(trio.abc.Stream):
 
         It does not wait for the peer to read, which may itself wait for us to receive.
         """
-        if self._writing.locked():
-            return
-        async with self._writing:
-            with trio.move_on_after(_ROOM):
-                await self._below.wait_send_all_might_not_block()
-                await self._write_shielded(self._control_frames())
+        if not self._writing.locked():
+            async with self._writing:
+                with trio.move_on_after(_ROOM):
+                    await self._below.wait_send_all_might_not_block()
+                    await self._write_shielded(self._control_frames())
+        self._pong_due = trio.current_time() + _LATER
 
-    async def _write_shielded(self, frames: bytearray) -> None:
+    async def _write_shielded(self, frames: bytes) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _GOODBYE):
             await self._write(frames)
 
@@ -261,7 +259,7 @@ class WebSocketStream(trio.abc.Stream):
             return
         with trio.move_on_after(_GOODBYE), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async with self._writing:
-                await self._write(self._protocol.close(code))
+                await self._write(make_frame(Opcode.CLOSE, int(code).to_bytes(2, "big"), mask=self._client))
                 self._close_sent = True
 
     async def _receive_below(self) -> bytes | bytearray:
@@ -279,7 +277,7 @@ class WebSocketStream(trio.abc.Stream):
     def _next_look(self) -> float:
         """The time at which something is to be done if nothing was received before."""
         at = self._silent_since() + self._keepalive if self._keepalive else inf
-        return at if self._pong_unsent is None else min(at, trio.current_time() + _LATER)
+        return at if self._pong_unsent is None else min(at, self._pong_due)
 
     async def _look_after(self) -> None:
         """Nothing was received for a while: send what waits, and find out whether the peer is still there."""
@@ -299,58 +297,27 @@ class WebSocketStream(trio.abc.Stream):
         if ping and not self._ping_unsent and self._pinged is None:
             self._pinged = now
 
-    async def _take_frames(self) -> None:
-        """Take in what the frames that are there carry."""
-        if self._ended or self._broken:
-            return
+    async def _take_in(self, data: bytes) -> None:
+        """Take in what was received."""
+        reader, before = self._reader, len(self._reader.payload)
         try:
-            self._scan_frames()
-        except ParseFailed as error:
+            reader.feed(data)
+        except Violation as error:
             await self._break(error.code, f"the peer sent what a WebSocket must not carry: {error}")
-        if self._pong_unsent is not None and not self._ended:
-            # Whether the connection broke, receiving will tell, behind what came before.
-            with suppress(trio.BrokenResourceError):
-                await self._send_control()
-
-    def _scan_frames(self) -> None:
-        for frame in self._protocol.received_frames():
-            if frame.opcode is Opcode.BINARY:
-                self._take_payload(frame)
-            elif frame.opcode is Opcode.PING:
-                self._pong_unsent = cast("bytes", frame.payload)
-            elif frame.opcode is Opcode.CLOSE:
-                code, reason = cast("tuple[int, str]", frame.payload)
-                self.closed_by_peer = (int(code), reason)
-                self._ended = True
-            elif frame.opcode is Opcode.TEXT:
-                raise ParseFailed("a text message", CloseReason.UNSUPPORTED_DATA)
-        self._check_announced()
-
-    def _take_payload(self, frame: Frame) -> None:
-        """Take in a part of a frame of data, or all of it."""
-        payload = cast("bytes", frame.payload)
-        self._check_announced()
-        self._frame_size += len(payload)
-        self._check_size(self._message_size + self._frame_size)
-        if frame.frame_finished:
-            self._message_size = 0 if frame.message_finished else self._message_size + self._frame_size
-            self._frame_size = 0
-        if payload:
+        if len(reader.payload) > before:
             self._unanswered = 0
-            self._payload.append(payload)
+        if reader.close is not None:
+            self.closed_by_peer = reader.close
+            self._ended = True
+        elif reader.ping is not None:
+            self._pong_unsent, reader.ping, self._pong_due = reader.ping, None, -inf
+            await self._answer()
 
-    def _check_announced(self) -> None:
-        """Refuse a frame by its header; wsproto tells in no other way how long a frame will be."""
-        header = self._protocol._frame_decoder.header  # noqa: SLF001
-        if header is not None and not header.opcode.iscontrol():
-            self._check_size(self._message_size + header.payload_len)
-
-    def _check_size(self, size: int) -> None:
-        if size > self._max_received:
-            raise ParseFailed(
-                f"a message of more than {self._max_received} bytes (max_received)",
-                CloseReason.MESSAGE_TOO_BIG,
-            )
+    async def _answer(self) -> None:
+        """Answer the newest ping, or put that off while the peer does not read."""
+        # Whether the connection broke, receiving will tell, behind what came before.
+        with suppress(trio.BrokenResourceError):
+            await self._send_control()
 
     async def _break(self, code: CloseReason, reason: str) -> None:
         """Give the stream up; what was received before can still be had."""
@@ -359,24 +326,22 @@ class WebSocketStream(trio.abc.Stream):
 
     def _end_below(self) -> None:
         """What is below has ended."""
-        decoder = self._protocol._frame_decoder  # noqa: SLF001 - wsproto tells it in no other way
-        if decoder.header is not None or len(decoder.buffer):
+        if not self._reader.between_frames:
             self._broken = "the connection ended within a frame"
         self._ended = True
 
     def _next_payload(self, max_bytes: int | None) -> bytes:
-        if not self._payload:
+        payload = self._reader.payload
+        if not payload:
             if self._broken:
                 raise trio.BrokenResourceError(self._broken)
             return b""
-        if max_bytes is None:
-            found = bytes(self._payload[0]) if len(self._payload) == 1 else b"".join(self._payload)
-            self._payload.clear()
-            return found
-        first = self._payload.popleft()
-        if len(first) > max_bytes:
-            self._payload.appendleft(memoryview(first)[max_bytes:])
-        return bytes(first[:max_bytes])
+        found = payload[0] if len(payload) == 1 else b"".join(payload)
+        payload.clear()
+        if max_bytes is not None and len(found) > max_bytes:
+            payload.append(memoryview(found)[max_bytes:])
+            found = found[:max_bytes]
+        return bytes(found)
 
     def _check_open(self) -> None:
         if not self._open:

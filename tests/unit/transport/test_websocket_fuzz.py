@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 import trio
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from trio.testing import memory_stream_pair
-from wsproto.connection import Connection, ConnectionType
-from wsproto.events import CloseConnection
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 from hyperpool.transport.frames import WebSocketStream
 
@@ -36,7 +36,7 @@ class Outcome:
     closed: bool
 
 
-def outcome(pieces: list[bytes], max_bytes: int | None = None) -> Outcome:
+def outcome(pieces: list[bytes], max_bytes: int | None = None, limit: int = LIMIT) -> Outcome:
     """Let a peer send something in pieces, and then end the connection."""
 
     async def run() -> Outcome:
@@ -49,7 +49,7 @@ def outcome(pieces: list[bytes], max_bytes: int | None = None) -> Outcome:
                 await trio.testing.wait_all_tasks_blocked()
             await out.aclose()
 
-        stream = WebSocketStream(left, client=True, max_received=LIMIT)
+        stream = WebSocketStream(left, client=True, max_received=limit)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send, right.send_stream)
             try:
@@ -117,12 +117,28 @@ def test_noise_behind_frames(data: st.DataObject | None, sent: tuple[bytes, byte
     assert outcome([frames, *(bytes([one]) for one in noise)]) == whole
 
 
+@given(messages(), st.binary(max_size=400))
+def test_the_same_as_wsproto(sent: tuple[bytes, bytes], noise: bytes) -> None:
+    """Another implementation finds the same bytes, and breaks at the same place, but it takes text."""
+    referee, received, broken = Connection(ConnectionType.CLIENT), b"", False
+    referee.receive_data(sent[0] + noise)
+    for event in referee.events():
+        if isinstance(event, BytesMessage):
+            received += event.data
+        elif isinstance(event, CloseConnection):
+            broken = referee.state is ConnectionState.OPEN
+        assume(not isinstance(event, TextMessage))
+    found = outcome([sent[0] + noise], limit=2**63)
+    assert found.received == received
+    assert found.broken or not broken
+
+
 @given(st.integers(0, 0xFFFF), st.binary(max_size=123))
 def test_close_frames(code: int, reason: bytes) -> None:
     """Codes that may stand in a frame, with a reason in UTF-8, are the end; others break the stream."""
     try:
         reason.decode()
-        sound = 3000 <= code <= 4999 or 1000 <= code <= 1003 or 1007 <= code <= 1013
+        sound = 3000 <= code <= 4999 or 1000 <= code <= 1003 or 1007 <= code <= 1014
     except UnicodeDecodeError:
         sound = False
     assert outcome([frame(8, struct.pack("!H", code) + reason)]) == Outcome(
