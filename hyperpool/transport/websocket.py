@@ -51,6 +51,8 @@ async def open_websocket(
     gateway = f"the WebSocket gateway {step.host}{step.path.partition('?')[0].rstrip('/')}"
     try:
         with context.trace.hop(f"websocket {step.host}{step.path.partition('?')[0]}") as hop:
+            if step.token_id:
+                hop.facts["token"] = "sent"
             key = generate_nonce()
             answer = await ask(below, gateway, "GET", step.path, _headers(step, gateway, key))
             hop.facts["status"] = answer.title

