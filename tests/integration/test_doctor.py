@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
-import json
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,107 +10,29 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 
 from tests.integration.embedded_site import public_directory
-from tests.support import farend, targets
-from tests.support.certificates import OTHER_CA, issue
-from tests.support.farend import FarEnd
-from tests.support.gateways import OTHER_TOKEN, TOKEN, Nginx, Websockify, find_program
+from tests.support import targets
+from tests.support.doctor import WRONG, Doctor, hop, kinds, settings
 from tests.support.network import free_port
-from tests.support.poolers import Pooler, config_for
-from tests.support.postgres import ANN, BOB, CLARA, MIRA, ROLES, TRUDY, PostgresCluster
+from tests.support.poolers import Pooler
+from tests.support.postgres import ANN, BOB, CLARA, MIRA, TRUDY, PostgresCluster
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.conftest import PoolerFactory
-    from tests.support.certificates import Files
     from tests.support.targets import Config
 
 pytestmark = pytest.mark.hyperpool_only
-
-WRONG = "not-the-password-4711"
-SECRETS = (
-    TOKEN.secret,
-    OTHER_TOKEN.secret,
-    farend.SECRET,
-    WRONG,
-    *(role.password for role in ROLES if role.password),
-)
-
-
-class Doctor:
-    """Runs the command; no secret may be in what it prints.
-
-    Args:
-        directory: for the settings files.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / "doctor.yaml"
-
-    def write(self, config: Config) -> str:
-        """Write the settings file, and return its name."""
-        self._path.write_text(yaml.safe_dump(config, sort_keys=False))
-        return str(self._path)
-
-    def run(self, config: Config, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run it to the end."""
-        done = subprocess.run(
-            targets.hyperpool_command("doctor", self.write(config), *arguments),
-            capture_output=True,
-            text=True,
-            env={**targets.environment(), "PYTHONUTF8": "1", **environment},
-            timeout=50,
-            check=False,
-        )
-        for text in (done.stdout, done.stderr):
-            assert "Traceback" not in text, text
-            assert not [secret for secret in SECRETS if secret in text], text
-        return done
-
-    def json(self, config: Config, *arguments: str) -> dict[str, Any]:
-        """Run it, and read its JSON."""
-        done = self.run(config, "--json", *arguments)
-        assert done.stderr == ""
-        found: dict[str, Any] = json.loads(done.stdout)
-        assert found["ok"] is (done.returncode == 0)
-        return found
-
-    def server(self, config: Config, *arguments: str) -> dict[str, Any]:
-        """The only server of the only database that is examined."""
-        (database,) = self.json(config, *arguments)["databases"]
-        (server,) = database["servers"]
-        found: dict[str, Any] = server
-        return found
 
 
 @pytest.fixture
 def doctor(tmp_path: Path) -> Doctor:
     """The command."""
     return Doctor(tmp_path)
-
-
-def settings(pg: PostgresCluster, **database: Any) -> Config:
-    """Settings with one database."""
-    config = config_for(pg)
-    config["databases"]["app"].update(database)
-    return config
-
-
-def kinds(server: dict[str, Any]) -> list[str]:
-    """What hops were made."""
-    return [hop["kind"] for hop in server["hops"]]
-
-
-def hop(server: dict[str, Any], kind: str) -> dict[str, Any]:
-    """The only hop of a kind."""
-    (found,) = (one for one in server["hops"] if one["kind"] == kind)
-    assert isinstance(found, dict)
-    return found
 
 
 # -- A server that can be reached ------------------------------------------------------------------------------------
@@ -413,226 +331,3 @@ def test_ctrl_c(doctor: Doctor, pg: PostgresCluster) -> None:
             output, errors = process.communicate(timeout=10)
 
     assert (process.returncode, output, errors.strip()) == (1, "", "Aborted!")
-
-
-# -- TLS -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def tls_pg(_pg: PostgresCluster) -> Iterator[PostgresCluster]:
-    """A PostgreSQL of this module's own, which has TLS as soon as `certify` has been called."""
-    cluster = PostgresCluster(_pg._binaries)
-    try:
-        cluster.create()
-        if not cluster.sql("SELECT 1 FROM pg_settings WHERE name = 'ssl_library' AND setting <> ''"):
-            pytest.skip("this PostgreSQL has no TLS")
-        yield cluster
-    finally:
-        cluster.destroy()
-
-
-@pytest.fixture
-def certify(tls_pg: PostgresCluster) -> Callable[..., Files]:
-    """Gives the server a certificate, and waits until it shows it."""
-
-    def give(*names: str, **options: Any) -> Files:
-        files = issue(tls_pg._data / "tls", *(names or ("localhost", "127.0.0.1")), **options)
-        for path in (files.cert.parent, files.cert, files.key):
-            path.chmod(0o700 if path.is_dir() else 0o600)
-            if os.geteuid() == 0:
-                shutil.chown(path, "postgres", "postgres")
-        for name, value in (("ssl_cert_file", files.cert), ("ssl_key_file", files.key), ("ssl", "on")):
-            tls_pg.sql(f"ALTER SYSTEM SET {name} = '{value}'")
-        tls_pg.stop()
-        tls_pg.start()
-        return files
-
-    return give
-
-
-def test_tls(doctor: Doctor, tls_pg: PostgresCluster, certify: Callable[..., Files]) -> None:
-    """What was negotiated, the certificate, and channel binding."""
-    files = certify(common_name="db")
-    config = settings(tls_pg, host="localhost", sslmode="verify-full", sslrootcert=str(files.ca))
-
-    server = doctor.server(config)
-
-    facts = hop(server, "postgresql tls")["facts"]
-    assert server["status"] == "ok"
-    assert (facts["version"], facts["verified"]) == ("TLSv1.3", "certificate and name")
-    assert facts["cipher"].startswith("TLS_")
-    assert facts["subject"].endswith("db")
-    assert facts["issuer"]
-    assert facts["names"] == "localhost, 127.0.0.1"
-    assert dt.datetime.fromisoformat(facts["not_after"]) > dt.datetime.now(dt.UTC)
-    facts = hop(server, "login")["facts"]
-    assert (facts["method"], facts["channel_binding"]) == ("SCRAM-SHA-256-PLUS", "tls-server-end-point")
-
-
-def test_a_certificate_that_ends_soon(
-    doctor: Doctor, tls_pg: PostgresCluster, certify: Callable[..., Files]
-) -> None:
-    """A warning, also where nobody verifies it; the exit code stays 0."""
-    certify(expires=dt.datetime.now(dt.UTC) + dt.timedelta(days=9, hours=1))
-
-    server = doctor.server(settings(tls_pg, sslmode="require"))
-
-    assert server["status"] == "warning"
-    found = hop(server, "postgresql tls")
-    assert found["warnings"] == ["the certificate ends in 9 days: renew it"]
-    assert found["facts"]["verified"] == "no"
-
-
-def test_an_expired_certificate(
-    doctor: Doctor, tls_pg: PostgresCluster, certify: Callable[..., Files]
-) -> None:
-    """Refused, and shown: when it ended, and who it is."""
-    files = certify(expires=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
-
-    server = doctor.server(settings(tls_pg, sslmode="verify-ca", sslrootcert=str(files.ca)))
-
-    assert server["failure"]["hop"] == "postgresql tls"
-    assert "has expired" in server["failure"]["cause"]
-    facts = hop(server, "postgresql tls")["facts"]
-    assert facts["not_after"].startswith("2020-01-01T00:00:00")
-    assert "verified" not in facts
-    unverified = doctor.server(settings(tls_pg, sslmode="require"))
-    assert unverified["status"] == "warning"
-    assert hop(unverified, "postgresql tls")["warnings"][0].startswith("the certificate has expired ")
-
-
-def test_a_certificate_for_another_name(
-    doctor: Doctor, tls_pg: PostgresCluster, certify: Callable[..., Files]
-) -> None:
-    """Refused, and the names that it is for are shown."""
-    files = certify("db.example.com")
-    config = settings(tls_pg, host="localhost", sslmode="verify-full", sslrootcert=str(files.ca))
-
-    server = doctor.server(config)
-    table = doctor.run(config).stdout
-
-    assert server["failure"]["hop"] == "postgresql tls"
-    assert "not valid for 'localhost'" in server["failure"]["cause"]
-    assert hop(server, "postgresql tls")["facts"]["names"] == "db.example.com"
-    assert "for db.example.com: not accepted" in " ".join(table.split())
-
-
-def test_a_certificate_of_an_unknown_authority(
-    doctor: Doctor, tls_pg: PostgresCluster, certify: Callable[..., Files], tmp_path: Path
-) -> None:
-    """Refused; who has issued it is shown."""
-    certify()
-    other = issue(tmp_path / "other", "localhost", ca=OTHER_CA)
-
-    server = doctor.server(settings(tls_pg, sslmode="verify-ca", sslrootcert=str(other.ca)))
-
-    assert server["failure"]["hop"] == "postgresql tls"
-    assert hop(server, "postgresql tls")["facts"]["issuer"]
-
-
-def test_what_is_overcome(doctor: Doctor, tls_pg: PostgresCluster, certify: Callable[..., Files]) -> None:
-    """With sslmode prefer, a handshake that fails is no failure, but is told."""
-    certify()
-    config = settings(tls_pg, sslmode="prefer")
-    config["pooler"]["server_tls_protocols"] = "tlsv1.2"
-    tls_pg.sql("ALTER SYSTEM SET ssl_min_protocol_version = 'TLSv1.3'")
-    tls_pg.sql("SELECT pg_reload_conf()")
-    try:
-        eventually(
-            lambda: tls_pg.sql("SHOW ssl_min_protocol_version") == [("TLSv1.3",)], what="the server reloads"
-        )
-        server = doctor.server(config)
-        table = doctor.run(config).stdout
-    finally:
-        tls_pg.sql("ALTER SYSTEM RESET ssl_min_protocol_version")
-        tls_pg.sql("SELECT pg_reload_conf()")
-
-    assert (server["status"], server["failure"]) == ("warning", None)
-    assert kinds(server) == ["resolve", "tcp", "postgresql tls", "resolve", "tcp", "login", "query"]
-    assert hop(server, "postgresql tls")["status"] == "warning"
-    assert "the next attempt did without" in table
-
-
-# -- Tunnels ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def nginx(_pg: PostgresCluster) -> Iterator[Nginx]:
-    """Nginx, which checks the token, in front of websockify."""
-    for program in ("nginx", "websockify"):
-        if not find_program(program):
-            pytest.skip(f"no {program} on this machine")
-    with Websockify(_pg.port) as websockify, Nginx(websockify.port) as running:
-        yield running
-
-
-def test_a_gateway(doctor: Doctor, pg: PostgresCluster, nginx: Nginx) -> None:
-    """The gateway's TLS, and the answer to the upgrade."""
-    server = doctor.server(settings(pg, transport=nginx.steps()))
-
-    assert (server["status"], server["via"]) == ("ok", "tcp > tls > websocket")
-    assert kinds(server) == ["resolve", "tcp", "tls", "websocket", "postgresql tls", "login", "query"]
-    assert hop(server, "tls")["facts"]["names"] == "localhost"
-    assert hop(server, "websocket")["facts"] == {"status": "101 Switching Protocols", "token": "sent"}
-
-
-def test_a_gateway_that_refuses_the_token(doctor: Doctor, pg: PostgresCluster, nginx: Nginx) -> None:
-    """Found at the upgrade, with the remedy in the message."""
-    server = doctor.server(settings(pg, transport=nginx.steps(token=OTHER_TOKEN)))
-
-    assert server["failure"]["hop"] == "websocket"
-    assert "refused the service token" in server["failure"]["cause"]
-    assert "check token_id" in server["failure"]["cause"]
-    assert hop(server, "websocket")["facts"]["status"] == "302 Found"
-
-
-def test_a_gateway_that_is_not_trusted(doctor: Doctor, pg: PostgresCluster, nginx: Nginx) -> None:
-    """Found at its TLS; the certificate is shown."""
-    steps = nginx.steps()
-    del steps[1]["tls"]["ca_file"]
-
-    server = doctor.server(settings(pg, transport=steps, sslmode="disable"))
-
-    assert server["failure"]["hop"] == "tls"
-    assert hop(server, "tls")["facts"]["names"] == "localhost"
-
-
-def test_an_ingress(doctor: Doctor, pg: PostgresCluster) -> None:
-    """Hyperpool's own far end; a wrong token fails at the upgrade."""
-    far = FarEnd(farend.ingress(pg.port))
-    try:
-        far.wait_for("tunnel is up")
-        good = doctor.server(settings(pg, transport=farend.to_ingress(far.port)))
-        bad = doctor.server(settings(pg, transport=farend.to_ingress(far.port, WRONG * 2)))
-        far.stop()
-    finally:
-        far.destroy()
-
-    assert good["status"] == "ok"
-    assert bad["failure"]["hop"] == "websocket"
-
-
-def test_agents(doctor: Doctor, pg: PostgresCluster, make_pooler: PoolerFactory) -> None:
-    """Agents are connected to the pooler, so the way leads through it; it must run, and so must they."""
-    section = farend.agents(wait_timeout=0.2)
-    config = settings(pg, dbname="app", transport=[{"agent": {"name": "site"}}])
-    config["agents"] = section
-
-    down = doctor.server(config)
-    assert down["failure"]["hop"] == "tcp"
-    assert "start the pooler" in down["failure"]["remedy"]
-
-    pooler = make_pooler(config)
-    absent = doctor.server(config)
-    assert absent["status"] == "failed"
-    assert "agent site is not connected" in absent["failure"]["cause"]
-
-    far = FarEnd(farend.agent(pg.port, section))
-    try:
-        eventually(lambda: "agent came" in pooler.log_text(), what="the agent comes")
-        (database,) = doctor.json(config)["databases"]
-    finally:
-        far.destroy()
-    assert "through it, as a client" in database["note"]
-    (served,) = database["servers"]
-    assert (served["status"], served["name"]) == ("ok", f"127.0.0.1:{pooler.port}")
