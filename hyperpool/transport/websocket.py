@@ -1,13 +1,14 @@
 """The step ``websocket``: a byte stream in the binary messages of a WebSocket (RFC 6455), through a gateway.
 
-The handshake is made here, the frames are `hyperpool.transport.frames`; both rest on what trio-websocket itself
-rests on, h11 and wsproto. trio-websocket's own connection is not used, for these reasons:
+The handshake is made here with h11, the frames are `hyperpool.transport.framing` and the stream is
+`hyperpool.transport.frames`. trio-websocket's connection is not used, for these reasons; it is a peer in the tests:
 
 - It holds every message until it is complete, and the body of a refusal without a bound.
 - Its reader task needs a nursery that outlives the call which opens the stream, and raises into that. A wrong
   ``Sec-WebSocket-Accept`` ends it with an error inside of h11.
 - It answers a ping before it goes on receiving; two peers that both wait for the other to read stay so.
-- One round trip of small messages costs 1.9 times the processor time of the stream here, and one byte 1.5 times.
+- Measured over loopback TCP (Python 3.11): a round trip of 100 and 300 bytes costs 55 microseconds of processor time
+  with it and 30 with the stream here, a received MiB 1.8 ms and 0.7, a sent one 1.9 ms and 1.1.
 
 No extension is offered, and no subprotocol unless the settings have the header for it.
 """

@@ -214,13 +214,13 @@ class Nginx(_Program):
         expected = str(self._generation).encode()
 
         def taken_in() -> bool:
-            titles = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(process.pid)]
-            # Workers with the old settings have "is shutting down" behind this; until then, they take connections.
-            if sum(title.rstrip(b"\0 ").endswith(b"worker process") for title in titles) != 1:
-                return False
             url = f"http://{HOST}:{self.plain_port}/generation"
             with urllib.request.urlopen(url, timeout=2) as answer:
-                return bool(answer.read() == expected)
+                if answer.read() != expected:
+                    return False
+            # A new worker answers. The old one has "is shutting down" in its title once it takes no connections.
+            titles = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(process.pid)]
+            return sum(title.rstrip(b"\0 ").endswith(b"worker process") for title in titles) == 1
 
         eventually(taken_in, what="nginx has taken the new settings in", despite=(OSError,))
 
