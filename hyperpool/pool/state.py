@@ -58,7 +58,6 @@ class Pool(Generic[S, C]):
         check_after: seconds of idleness after which a server is checked before reuse; infinite for never.
         parameters: what the newest server reported at login (ParameterStatus); None until the first login.
         reported: the parameters that servers report and that are tracked, in lower case.
-        defaults: what sessions begin with, as far as anybody has asked, by the parameter's name in lower case.
         custom: parameters with a dot in their names that functions of the database set.
         base: what ``connect_query`` has set, but for what servers report.
         accepted: startup parameters of clients that a server has taken, by name and value, and what it made of them.
@@ -90,7 +89,6 @@ class Pool(Generic[S, C]):
         self.paused = False
         self.parameters: dict[str, str] | None = None
         self.reported: frozenset[str] = frozenset()
-        self.defaults: dict[str, str | None] = {"role": "none", "session_authorization": settings.user}
         self.custom: frozenset[str] = frozenset()
         self.base: dict[str, str] = {}
         self.accepted: dict[tuple[str, str], str] = {}

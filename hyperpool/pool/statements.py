@@ -58,6 +58,9 @@ some size has; for 10,000 clients that is 640 MiB, if no two of them share a tex
 _CLOSED: Final = 32
 """Names that a client has closed and that errors on their way may still speak of."""
 
+_ALIAS: Final = 1024
+"""Bytes that are kept of a name for errors."""
+
 _SERVER_NAME: Final = re.compile(PREFIX + rb"\d*" + re.escape(MARK) + b"?")
 
 
@@ -317,10 +320,14 @@ class ClientStatements:
         return name[:LONGEST_NAME]
 
     def alias(self, name: bytes) -> bytes:
-        """A server's name that is no statement's, and that stands for the client's in errors from now on."""
+        """A server's name that is no statement's, and that stands for the client's in errors from now on.
+
+        Args:
+            name: the client's; of a very long one, errors show the beginning.
+        """
         self._aliased = (self._aliased + 1) % _CLOSED
         server_name = b"%s%d" % (DUPLICATE, self._aliased)
-        self._aliases[server_name] = name
+        self._aliases[server_name] = name[:_ALIAS]
         return server_name
 
     def clear(self) -> None:

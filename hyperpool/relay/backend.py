@@ -45,6 +45,7 @@ class Backend(Connection):
         purpose: what it is conditioned for, or "".
         refusal: why it refused ``connect_query``.
         cancels: cancel requests under way for its client.
+        restoring: the query that sets again what its client has reset, until it is answered.
         retiring: why it is closed as soon as it is free, or "".
         failing: it has sent a FATAL error.
         tracked: the session parameters that it has.
@@ -68,6 +69,8 @@ class Backend(Connection):
     """
 
     __slots__ = (
+        "_defaults",
+        "_defaults_since",
         "_parameters",
         "_rejection",
         "_resets",
@@ -92,6 +95,7 @@ class Backend(Connection):
         "purpose",
         "refusal",
         "replay",
+        "restoring",
         "retiring",
         "secret",
         "settled",
@@ -116,6 +120,9 @@ class Backend(Connection):
         self._resets: list[str] = []
         self._tainted = False
         self._parameters: dict[str, str] = {}
+        self._defaults: dict[str, str | None] = {}
+        self._defaults_since = float("-inf")
+        self.restoring = b""
         self.purpose = ""
         self.refusal: LoginFailed | None = None
         self.cancels = 0

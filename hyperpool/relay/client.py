@@ -49,6 +49,7 @@ class ClientConnection(Connection):
         unnamed: its unnamed statement, if that may be needed on another server.
         pinned: the reasons for which it has kept a server, so far.
         stalled: what it has sent next waits in `rest` until all that it sent before has been answered.
+        paused: it waits only until others have had their turn.
         gathered: the beginning of a message that is collected; `skip` says how much is still to come.
         active: when it got a server or an answer, monotonic seconds: the newest time.
         notified: it has been told that it waits (``query_wait_notify``).
@@ -65,6 +66,7 @@ class ClientConnection(Connection):
         "initial",
         "notified",
         "parked",
+        "paused",
         "pid",
         "pinned",
         "pool",
@@ -93,6 +95,7 @@ class ClientConnection(Connection):
         self.unnamed: Statement | None = None
         self.pinned = Pinned(0)
         self.stalled = False
+        self.paused = False
         self.gathered: bytearray | None = None
         self.active = self.since
         self.notified = False
@@ -171,10 +174,10 @@ class ClientConnection(Connection):
             self.close("client unexpected eof")
 
     def _go_on_after_stall(self, server: ServerConnection | None) -> None:
-        if server is not None and server.ledger.owed:
+        if server is not None and server.ledger.owed and not self.paused:
             self.unread = True
             return
-        self.stalled = False
+        self.stalled = self.paused = False
         held, self.rest = self.rest, b""
         if server is None:
             self.consume(held, memoryview(held), len(held))

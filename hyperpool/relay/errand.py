@@ -39,6 +39,11 @@ class Errand:
     def __repr__(self) -> str:
         return f"<Errand {self.purpose}>"
 
+    def fail(self, error: dict[str, str]) -> Errand:
+        """Take the answer for an error; returns itself."""
+        self.error = error
+        return self
+
     def row(self, body: bytes) -> None:
         """Take in a DataRow's body."""
         (count,) = _count(body)

@@ -11,7 +11,7 @@ from hyperpool.config import SessionState
 from hyperpool.relay import catalog
 from hyperpool.relay.backend import Backend
 from hyperpool.relay.ledger import SKIP
-from hyperpool.relay.parameters import IDENTITY, adjustment, assignments, is_safe_change
+from hyperpool.relay.parameters import adjustment, assignments, is_safe_change
 from hyperpool.relay.session import ASKABLE, Pinned, Suspicion, Truth
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
@@ -25,8 +25,16 @@ if TYPE_CHECKING:
 log = structlog.get_logger("relay")
 
 _MSG_MORE: Final = 0x8000
+_TIMEOUT: Final = "statement_timeout"
 _IDLE_TIMEOUT: Final = "idle_session_timeout"
 _MAX_DEFAULTS: Final = 1000
+_KNOWN_TIME: Final = 60.0
+"""Seconds for which the default of a setting is taken to be what the server has told: ALTER SYSTEM may change it."""
+
+_MAX_SETTINGS: Final = 1 << 18
+"""Bytes of names and values that a client may set in a session that follows it."""
+
+_TOO_MUCH: Final = {"C": "53400", "M": f"its parameters have more than {_MAX_SETTINGS} bytes"}
 
 
 class Following(Backend):
@@ -77,7 +85,7 @@ class Following(Backend):
         elif suspicion.asks:
             held = [name for name in self.tracked.values if name.lower() not in pool.reported]
             encoding = self.tracked.values.get("client_encoding")
-            sql = suspicion.question(held, pool.defaults, pool.custom, encoding)
+            sql = suspicion.question(held, self._known(), pool.custom, encoding)
             self.converse("probe", sql, lambda errand: self._learn(suspicion, errand))
             return
         self.asking = None
@@ -97,11 +105,12 @@ class Following(Backend):
                 self._errand_failed("the session's state cannot be told", errand)
             return
         pool, tracker = self.pool, self.relay.tracker
-        truth = Truth(errand.rows, pool.defaults)
+        truth = Truth(errand.rows, self._defaults)
         for name in suspicion.strange:
-            pool.defaults.setdefault(name)
-        if len(pool.defaults) > _MAX_DEFAULTS:
-            pool.defaults = {name: pool.defaults[name] for name in IDENTITY}
+            self._defaults.setdefault(name)
+        if sum(len(name) + len(value or "") for name, value in truth.settings.items()) > _MAX_SETTINGS:
+            self._errand_failed("the session's state cannot be followed", errand.fail(_TOO_MUCH))
+            return
         before = self.tracked
         if suspicion.everything:
             before = tracker.reported_alone(before, pool.reported)
@@ -118,6 +127,14 @@ class Following(Backend):
         if suspicion.pins & ASKABLE:
             self._pin(truth.pins | (self.pinned & ~ASKABLE))
         self.reconfigured()
+
+    def _known(self) -> dict[str, str | None]:
+        """What the session began with, by name, as far as it has been asked; not for long, it may be changed."""
+        now = self.relay.now
+        if now - self._defaults_since > _KNOWN_TIME or len(self._defaults) > _MAX_DEFAULTS:
+            self._defaults = {"role": "none", "session_authorization": self.pool.settings.user}
+            self._defaults_since = now
+        return self._defaults
 
     def _stay(self, client: ClientConnection) -> None:
         """The client keeps this server."""
@@ -151,22 +168,26 @@ class Following(Backend):
             return True
         self._rejection = {}
         before = self._lift_timeout()
-        self.converse("adjust", sql, lambda errand: self._adjusted(client, wanted, errand))
+        self.converse("adjust", sql, lambda errand: self._adjusted(client, wanted, errand, lifted=before > 0))
         if self.errand is not None:
             self.errand.behind = before
         return False
 
     def _lift_timeout(self) -> int:
         """Keep the timeout of the client before from ending the adjusting. Returns how many queries that took."""
-        if "statement_timeout" not in self.tracked.values:
+        if _TIMEOUT not in self.tracked.values:
             return 0
         self.ledger.request(wire.QUERY, SKIP)
-        self.transmit(messages.query("RESET statement_timeout"), _MSG_MORE)
+        self.transmit(messages.query(f"RESET {_TIMEOUT}"), _MSG_MORE)
         return 1
 
-    def _adjusted(self, client: ClientConnection, wanted: ParameterSet, errand: Errand) -> None:
-        # An error leaves everything as it was: the statements of one Query are one transaction.
+    def _adjusted(
+        self, client: ClientConnection, wanted: ParameterSet, errand: Errand, *, lifted: bool
+    ) -> None:
+        # An error leaves everything else as it was: the statements of one Query are one transaction.
         self._rejection = errand.error
+        if lifted:
+            self.tracked = self.relay.tracker.with_settings(self.tracked, {_TIMEOUT: None})
         if not errand.error:
             self.tracked = self.relay.tracker.with_others(self.tracked, wanted, self.pool.reported)
             if _IDLE_TIMEOUT in self.tracked.values:
@@ -187,8 +208,9 @@ class Following(Backend):
         suspicion.settings.update(name for name in restores if name not in self.pool.reported)
         self.settled = False
         self.unnamed = None
+        self.restoring = messages.query(assignments(restores, client.initial.values.get("client_encoding")))
         self.ledger.request(wire.QUERY, SKIP)
-        self.transmit(messages.query(assignments(restores, client.initial.values.get("client_encoding"))))
+        self.transmit(self.restoring)
         canonical = self.relay.tracker.canonical
         return b"".join(
             messages.parameter_status(canonical(name) or name, value)
@@ -224,14 +246,14 @@ class Following(Backend):
         """What ``connect_query`` has set belongs to every session."""
         suspicion = Suspicion()
         suspicion.everything = True
-        self.converse("base", suspicion.question((), self.pool.defaults, ()), self._base_told)
+        self.converse("base", suspicion.question((), self._known(), ()), self._base_told)
 
     def _base_told(self, errand: Errand) -> None:
         if errand.error:
             self._errand_failed("connect_query has been run, but what it has set cannot be told", errand)
             return
         pool = self.pool
-        settings = Truth(errand.rows, pool.defaults).settings
+        settings = Truth(errand.rows, self._defaults).settings
         pool.base = {name: value for name, value in settings.items() if value and name not in pool.reported}
         self.tracked = self.relay.tracker.with_settings(self.tracked, {**pool.base})
 

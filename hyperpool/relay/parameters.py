@@ -10,6 +10,7 @@ server must be adjusted for a client costs one identity comparison per link.
 
 from __future__ import annotations
 
+import re
 import weakref
 from typing import TYPE_CHECKING, Final
 
@@ -115,6 +116,11 @@ _LISTS: Final = frozenset(
 GUC_LIST_QUOTE)."""
 
 
+_ITEM: Final = re.compile(r'"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*')
+_LIST: Final = re.compile(rf"(?:{_ITEM.pattern})(?:, (?:{_ITEM.pattern}))*")
+"""A list as SET makes it."""
+
+
 def adjustment(wanted: ParameterSet, current: ParameterSet) -> str:
     """The SQL that brings a session from `current` to `wanted`; only differences, "" if there are none.
 
@@ -152,18 +158,45 @@ def assignments(values: Mapping[str, str], encoding: str | None) -> str:
 def is_safe_change(wanted: ParameterSet, current: ParameterSet) -> bool:
     """Whether a session can be adjusted with the client's request right behind, because it cannot fail.
 
-    It can if somebody else acts in it, if a timeout may end it, if a value names something that may be gone, or if it
-    has to be converted.
+    It can if somebody else acts in it, if a timeout may end it, if a value names something that may be gone or has to
+    be converted, and for parameters with rules of their own, as those of libraries may have.
     """
     ours, theirs = wanted.values, current.values
-    if any(name in _UNSAFE or name.endswith("timeout") for name in theirs):
+    if any(name in IDENTITY or name.endswith("timeout") for name in theirs):
         return False
     recoded = ours.get(_ENCODING) != theirs.get(_ENCODING)
-    return not any(
-        (name in _UNSAFE and theirs.get(name) != value)
-        or (not value.isascii() and (recoded or theirs.get(name) != value))
-        for name, value in ours.items()
-    )
+    for name in ours.keys() | theirs.keys():
+        value = ours.get(name, "")
+        if (theirs.get(name) != ours.get(name) or (recoded and not value.isascii())) and not _is_safe(
+            name, value
+        ):
+            return False
+    return True
+
+
+def _is_safe(name: str, value: str) -> bool:
+    folded = name.lower()
+    own = "." in folded and not folded.startswith(_LANGUAGES)
+    return value.isascii() and (own or folded in _SAFE or folded.startswith("enable_"))
+
+
+_SAFE: Final = frozenset(
+    {
+        *(name.lower() for name in ALWAYS_TRACKED),
+        *("intervalstyle", "bytea_output", "extra_float_digits", "xmlbinary", "array_nulls", "row_security"),
+        *("work_mem", "maintenance_work_mem", "hash_mem_multiplier", "effective_cache_size", "jit", "geqo"),
+        *("seq_page_cost", "random_page_cost", "cpu_tuple_cost", "cpu_index_tuple_cost", "cpu_operator_cost"),
+        *("parallel_setup_cost", "parallel_tuple_cost", "max_parallel_workers_per_gather", "plan_cache_mode"),
+        *("from_collapse_limit", "join_collapse_limit", "constraint_exclusion", "cursor_tuple_fraction"),
+        *("default_statistics_target", "default_transaction_isolation", "default_transaction_deferrable"),
+        *("client_min_messages", "check_function_bodies", "synchronous_commit", "transform_null_equals"),
+        *("quote_all_identifiers", "escape_string_warning", "backslash_quote"),
+    }
+)
+"""Parameters that any session may set at any time, in lower case: neither state nor rights are in the way."""
+
+_LANGUAGES: Final = ("plpgsql.", "plperl.", "pltcl.")
+"""What the names of parameters begin with that have rules as soon as the language has been used."""
 
 
 CHECKED: Final = (
@@ -173,17 +206,23 @@ CHECKED: Final = (
     "default_table_access_method",
     "local_preload_libraries",
     "session_preload_libraries",
+    "temp_buffers",
 )
-"""Parameters whose value names something that may be gone."""
+"""Parameters whose value names something that may be gone, and that which cannot be set any more when it is in use."""
 
-_UNSAFE: Final = frozenset({*IDENTITY, *CHECKED})
 _ENCODING: Final = "client_encoding"
 _SPOKEN: Final = {"role": "ROLE", "session_authorization": "SESSION AUTHORIZATION"}
 
 
 def _assignment(name: str, value: str, encoding: str | None) -> str:
-    if name.lower() in _LISTS or not (name + value).isascii():
+    if not (name + value).isascii():
         return _call(literal(name, encoding), literal(value, encoding))
+    if name.lower() in _LISTS:
+        if not _LIST.fullmatch(value):
+            return _call(quote_literal(name), quote_literal(value))
+        # A function call would take a snapshot, which may have to wait, and SET TRANSACTION could not follow.
+        items = [item[1:-1].replace('""', '"') if item[0] == '"' else item for item in _ITEM.findall(value)]
+        return f"SET {name} = {','.join(map(quote_literal, items))};"
     return f"SET {_quoted_name(name)} = {quote_literal(value)};"
 
 

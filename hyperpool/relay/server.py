@@ -241,6 +241,8 @@ class ServerConnection(Upkeep):
                 errand.then(errand)
             elif self.client is not None and head & 0xFF == wire.QUERY:
                 self.client.tracked = self.tracked
+                if not ledger.entries:
+                    self.restoring = b""
             return verdict
         self.replay = None
         client = self.client
@@ -338,6 +340,14 @@ class ServerConnection(Upkeep):
         fields = messages.error_fields(frame[5:])
         if self.errand is not None:
             self.errand.error = fields
+            return SKIP
+        if self.restoring and fields.get("C") == "57014":
+            # A late cancel request was meant for what is over.
+            self.ledger.request(wire.QUERY, SKIP)
+            self.transmit(self.restoring)
+            return SKIP
+        if self.restoring and fields.get("C") == "25P02":
+            # It has hit a transaction block, and the client will hear of that.
             return SKIP
         self.retire(f"session parameters were refused: {fields.get('M')}")
         if self.client is not None:

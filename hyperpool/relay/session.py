@@ -82,7 +82,8 @@ _ROW: Final = (
     # The view has a default without its unit: it must be set to be seen as it is shown.
     "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name),"  # noqa: S608 - of constants
     " CASE WHEN setting OPERATOR(pg_catalog.=) reset_val THEN pg_catalog.current_setting(name)"
-    f" WHEN context OPERATOR(pg_catalog.=) 'user' AND name OPERATOR(pg_catalog.<>) ALL (ARRAY[{_KEPT}])"
+    " WHEN context OPERATOR(pg_catalog.=) 'user' AND pg_catalog.strpos(name, '.') OPERATOR(pg_catalog.=) 0"
+    f" AND name OPERATOR(pg_catalog.<>) ALL (ARRAY[{_KEPT}])"
     " THEN pg_catalog.set_config(name, reset_val, true) END FROM pg_catalog.pg_settings"
 )
 _DEFAULTS: Final = (
@@ -190,6 +191,9 @@ class Suspicion:
             # A parameter of nobody's, with a dot in its name, is not listed by the server, but the text may name it.
             words = _DOTTED.findall(text[:_MAX_SEARCHED].lower())[:_MAX_WORDS]
             self.settings |= {decode(word) for word in words}
+        if len(self.settings) > _MAX_NAMES:
+            self.settings.clear()
+            self.everything = self.taints = True
 
     def resets(self, effects: Effects, begun: Mapping[str, str], number: int) -> None:
         """Another text, of which it is known what it sets and resets.
@@ -262,6 +266,11 @@ class Suspicion:
         if self.everything:
             self.settings.update(name for name in held if "." in name)
             self.settings.update(custom)
+        if self.everything or any(
+            name.startswith("default_transaction_") for name in (*self.settings, *held)
+        ):
+            # A serializable, deferrable transaction that reads would wait for other transactions.
+            parts.append("SET TRANSACTION ISOLATION LEVEL READ COMMITTED NOT DEFERRABLE")
         self.strange = {name for name in self.settings if name not in known}
         if self.everything or _TIMEOUT in self.settings or _TIMEOUT in held:
             # It would be the pooler's own query that it ends. What it is, is asked for first.
@@ -327,4 +336,5 @@ _SCHEMA: Final = re.compile(rb"(?i)\b(?:alter|create|drop)\b")
 _MAX_TRIES: Final = 5
 _MAX_SEARCHED: Final = 65536
 _MAX_WORDS: Final = 100
+_MAX_NAMES: Final = 1000
 _DOTTED: Final = re.compile(rb"(?<![\w.])[a-z_]\w*+(?:\.[a-z_]\w*+)+")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _INT32: Final = Struct("!I").unpack_from
 _header: Final = Struct("!BI").pack
 
+_COPYING: Final = frozenset({wire.COPY_DATA, wire.COPY_DONE, wire.COPY_FAIL})
 _STATEMENT: Final = ord("S")
 _NO_PARAMETERS: Final = bytes(4)
 """In a Bind: no formats of parameters, and no parameters."""
@@ -122,7 +123,8 @@ class Translator(Placement):
                 client.violate(f"invalid message length {length}")
                 break
             stop = at + 1 + length
-            if server.suspicion is not None and server.suspicion.restores and ledger.at_ready:
+            restores = server.suspicion is not None and server.suspicion.restores
+            if restores and ledger.at_ready and kind not in _COPYING:
                 # Behind a reset, before its answer: the pooler has to set what the client's session began with.
                 client.stalled = True
                 break
@@ -147,8 +149,8 @@ class Translator(Placement):
         return at, kind
 
     def _pause(self) -> None:
-        """Go on when others have had their turn, and the server has answered what it was asked."""
-        self._client.stalled = True
+        """Go on when others have had their turn."""
+        self._client.stalled = self._client.paused = True
         self._client.relay.resume(self._client)
 
     def _pass_on(self, at: int, kind: int, before: int) -> None:
