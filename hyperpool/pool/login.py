@@ -86,12 +86,13 @@ async def connect(route: Route, minor_for: Callable[[Target], int] = _newest) ->
     settings = route.settings
     timeout = settings.server_connect_timeout or float("inf")
     failures: list[str] = []
+    trace = Trace()
     with trio.move_on_after(timeout):
-        return await route.first(lambda target: connect_to(route, target, minor_for(target)), failures)
+        return await route.first(lambda target: connect_to(route, target, minor_for(target), trace), failures)
     where = ", ".join(target.name for target in route.targets)
     before = f"; before that: {'; '.join(failures)}" if failures else ""
     raise ConnectFailed(
-        f"server {where} did not log us in within {timeout:g} s (server_connect_timeout){before}"
+        f"server {where} did not log us in within {timeout:g} s (server_connect_timeout){trace.waits}{before}"
     )
 
 

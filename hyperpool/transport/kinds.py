@@ -65,6 +65,11 @@ class Trace:
     def __init__(self) -> None:
         self.hops: list[Hop] = []
 
+    @property
+    def waits(self) -> str:
+        """The end of a message about a timeout: which hop it was that took so long."""
+        return f", it waited for {self.hops[-1].name}" if self.hops else ""
+
     @contextmanager
     def hop(self, name: str) -> Iterator[Hop]:
         """Take the time of what is done inside, and note how it fails."""

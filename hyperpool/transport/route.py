@@ -144,7 +144,11 @@ class Route:
         base, *above = target.steps
         stream = await KINDS[base.KIND].open(base, None, context)
         if isinstance(base, TcpStep) and isinstance(stream, PlainStream):
-            base = attrs.evolve(base, host=stream.peer_address)
+            try:
+                base = attrs.evolve(base, host=stream.peer_address)
+            except trio.BrokenResourceError as error:
+                stream.close()
+                raise ConnectFailed(f"cannot connect to {target.name}: {error}") from error
         stream = await open_steps(tuple(above), context, stream)
         return Opened(stream, attrs.evolve(target, steps=(base, *above)))
 

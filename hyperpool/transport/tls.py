@@ -264,7 +264,11 @@ async def open_tls(step: TlsStep, below: trio.abc.Stream | None, context: DialCo
         except BaseException:
             await trio.aclose_forcefully(below)
             raise
-        return await _shake_hands(below, made, step.server_name, f"TLS to {step.server_name}", hop.facts)
+        try:
+            return await _shake_hands(below, made, step.server_name, f"TLS to {step.server_name}", hop.facts)
+        except TlsFailed as error:
+            # It is on the way to the server: to do without TLS there would not help.
+            raise ConnectFailed(str(error)) from error
 
 
 async def _shake_hands(

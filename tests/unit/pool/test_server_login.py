@@ -327,8 +327,8 @@ async def test_server_connect_timeout(
     with pytest.raises(ConnectFailed) as caught:
         await connect(network.route(attrs.evolve(settings, server_connect_timeout=15.0), OPTIONS))
     assert trio.current_time() - began == pytest.approx(15.0)
-    assert (
-        str(caught.value) == "server db.example:5433 did not log us in within 15 s (server_connect_timeout)"
+    assert str(caught.value) == (
+        "server db.example:5433 did not log us in within 15 s (server_connect_timeout), it waited for login ann"
     )
     assert not network.held
 
