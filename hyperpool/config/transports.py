@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from hyperpool.config.source import Source
 
 
+_OWN_HEADERS: Final = {
+    "host", "upgrade", "connection", "content-length", "transfer-encoding", "te", "trailer", "keep-alive",
+    "proxy-connection", "proxy-authorization", "sec-websocket-key", "sec-websocket-version",
+    "sec-websocket-accept", "sec-websocket-extensions",
+}  # fmt: skip
+"""Headers that belong to the handshake, or to one hop only (RFC 9110, section 7.6.1)."""
+
+
 def _headers(value: object, source: Source) -> tuple[tuple[str, Secret], ...]:
     """HTTP headers: names and values; a value may be secret."""
     if not isinstance(value, dict):
@@ -37,6 +45,8 @@ def _headers(value: object, source: Source) -> tuple[tuple[str, Secret], ...]:
     for name, content in value.items():
         if not isinstance(name, str) or not name or not name.isascii() or set(name) & set(' \t\r\n":,;'):
             raise Unfit("header names without spaces, colons and commas")
+        if name.lower() in _OWN_HEADERS:
+            raise Unfit(f"headers without {name}", "hyperpool sets that itself")
         shown = kinds.text(source.substitute(content) if isinstance(content, str) else content, source)
         if "\r" in shown or "\n" in shown:
             raise Unfit("header values on one line")
@@ -196,7 +206,7 @@ class WebSocketStep:
     )
     max_message: int = setting(16384, kinds.size(1, 2**24), "longest message that is sent")
     max_received: int = setting(2**24, kinds.size(1024), "longest message that is accepted")
-    keepalive: float = setting(45.0, kinds.seconds(), "time between two pings while nothing is sent; 0: none")
+    keepalive: float = setting(57.0, kinds.seconds(), "time between two pings while nothing is sent; 0: none")
 
     def onto(self, below: Steps) -> Steps:
         """Put it on top of other steps, and its own below it if it has a URL."""

@@ -35,6 +35,9 @@ _RECORD: Final = 16384
 """Bytes of a record of TLS, at most (RFC 8446, section 5.1): what is encrypted at once."""
 
 
+_SMALL: Final = 2048
+"""Bytes of a record, behind which there are likely to be more."""
+
 _DECORATION: Final = re.compile(r"^\[SSL\] | \(_ssl\.c:\d+\)$")
 """What Python puts around OpenSSL's words."""
 
@@ -103,7 +106,9 @@ class TlsSocket(ssl.SSLSocket):
         return self._announce(at) if at else self._finish(buffer)
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        """Read some of what there is; b"" at the end.
+        """Read all that there is, as far as it fits; b"" at the end.
+
+        What a peer sends in small records (nginx: 4 KiB) is taken at once; a short message is not worth a second look.
 
         Raises:
             BlockingIOError: nothing is there now.
@@ -112,7 +117,14 @@ class TlsSocket(ssl.SSLSocket):
         if self._over or self._late is not None:
             return bytes(self._finish(bytearray(buflen)))
         try:
-            return super().recv(buflen, flags)
+            first = super().recv(buflen, flags)
+            if not _SMALL <= len(first) < buflen:
+                return first
+            more = bytearray(buflen - len(first))
+            try:
+                return first + more[: self.recv_into(more)]
+            except BlockingIOError:
+                return first
         except ssl.SSLWantReadError:
             raise BlockingIOError(errno.EAGAIN, "nothing to read") from None
         except ssl.SSLZeroReturnError:

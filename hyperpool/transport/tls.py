@@ -373,7 +373,7 @@ def describe(stream: trio.abc.Stream) -> dict[str, str]:
             facts["cipher"], facts["alpn"] = cipher[0], alpn
             facts["verified"] = _verified(tls.context)
         facts |= _shown(tls)
-    except (OSError, ValueError, trio.BrokenResourceError):
+    except (OSError, ValueError, trio.BrokenResourceError, trio.NeedHandshakeError):
         pass  # It ended before there was anything to know.
     return {name: fact for name, fact in facts.items() if fact}
 

@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 
 _LOGIN_PATH: Final = "/cdn-cgi/access/login"
 """Where Cloudflare Access sends whom it does not know."""
-_OWN_HEADERS: Final = {
-    "host", "upgrade", "connection", "content-length", "transfer-encoding", "te", "trailer", "keep-alive",
-    "proxy-connection", "proxy-authorization", "sec-websocket-key", "sec-websocket-version",
-    "sec-websocket-accept", "sec-websocket-extensions",
-}  # fmt: skip
-"""Headers that belong to the handshake, or to one hop only (RFC 9110, section 7.6.1)."""
 
 
 async def open_websocket(
@@ -55,7 +49,7 @@ async def open_websocket(
             if step.token_id:
                 hop.facts["token"] = "sent"  # noqa: S105 - it is none
             key = generate_nonce()
-            answer = await ask(below, gateway, "GET", step.path, _headers(step, gateway, key))
+            answer = await ask(below, gateway, "GET", step.path, _headers(step, key))
             hop.facts["status"] = answer.title
             _check(step, gateway, answer, key)
     except BaseException:
@@ -71,7 +65,7 @@ async def open_websocket(
     )
 
 
-def _headers(step: WebSocketStep, gateway: str, key: bytes) -> list[tuple[str, bytes]]:
+def _headers(step: WebSocketStep, key: bytes) -> list[tuple[str, bytes]]:
     """The headers of the request: RFC 6455, section 4.1, and what the settings add."""
     headers = [
         ("Host", host_header(step.host)),
@@ -81,10 +75,6 @@ def _headers(step: WebSocketStep, gateway: str, key: bytes) -> list[tuple[str, b
         ("Sec-WebSocket-Version", b"13"),
     ]
     given = {name.lower() for name, _ in step.headers}
-    if forbidden := sorted(given & _OWN_HEADERS):
-        raise ConnectFailed(
-            f"cannot ask {gateway}: {', '.join(forbidden)} cannot be set by headers; remove it"
-        )
     if "user-agent" not in given:
         headers.append(("User-Agent", f"hyperpool/{__version__}".encode()))
     if step.token_id and step.token_secret:

@@ -64,3 +64,11 @@ def test_verified_to_the_database(behind: Config, make_pooler: PoolerFactory) ->
         with pytest.raises(psycopg.errors.QueryCanceled):
             connection.execute("SELECT pg_sleep(30)")
         timer.join()
+
+
+def test_the_database_s_certificate_is_what_counts(behind: Config, make_pooler: PoolerFactory) -> None:
+    """A gateway that leads to another database is found out."""
+    behind["databases"]["app"]["host"] = "elsewhere.example.com"
+    pooler = make_pooler(behind)
+    with pytest.raises(psycopg.OperationalError, match=r"elsewhere\.example\.com"):
+        pooler.connect()

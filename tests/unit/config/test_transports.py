@@ -285,6 +285,13 @@ def test_other_values(problems_with: Problems, value: Any) -> None:
     assert problems_with(databases=app(value))[0].startswith(WHERE)
 
 
+@pytest.mark.parametrize("name", ["Host", "connection", "Sec-WebSocket-Extensions", "Transfer-Encoding"])
+def test_headers_of_the_handshake_cannot_be_set(problems_with: Problems, name: str) -> None:
+    """They would change what is asked."""
+    (problem,) = problems_with(databases=app([{"websocket": {"url": "ws://a", "headers": {name: "x"}}}]))
+    assert f"headers without {name}" in problem
+
+
 @pytest.mark.parametrize("headers", ["x", {"a b": "x"}, {"": "x"}, {"A": "x\r\nB: y"}, {"A": 1}, {"A:": "x"}])
 def test_headers_that_are_none(problems_with: Problems, headers: Any) -> None:
     """A header cannot bring others along."""

@@ -168,13 +168,6 @@ async def test_headers_of_the_settings_come_last_and_may_replace_the_user_agent(
         assert b"\r\nHost: gw:81\r\n" in request
 
 
-@pytest.mark.parametrize("name", ["Host", "connection", "Sec-WebSocket-Extensions", "Transfer-Encoding"])
-async def test_headers_of_the_handshake_cannot_be_set(name: str) -> None:
-    """They would change what is asked."""
-    message = await refusal(b"", attrs.evolve(STEP, headers=((name, Secret(HEADER)),)))
-    assert f"{name.lower()} cannot be set by headers" in message
-
-
 @pytest.mark.parametrize("value", ["a\r\nX: y", "a\0", " a", "a\n"])
 async def test_a_secret_cannot_smuggle_headers(value: str) -> None:
     """What HTTP does not allow is refused, and not shown."""
