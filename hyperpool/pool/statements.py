@@ -58,7 +58,7 @@ some size has; for 10,000 clients that is 640 MiB, if no two of them share a tex
 _CLOSED: Final = 32
 """Names that a client has closed and that errors on their way may still speak of."""
 
-_ALIAS: Final = 1024
+_ALIAS: Final = 16384
 """Bytes that are kept of a name for errors."""
 
 _SERVER_NAME: Final = re.compile(PREFIX + rb"\d*" + re.escape(MARK) + b"?")

@@ -106,6 +106,9 @@ class ServerConnection(Upkeep):
         if client is not None and client.outbox:
             self.unread = True
             return
+        if self.expected is not None:
+            self.expected = None
+            self.ledger.recount()
         try:
             end = self.receive(self.relay.view)
         except OSError as error:
