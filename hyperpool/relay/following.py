@@ -53,6 +53,9 @@ class Following(Backend):
         self.suspicion.add(effects, text, self.pinned, pool.reported)
         if self.client is not None and (effects.resets or effects.resets_all or self.suspicion.restores):
             self.suspicion.resets(effects, self.client.begun(), self.ledger.asked + 1)
+        if effects.local:
+            # It holds until the transaction ends: nothing may be set over it.
+            self.suspicion.not_reset()
         if not effects.unknown_settings:
             self._pin(self.pinned | Pinned(effects.pins.value))
 

@@ -147,10 +147,12 @@ def assignments(values: Mapping[str, str], encoding: str | None) -> str:
     """The SQL that sets parameters; it is ASCII.
 
     Args:
-        values: by name; who the session is comes last, because it decides what else may be set.
+        values: by name; who the session is comes last, because it decides what else may be set, and timeouts before
+            that, because they hold at once.
         encoding: the ``client_encoding`` in which names and values were told.
     """
-    steps = [_assignment(name, value, encoding) for name, value in values.items() if name not in IDENTITY]
+    names = sorted((name for name in values if name not in IDENTITY), key=_is_timeout)
+    steps = [_assignment(name, values[name], encoding) for name in names]
     steps += [_identification(name, values[name], encoding) for name in reversed(IDENTITY) if name in values]
     return "".join(steps)
 
@@ -162,7 +164,7 @@ def is_safe_change(wanted: ParameterSet, current: ParameterSet) -> bool:
     be converted, and for parameters with rules of their own, as those of libraries may have.
     """
     ours, theirs = wanted.values, current.values
-    if any(name in IDENTITY or name.endswith("timeout") for name in theirs):
+    if any(name in IDENTITY or _is_timeout(name) for name in theirs):
         return False
     recoded = ours.get(_ENCODING) != theirs.get(_ENCODING)
     for name in ours.keys() | theirs.keys():
@@ -174,10 +176,14 @@ def is_safe_change(wanted: ParameterSet, current: ParameterSet) -> bool:
     return True
 
 
+def _is_timeout(name: str) -> bool:
+    return name.endswith("timeout")
+
+
 def _is_safe(name: str, value: str) -> bool:
     folded = name.lower()
     own = "." in folded and not folded.startswith(_LANGUAGES)
-    return value.isascii() and (own or folded in _SAFE or folded.startswith("enable_"))
+    return value.isascii() and (own or folded in _SAFE or folded.startswith("enable_") or _is_timeout(folded))
 
 
 _SAFE: Final = frozenset(

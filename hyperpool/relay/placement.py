@@ -105,7 +105,7 @@ class Placement:
         """Have a statement prepared on the server, in front of a Query: an error must not make the server skip that."""
         ledger = self._server.ledger
         before = len(ledger.entries)
-        own_pipeline = not ledger.unsynced
+        own_pipeline = not ledger.midway
         self._ensure(statement, at)
         if len(ledger.entries) > before and own_pipeline and self._buffer[at] == wire.QUERY:
             self._insert(at, messages.SYNC)

@@ -231,6 +231,8 @@ class Suspicion:
             self.everything = self.everything or other.everything
             self.pins |= other.pins
             self.restores, self.resetting, self.has_reset = other.restores, other.resetting, other.has_reset
+            self.touches_settings = self.touches_settings or other.touches_settings
+            self.recodes = self.recodes or other.recodes
             self.schema = self.schema or other.schema
             self.taints = self.taints or other.taints
             self.routines = self.routines or other.routines

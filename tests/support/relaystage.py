@@ -73,6 +73,7 @@ ABBREVIATIONS: Final = {
     "<pins>": "SELECT " + ",".join(session._TRUTHS.values()),
     "<settings>": session._ALL_SETTINGS,
     "<catalog>": catalog.CATALOG_QUERY,
+    "<begin>": "SET TRANSACTION ISOLATION LEVEL READ COMMITTED NOT DEFERRABLE",
     "<no timeout>": "SELECT 'statement_timeout', pg_catalog.current_setting('statement_timeout'), NULL;"
     "SET LOCAL statement_timeout = 0",
 }

@@ -236,7 +236,7 @@ def test_discard_all(state: SessionState) -> None:
         c1 > Qdiscard all
         s1 < Qdiscard all
         s1 > CDISCARD ALL|Z
-        {"s1 < Q<no timeout>;<settings>" if state is SessionState.FOLLOW else ""}
+        {"s1 < Q<begin>;<no timeout>;<settings>" if state is SessionState.FOLLOW else ""}
         c1 < CDISCARD ALL|Z
         {"s1 > T|Drole,none,-|CSELECT 1|Z" if state is SessionState.FOLLOW else ""}
         {_GONE}

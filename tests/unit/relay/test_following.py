@@ -29,7 +29,7 @@ def _rows(*rows: str) -> str:
     return "T|" + "".join(f"D{row}|" for row in rows) + "CSELECT 1"
 
 
-_ALL = "s1 < Q<no timeout>;<settings>"
+_ALL = "s1 < Q<begin>;<no timeout>;<settings>"
 _ALL_DEFAULT = (
     _rows("statement_timeout,0,-")
     + "|CSET|"
@@ -155,7 +155,7 @@ def test_a_parameter_that_may_not_be_asked_for() -> None:
         s1 < Q{_defaults_and_values("secret")}
         c1 < E42501 permission denied|Z
         s1 > E42501 permission denied to examine "secret"|Z
-        s1 < Q<no timeout>;<settings>
+        s1 < Q<begin>;<no timeout>;<settings>
         c1 <
         s1 > {_ALL_DEFAULT}
         c1 > Qselect 1
@@ -421,7 +421,7 @@ def test_the_catalogue_is_asked_again() -> None:
         s1 > T|Dv,-|CSELECT 1|Z
         s1 < Qselect * from v
         s1 > CSELECT 1|Z
-        s1 < Q<no timeout>;<pins>;<settings>
+        s1 < Q<begin>;<no timeout>;<pins>;<settings>
         c2 < CSELECT 1|Z
         """,
         **_FOLLOW,
@@ -450,7 +450,7 @@ def test_the_catalogue_is_asked_again_now_and_then() -> None:
             c1 > Qselect g()
             s1 < Qselect g()
             s1 > CSELECT 1|Z
-            s1 < Q<no timeout>;<pins>;<settings>
+            s1 < Q<begin>;<no timeout>;<pins>;<settings>
             c1 < CSELECT 1|Z
             """
         )

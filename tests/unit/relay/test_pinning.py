@@ -249,7 +249,7 @@ def test_what_cannot_be_told_beforehand_is_refused_afterwards() -> None:
         c2 > Qselect f()
         s2 < Qselect f()
         s2 > CSELECT 1|Z
-        s2 < Q<no timeout>;<pins>;<settings>
+        s2 < Q<begin>;<no timeout>;<pins>;<settings>
         c2 < CSELECT 1|Z
         s2 > T|Dstatement_timeout,0,-|CSELECT 1|CSET|T|Dt,f,f,f,f|CSELECT 1|T|Drole,none,-|CSELECT 1|Z
         c2 < {refused}|END

@@ -274,7 +274,7 @@ def test_only_differences_are_set() -> None:
         (
             {"search_path": '"$user", public'},
             {},
-            "SELECT pg_catalog.set_config('search_path','\"$user\", public',false);",
+            "SET search_path = '$user','public';",
         ),
         ({"search_path": ""}, {}, "SELECT pg_catalog.set_config('search_path','',false);"),
         ({}, {"search_path": "x"}, "RESET search_path;"),
@@ -286,10 +286,7 @@ def test_only_differences_are_set() -> None:
         (
             {"local_preload_libraries": "x", "session_preload_libraries": "y"},
             {},
-            (
-                "SELECT pg_catalog.set_config('local_preload_libraries','x',false);"
-                "SELECT pg_catalog.set_config('session_preload_libraries','y',false);"
-            ),
+            ("SET local_preload_libraries = 'x';SET session_preload_libraries = 'y';"),
         ),
     ],
 )
@@ -355,7 +352,8 @@ def test_what_is_not_ascii(wanted: dict[str, str], current: dict[str, str], sql:
     [
         ({}, None, []),
         ({"work_mem": "7MB", "x.y": "o'"}, "SJIS", ["SET work_mem = '7MB';", """SET "x"."y" = 'o''';"""]),
-        ({"search_path": "a, b"}, None, [_config("'search_path'", "'a, b'")]),
+        ({"search_path": "a, b"}, None, ["SET search_path = 'a','b';"]),
+        ({"search_path": "A, select"}, None, [_config("'search_path'", "'A, select'")]),
         (
             {"role": "r", "session_authorization": "s", "work_mem": "7MB"},
             None,

@@ -79,7 +79,7 @@ def _all(*rows: str) -> str:
     answers = f"{_rows()}|{_rows(*rows)}|" if rows else ""
     listed = _rows("statement_timeout,0,0", "role,none,-", "session_authorization,u,-")
     return f"""
-        s1 < Q<no timeout>;{named}<settings>
+        s1 < Q<begin>;<no timeout>;{named}<settings>
         s1 > {_rows("statement_timeout,0,-")}|CSET|{answers}{listed}|Z
     """
 

@@ -14,6 +14,7 @@ TIMEOUT = (
     "SELECT 'statement_timeout', pg_catalog.current_setting('statement_timeout'), NULL;"
     "SET LOCAL statement_timeout = 0"
 )
+BEGIN = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED NOT DEFERRABLE;"
 PINS = (
     "SELECT EXISTS(SELECT FROM pg_catalog.pg_depend WHERE refclassid OPERATOR(pg_catalog.=)"
     " 'pg_catalog.pg_namespace'::pg_catalog.regclass"
@@ -28,13 +29,14 @@ PINS = (
 KEPT = (
     "'DateStyle','IntervalStyle','TimeZone','application_name','client_encoding','default_table_access_method',"
     "'default_tablespace','default_text_search_config','local_preload_libraries','seed','session_preload_libraries',"
-    "'standard_conforming_strings','temp_tablespaces','transaction_deferrable','transaction_isolation',"
+    "'standard_conforming_strings','temp_buffers','temp_tablespaces','transaction_deferrable','transaction_isolation',"
     "'transaction_read_only'"
 )
 ROW = (
     "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name),"
     " CASE WHEN setting OPERATOR(pg_catalog.=) reset_val THEN pg_catalog.current_setting(name)"
-    f" WHEN context OPERATOR(pg_catalog.=) 'user' AND name OPERATOR(pg_catalog.<>) ALL (ARRAY[{KEPT}])"
+    " WHEN context OPERATOR(pg_catalog.=) 'user' AND pg_catalog.strpos(name, '.') OPERATOR(pg_catalog.=) 0"
+    f" AND name OPERATOR(pg_catalog.<>) ALL (ARRAY[{KEPT}])"
     " THEN pg_catalog.set_config(name, reset_val, true) END FROM pg_catalog.pg_settings WHERE "
 )
 EVERY = (
@@ -269,11 +271,15 @@ def test_distrust() -> None:
         ('set x.y = 1; set "x.it\'s" = 1', defaults("x.it''s", "x.y") + ";" + values("x.it''s", "x.y")),
         ("set statement_timeout = 1", TIMEOUT),
         ("set statement_timeout = 1; set work_mem = '7MB'", TIMEOUT + ";" + values("work_mem")),
+        (
+            "set default_transaction_isolation = serializable",
+            BEGIN + defaults("default_transaction_isolation") + ";" + values("default_transaction_isolation"),
+        ),
         ("listen x", PINS),
         ("listen x; create temp table t ()", PINS),
         ("listen x; set work_mem = '7MB'", PINS + ";" + values("work_mem")),
-        ("reset all", TIMEOUT + ";" + EVERY),
-        ("discard all; listen x", TIMEOUT + ";" + PINS + ";" + EVERY),
+        ("reset all", BEGIN + TIMEOUT + ";" + EVERY),
+        ("discard all; listen x", BEGIN + TIMEOUT + ";" + PINS + ";" + EVERY),
     ],
 )
 def test_questions(text: str, question: str) -> None:
@@ -303,11 +309,15 @@ def test_strange_parameters() -> None:
 @pytest.mark.parametrize(
     ("held", "custom", "question"),
     [
-        ((), (), TIMEOUT + ";" + EVERY),
-        (("work_mem",), (), TIMEOUT + ";" + EVERY),
-        (("x.y", "work_mem"), (), ";".join((TIMEOUT, defaults("x.y"), values("x.y"), EVERY))),
-        ((), ("f.a",), ";".join((TIMEOUT, defaults("f.a"), values("f.a"), EVERY))),
-        (("x.y",), ("f.a", "x.y"), ";".join((TIMEOUT, defaults("f.a", "x.y"), values("f.a", "x.y"), EVERY))),
+        ((), (), BEGIN + TIMEOUT + ";" + EVERY),
+        (("work_mem",), (), BEGIN + TIMEOUT + ";" + EVERY),
+        (("x.y", "work_mem"), (), ";".join((BEGIN + TIMEOUT, defaults("x.y"), values("x.y"), EVERY))),
+        ((), ("f.a",), ";".join((BEGIN + TIMEOUT, defaults("f.a"), values("f.a"), EVERY))),
+        (
+            ("x.y",),
+            ("f.a", "x.y"),
+            ";".join((BEGIN + TIMEOUT, defaults("f.a", "x.y"), values("f.a", "x.y"), EVERY)),
+        ),
     ],
 )
 def test_if_everything_is_open(held: tuple[str, ...], custom: tuple[str, ...], question: str) -> None:

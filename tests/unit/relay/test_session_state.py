@@ -150,11 +150,11 @@ def test_a_function_of_the_database_may_do_anything() -> None:
         c1 > Qselect f()
         s1 < Qselect f()
         s1 > CSELECT 1|Z
-        s1 < Q<no timeout>;<pins>;<settings>
+        s1 < Q<begin>;<no timeout>;<pins>;<settings>
         c1 < CSELECT 1|Z
     """
     play(script, functions=("f",), **_FOLLOW)
-    play(script.replace("s1 < Q<no timeout>;<pins>;<settings>", ""), functions=("g",), **_FOLLOW)
+    play(script.replace("s1 < Q<begin>;<no timeout>;<pins>;<settings>", ""), functions=("g",), **_FOLLOW)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_function_call(function: int, asks: bool) -> None:
         c1 > F{function}
         s1 < F{function}
         s1 > V|Z
-        {"s1 < Q<no timeout>;<pins>;<settings>" if asks else ""}
+        {"s1 < Q<begin>;<no timeout>;<pins>;<settings>" if asks else ""}
         c1 < V|Z
         """,
         **_FOLLOW,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hyperpool.config import SessionState
+from hyperpool.relay.translate import Translator
 from tests.support.relaystage import Stage, play, play_in_pieces
 
 _FEW: dict[str, Any] = {"max_prepared_statements": 3}
@@ -415,20 +416,23 @@ def _slowly(script: str) -> None:
         stage.play(script)
 
 
-def test_requests_that_take_long_to_translate_come_in_slices() -> None:
-    """The next slice waits for the answers; meanwhile, others have their turn."""
+def test_requests_that_take_long_to_translate_come_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others have their turn between two slices; nothing waits for answers."""
+    pauses = []
+    pause = Translator._pause
+
+    def counted(self: Translator) -> None:
+        pauses.append(self)
+        pause(self)
+
+    monkeypatch.setattr(Translator, "_pause", counted)
     _slowly(
         """
         c1 > Qselect 1|Qselect 2|P:select 3|B|E|S|Qselect 4
-        s1 < Qselect 1
-        s1 > CSELECT 1|Z
-        c1 < CSELECT 1|Z
-        s1 < Qselect 2
-        s1 > CSELECT 1|Z
-        c1 < CSELECT 1|Z
-        s1 < P:select 3|B|E|S|Qselect 4
+        s1 < Qselect 1|Qselect 2|P:select 3|B|E|S|Qselect 4
         """
     )
+    assert len(pauses) == 4
 
 
 def test_slices_of_one_pipeline() -> None:

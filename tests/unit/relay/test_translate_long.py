@@ -268,7 +268,7 @@ def test_a_query_that_does_not_fit_may_do_anything() -> None:
         c1 > Q{query}
         s1 < Q{query}
         s1 > CSELECT 1|Z
-        s1 < Q<no timeout>;<pins>;<settings>
+        s1 < Q<begin>;<no timeout>;<pins>;<settings>
         c1 < CSELECT 1|Z
         s1 > T|Dstatement_timeout,-,-|CSET|T|Df,f,f,f,f|T|Drole,none,-|CSELECT 1|Z
         s1 < QRESET ALL
