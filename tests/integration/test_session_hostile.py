@@ -1,4 +1,4 @@
-"""What a client does to its session must hang nobody, hurt nobody else, and not make its requests run in another one."""
+"""What a client does to its session must hang nobody, and not make its requests run in another session."""
 
 from __future__ import annotations
 
