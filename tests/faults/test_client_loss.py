@@ -181,7 +181,9 @@ def test_a_storm_of_vanishing_clients(make_pooler: PoolerFactory, pg: PostgresCl
                     assert raw.kinds(frames) == b"12DCZ"
                     assert frames[2].columns == [f"survivor {turn}.{k}".encode()]
         assert survivor.value("SELECT count(*) FROM loss") == "0"
-    eventually(lambda: len(pg.backends()) <= 3, what="PostgreSQL ends the backends of servers that were closed")
+    eventually(
+        lambda: len(pg.backends()) <= 3, what="PostgreSQL ends the backends of servers that were closed"
+    )
     pg.sql("DROP TABLE loss", dbname="app")
 
 
