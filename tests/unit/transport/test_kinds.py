@@ -58,8 +58,9 @@ def test_a_trace() -> None:
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The class of the settings of the documentation's example, which is registered as the page says."""
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    settings, functions, registration = blocks
+    page = PAGE.read_text("utf-8")
+    settings, functions = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (registration,) = re.findall(r"^    (Kind\(.*)$", page, re.MULTILINE)
     names: dict[str, Any] = {
         **vars(transports),
         **vars(kinds),
