@@ -197,6 +197,7 @@ class Peers:
         pgbouncer: how to start pgbouncer, None if there is none.
         max_clients: the largest number of clients that will come to PostgreSQL directly.
         overrides: pooler settings of hyperpool to add, by name.
+        auth_file: the users, in pgbouncer's format.
     """
 
     workspace: Workspace
@@ -205,7 +206,7 @@ class Peers:
     max_clients: int
     overrides: Mapping[str, str]
     postgres: Server = field(init=False)
-    _auth_file: Path = field(init=False)
+    auth_file: Path = field(init=False)
 
     def start_postgres(self) -> None:
         """Create a cluster, start it, and fill the tables of pgbench.
@@ -269,8 +270,8 @@ class Peers:
         with Client(Endpoint(endpoint.port, database="postgres")) as client:
             client.execute("create database bench")
             client.execute(f"create role {_SCRAM_USER} login password '{secret}'")
-        self._auth_file = self.workspace.directory / "userlist.txt"
-        self._auth_file.write_text(f'"bench" "bench"\n"{_SCRAM_USER}" "{secret}"\n')
+        self.auth_file = self.workspace.directory / "userlist.txt"
+        self.auth_file.write_text(f'"bench" "bench"\n"{_SCRAM_USER}" "{secret}"\n')
         self.workspace.run(
             "pgbench-init",
             [
@@ -322,7 +323,7 @@ class Peers:
             "listen_port": port,
             "unix_socket_dir": "",
             "auth_type": auth,
-            "auth_file": self._auth_file,
+            "auth_file": self.auth_file,
             "pool_mode": "transaction",
             "max_client_conn": MAX_CLIENTS,
             "default_pool_size": POOL_SIZE,
@@ -345,7 +346,7 @@ class Peers:
             "listen_addr": "127.0.0.1",
             "listen_port": port,
             "auth_type": auth,
-            "auth_file": str(self._auth_file),
+            "auth_file": str(self.auth_file),
             "pool_mode": "transaction",
             "max_client_conn": MAX_CLIENTS,
             "default_pool_size": POOL_SIZE,

@@ -1,0 +1,182 @@
+"""Paths that break, stall and come back: clients are told, the log says why, and service resumes by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.support import rawclient as raw
+from tests.support.paths import KINDS, TUNNELS
+from tests.support.waiting import Stopwatch, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.scenes import Scene, SceneFactory
+
+pytest_plugins = ["tests.support.scenes"]
+pytestmark = [pytest.mark.hyperpool_only]
+
+_SOON = 10.0  # seconds; everything here takes well below a second on a quiet machine
+_numbers = itertools.count()
+
+
+class _Asking(threading.Thread):
+    """A client that runs a statement that sleeps, and what became of it."""
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(daemon=True)
+        self._scene = scene
+        self._statement = f"SELECT pg_sleep(60) /* {next(_numbers)} */"
+        self.fields: dict[str, str] = {}
+        self.seconds = 0.0
+
+    def run(self) -> None:
+        """Ask, and keep the error."""
+        with self._scene.pooler.raw() as client:
+            client.send(raw.query(self._statement))
+            elapsed = Stopwatch()
+            self.fields = next((one.fields for one in client.receive_all() if one.kind == b"E"), {})
+            self.seconds = elapsed.seconds
+            self._scene.heard.append(str(self.fields))
+
+    def wait_running(self) -> None:
+        """Wait until the statement runs on the server."""
+        asked = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = %s"
+        eventually(lambda: self._scene.pg.sql(asked, self._statement), what="the statement runs")
+
+    def end_on_server(self) -> None:
+        """End what sleeps on: PostgreSQL does not look whether somebody is still there while a query runs."""
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = %s"
+        assert self._scene.pg.sql(ended, self._statement)
+
+
+@contextlib.contextmanager
+def _asking(scene: Scene) -> Iterator[_Asking]:
+    """A client that waits for a statement that sleeps."""
+    asking = _Asking(scene)
+    asking.start()
+    asking.wait_running()
+    yield asking
+    asking.join(_SOON)
+    assert not asking.is_alive(), "the client still waits"
+    asking.end_on_server()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_path_that_is_cut_in_a_query(make_scene: SceneFactory, kind: str) -> None:
+    """The client is told that the server is lost; the next one is served, and nothing stays open."""
+    scene = make_scene(kind, default_pool_size=1)
+    before = scene.wait_served()
+    files = scene.files_at_rest()
+    with _asking(scene) as asking:
+        scene.path.proxy.cut_all()
+    assert asking.fields["C"] == "08006"
+    assert asking.fields["S"] == "FATAL"
+    assert "server" in asking.fields["M"]
+    scene.logged("closing server")
+    assert scene.wait_served() != before
+    assert scene.files_at_rest() == files
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_far_end_that_restarts(make_scene: SceneFactory, kind: str) -> None:
+    """While it is away, new clients are told so at once, with the tunnel's own reason; then they are served."""
+    scene = make_scene(kind, default_pool_size=1)
+    scene.wait_served()
+    files = scene.files_at_rest()
+    mark = scene.pooler.log_size()
+    with scene.pooler.connect() as connection:
+        connection.execute("BEGIN")
+        scene.path.put_far_end_down()
+        assert scene.broken(connection).sqlstate == "08006"
+    fields = scene.wait_refused()
+    assert fields["C"] == "08001"
+    assert fields["S"] == "FATAL"
+    expected = {
+        "tcp": "during login",
+        "gateway": "TLS to localhost",
+        "ingress": "TLS to localhost",
+        "agent": "agent site",
+    }
+    assert expected[kind] in fields["M"]
+    scene.logged("cannot connect to the server", mark)
+    scene.path.put_far_end_up()
+    scene.wait_served()
+    assert scene.files_at_rest() == files
+
+
+@pytest.mark.parametrize("kind", TUNNELS)
+def test_a_half_open_path(make_scene: SceneFactory, kind: str) -> None:
+    """When a path swallows everything without a word, pings find out, and the client is told why."""
+    scene = make_scene(kind, keepalive=1, default_pool_size=1)
+    scene.wait_served()
+    files = scene.files_at_rest()
+    proxy = scene.path.proxy
+    with _asking(scene) as asking:
+        proxy.stall(proxy.to_target, proxy.from_target)
+    assert asking.fields["C"] == "08006"
+    scene.logged("did not answer a ping within 1 s")
+    proxy.resume(proxy.to_target, proxy.from_target)
+    scene.wait_served()
+    assert scene.files_at_rest() == files
+
+
+@pytest.mark.parametrize("kind", TUNNELS)
+def test_a_client_that_does_not_read(make_scene: SceneFactory, kind: str) -> None:
+    """It holds its own server back, takes no memory, and holds up nobody else; what it leaves is cleaned up."""
+    scene = make_scene(kind, default_pool_size=2)
+    scene.wait_served()
+    statement = "SELECT repeat('x', 1000000) FROM generate_series(1, 300)"
+    with scene.pooler.raw() as client:
+        memory = scene.pooler.memory()
+        client.send(raw.query(statement))
+        waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'ClientWrite' AND query = %s"
+        eventually(lambda: scene.pg.sql(waits, statement), what="the server waits until it can send")
+        elapsed = Stopwatch()
+        assert len({scene.ask() for _ in range(20)}) == 1
+        assert elapsed.seconds < _SOON
+        assert scene.pooler.memory() - memory < 32e6
+        assert scene.pg.sql(waits, statement)
+        client.abort()
+    eventually(lambda: not scene.pg.sql(waits, statement), what="the server is free of it")
+    scene.wait_served()
+
+
+@pytest.mark.parametrize("kind", TUNNELS)
+def test_a_path_that_is_slow_and_breaks_everything_up(make_scene: SceneFactory, kind: str) -> None:
+    """Bytes that come one by one, in the middle of TLS records and frames, arrive as they were sent."""
+    scene = make_scene(kind)
+    scene.wait_served()
+    scene.path.proxy.to_target.fragment = scene.path.proxy.from_target.fragment = 1
+    with scene.pooler.connect() as connection:
+        for size in (1, 1000, 30_000):
+            text = "ab" * size
+            assert connection.execute("SELECT %s::text", (text,)).fetchone() == (text,)
+
+
+@pytest.mark.parametrize("kind", TUNNELS)
+def test_a_path_that_is_cut_in_every_phase(make_scene: SceneFactory, kind: str) -> None:
+    """Wherever it breaks while a connection is made, the next one works, and nothing stays open."""
+    scene = make_scene(kind, default_pool_size=1)
+    scene.wait_served()
+    files = scene.files_at_rest()
+    proxy = scene.path.proxy
+    refused = 0
+    for bytes_passed in (0, 1, 100, 700, 1500, 2500, 3500):
+        proxy.from_target.cut_after = proxy.from_target.passed + bytes_passed
+        proxy.cut_all()
+        try:
+            scene.ask()
+        except psycopg.OperationalError as error:
+            scene.heard.append(str(error))
+            refused += 1
+        proxy.from_target.cut_after = None
+        scene.wait_served()
+    assert refused
+    assert scene.files_at_rest() == files

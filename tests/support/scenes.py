@@ -1,0 +1,192 @@
+"""A pooler at one end of a path, a private PostgreSQL at the other, and what is said and heard in between.
+
+A plugin: ``pytest_plugins = ["tests.support.scenes"]`` in a test module gives it the fixtures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import psycopg
+import pytest
+
+from tests.support import rawclient as raw
+from tests.support import targets
+from tests.support.network import CLOSE_WAIT, ESTABLISHED, tcp_sockets
+from tests.support.paths import SECRETS, WAYS, PrivatePostgres, missing_program
+from tests.support.poolers import Pooler
+from tests.support.postgres import ANN, find_binaries
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path as FilePath
+
+    from tests.support.paths import Path
+    from tests.support.targets import Config
+
+_STRANGER: Final = "nobody"
+
+
+class Scene:
+    """A pooler at the near end of a path, and all that is said and heard there.
+
+    Args:
+        path: the path.
+        pooler: with the path's settings.
+
+    Attributes:
+        path: as given.
+        pg: the private server.
+        pooler: as given.
+        heard: the errors that clients were told.
+    """
+
+    def __init__(self, path: Path, pooler: Pooler) -> None:
+        self.path = path
+        self.pg = path.pg
+        self.pooler = pooler
+        self.heard: list[str] = []
+
+    def ask(self, database: str = "app") -> int:
+        """Be a new client, and ask for the backend's process id."""
+        with self.pooler.connect(database) as connection:
+            row = connection.execute("SELECT pg_backend_pid()").fetchone()
+            assert row is not None
+            return int(row[0])
+
+    def wait_served(self, within: float = 20.0) -> int:
+        """Wait until a new client is served; return the backend's process id."""
+        return eventually(
+            self.ask, within=within, what="a client is served", despite=(psycopg.OperationalError,)
+        )
+
+    def wait_refused(self, within: float = 20.0) -> dict[str, str]:
+        """Be one new client after the other, until one is refused; return the fields of the error."""
+        return eventually(self._refusal, within=within, what="a client is refused")
+
+    def _refusal(self) -> dict[str, str]:
+        with self.pooler.open_raw() as client:
+            last = client.login("app", ANN.name, ANN.password)[-1]
+            if last.kind == b"Z":
+                client.send(raw.query("SELECT 1"))
+                while last.kind not in {b"E", b"C"}:
+                    last = client.receive()
+            if last.kind != b"E":
+                return {}
+            self.heard.append(str(last.fields))
+            return last.fields
+
+    def broken(self, connection: psycopg.Connection[Any], statement: str = "SELECT 1") -> psycopg.Error:
+        """Run a statement that must fail because the server is lost; return the error."""
+        with pytest.raises(psycopg.OperationalError) as caught:
+            connection.execute(statement.encode())
+        self.heard.append(str(caught.value))
+        return caught.value
+
+    def files_at_rest(self) -> int:
+        """The number of the pooler's open files, once no client is there and the path has one stream."""
+        clients = {ESTABLISHED, CLOSE_WAIT}
+
+        def at_rest() -> bool:
+            mine = tcp_sockets(local_port=self.pooler.port)
+            return (
+                not any(one.state in clients for one in mine)
+                and self.path.connections() == self.path.spare + 1
+            )
+
+        eventually(at_rest, what="no client is there, and there is one server connection")
+        return self.pooler.open_files()
+
+    def logged(self, text: str, since: int = 0) -> None:
+        """Wait until the pooler has logged something."""
+        eventually(lambda: text in self.pooler.log_text(since), what=f"{text!r} is in the pooler's log")
+
+    def no_secrets(self) -> None:
+        """Check that no password and no token is in a log or in what clients were told."""
+        told = {
+            "the pooler's log": self.pooler.log_text(),
+            "the far end's log": self.path.log_text(),
+            "the server's log": self.pg.log_text(),
+            "clients' errors": "\n".join(self.heard),
+        }
+        for place, text in told.items():
+            assert not [secret for secret in SECRETS if secret in text], f"a secret in {place}"
+
+
+class SceneFactory(Protocol):
+    """Makes scenes that end with the test."""
+
+    def __call__(self, kind: str, *, keepalive: float = 45.0, **pooler: object) -> Scene:
+        """Start a far end of a kind, and a pooler with these settings."""
+
+
+@pytest.fixture(scope="session")
+def private_pg() -> Iterator[PrivatePostgres]:
+    """A server that only far ends can reach."""
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip("no PostgreSQL on this machine")
+    server = PrivatePostgres(binaries)
+    try:
+        server.create()
+        yield server
+    finally:
+        server.destroy()
+
+
+@pytest.fixture
+def make_scene(private_pg: PrivatePostgres) -> Iterator[SceneFactory]:
+    """A factory of scenes. In the end, everything ends in good order, and no secret was said anywhere."""
+    if not private_pg.running:
+        private_pg.start()
+    with contextlib.ExitStack() as stack:
+
+        def make(kind: str, *, keepalive: float = 45.0, **pooler: object) -> Scene:
+            if (program := missing_program(kind)) is not None:
+                pytest.skip(f"no {program} on this machine")
+            path = stack.enter_context(WAYS[kind](private_pg, keepalive))
+            scene = Scene(path, stack.enter_context(started(path.config(**pooler))))
+            stack.callback(scene.no_secrets)
+            return scene
+
+        yield make
+    eventually(lambda: not private_pg.backends(), what="no server connection is left behind")
+
+
+@contextlib.contextmanager
+def started(config: Config) -> Iterator[Pooler]:
+    """A pooler that runs as a user who cannot reach the private server; it must end cleanly.
+
+    What it has logged is printed, for tests that fail.
+    """
+    with _as_stranger():
+        pooler = Pooler(config)
+    try:
+        pooler.wait_listening()
+        yield pooler
+        pooler.stop()
+    finally:
+        sys.stdout.write(pooler.log_text())
+        pooler.destroy()
+
+
+@contextlib.contextmanager
+def _as_stranger() -> Iterator[None]:
+    """Have the pooler that is started meanwhile run as an ordinary user, where root runs the tests."""
+    original = targets.command
+
+    def command(config_path: FilePath) -> list[str]:
+        for path in (config_path.parent, config_path):
+            shutil.chown(path, _STRANGER)
+        words = ["--reuid", _STRANGER, "--regid", "nogroup", "--clear-groups", "--inh-caps=-all"]
+        return ["setpriv", *words, *original(config_path)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        if os.geteuid() == 0:
+            patch.setattr(targets, "command", command)
+        yield
