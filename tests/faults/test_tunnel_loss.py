@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.support import rawclient as raw
+from tests.support import scenes
 from tests.support.paths import KINDS, TUNNELS
 from tests.support.waiting import Stopwatch, eventually
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
     from tests.support.scenes import Scene, SceneFactory
 
-pytest_plugins = ["tests.support.scenes"]
 pytestmark = [pytest.mark.hyperpool_only]
+
+private_pg, make_scene = scenes.private_pg, scenes.make_scene
 
 _SOON = 10.0  # seconds; everything here takes well below a second on a quiet machine
 _numbers = itertools.count()

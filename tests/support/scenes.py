@@ -1,6 +1,6 @@
 """A pooler at one end of a path, a private PostgreSQL at the other, and what is said and heard in between.
 
-A plugin: ``pytest_plugins = ["tests.support.scenes"]`` in a test module gives it the fixtures.
+A test module takes the fixtures by name: ``private_pg, make_scene = scenes.private_pg, scenes.make_scene``.
 """
 
 from __future__ import annotations
@@ -101,6 +101,13 @@ class Scene:
 
         eventually(at_rest, what="no client is there, and there is one server connection")
         return self.pooler.open_files()
+
+    def end_servers(self) -> None:
+        """End all backends of the pooler's, and wait until it has noticed."""
+        self.pg.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", ANN.name)
+        eventually(
+            lambda: self.path.connections() <= self.path.spare, what="the pooler has closed its connections"
+        )
 
     def logged(self, text: str, since: int = 0) -> None:
         """Wait until the pooler has logged something."""

@@ -1,0 +1,95 @@
+"""Work over each tunnel to a database that nothing but its far end can reach."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.support import scenes
+from tests.support.paths import TUNNELS, WAYS, missing_program
+from tests.support.scenes import Scene, started
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.paths import PrivatePostgres
+
+pytestmark = [pytest.mark.hyperpool_only]
+
+private_pg = scenes.private_pg
+
+_ROW, _ROWS = b"%08d\t" + b"x" * 1015 + b"\n", 100_000
+
+
+@pytest.fixture(scope="module", params=TUNNELS)
+def scene(request: pytest.FixtureRequest, private_pg: PrivatePostgres) -> Iterator[Scene]:
+    """A pooler in front of the private server."""
+    if (program := missing_program(request.param)) is not None:
+        pytest.skip(f"no {program} on this machine")
+    with WAYS[request.param](private_pg) as path, started(path.config()) as pooler:
+        scene = Scene(path, pooler)
+        scene.wait_served()
+        yield scene
+        scene.no_secrets()
+
+
+def test_it_is_private(scene: Scene) -> None:
+    """The server listens on no address, and the pooler has no way to its socket."""
+    assert scene.pg.sql("SHOW listen_addresses") == [("",)]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((scene.pg.host, scene.pg.port), 1)
+    assert scene.pg.socket_dir.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("protocol", ["simple", "prepared"])
+def test_pgbench(scene: Scene, pgbench: str, protocol: str) -> None:
+    """Many clients over few streams."""
+    database = f"postgresql://postgres@/app?host={scene.pg.socket_dir}&port={scene.pg.port}"
+    subprocess.run([pgbench, "-i", "-q", database], check=True, capture_output=True, timeout=60)
+    scene.pg.sql("GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC", dbname="app")
+    command = [pgbench, "-n", "-M", protocol, "-c", "20", "-t", "20", scene.pooler.url()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "number of transactions actually processed: 400/400" in done.stdout
+    assert "ERROR" not in done.stderr
+
+
+def test_copy(scene: Scene) -> None:
+    """100 MB in, and out again."""
+    with scene.pooler.connect() as connection, connection.transaction():
+        connection.execute("CREATE TEMPORARY TABLE carried (n int, filler text) ON COMMIT DROP")
+        with connection.cursor().copy("COPY carried FROM STDIN") as into:
+            for block in range(0, _ROWS, 1000):
+                into.write(b"".join(_ROW % number for number in range(block, block + 1000)))
+        sums = "SELECT count(*), sum(n), sum(length(filler)) FROM carried"
+        assert connection.execute(sums).fetchone() == (_ROWS, _ROWS * (_ROWS - 1) // 2, _ROWS * 1015)
+        with connection.cursor().copy("COPY carried TO STDOUT") as out:
+            assert sum(len(bytes(sent)) for sent in out) >= _ROWS * 1018
+
+
+def test_cancel(scene: Scene) -> None:
+    """A cancel request goes the same way."""
+    statement = "SELECT pg_sleep(60) /* to be canceled */"
+    with scene.pooler.connect() as connection:
+
+        def cancel() -> None:
+            eventually(
+                lambda: scene.pg.sql(
+                    "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query = %s", statement
+                ),
+                what="the statement runs",
+            )
+            connection.cancel_safe()
+
+        canceler = threading.Thread(target=cancel)
+        canceler.start()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute(statement)
+        canceler.join()
+        assert connection.execute("SELECT 1").fetchone() == (1,)
