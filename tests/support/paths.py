@@ -417,16 +417,19 @@ class AgentPath(_TunnelPath):
     def _transport(self) -> list[dict[str, Any]]:
         return [{"agent": {"name": "site"}}]
 
+    def _agents(self) -> dict[str, Any]:
+        return {**self._gate("site"), "wait_timeout": 1}
+
     def config(self, **pooler: object) -> Config:
         """With the section where agents arrive."""
         config = super().config(**pooler)
-        config["agents"] = self._gate("site")
+        config["agents"] = self._agents()
         return config
 
     def replace_token(self, pooler: Pooler, token: Token) -> None:
         """Tell the pooler; who came with another one is sent away."""
         self._token = token
-        _reload(pooler, {**pooler.config, "agents": self._gate("site")})
+        _reload(pooler, {**pooler.config, "agents": self._agents()})
 
     def certify(self, pooler: Pooler, expires: dt.datetime | None = None) -> None:
         """Tell the pooler."""
