@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import threading
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -16,58 +13,13 @@ from tests.support.paths import KINDS, TUNNELS
 from tests.support.waiting import Stopwatch, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.scenes import Scene, SceneFactory
+    from tests.support.scenes import SceneFactory
 
 pytestmark = [pytest.mark.hyperpool_only]
 
 private_pg, make_scene = scenes.private_pg, scenes.make_scene
 
 _SOON = 10.0  # seconds; everything here takes well below a second on a quiet machine
-_numbers = itertools.count()
-
-
-class _Asking(threading.Thread):
-    """A client that runs a statement that sleeps, and what became of it."""
-
-    def __init__(self, scene: Scene) -> None:
-        super().__init__(daemon=True)
-        self._scene = scene
-        self._statement = f"SELECT pg_sleep(60) /* {next(_numbers)} */"
-        self.fields: dict[str, str] = {}
-        self.seconds = 0.0
-
-    def run(self) -> None:
-        """Ask, and keep the error."""
-        with self._scene.pooler.raw() as client:
-            client.send(raw.query(self._statement))
-            elapsed = Stopwatch()
-            self.fields = next((one.fields for one in client.receive_all() if one.kind == b"E"), {})
-            self.seconds = elapsed.seconds
-            self._scene.heard.append(str(self.fields))
-
-    def wait_running(self) -> None:
-        """Wait until the statement runs on the server."""
-        asked = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = %s"
-        eventually(lambda: self._scene.pg.sql(asked, self._statement), what="the statement runs")
-
-    def end_on_server(self) -> None:
-        """End what sleeps on: PostgreSQL does not look whether somebody is still there while a query runs."""
-        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = %s"
-        assert self._scene.pg.sql(ended, self._statement)
-
-
-@contextlib.contextmanager
-def _asking(scene: Scene) -> Iterator[_Asking]:
-    """A client that waits for a statement that sleeps."""
-    asking = _Asking(scene)
-    asking.start()
-    asking.wait_running()
-    yield asking
-    asking.join(_SOON)
-    assert not asking.is_alive(), "the client still waits"
-    asking.end_on_server()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,7 +28,7 @@ def test_a_path_that_is_cut_in_a_query(make_scene: SceneFactory, kind: str) -> N
     scene = make_scene(kind, default_pool_size=1)
     before = scene.wait_served()
     files = scene.files_at_rest()
-    with _asking(scene) as asking:
+    with scene.asking() as asking:
         scene.path.proxy.cut_all()
     assert asking.fields["C"] == "08006"
     assert asking.fields["S"] == "FATAL"
@@ -120,7 +72,7 @@ def test_a_half_open_path(make_scene: SceneFactory, kind: str) -> None:
     scene.wait_served()
     files = scene.files_at_rest()
     proxy = scene.path.proxy
-    with _asking(scene) as asking:
+    with scene.asking() as asking:
         proxy.stall(proxy.to_target, proxy.from_target)
     assert asking.fields["C"] == "08006"
     scene.logged("did not answer a ping within 1 s")

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.support import scenes
 from tests.support.gateways import OTHER_TOKEN, TOKEN
 from tests.support.paths import TUNNELS
 
 if TYPE_CHECKING:
     from tests.support.scenes import SceneFactory
 
-pytest_plugins = ["tests.support.scenes"]
 pytestmark = [pytest.mark.hyperpool_only]
+
+private_pg, make_scene = scenes.private_pg, scenes.make_scene
 
 _CUTS: Final = frozenset({"ingress", "agent"})
 """The ways that end what came in with a token once that is revoked. (nginx looks at requests alone.)"""

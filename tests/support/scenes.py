@@ -6,9 +6,11 @@ A test module takes the fixtures by name: ``private_pg, make_scene = scenes.priv
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import psycopg
@@ -30,6 +32,42 @@ if TYPE_CHECKING:
     from tests.support.targets import Config
 
 _STRANGER: Final = "nobody"
+_SOON: Final = 10.0  # seconds
+_numbers = itertools.count()
+
+
+class Asking(threading.Thread):
+    """A client that runs a statement that sleeps, and what became of it.
+
+    Args:
+        scene: where.
+
+    Attributes:
+        fields: of the error that it was told.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(daemon=True)
+        self._scene = scene
+        self._statement = f"SELECT pg_sleep(60) /* {next(_numbers)} */"
+        self.fields: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Ask, and keep the error."""
+        with self._scene.pooler.raw() as client:
+            client.send(raw.query(self._statement))
+            self.fields = next((one.fields for one in client.receive_all() if one.kind == b"E"), {})
+            self._scene.heard.append(str(self.fields))
+
+    def wait_running(self) -> None:
+        """Wait until the statement runs on the server."""
+        asked = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = %s"
+        eventually(lambda: self._scene.pg.sql(asked, self._statement), what="the statement runs")
+
+    def end_on_server(self) -> None:
+        """End what sleeps on: PostgreSQL does not look whether somebody is still there while a query runs."""
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = %s"
+        assert self._scene.pg.sql(ended, self._statement)
 
 
 class Scene:
@@ -87,6 +125,17 @@ class Scene:
             connection.execute(statement.encode())
         self.heard.append(str(caught.value))
         return caught.value
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[Asking]:
+        """A client that waits for a statement that sleeps; at the end of the block, it must hear that it failed."""
+        asking = Asking(self)
+        asking.start()
+        asking.wait_running()
+        yield asking
+        asking.join(_SOON)
+        assert not asking.is_alive(), "the client still waits"
+        asking.end_on_server()
 
     def files_at_rest(self) -> int:
         """The number of the pooler's open files, once no client is there and the path has one stream."""
