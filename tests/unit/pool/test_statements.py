@@ -383,6 +383,12 @@ def test_a_long_name_in_errors() -> None:
     assert own.translate(b"HYPERPOOL_1 HYPERPOOL_2") == b"x" * 63 + b"bb short"
 
 
+def test_an_alias_stands_for_the_beginning_of_a_very_long_name() -> None:
+    """What is kept for errors has a bound."""
+    own = ClientStatements(MemoryBudget(1 << 20))
+    assert [len(own.translate(own.alias(b"x" * size))) for size in (16384, 16385)] == [16384, 16384]
+
+
 def test_names_that_were_closed_long_ago_are_forgotten() -> None:
     """An error that is on its way speaks of the newest."""
     own = ClientStatements(MemoryBudget(1 << 20))

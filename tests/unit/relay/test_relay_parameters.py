@@ -407,6 +407,18 @@ def test_who_the_session_is(wanted: dict[str, str], current: dict[str, str], sql
         ({}, {"statement_timeout": "1"}, False),
         ({"statement_timeout": "1"}, {}, True),
         ({"default_text_search_config": "a.b"}, {}, False),
+        # on some servers, it cannot be set any more, or has rules by now
+        ({"search_path": "tenant", "temp_buffers": "16MB"}, {}, False),
+        ({}, {"temp_buffers": "16MB"}, False),
+        ({"temp_buffers": "16MB", "work_mem": "7MB"}, {"temp_buffers": "16MB"}, True),
+        ({"plpgsql.variable_conflict": "any"}, {}, False),
+        ({"PLpgSQL.variable_conflict": "any"}, {}, False),
+        ({"plperl.use_strict": "on"}, {}, False),
+        # nobody knows what it does
+        ({"huge_something": "on"}, {}, False),
+        ({"session_replication_role": "replica"}, {}, False),
+        # it is taken by every server at any time
+        ({"enable_seqscan": "off", "DateStyle": "ISO, DMY", "search_path": "a, b"}, {}, True),
         # to be converted
         ({"x.y": "é"}, {}, False),
         ({"x.y": "é"}, {"x.y": "é"}, True),

@@ -1,0 +1,301 @@
+"""Sessions that ask for too much, or whose changes fail halfway: nobody hangs, and nobody else pays for it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from hyperpool.config import SessionState
+from hyperpool.relay import following, session
+from hyperpool.relay.session import Pinned, Suspicion
+from hyperpool.sql.effects import EVERYTHING, Effects
+from tests.support.relaystage import Stage, play, play_in_pieces
+
+_FOLLOW: dict[str, Any] = {
+    "max_prepared_statements": 3,
+    "session_state": SessionState.FOLLOW,
+    "max_pinned": 1,
+}
+
+_WELCOME = "Sapplication_name=|Sclient_encoding=UTF8|STimeZone=UTC|"
+
+_COMES = f"""
+    c1 proves x.y=1
+    s1 < QSET "x"."y" = '1';
+    s1 > CSET|Z
+    c1 < {_WELCOME}Sx.y=1|Z
+"""
+"""The client c1 has asked for a parameter at login; the first server has it."""
+
+
+def _values(*names: str) -> str:
+    """The question for the values of parameters whose defaults are known."""
+    return session._VALUES % ",".join(f"'{name}'" for name in names)
+
+
+def _defaults_and_values(*names: str) -> str:
+    """The same, for parameters of which nothing is known."""
+    return session._DEFAULTS % ",".join(f"'{name}'" for name in names) + ";" + _values(*names)
+
+
+def _rows(*rows: str) -> str:
+    return "T|" + "".join(f"D{row}|" for row in rows) + "CSELECT 1"
+
+
+_SETS = f"""
+    c1 > Qset work_mem = '7MB'
+    s1 < Qset work_mem = '7MB'
+    s1 > CSET|Z
+    s1 < Q{_defaults_and_values("work_mem")}
+    c1 < CSET|Z
+    s1 > {_rows("work_mem,7MB,4MB")}|{_rows("work_mem,7MB,-")}|Z
+"""
+"""The client c1 sets a parameter, and hears what its default is."""
+
+
+# -- COPY --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_data_of_a_copy_behind_a_reset_in_one_text() -> None:
+    """The server waits for it, and answers nothing before."""
+    play_in_pieces(
+        f"""
+        {_COMES}
+        c1 > Qreset x.y; copy t from stdin|d3|d4|c
+        s1 < Qreset x.y; copy t from stdin|d3|d4|c
+        s1 > CRESET|G|CCOPY 2|Z
+        c1 < CRESET|G|CCOPY 2|Z
+        s1 < QSET "x"."y" = '1';
+        s1 > CSET|Z
+        s1 < Q{_defaults_and_values("x.y")}
+        s1 > {_rows()}|{_rows("x.y,1,-")}|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_a_copy_behind_a_reset_that_the_client_gives_up() -> None:
+    """What the server says to that ends it; the reset is undone with it."""
+    play(
+        f"""
+        {_COMES}
+        c1 > Qreset x.y; copy t from stdin|fno more
+        s1 < Qreset x.y; copy t from stdin|fno more
+        s1 > CRESET|G|E57014 COPY from stdin failed: no more|Z
+        s1 < Q{_defaults_and_values("x.y")}
+        c1 < CRESET|G|E57014 COPY from stdin failed: no more|Z
+        s1 > {_rows()}|{_rows("x.y,1,-")}|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_the_data_of_a_copy_whose_text_takes_long_to_translate() -> None:
+    """Others have their turn, but no answer is waited for: the server owes none before it has the data."""
+    with Stage(**_FOLLOW) as stage:
+        seconds = itertools.count()
+        stage.relay.translator._clock = lambda: float(next(seconds))
+        stage.play(
+            """
+            c1 > Qcopy t from stdin|d3|d4|c|Qselect 2
+            s1 < Qcopy t from stdin|d3|d4|c|Qselect 2
+            s1 > G|CCOPY 2|Z|CSELECT 1|Z
+            c1 < G|CCOPY 2|Z|CSELECT 1|Z
+            """
+        )
+
+
+# -- what fails halfway ------------------------------------------------------------------------------------------------
+
+
+def test_a_timeout_that_was_lifted_for_somebody_whose_parameters_are_refused() -> None:
+    """Whose it is has it again."""
+    play(
+        f"""
+        c1 > Qset statement_timeout = '7s'
+        s1 < Qset statement_timeout = '7s'
+        s1 > CSET|Z
+        s1 < Q<no timeout>;{session._DEFAULTS % "'statement_timeout'"}
+        c1 < CSET|Z
+        s1 > {_rows("statement_timeout,7s,-")}|CSET|{_rows("statement_timeout,0,0")}|Z
+        c2 proves work_mem=garbage
+        s1 < QRESET statement_timeout|QRESET statement_timeout;SET work_mem = 'garbage';
+        s1 > CRESET|Z|E22023 invalid value|Z
+        c2 < !22023 invalid value|END
+        c1 > Qselect 1
+        s1 < QSET statement_timeout = '7s';|Qselect 1
+        s1 > CSET|Z|CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_a_late_cancel_hits_what_is_set_behind_a_reset() -> None:
+    """It was meant for what is over: the parameter is set again."""
+    play(
+        f"""
+        {_COMES}
+        c1 > Qreset x.y
+        s1 < Qreset x.y
+        s1 > CRESET|Z
+        c1 < CRESET|Z
+        s1 < QSET "x"."y" = '1';
+        s1 > E57014 canceling statement due to user request|Z
+        s1 < QSET "x"."y" = '1';
+        s1 > CSET|Z
+        s1 < Q{_defaults_and_values("x.y")}
+        s1 > {_rows()}|{_rows("x.y,1,-")}|Z
+        c1 > Qselect 1
+        s1 < Qselect 1
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_a_late_cancel_hits_what_is_set_behind_a_reset_in_a_block() -> None:
+    """The block has failed, and undoes the reset: the client hears of it with its next request, and stays."""
+    play(
+        f"""
+        {_COMES}
+        c1 > Qbegin
+        s1 < Qbegin
+        s1 > CBEGIN|ZT
+        c1 < CBEGIN|ZT
+        c1 > Qreset x.y
+        s1 < Qreset x.y
+        s1 > CRESET|ZT
+        c1 < CRESET|ZT
+        s1 < QSET "x"."y" = '1';
+        s1 > E57014 canceling statement due to user request|ZE
+        s1 < QSET "x"."y" = '1';
+        s1 > E25P02 current transaction is aborted|ZE
+        c1 > Qselect 1
+        s1 < Qselect 1
+        s1 > E25P02 current transaction is aborted|ZE
+        c1 < E25P02 current transaction is aborted|ZE
+        c1 > Qrollback
+        s1 < Qrollback
+        s1 > CROLLBACK|Z
+        s1 < Q{_defaults_and_values("x.y")}
+        c1 < CROLLBACK|Z
+        s1 > {_rows()}|{_rows("x.y,1,-")}|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+# -- defaults ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_another_server_begins_with_is_asked_of_it() -> None:
+    """The default may have been changed between the two logins: what was one is a value of the client's own now."""
+    play(
+        f"""
+        {_SETS}
+        s1 dies
+        c1 > Qset work_mem = '4MB'
+        s2 < QSET work_mem = '7MB';|Qset work_mem = '4MB'
+        s2 > CSET|Z|CSET|Z
+        s2 < Q{_defaults_and_values("work_mem")}
+        c1 < CSET|Z
+        s2 > {_rows("work_mem,4MB,9MB")}|{_rows("work_mem,4MB,-")}|Z
+        c2 > Qselect 2
+        s2 < QRESET work_mem;|Qselect 2
+        s2 > CRESET|Z|CSELECT 1|Z
+        c2 < CSELECT 1|Z
+        """,
+        **_FOLLOW,
+    )
+
+
+@pytest.mark.parametrize(
+    ("after", "asked", "told"),
+    [
+        (following._KNOWN_TIME - 1, _values("work_mem"), ""),
+        (following._KNOWN_TIME + 1, _defaults_and_values("work_mem"), _rows("work_mem,4MB,9MB") + "|"),
+    ],
+)
+def test_what_a_server_begins_with_is_not_known_for_ever(after: float, asked: str, told: str) -> None:
+    """A changed configuration file changes the defaults of sessions that are open."""
+    follows = "QRESET work_mem;|Qselect 2" if told else "Qselect 2"
+    play(
+        f"""
+        {_SETS}
+        wait {after}
+        c1 > Qset work_mem = '4MB'
+        s1 < Q
+        s1 > I|Z
+        s1 < Qset work_mem = '4MB'
+        s1 > CSET|Z
+        s1 < Q{asked}
+        c1 < CSET|Z
+        s1 > {told}{_rows("work_mem,4MB,-")}|Z
+        c2 > Qselect 2
+        s1 < {follows}
+        """,
+        **_FOLLOW,
+    )
+
+
+# -- too much ----------------------------------------------------------------------------------------------------------
+
+
+_LIMIT = 100
+
+
+def _is_told(value: str) -> str:
+    """A function has set something; the server tells what."""
+    return f"""
+        c1 > Qselect set_config('x.y', f(), false)
+        s1 < Qselect set_config('x.y', f(), false)
+        s1 > CSELECT 1|Z
+        s1 < Q{_defaults_and_values("x.y")}
+        c1 < CSELECT 1|Z
+        s1 > {_rows()}|{_rows(f"x.y,{value},-")}|Z
+    """
+
+
+def test_values_that_are_not_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They follow their client."""
+    monkeypatch.setattr(following, "_MAX_SETTINGS", _LIMIT)
+    play(
+        f"""
+        {_is_told("v" * (_LIMIT - len("x.y")))}
+        c1 > Qselect 1
+        s1 < Qselect 1
+        s1 > CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        c2 > Qselect 2
+        s1 < QRESET "x"."y";|Qselect 2
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_values_that_are_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They end the client, and the server connection that has them: nobody else will find them."""
+    monkeypatch.setattr(following, "_MAX_SETTINGS", _LIMIT)
+    play(
+        f"""
+        {_is_told("v" * (_LIMIT - len("x.y") + 1))}
+        c1 < !53400 the session's state cannot be followed: its parameters have more than 262144 bytes|END
+        s1 < X|END
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_texts_that_speak_of_many_names() -> None:
+    """They cost nothing in a failed transaction: from some number on, everything is asked for, and none is kept."""
+    suspicion = Suspicion()
+    for number in range(10):
+        names = " ".join(f"a{number}.b{other}" for other in range(100))
+        suspicion.add(EVERYTHING, f"do '{names}'".encode(), Pinned(0), ())
+    assert len(suspicion.settings) == session._MAX_NAMES
+    suspicion.add(Effects(settings=frozenset({"one.more"})), b"set one.more = 1", Pinned(0), ())
+    assert not suspicion.settings
+    assert suspicion.everything
+    assert suspicion.taints
