@@ -372,7 +372,7 @@ def test_names_in_errors(report: bytes, translated: bytes) -> None:
 
 
 def test_a_long_name_in_errors() -> None:
-    """As it was sent last, and not as far as it counts."""
+    """As it was sent last, and not as far as it counts; of an alias for a very long one, the beginning."""
     own = ClientStatements(MemoryBudget(1 << 20))
     assert own.shortened(b"x" * 63) == b"x" * 63
     for ends in (b"a", b"bb"):
@@ -381,11 +381,6 @@ def test_a_long_name_in_errors() -> None:
         own.put(name, statement(1))
     own.put(b"short", statement(2))
     assert own.translate(b"HYPERPOOL_1 HYPERPOOL_2") == b"x" * 63 + b"bb short"
-
-
-def test_an_alias_stands_for_the_beginning_of_a_very_long_name() -> None:
-    """What is kept for errors has a bound."""
-    own = ClientStatements(MemoryBudget(1 << 20))
     assert [len(own.translate(own.alias(b"x" * size))) for size in (16384, 16385)] == [16384, 16384]
 
 
