@@ -33,6 +33,7 @@ test: $(VENV)/.stamp-dev  ## Run all tests
 bench: $(VENV)/.stamp-dev  ## Compare with a direct connection and with pgbouncer
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.far
+	$(BIN)/python -m benchmarks.tunnel
 
 check: lint types  ## Run every static check: lint, types and layers
 	$(BIN)/lint-imports

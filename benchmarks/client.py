@@ -49,15 +49,19 @@ class Client:
     _buffer: bytes = field(default=b"", init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._socket = socket.create_connection((self.endpoint.host, self.endpoint.port), timeout=_TIMEOUT)
+        self._socket = self._connect()
         try:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             parameters = f"user\0{self.endpoint.user}\0database\0{self.endpoint.database}\0\0".encode()
             self._socket.sendall(struct.pack("!ii", 8 + len(parameters), 3 << 16) + parameters)
             self._until_ready()
         except BaseException:
             self._socket.close()
             raise
+
+    def _connect(self) -> socket.socket:
+        sock = socket.create_connection((self.endpoint.host, self.endpoint.port), timeout=_TIMEOUT)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
 
     def __enter__(self) -> Self:
         return self
@@ -86,30 +90,64 @@ class Client:
         self._until_ready()
 
     def copy_out(self, sql: str) -> tuple[int, float]:
-        """Run a COPY ... TO STDOUT in text format and throw the data away.
+        """Run a COPY ... TO STDOUT in text format and throw the data away; as `drain`."""
+        return self.drain(sql, b"COPY ")
+
+    def drain(self, sql: str, tag: bytes) -> tuple[int, float]:
+        """Run a query whose answer is large, and throw the answer away.
+
+        Args:
+            sql: a query whose rows hold no zero bytes.
+            tag: how its CommandComplete begins.
 
         Returns:
             The bytes that arrived, and the seconds from the query to its end.
 
         Raises:
-            BenchError: the COPY did not go through to its end.
+            BenchError: it did not go through to its end.
         """
         buffer = bytearray(_COPY_BUFFER)
         view = memoryview(buffer)
         total, tail = 0, b""
         started = time.monotonic()
         self._send_query(sql)
-        # Text format has no zero bytes in its data, so these six bytes at the end can only be ReadyForQuery.
+        # As rows have no zero bytes, these six bytes at the end can only be ReadyForQuery.
         while not tail.endswith(_READY):
             count = self._socket.recv_into(buffer)
             if count == 0:
-                raise BenchError(f"the connection was closed after {total:,} bytes of COPY")
+                raise BenchError(f"the connection was closed after {total:,} bytes")
             total += count
             tail = (tail + bytes(view[max(0, count - 64) : count]))[-64:]
         seconds = time.monotonic() - started
-        if b"COPY " not in tail:
-            raise BenchError(f"the COPY failed after {total:,} bytes: {tail!r}")
+        if tag not in tail:
+            raise BenchError(f"the query failed after {total:,} bytes: {tail!r}")
         return total, seconds
+
+    def copy_in(self, sql: str, piece: bytes, count: int) -> tuple[int, float]:
+        """Run a COPY ... FROM STDIN.
+
+        Args:
+            sql: the statement.
+            piece: some whole rows, sent as one CopyData message.
+            count: how often it is sent.
+
+        Returns:
+            The bytes that were sent, and the seconds from the statement to its end.
+
+        Raises:
+            BenchError: it did not go through to its end.
+        """
+        message = b"d" + struct.pack("!i", 4 + len(piece)) + piece
+        started = time.monotonic()
+        self._send_query(sql)
+        kind, _ = self._message()
+        if kind != b"G":
+            raise BenchError(f"COPY was answered with {kind!r}")
+        for _ in range(count):
+            self._socket.sendall(message)
+        self._socket.sendall(b"c\0\0\0\4")
+        self._until_ready()
+        return len(message) * count, time.monotonic() - started
 
     def _send_query(self, sql: str) -> None:
         body = sql.encode() + b"\0"

@@ -13,34 +13,35 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.util
-import shutil
 import statistics
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import psycopg
-import yaml
 from attrs import define, field
+from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from benchmarks.delay import seconds
-from benchmarks.peers import ROOT, SCRAM, Peers, PostgresTools
-from benchmarks.processes import BenchError, Workspace, clean_environment, free_port, interrupt_on_signals
+from benchmarks.peers import SCRAM, Peers, PostgresTools
+from benchmarks.processes import BenchError, Workspace, interrupt_on_signals
+from benchmarks.ways import Ways, find_program
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from benchmarks.client import Endpoint
 
 _RESULTS: Final = Path(__file__).resolve().parent / "results"
 _PATIENCE: Final = 30.0
-_WARM: Final = 4
-_TOKEN: Final = {"id": "bench", "secret": "a-token-of-the-benchmark"}
+_WIDTH: Final = 120
+_CAPTION: Final = """\
+The round trips of a direct client: TCP, SSLRequest, StartupMessage, two of SCRAM, the query.
+Those through hyperpool: the query. All others were made before, when the pool was filled."""
 
 
 @define
@@ -70,94 +71,19 @@ class Way:
         return statistics.median(self.again) * 1e3
 
 
-class Ways:
-    """Starts what is at both ends of the path.
-
-    Args:
-        peers: PostgreSQL runs.
-        round_trip: seconds.
-    """
-
-    def __init__(self, peers: Peers, round_trip: float) -> None:
-        self._peers = peers
-        self._workspace = peers.workspace
-        self._round_trip = round_trip
-        self._postgres = peers.postgres.endpoint.port
-
-    def all(self) -> list[Way]:
-        """Every way; without websockify, one less."""
-        ways = [
-            Way("direct", self._delayed(self._postgres)),
-            Way("hyperpool, TCP", self._near([_tcp(self._delayed(self._postgres))])),
-        ]
-        websockify = shutil.which("websockify")
-        if websockify:
-            port = free_port()
-            self._spawn("websockify", [websockify, _address(port), _address(self._postgres)])
-            ways.append(Way("hyperpool, websockify", self._near(_websocket(self._delayed(port)))))
-        ways.append(Way("hyperpool, ingress", self._near(_websocket(self._delayed(self._ingress())))))
-        ways.append(Way("hyperpool, agent", self._agent()))
-        return ways
-
-    def _spawn(self, name: str, command: Sequence[str | Path]) -> None:
-        self._workspace.spawn(name, command, environment=clean_environment(PYTHONPATH=str(ROOT)))
-
-    def _delayed(self, target: int) -> int:
-        """The port that leads to another one, later."""
-        port = free_port()
-        words = ["--round-trip", f"{self._round_trip * 1e3:g}ms", _address(port), _address(target)]
-        self._spawn("delay", [sys.executable, "-m", "benchmarks.delay", *words])
-        return port
-
-    def _ingress(self) -> int:
-        port = free_port()
-        listens = {"listen_addr": "127.0.0.1", "listen_port": port, "tokens": {"bench": _TOKEN}}
-        self._tunnel({"ingress": listens})
-        return port
-
-    def _agent(self) -> int:
-        """A pooler that an agent connects to, over the path."""
-        port = free_port()
-        way = _websocket(self._delayed(port))
-        self._tunnel({"poolers": {"near": {"transport": way, "ready": _WARM, "retry_max": 1}}})
-        agents = {"listen_addr": "127.0.0.1", "listen_port": port, "tokens": {"site": _TOKEN}}
-        return self._near([{"agent": {"name": "site"}}], agents=agents)
-
-    def _tunnel(self, settings: Mapping[str, object]) -> None:
-        file = self._workspace.directory / f"tunnel-{free_port()}.yaml"
-        targets = {"bench": {"host": "127.0.0.1", "port": self._postgres}}
-        file.write_text(yaml.safe_dump({"targets": targets, **settings}))
-        self._spawn("tunnel", [sys.executable, "-m", "hyperpool", "tunnel", file])
-
-    def _near(self, transport: Sequence[Mapping[str, Any]], **sections: object) -> int:
-        """A pooler with warm server connections; the port where it listens."""
-        port = free_port()
-        pooler = {
-            "listen_addr": "127.0.0.1",
-            "listen_port": port,
-            "auth_type": SCRAM,
-            "auth_file": str(self._peers.auth_file),
-            "pool_mode": "transaction",
-            "min_pool_size": _WARM,
-            "server_login_retry": "200ms",
-        }
-        database = {"dbname": "bench", "user": "bench", "sslmode": "disable", "transport": list(transport)}
-        file = self._workspace.directory / f"near-{port}.yaml"
-        file.write_text(yaml.safe_dump({"pooler": pooler, "databases": {"bench": database}, **sections}))
-        self._spawn("hyperpool", [sys.executable, "-m", "hyperpool", "serve", file])
-        return port
-
-
-def _address(port: int) -> str:
-    return f"127.0.0.1:{port}"
-
-
-def _tcp(port: int) -> dict[str, Any]:
-    return {"tcp": {"host": "127.0.0.1", "port": port}}
-
-
-def _websocket(port: int) -> list[dict[str, Any]]:
-    return [_tcp(port), {"websocket": {"token_id": _TOKEN["id"], "token_secret": _TOKEN["secret"]}}]
+def _ways(peers: Peers, round_trip: float) -> list[Way]:
+    """Every way; what this machine lacks a program for is left out."""
+    ways = Ways(peers, round_trip)
+    found = [Way("direct", ways.direct()), Way("hyperpool, TCP", ways.tcp().port)]
+    if find_program("websockify"):
+        found.append(Way("hyperpool, websockify", ways.websockify().port))
+        if find_program("nginx") and find_program("openssl"):
+            found.append(Way("hyperpool, nginx (TLS), websockify", ways.nginx().port))
+    found.append(Way("hyperpool, ingress", ways.ingress(tls=False).port))
+    if find_program("openssl"):
+        found.append(Way("hyperpool, ingress (TLS)", ways.ingress(tls=True).port))
+    found.append(Way("hyperpool, agent", ways.agent().port))
+    return found
 
 
 def _once(way: Way, user: Endpoint) -> tuple[float, float]:
@@ -194,14 +120,19 @@ def _wait_until_served(way: Way, user: Endpoint) -> None:
 
 def _table(ways: Sequence[Way], round_trip: float) -> Table:
     table = Table(
-        title=f"A database that is {round_trip * 1e3:g} ms away: what a new client waits for, medians"
+        title=f"A database that is {round_trip * 1e3:g} ms away: what a new client waits for, medians",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
     )
     table.add_column("way")
-    for heading in ("connect and first query, ms", "round trips", "next query, ms"):
+    for heading in ("connect and first query, ms", "round trips", "beyond one, ms", "next query, ms"):
         table.add_column(heading, justify="right")
     for way in ways:
         trips = f"{way.first_ms / 1e3 / round_trip:.1f}" if round_trip else ""
-        table.add_row(way.name, f"{way.first_ms:.1f}", trips, f"{way.again_ms:.1f}")
+        beyond = f"{way.first_ms - round_trip * 1e3:.1f}"
+        table.add_row(way.name, f"{way.first_ms:.1f}", trips, beyond, f"{way.again_ms:.1f}")
+    table.caption = _CAPTION
+    table.caption_justify = "left"
     return table
 
 
@@ -236,7 +167,7 @@ def measure(round_trip: float, rounds: int, console: Console) -> list[Way]:
         peers = Peers(workspace, PostgresTools.find(workspace), None, 100, {})
         peers.start_postgres()
         user = peers.start("direct", SCRAM).endpoint
-        ways = Ways(peers, round_trip).all()
+        ways = _ways(peers, round_trip)
         for way in ways:
             _wait_until_served(way, user)
         for _ in track(range(rounds), "measuring", console=console, transient=True):
@@ -254,6 +185,8 @@ def measure(round_trip: float, rounds: int, console: Console) -> list[Way]:
 def main(round_trip: float, rounds: int, output: Path) -> None:
     """Measure what a new client waits for when its database is far away."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     interrupt_on_signals()
     try:
         ways = measure(round_trip, rounds, console)
