@@ -217,7 +217,7 @@ def test_mischief_in_a_query(scene: Scene, hostile: _HostilePath, what: str) -> 
     scene.logged("closing server", mark)
     assert any(one in scene.pooler.log_text(mark) for one in reason.split("|"))
     assert scene.wait_served() != before
-    assert scene.files_at_rest() == files
+    scene.wait_files(files)
 
 
 @pytest.mark.parametrize("what", _MISCHIEF)
@@ -231,7 +231,7 @@ def test_mischief_at_rest(scene: Scene, hostile: _HostilePath, what: str) -> Non
     scene.logged("closing server", mark)
     assert any(one in scene.pooler.log_text(mark) for one in reason.split("|"))
     assert scene.ask() != before
-    assert scene.files_at_rest() == files
+    scene.wait_files(files)
 
 
 def test_pings_are_no_mischief(scene: Scene, hostile: _HostilePath) -> None:

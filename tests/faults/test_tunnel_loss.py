@@ -35,7 +35,7 @@ def test_a_path_that_is_cut_in_a_query(make_scene: SceneFactory, kind: str) -> N
     assert "server" in asking.fields["M"]
     scene.logged("closing server")
     assert scene.wait_served() != before
-    assert scene.files_at_rest() == files
+    scene.wait_files(files)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -62,7 +62,7 @@ def test_a_far_end_that_restarts(make_scene: SceneFactory, kind: str) -> None:
     scene.logged("cannot connect to the server", mark)
     scene.path.put_far_end_up()
     scene.wait_served()
-    assert scene.files_at_rest() == files
+    scene.wait_files(files)
 
 
 @pytest.mark.parametrize("kind", TUNNELS)
@@ -78,7 +78,7 @@ def test_a_half_open_path(make_scene: SceneFactory, kind: str) -> None:
     scene.logged("did not answer a ping within 1 s")
     proxy.resume(proxy.to_target, proxy.from_target)
     scene.wait_served()
-    assert scene.files_at_rest() == files
+    scene.wait_files(files)
 
 
 @pytest.mark.parametrize("kind", TUNNELS)
@@ -133,4 +133,4 @@ def test_a_path_that_is_cut_in_every_phase(make_scene: SceneFactory, kind: str) 
         proxy.from_target.cut_after = None
         scene.wait_served()
     assert refused
-    assert scene.files_at_rest() == files
+    scene.wait_files(files)

@@ -60,7 +60,7 @@ def test_a_token_that_is_revoked(make_scene: SceneFactory, kind: str) -> None:
         assert "no token, or one that is not accepted" in told
     scene.path.replace_token(scene.pooler, TOKEN)
     scene.wait_served()
-    assert scene.files_at_rest() == files
+    scene.wait_files(files)
 
 
 @pytest.mark.parametrize("kind", TUNNELS)
@@ -81,4 +81,4 @@ def test_a_certificate_that_expires(make_scene: SceneFactory, kind: str) -> None
         assert "certificate has expired" in scene.path.log_text()
     scene.path.certify(scene.pooler)
     scene.wait_served()
-    assert scene.files_at_rest() == files
+    scene.wait_files(files)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from tests.support import scenes
-from tests.support.paths import TUNNELS, WAYS, missing_program
+from tests.support.paths import SECRETS, TUNNELS, WAYS, missing_program
 from tests.support.scenes import Scene, started
+from tests.support.targets import environment, hyperpool_command, write_config
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -45,6 +48,31 @@ def test_it_is_private(scene: Scene) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((scene.pg.host, scene.pg.port), 1)
     assert scene.pg.socket_dir.stat().st_mode & 0o077 == 0
+    if os.geteuid() == 0:
+        # Read as the pooler's own user: root may go everywhere.
+        uid = Path(f"/proc/{scene.pooler.pid}").stat().st_uid
+        assert uid != 0
+        tried = subprocess.run(["test", "-e", scene.pg.socket_path], user=uid, check=False)
+        assert tried.returncode == 1
+
+
+@pytest.mark.parametrize("command", ["check", "doctor", "doctor --json"])
+def test_nothing_secret_is_shown(scene: Scene, tmp_path: Path, command: str) -> None:
+    """What the other commands print of the same settings holds no token and no password."""
+    config = write_config(tmp_path, scene.path.config())
+    name, *options = command.split()
+    done = subprocess.run(
+        hyperpool_command(name, str(config), *options),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+    printed = done.stdout + done.stderr
+    assert "app" in printed
+    assert "Traceback" not in printed
+    assert not [secret for secret in SECRETS if secret in printed]
 
 
 @pytest.mark.parametrize("protocol", ["simple", "prepared"])

@@ -215,6 +215,10 @@ class Path:
         """How many connections the pooler has to the far end."""
         return sum(one.state == ESTABLISHED for one in tcp_sockets(remote_port=self.proxy.port))
 
+    def open_files(self) -> int:
+        """How many files the far end has open, if it is hyperpool's; else 0."""
+        return 0
+
     def put_far_end_down(self) -> None:
         """Kill the far end with all that it carries."""
         raise NotImplementedError
@@ -364,6 +368,10 @@ class _TunnelPath(Path):
                 }
             },
         ]
+
+    def open_files(self) -> int:
+        """How many files it has open."""
+        return self._far.open_files()
 
     def put_far_end_down(self) -> None:
         """Kill it."""

@@ -137,8 +137,8 @@ class Scene:
         assert not asking.is_alive(), "the client still waits"
         asking.end_on_server()
 
-    def files_at_rest(self) -> int:
-        """The number of the pooler's open files, once no client is there and the path has one stream."""
+    def files_at_rest(self) -> tuple[int, int]:
+        """How many files the pooler and the far end have open, once no client is there and the path has one stream."""
         clients = {ESTABLISHED, CLOSE_WAIT}
 
         def at_rest() -> bool:
@@ -149,7 +149,18 @@ class Scene:
             )
 
         eventually(at_rest, what="no client is there, and there is one server connection")
-        return self.pooler.open_files()
+        return self.pooler.open_files(), self.path.open_files()
+
+    def wait_files(self, expected: tuple[int, int]) -> None:
+        """Wait until as many files are open as `files_at_rest` found before: nothing has leaked."""
+
+        def as_before() -> bool:
+            found = self.files_at_rest()
+            if found != expected:
+                raise AssertionError(f"{found} files are open")
+            return True
+
+        eventually(as_before, what=f"{expected} files are open again", despite=(AssertionError,))
 
     def end_servers(self) -> None:
         """End all backends of the pooler's, and wait until it has noticed."""
