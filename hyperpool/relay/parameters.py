@@ -183,7 +183,8 @@ def _is_timeout(name: str) -> bool:
 def _is_safe(name: str, value: str) -> bool:
     folded = name.lower()
     own = "." in folded and not folded.startswith(_LANGUAGES)
-    return value.isascii() and (own or folded in _SAFE or folded.startswith("enable_") or _is_timeout(folded))
+    known = folded in _SAFE or folded.startswith("enable_") or ("." not in folded and _is_timeout(folded))
+    return value.isascii() and (own or known)
 
 
 _SAFE: Final = frozenset(
