@@ -161,7 +161,8 @@ def is_safe_change(wanted: ParameterSet, current: ParameterSet) -> bool:
     """Whether a session can be adjusted with the client's request right behind, because it cannot fail.
 
     It can if somebody else acts in it, if a timeout may end it, if a value names something that may be gone or has to
-    be converted, and for parameters with rules of their own, as those of libraries may have.
+    be converted, and for parameters with a dot in their names: the library that they belong to may have been loaded in
+    one session and not in the other, and only then has rules for them.
     """
     ours, theirs = wanted.values, current.values
     if any(name in IDENTITY or _is_timeout(name) for name in theirs):
@@ -182,9 +183,8 @@ def _is_timeout(name: str) -> bool:
 
 def _is_safe(name: str, value: str) -> bool:
     folded = name.lower()
-    own = "." in folded and not folded.startswith(_LANGUAGES)
-    known = folded in _SAFE or folded.startswith("enable_") or ("." not in folded and _is_timeout(folded))
-    return value.isascii() and (own or known)
+    known = folded in _SAFE or folded.startswith("enable_") or _is_timeout(folded)
+    return known and value.isascii() and "." not in folded
 
 
 _SAFE: Final = frozenset(
@@ -201,9 +201,6 @@ _SAFE: Final = frozenset(
     }
 )
 """Parameters that any session may set at any time, in lower case: neither state nor rights are in the way."""
-
-_LANGUAGES: Final = ("plpgsql.", "plperl.", "pltcl.")
-"""What the names of parameters begin with that have rules as soon as the language has been used."""
 
 
 CHECKED: Final = (

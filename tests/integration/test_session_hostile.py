@@ -62,6 +62,16 @@ def test_what_cannot_be_set_any_more_is_not_touched(pooler: Pooler, text: str) -
         assert client.value("SELECT x FROM seen") == "1"
 
 
+@pytest.fixture
+def similarity(pg: PostgresCluster) -> Iterator[str]:
+    """A function of a library that PostgreSQL loads when it is called; then `pg_trgm.*` are settings with rules."""
+    if not pg.sql("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_trgm'"):
+        pytest.skip("no pg_trgm on this machine")
+    pg.sql("CREATE EXTENSION pg_trgm", dbname="app")
+    yield "similarity('a', 'b')"
+    pg.sql("DROP EXTENSION pg_trgm", dbname="app")
+
+
 @pytest.mark.parametrize("setting", ["temp_buffers = '16MB'", "plpgsql.variable_conflict = 'garbage'"])
 def test_no_request_runs_in_a_session_that_could_not_be_adjusted(pooler: Pooler, setting: str) -> None:
     """What one server connection takes, another may refuse: the client is told, and nothing is written elsewhere."""
@@ -73,6 +83,20 @@ def test_no_request_runs_in_a_session_that_could_not_be_adjusted(pooler: Pooler,
         other.ask("DO 'BEGIN END'")
         client.send(raw.query("INSERT INTO account VALUES ('of the tenant')"))
         assert client.receive_all()[-1].fields["S"] == "FATAL"
+        assert other.value("SELECT count(*) FROM public.account") == "0"
+
+
+def test_no_request_runs_in_a_session_whose_library_refuses_a_setting(
+    pooler: Pooler, similarity: str
+) -> None:
+    """A setting that nobody had rules for when it was set: the client is told, and nothing is written elsewhere."""
+    with pooler.raw() as client, pooler.raw() as other:
+        client.ask("SET search_path = tenant, public")
+        client.ask("SET pg_trgm.similarity_threshold = 'garbage'")
+        assert other.value(f"SELECT {similarity}") == "0"
+        client.send(raw.query("INSERT INTO account VALUES ('of the tenant')"))
+        refusal = client.receive_all()[-1].fields
+        assert (refusal["S"], refusal["C"]) == ("FATAL", "22023")
         assert other.value("SELECT count(*) FROM public.account") == "0"
 
 

@@ -260,7 +260,9 @@ def test_parameters_that_a_server_has_not_taken_before() -> None:
         s1 > CSELECT 1|Z
         c1 < CSELECT 1|Z
         c2 > Qselect 2
-        s1 < QRESET "x"."y";RESET work_mem;|Qselect 2
+        s1 < QRESET "x"."y";RESET work_mem;
+        s1 > CRESET|Z
+        s1 < Qselect 2
         """,
         **_FOLLOW,
     )
@@ -292,8 +294,10 @@ def test_clients_wait_while_a_server_is_asked() -> None:
         c2 > Qselect 2
         s1 > CSET|Z
         c1 < {_REPORTS}Sx.y=1|Z
-        s1 < QRESET "x"."y";|Qselect 2
-        s1 > CRESET|Z|CSELECT 1|Z
+        s1 < QRESET "x"."y";
+        s1 > CRESET|Z
+        s1 < Qselect 2
+        s1 > CSELECT 1|Z
         c2 < CSELECT 1|Z
         """,
         **_FOLLOW,
@@ -302,11 +306,11 @@ def test_clients_wait_while_a_server_is_asked() -> None:
 
 def test_a_client_goes_while_its_parameters_are_asked_for() -> None:
     """The server is given back when it has answered, whatever it says."""
-    for answer, adjusts in (("CSET|Z", 'QRESET "x"."y";|'), ("E22023 no|Z", "")):
+    for answer, adjusts in (("CSET|Z", "QRESET work_mem;|"), ("E22023 no|Z", "")):
         play(
             f"""
-            c1 proves x.y=1
-            s1 < QSET "x"."y" = '1';
+            c1 proves work_mem=1
+            s1 < QSET work_mem = '1';
             c1 leaves
             c2 > Qselect 2
             s1 <

@@ -400,7 +400,11 @@ def test_who_the_session_is(wanted: dict[str, str], current: dict[str, str], sql
     ("wanted", "current", "safe"),
     [
         ({}, {}, True),
-        ({"work_mem": "7MB"}, {"x.y": "1"}, True),
+        ({"work_mem": "7MB"}, {"x.y": "1", "work_mem": "7MB"}, False),
+        ({"x.y": "1"}, {}, False),
+        ({"x.y": "1", "work_mem": "7MB"}, {"x.y": "1"}, True),
+        ({"enable.x": "1"}, {}, False),
+        ({"x.timeout": "1"}, {}, False),
         ({"role": "r"}, {}, False),
         ({}, {"role": "r"}, False),
         ({"session_authorization": "a", "work_mem": "7MB"}, {}, False),
@@ -420,9 +424,9 @@ def test_who_the_session_is(wanted: dict[str, str], current: dict[str, str], sql
         # it is taken by every server at any time
         ({"enable_seqscan": "off", "DateStyle": "ISO, DMY", "search_path": "a, b"}, {}, True),
         # to be converted
-        ({"x.y": "é"}, {}, False),
-        ({"x.y": "é"}, {"x.y": "é"}, True),
-        ({"work_mem": "7MB"}, {"x.y": "é"}, True),
+        ({"search_path": "é"}, {}, False),
+        ({"search_path": "é"}, {"search_path": "é"}, True),
+        ({"work_mem": "7MB"}, {"search_path": "é"}, True),
     ],
 )
 def test_safe_changes(wanted: dict[str, str], current: dict[str, str], *, safe: bool) -> None:

@@ -63,12 +63,16 @@ _HAS = """
     s1 > CSELECT 1|Z
     c1 < CSELECT 1|Z
     c2 > Qselect 2
-    s1 < QRESET "x"."y";|Qselect 2
-    s1 > CRESET|Z|CSELECT 2|Z
+    s1 < QRESET "x"."y";
+    s1 > CRESET|Z
+    s1 < Qselect 2
+    s1 > CSELECT 2|Z
     c2 < CSELECT 2|Z
     c1 > Qselect 1
-    s1 < QSET "x"."y" = '1';|Qselect 1
-    s1 > CSET|Z|CSELECT 1|Z
+    s1 < QSET "x"."y" = '1';
+    s1 > CSET|Z
+    s1 < Qselect 1
+    s1 > CSELECT 1|Z
     c1 < CSELECT 1|Z
 """
 """The client c1 has what it asked for at login, and c2 does not."""
@@ -145,8 +149,10 @@ def test_all_but_what_is_set_behind_it() -> None:
         s1 < QRESET ALL
         s1 > CRESET|Z
         c1 > Qselect 1
-        s1 < QSET "x"."y" = '5';|Qselect 1
-        s1 > CSET|Z|CSELECT 1|Z
+        s1 < QSET "x"."y" = '5';
+        s1 > CSET|Z
+        s1 < Qselect 1
+        s1 > CSELECT 1|Z
         c1 < CSELECT 1|Z
         """,
         **_FOLLOW,
@@ -311,7 +317,9 @@ def test_set_again_in_a_block() -> None:
         s1 > CSELECT 1|Z
         c1 < CSELECT 1|Z
         c2 > Qselect 2
-        s1 < QRESET "x"."y";|Qselect 2
+        s1 < QRESET "x"."y";
+        s1 > CRESET|Z
+        s1 < Qselect 2
         """,
         **_FOLLOW,
     )

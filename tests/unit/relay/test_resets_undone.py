@@ -61,12 +61,16 @@ _HAS = """
     s1 > CSELECT 1|Z
     c1 < CSELECT 1|Z
     c2 > Qselect 2
-    s1 < QRESET "x"."y";|Qselect 2
-    s1 > CRESET|Z|CSELECT 2|Z
+    s1 < QRESET "x"."y";
+    s1 > CRESET|Z
+    s1 < Qselect 2
+    s1 > CSELECT 2|Z
     c2 < CSELECT 2|Z
     c1 > Qselect 1
-    s1 < QSET "x"."y" = '1';|Qselect 1
-    s1 > CSET|Z|CSELECT 1|Z
+    s1 < QSET "x"."y" = '1';
+    s1 > CSET|Z
+    s1 < Qselect 1
+    s1 > CSELECT 1|Z
     c1 < CSELECT 1|Z
 """
 """The client c1 has what it asked for at login, and c2 does not."""

@@ -269,7 +269,9 @@ def test_values_that_are_not_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
         s1 > CSELECT 1|Z
         c1 < CSELECT 1|Z
         c2 > Qselect 2
-        s1 < QRESET "x"."y";|Qselect 2
+        s1 < QRESET "x"."y";
+        s1 > CRESET|Z
+        s1 < Qselect 2
         """,
         **_FOLLOW,
     )
