@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from hyperpool.config import DatabaseSettings, PoolerSettings, UserSettings
+from hyperpool.config import DatabaseSettings, PeerSettings, PoolerSettings, UserSettings
 from hyperpool.config.kinds import Unfit
 from hyperpool.config.source import Source
 from hyperpool.config.tunnel import (
@@ -37,6 +37,7 @@ _SECTIONS: Final[dict[str, type[attrs.AttrsInstance]]] = {
     "pooler": PoolerSettings,
     "databases": DatabaseSettings,
     "users": UserSettings,
+    "peers": PeerSettings,
     "ingress": IngressSettings,
     "ingress_tokens": IngressToken,
     "targets": TargetSettings,

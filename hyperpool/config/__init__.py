@@ -5,7 +5,7 @@
 
 from hyperpool.config.kinds import AuthType, ChannelBinding, PoolMode, SessionState, SslMode, SslNegotiation
 from hyperpool.config.loader import load
-from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings
+from hyperpool.config.model import DatabaseSettings, PeerSettings, PoolerSettings, UserSettings
 from hyperpool.config.secret import Secret
 from hyperpool.config.settings import PoolSettings, Settings
 
@@ -13,6 +13,7 @@ __all__ = [
     "AuthType",
     "ChannelBinding",
     "DatabaseSettings",
+    "PeerSettings",
     "PoolMode",
     "PoolSettings",
     "PoolerSettings",

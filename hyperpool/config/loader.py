@@ -52,6 +52,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
         pooler=pooler,
         databases=_with_secret_files("databases", document.databases, source, report),
         users=_with_secret_files("users", document.users, source, report),
+        peers=document.peers,
         userlist=_read_userlist(pooler.auth_file, source, report),
         agents=document.agents,
     )

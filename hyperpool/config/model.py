@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path  # noqa: TC003 - cattrs evaluates the annotations
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
@@ -22,6 +22,9 @@ from hyperpool.config.secret import Secret  # noqa: TC001 - cattrs evaluates the
 from hyperpool.config.source import default_state_dir
 from hyperpool.config.transports import Steps
 from hyperpool.config.transports import transport as read_transport
+
+MAX_PEER_ID: Final = 16383
+"""The largest ``peer_id``, as in pgbouncer: it has two bytes of the cancel keys."""
 
 
 @attrs.frozen(kw_only=True)
@@ -43,6 +46,24 @@ class PoolerSettings:
     )
     listen_backlog: int = _setting(
         128, kinds.whole(0), "connections that the kernel may hold until they are accepted", reload=False
+    )
+    so_reuseport: bool = _setting(
+        default=False,
+        parse=kinds.flag,
+        about="let several processes listen on the same TCP port, each with a unix_socket_dir of its own",
+        reload=False,
+    )
+    peer_id: int = _setting(
+        0,
+        kinds.whole(0, MAX_PEER_ID),
+        "this process among those in `peers`, to which cancel requests for their clients are passed on; 0: none",
+        reload=False,
+    )
+    admin_users: tuple[str, ...] = _setting(
+        (), kinds.names, "users who may run all commands of the admin console"
+    )
+    stats_users: tuple[str, ...] = _setting(
+        (), kinds.names, "users who may read in the admin console (SHOW, but for SHOW FDS)"
     )
     auth_type: AuthType = _setting(AuthType.MD5, kinds.auth_type, "how clients prove who they are")
     auth_file: str = _setting("", kinds.path, "users and secrets in pgbouncer's format; empty: only `users`")
@@ -134,6 +155,11 @@ class PoolerSettings:
     client_login_timeout: float = _setting(60.0, kinds.seconds(), "limit for a client's login; 0 is no limit")
     cancel_wait_timeout: float = _setting(
         10.0, kinds.seconds(), "longest time that a cancel request may take; 0 is no limit"
+    )
+    suspend_timeout: float = _setting(
+        10.0,
+        kinds.seconds(),
+        "longest time that SUSPEND waits for a connection to take what it was sent, before it is closed",
     )
     server_reset_query: str = _setting(
         "DISCARD ALL",
@@ -388,6 +414,17 @@ class UserSettings:
     )
     client_idle_timeout: float | None = _setting(
         None, kinds.seconds(), "instead of the database's client_idle_timeout"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class PeerSettings:
+    """An entry of the section ``peers``: another pooler, which has drawn cancel keys with its own ``peer_id``."""
+
+    host: str = _setting("127.0.0.1", kinds.hosts, "name or address, or a Unix socket's directory (/...)")
+    port: int = _setting(6432, kinds.port, "port, also in a Unix socket's name")
+    pool_size: int | None = _setting(
+        None, kinds.whole(0), "cancel requests that may be under way to it; by default, default_pool_size"
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hyperpool.config.kinds import PoolMode, SessionState
+    from hyperpool.config.model import PeerSettings
     from hyperpool.config.transports import Steps
     from hyperpool.config.tunnel import AgentsSettings
 
@@ -128,6 +129,7 @@ class Settings:
         pooler: the section ``pooler``.
         databases: the section ``databases``, by name.
         users: the section ``users``, by name.
+        peers: the section ``peers``, by ``peer_id``.
         userlist: what the ``auth_file`` says, by user name.
         agents: the section ``agents``; None if there is none.
         credentials: what is stored about each known user. An entry of `users` goes before one of `userlist`; a user
@@ -137,6 +139,7 @@ class Settings:
     pooler: PoolerSettings = attrs.field(factory=PoolerSettings)
     databases: Mapping[str, DatabaseSettings] = attrs.field(factory=dict)
     users: Mapping[str, UserSettings] = attrs.field(factory=dict)
+    peers: Mapping[int, PeerSettings] = attrs.field(factory=dict)
     userlist: Mapping[str, Secret] = attrs.field(factory=dict)
     agents: AgentsSettings | None = None
     credentials: Mapping[str, Secret] = attrs.field(init=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
@@ -17,13 +17,13 @@ from cattrs import (
 from cattrs.gen import make_dict_structure_fn, override
 
 from hyperpool.config.fields import Problem, Problems, read_value
-from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings
+from hyperpool.config.model import MAX_PEER_ID, DatabaseSettings, PeerSettings, PoolerSettings, UserSettings
 from hyperpool.config.report import describe, describe_type, key_text
 from hyperpool.config.tunnel import AgentsSettings, agents_section
 from hyperpool.config.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from hyperpool.config.report import KeyPath, Report
     from hyperpool.config.source import Source
@@ -44,12 +44,14 @@ class Document:
         pooler: the pooler itself.
         databases: by the name that clients ask for.
         users: by name.
+        peers: by their ``peer_id``.
         agents: where agents connect to; None if nowhere.
     """
 
     pooler: PoolerSettings = attrs.field(factory=PoolerSettings)
     databases: Mapping[str, DatabaseSettings] = attrs.field(factory=dict)
     users: Mapping[str, UserSettings] = attrs.field(factory=dict)
+    peers: Mapping[int, PeerSettings] = attrs.field(factory=dict)
     agents: AgentsSettings | None = None
 
 
@@ -76,7 +78,7 @@ def structure(raw: Mapping[object, object], source: Source, report: Report) -> D
 
 def _converter(source: Source) -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
-    for cls in (PoolerSettings, DatabaseSettings, UserSettings):
+    for cls in (PoolerSettings, DatabaseSettings, UserSettings, PeerSettings):
         hooks: dict[str, Any] = {
             field.name: override(struct_hook=_leaf(field, source)) for field in attrs.fields(cls)
         }
@@ -86,6 +88,7 @@ def _converter(source: Source) -> Converter:
         for name, kind in (
             ("databases", Mapping[str, DatabaseSettings]),
             ("users", Mapping[str, UserSettings]),
+            ("peers", Mapping[int, PeerSettings]),
         )
     }
     sections["agents"] = override(struct_hook=lambda value, _: agents_section(value, source))
@@ -96,13 +99,13 @@ def _converter(source: Source) -> Converter:
 def _with_sound_names(raw: Mapping[object, object], report: Report) -> dict[object, Any]:
     """A copy without names that nobody can ask for; a section or an entry with nothing below it gets its defaults."""
     copy: dict[object, Any] = {name: {} if below is None else below for name, below in raw.items()}
-    for section in ("databases", "users"):
+    for section, problem_of in _NAMES.items():
         entries = copy.get(section)
         if not isinstance(entries, dict):
             continue
         copy[section] = {}
         for name, entry in entries.items():
-            if problem := _problem_of_name(name):
+            if problem := problem_of(name):
                 report.add((section, key_text(name)), problem)
             else:
                 copy[section][name] = {} if entry is None else entry
@@ -117,6 +120,20 @@ def _problem_of_name(name: object) -> str:
     return (
         "" if name.isprintable() else "found a name with control characters, expected one that can be printed"
     )
+
+
+def _problem_of_peer(name: object) -> str:
+    if isinstance(name, int) and not isinstance(name, bool) and 1 <= name <= MAX_PEER_ID:
+        return ""
+    return f"found {describe(name)} as a peer_id, expected a whole number from 1 to {MAX_PEER_ID}, without quotes"
+
+
+_NAMES: Final[Mapping[str, Callable[[object], str]]] = {
+    "databases": _problem_of_name,
+    "users": _problem_of_name,
+    "peers": _problem_of_peer,
+}
+"""Sections whose keys are names, and what is wrong with one."""
 
 
 def _mapping_of(hook: Callable[[Any, Any], T]) -> Callable[[Any, Any], T]:

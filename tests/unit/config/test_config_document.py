@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperpool.config import DatabaseSettings, load
+from hyperpool.config import DatabaseSettings, PeerSettings, load
 from hyperpool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -192,7 +192,10 @@ def test_a_mapping_that_holds_itself_is_a_problem(problems_with: Problems) -> No
         ),
         ({"listen_port": 1}, "listen_port: found at the top, expected below pooler; indent it there"),
         ({"user": {}}, "user: found an unknown setting; did you mean users?"),
-        ({"xyz": 1}, "xyz: found an unknown setting, expected one of pooler, databases, users, agents"),
+        (
+            {"xyz": 1},
+            "xyz: found an unknown setting, expected one of pooler, databases, users, peers, agents",
+        ),
         (
             {"users": {"ann": {"zzz": 1}}},
             "users.ann.zzz: found an unknown setting, expected one of " + _USER_KEYS,
@@ -239,7 +242,7 @@ def test_a_key_that_is_no_text_is_a_problem(problems_with: Problems) -> None:
         "users.nan: found nan as a name, expected a text; put it in quotes",
         "users.'a huge number': found a huge number as a name, expected a text; put it in quotes",
         "users.'a date': found a date as a name, expected a text; put it in quotes",
-        "5: found a number as a key, expected one of pooler, databases, users, agents",
+        "5: found a number as a key, expected one of pooler, databases, users, peers, agents",
     ]
 
 
@@ -310,4 +313,18 @@ def test_all_problems_are_reported_at_once(problems_with: Problems) -> None:
         "pooler.auth_file",
         "databases.app.password",
         "databases.pgbouncer",
+    ]
+
+
+def test_peers_are_known_by_their_peer_id(load_with: Loader, problems_with: Problems) -> None:
+    """A number, as cancel keys have room for it."""
+    assert load_with(peers={3: {"host": "/run/three"}, 16383: None}).peers == {
+        3: PeerSettings(host="/run/three"),
+        16383: PeerSettings(),
+    }
+    assert problems_with(peers={0: {}, "4": {}, True: {}, 5: {"port": 0}}) == [
+        "peers.0: found 0 as a peer_id, expected a whole number from 1 to 16383, without quotes",
+        "peers.4: found '4' as a peer_id, expected a whole number from 1 to 16383, without quotes",
+        "peers.true: found true as a peer_id, expected a whole number from 1 to 16383, without quotes",
+        "peers.5.port: found 0, expected a whole number from 1 to 65535",
     ]
