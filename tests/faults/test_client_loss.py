@@ -200,7 +200,7 @@ def test_a_client_that_stalls_mid_result_and_is_cut(
         proxy.stall(proxy.from_target)
         client.send(raw.query(BIG))
         eventually(
-            lambda: pg.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'ClientWrite'"),
+            lambda: pg.waiting("ClientWrite", BIG),
             what="PostgreSQL waits for its client",
         )
         proxy.cut_all()

@@ -292,8 +292,9 @@ class TestBrokenStreams:
         pooler = make_pooler(_through(pg, proxy))
         with pooler.raw() as client:
             client.ask("BEGIN")
-            client.send(raw.query("SELECT pg_sleep(20)"))
-            eventually(lambda: "active" in pg.states(), what="the query runs")
+            statement = "SELECT pg_sleep(20) /* to be cut off */"
+            client.send(raw.query(statement))
+            eventually(lambda: pg.waiting("PgSleep", statement), what="the query runs")
             proxy.cut_all()
             (error,) = client.receive_all()
             assert error.kind == b"E"

@@ -109,17 +109,18 @@ def test_a_cancel_request_goes_to_the_host_of_its_server(
     with pooler.connect("app") as connection:
         connection.execute("SELECT 1")
         first = [way.accepted for way in ways]
+        statement = "SELECT pg_sleep(30) /* to be canceled at its host */"
         for cancelled in (1, 2):
 
             def cancel() -> None:
-                eventually(lambda: "active" in pg.states(), what="the query runs")
+                eventually(lambda: pg.waiting("PgSleep", statement), what="the query runs")
                 connection.cancel_safe(timeout=10)
 
             helper = threading.Thread(target=cancel)
             helper.start()
             elapsed = Stopwatch()
             with pytest.raises(psycopg.errors.QueryCanceled):
-                connection.execute("SELECT pg_sleep(30)")
+                connection.execute(statement)
             helper.join(10)
             connection.rollback()
             assert elapsed.seconds < 15

@@ -70,8 +70,9 @@ class TestDrain:
     def test_sigint_lets_a_query_finish(self, pooler: Pooler, pg: PostgresCluster) -> None:
         """After SIGINT a running query is answered in full before the process ends."""
         with pooler.raw() as client:
-            client.send(raw.query("SELECT pg_sleep(1), repeat('x', 1000000) /* draining */"))
-            eventually(lambda: "active" in pg.states(), what="the query runs")
+            statement = "SELECT pg_sleep(1), repeat('x', 1000000) /* draining */"
+            client.send(raw.query(statement))
+            eventually(lambda: pg.waiting("PgSleep", statement), what="the query runs")
             pooler.process.send_signal(signal.SIGINT)
             assert raw.kinds(client.receive_until()) == b"TDCZ"
             assert pooler.wait_exit() == 0

@@ -93,9 +93,10 @@ def test_a_client_that_does_not_read(make_pooler: PoolerFactory, pg: PostgresClu
         neighbour.value("SELECT 1")
         client.value("SELECT 1")
         before = pooler.reset_peak_memory()
-        client.send(raw.query("SELECT repeat('x', 100000) FROM generate_series(1, 3000)"))
+        statement = "SELECT repeat('x', 100000) FROM generate_series(1, 3000)"
+        client.send(raw.query(statement))
         eventually(
-            lambda: pg.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'ClientWrite'"),
+            lambda: pg.waiting("ClientWrite", statement),
             what="PostgreSQL waits for its client",
         )
         assert neighbour.value("SELECT 'not held up'") == "not held up"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.proxy import FaultProxy
     from tests.support.rawclient import RawClient
 
-_BIG = raw.query("SELECT repeat('x', 100000) FROM generate_series(1, 1000)")
+_BIG = "SELECT repeat('x', 100000) FROM generate_series(1, 1000)"
 
 
 def _cpu_seconds(pooler: Pooler) -> float:
@@ -53,7 +53,7 @@ def _wait_read(pooler: Pooler, client: RawClient) -> None:
 
 def _wait_client_write(pg: PostgresCluster) -> None:
     eventually(
-        lambda: pg.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'ClientWrite'"),
+        lambda: pg.waiting("ClientWrite", _BIG),
         what="PostgreSQL waits for its client",
     )
 
@@ -68,8 +68,9 @@ def test_idle_connections(pooler: Pooler, pg: PostgresCluster) -> None:
 def test_a_running_query_and_a_queue(pooler: Pooler, pg: PostgresCluster) -> None:
     """A client whose query runs, and one that waits for the server."""
     with pooler.raw() as busy, pooler.raw() as waiting:
-        busy.send(raw.query("SELECT pg_sleep(1.5)"))
-        eventually(lambda: "active" in pg.states(), what="the query runs")
+        statement = "SELECT pg_sleep(1.5) /* and a queue */"
+        busy.send(raw.query(statement))
+        eventually(lambda: pg.waiting("PgSleep", statement), what="the query runs")
         waiting.send(raw.query("SELECT 1"))
         _wait_read(pooler, waiting)
         _assert_quiet(pooler, pg)
@@ -80,7 +81,7 @@ def test_a_running_query_and_a_queue(pooler: Pooler, pg: PostgresCluster) -> Non
 def test_a_client_that_does_not_read(pooler: Pooler, pg: PostgresCluster) -> None:
     """A result that the client does not take."""
     with pooler.raw() as client:
-        client.send(_BIG)
+        client.send(raw.query(_BIG))
         _wait_client_write(pg)
         _assert_quiet(pooler, pg)
 
@@ -88,7 +89,7 @@ def test_a_client_that_does_not_read(pooler: Pooler, pg: PostgresCluster) -> Non
 def test_a_client_that_does_not_read_and_sends_more(pooler: Pooler, pg: PostgresCluster) -> None:
     """A result that the client does not take, while it sends further requests."""
     with pooler.raw() as client:
-        client.send(_BIG)
+        client.send(raw.query(_BIG))
         _wait_client_write(pg)
         client.sock.settimeout(0.3)
         with contextlib.suppress(TimeoutError):
@@ -142,8 +143,9 @@ def test_half_messages(pooler: Pooler, pg: PostgresCluster) -> None:
 def test_a_client_that_closed_its_sending_side(pooler: Pooler, pg: PostgresCluster) -> None:
     """A client that half-closes its connection while its query runs, or while it is idle."""
     with pooler.raw() as one, pooler.raw() as two:
-        one.send(raw.query("SELECT pg_sleep(1.5)"))
-        eventually(lambda: "active" in pg.states(), what="the query runs")
+        statement = "SELECT pg_sleep(1.5) /* and no more requests */"
+        one.send(raw.query(statement))
+        eventually(lambda: pg.waiting("PgSleep", statement), what="the query runs")
         one.sock.shutdown(socket.SHUT_WR)
         two.sock.shutdown(socket.SHUT_WR)
         _assert_quiet(pooler, pg)

@@ -112,16 +112,17 @@ def test_psycopg(
 def test_psycopg_cancels(pg: PostgresCluster, files: Files, make_pooler: PoolerFactory) -> None:
     """Libpq sends its cancel request with TLS."""
     pooler = make_pooler(settings(pg, files))
+    statement = "SELECT pg_sleep(30) /* to be canceled by a client with TLS */"
     with pooler.connect(sslmode="require") as connection:
 
         def cancel() -> None:
-            eventually(lambda: "active" in pg.states(), within=10, what="the query runs")
+            eventually(lambda: pg.waiting("PgSleep", statement), what="the query runs")
             connection.cancel_safe(timeout=10)
 
         thread = threading.Thread(target=cancel)
         thread.start()
         with pytest.raises(psycopg.errors.QueryCanceled):
-            connection.execute("SELECT pg_sleep(30)")
+            connection.execute(statement)
         thread.join(10)
 
 

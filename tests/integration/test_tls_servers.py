@@ -218,16 +218,17 @@ def test_direct_tls_with_an_older_server(tls_pg: TlsPostgres, make_pooler: Poole
 def test_a_cancel_request(tls_pg: TlsPostgres, make_pooler: PoolerFactory) -> None:
     """It reaches a server that is connected with TLS."""
     pooler = make_pooler(settings(tls_pg, sslmode="require"))
+    statement = "SELECT pg_sleep(30) /* to be canceled at a server with TLS */"
     with pooler.connect() as connection:
 
         def cancel() -> None:
-            eventually(lambda: "active" in tls_pg.states(), within=10, what="the query runs")
+            eventually(lambda: tls_pg.waiting("PgSleep", statement), what="the query runs")
             connection.cancel_safe(timeout=10)
 
         thread = threading.Thread(target=cancel)
         thread.start()
         with pytest.raises(psycopg.errors.QueryCanceled):
-            connection.execute("SELECT pg_sleep(30)")
+            connection.execute(statement)
         thread.join(10)
 
         assert connection.execute("SELECT 1").fetchone() == (1,)

@@ -130,16 +130,17 @@ class TestBothWays:
     def test_cancel(self, tunneled: tuple[Pooler, FarEnd], pg: PostgresCluster) -> None:
         """A cancel request takes the same way."""
         pooler, _ = tunneled
+        statement = "SELECT pg_sleep(30) /* to be canceled in a tunnel */"
         with pooler.connect() as connection:
 
             def cancel() -> None:
-                eventually(lambda: "active" in pg.states(), what="the query runs")
+                eventually(lambda: pg.waiting("PgSleep", statement), what="the query runs")
                 connection.cancel_safe()
 
             thread = threading.Thread(target=cancel)
             thread.start()
             with pytest.raises(psycopg.errors.QueryCanceled):
-                connection.execute("SELECT pg_sleep(30)")
+                connection.execute(statement)
             thread.join()
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
@@ -155,16 +156,17 @@ class TestBothWays:
     def test_the_far_end_dies(self, tunneled: tuple[Pooler, FarEnd], pg: PostgresCluster) -> None:
         """In the middle of a query the client is told at once; when the far end is back, so is the database."""
         pooler, far = tunneled
+        statement = "SELECT pg_sleep(30) /* to lose its tunnel */"
         with pooler.connect() as connection:
 
             def kill() -> None:
-                eventually(lambda: "active" in pg.states(), what="the query runs")
+                eventually(lambda: pg.waiting("PgSleep", statement), what="the query runs")
                 far.kill()
 
             thread = threading.Thread(target=kill)
             thread.start()
             with pytest.raises(psycopg.OperationalError):
-                connection.execute("SELECT pg_sleep(30)")
+                connection.execute(statement)
             thread.join()
         _end_backends(pg)
         with pytest.raises(psycopg.OperationalError, match=r"Connection refused|agent site is not connected"):

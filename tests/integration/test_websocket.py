@@ -145,12 +145,15 @@ class TestWork:
         """A client that does not read holds the server back; the pooler does not take the result in."""
         with pooler.raw() as client:
             before = pooler.reset_peak_memory()
-            client.send(raw.query("SELECT repeat('x', 1000000) FROM generate_series(1, 200)"))
-            waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'ClientWrite'"
-            eventually(lambda: pg.sql(waits), what="the server waits for its result to be read")
+            statement = "SELECT repeat('x', 1000000) FROM generate_series(1, 200)"
+            client.send(raw.query(statement))
+            eventually(
+                lambda: pg.waiting("ClientWrite", statement),
+                what="the server waits for its result to be read",
+            )
             with pooler.connect() as other:
                 assert other.execute("SELECT 1").fetchone() == (1,)
-            eventually(lambda: pg.sql(waits), what="it still waits")
+            eventually(lambda: pg.waiting("ClientWrite", statement), what="it still waits")
             assert pooler.memory("VmHWM") - before < 16 * 2**20
 
 

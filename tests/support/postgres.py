@@ -297,6 +297,22 @@ class PostgresCluster:
         )
         return [row[0] for row in rows]
 
+    def waiting(self, event: str, statement: str) -> list[int]:
+        """Return the process ids of the backends that run exactly this statement and wait in it.
+
+        A backend that is merely active may be anybody's: one of the pooler's own queries, for instance.
+
+        Args:
+            event: what they wait for, as pg_stat_activity names it: PgSleep, ClientWrite.
+            statement: the text that was sent.
+        """
+        rows = self.sql(
+            "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND wait_event = %s AND query = %s",
+            event,
+            statement,
+        )
+        return [row[0] for row in rows]
+
     def log_size(self) -> int:
         """Return the size of the server's log in bytes, as a mark for `log_text`."""
         return self._log.stat().st_size if self._log.exists() else 0
@@ -322,12 +338,13 @@ def process_exists(pid: int) -> bool:
 def children_of(parent: int) -> list[int]:
     """Return the process ids of the living children of a process."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    # A longer pattern would have pathlib look into each directory, and fail when a process ends meanwhile.
+    for directory in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             # The name may hold anything, even parentheses; state and parent follow the last one (proc(5)).
-            state, ppid = stat.read_text().rpartition(")")[2].split()[:2]
+            state, ppid = (directory / "stat").read_text().rpartition(")")[2].split()[:2]
             if int(ppid) == parent and state != "Z":
-                found.append(int(stat.parent.name))
+                found.append(int(directory.name))
     return found
 
 
