@@ -31,7 +31,7 @@ from hyperpool.config.unsupported import UNSUPPORTED
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGES: Final = tuple(Path(__file__).with_name(name) for name in ("settings.md", "tunnel.md"))
+PAGES: Final = tuple(Path(__file__).with_name(name) for name in ("pgbouncer.md", "settings.md", "tunnel.md"))
 
 _SECTIONS: Final[dict[str, type[attrs.AttrsInstance]]] = {
     "pooler": PoolerSettings,
@@ -64,7 +64,7 @@ def render(page: str) -> str:
         KeyError: a part has a name that is not known.
     """
     parts = {section: "\n".join(_table(kind)) for section, kind in _SECTIONS.items()}
-    parts["unsupported"] = ", ".join(f"`{name}`" for name in sorted(UNSUPPORTED)) + "."
+    parts["unsupported"] = "\n".join(f"- `{name}`: {reason}." for name, reason in UNSUPPORTED.items())
 
     def fill(match: re.Match[str]) -> str:
         return f"{match[1]}\n{parts[match[2]]}\n{match[3]}"

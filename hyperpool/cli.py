@@ -6,6 +6,7 @@ settings or the arguments are wrong.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
@@ -16,6 +17,8 @@ from rich.text import Text
 
 from hyperpool import __version__
 from hyperpool.config import AuthType, Settings, load
+from hyperpool.config.convert import convert as convert_settings
+from hyperpool.config.inifile import is_ini
 from hyperpool.config.settings import FALLBACK
 from hyperpool.config.tunnel import load_tunnel
 from hyperpool.config.units import format_duration
@@ -44,6 +47,8 @@ Examples:
   hyperpool serve                  serve with ./pooler.yaml, else /etc/hyperpool/pooler.yaml
   hyperpool serve my.yaml          serve with the settings in my.yaml, until Ctrl-C
   hyperpool check my.yaml          say what is wrong with them, or what they mean
+  hyperpool serve pgbouncer.ini    the same with pgbouncer's own file
+  hyperpool convert pgbouncer.ini  write it as YAML
   hyperpool doctor my.yaml         go the way to every server, and say where it fails and why
   hyperpool tunnel tunnel.yaml     run inside a private network, for a pooler outside
 
@@ -116,8 +121,28 @@ def check(config: Path | None) -> None:
     settings = _load(path)
     console = Console()
     console.print(_plain(f"{path} is fine.\n"))
+    for note in settings.notes:
+        console.print(_plain(f"{note}\n"))
     for table in (_pooler_table(settings), _databases_table(settings), *_users_table(settings)):
         console.print(table)
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+def convert(config: Path) -> None:
+    """Write a pgbouncer.ini as YAML.
+
+    CONFIG is a file in pgbouncer's format; what it includes becomes part of the output. Both files give the same
+    settings. Passwords that stand in it are written, too.
+
+    Exit codes: 0 when it is written to standard output, 2 when the settings are wrong.
+    """
+    if not is_ini(config):
+        _fail(
+            _EXIT_CONFIG,
+            f"{config} is not a file of pgbouncer's: it does not begin with a section in brackets",
+        )
+    click.echo(_loaded(lambda path: convert_settings(path, os.environ), config), nl=False)
 
 
 _DOCTOR_HELP: Final = """\

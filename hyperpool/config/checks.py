@@ -43,7 +43,7 @@ def check(settings: Settings, given: Collection[KeyPath], report: Report) -> Non
     pooler = settings.pooler
     _compare(_MIN_POOL_SIZE, pooler.min_pool_size, _DEFAULT_POOL_SIZE, pooler.default_pool_size, report)
     if not settings.databases and report.is_sound(("databases",)):
-        report.add(
+        report.doubt(
             ("databases",), "found none, expected one or more; add an entry, '*' stands for every name"
         )
     for name, database in settings.databases.items():
@@ -98,7 +98,7 @@ def _check_credentials(settings: Settings, report: Report) -> None:
     else:
         usable, missing = any(known), "user has a password"
     if not usable:
-        report.add(
+        report.doubt(
             path,
             f"found {kind.value}, but no {missing}, so nobody can log in; add entries to users or an auth_file",
         )
@@ -171,7 +171,7 @@ def _check_sizes(name: str, settings: Settings, report: Report) -> None:
 
 def _compare(minimum_path: KeyPath, minimum: int, limit_path: KeyPath, limit: int, report: Report) -> None:
     if limit and minimum > limit and report.is_sound(minimum_path, limit_path):
-        report.add(
+        report.doubt(
             minimum_path,
             f"found {minimum}, expected no more than the {limit} of {dotted(limit_path)}; change one of them",
         )

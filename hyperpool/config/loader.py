@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
 from hyperpool.config.checks import check
 from hyperpool.config.document import read_document
+from hyperpool.config.inifile import is_ini
 from hyperpool.config.model import DatabaseSettings, UserSettings
+from hyperpool.config.pgbouncer import read_pgbouncer
 from hyperpool.config.report import Report, key_text
 from hyperpool.config.settings import Settings
 from hyperpool.config.source import Source, Unavailable, default_state_dir
@@ -20,7 +23,6 @@ from hyperpool.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from hyperpool.config.report import KeyPath
     from hyperpool.config.secret import Secret
@@ -32,22 +34,41 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     """Load the settings.
 
     Args:
-        path: the YAML file; relative paths in it start at its directory.
-        environ: the environment variables that it may refer to.
+        path: the file, in YAML or as pgbouncer has it. Relative paths in it start at its directory; in one of
+            pgbouncer's, at the working directory.
+        environ: the environment variables that a YAML file may refer to.
 
     Raises:
         ConfigError: with all problems of the file, and of the files that it names, at once.
     """
     report = Report()
-    source = Source(path.absolute().parent, environ)
-    raw = read_document(path, report)
+    if is_ini(path):
+        source = Source(Path.cwd(), environ)
+        raw = read_pgbouncer(path, report).raw
+    else:
+        source = Source(path.absolute().parent, environ)
+        raw = read_document(path, report)
+    return resolve(raw, source, report)
+
+
+def resolve(raw: Mapping[object, object], source: Source, report: Report) -> Settings:
+    """Make settings of what stands in a file.
+
+    Args:
+        raw: the sections.
+        source: the file's surroundings.
+        report: what has been found already.
+
+    Raises:
+        ConfigError: with all problems at once.
+    """
     if report.problems and not raw:
-        raise ConfigError(report.problems)
+        raise ConfigError(report.in_order())
     document = structure(raw, source, report)
     given = frozenset(_paths(raw))
     pooler = document.pooler
     if ("pooler", "state_dir") not in given:
-        pooler = attrs.evolve(pooler, state_dir=default_state_dir(environ))
+        pooler = attrs.evolve(pooler, state_dir=default_state_dir(source.environ))
     settings = Settings(
         pooler=pooler,
         databases=_with_secret_files("databases", document.databases, source, report),
@@ -58,8 +79,8 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     )
     check(settings, given, report)
     if report.problems:
-        raise ConfigError(report.problems)
-    return settings
+        raise ConfigError(report.in_order())
+    return attrs.evolve(settings, notes=tuple(report.notes))
 
 
 def _paths(raw: object) -> Iterator[KeyPath]:
@@ -102,5 +123,5 @@ def _read_userlist(file: str, source: Source, report: Report) -> Mapping[str, Se
     except Unavailable as error:
         entries, problems = {}, [str(error)]
     for problem in problems:
-        report.add(("pooler", "auth_file"), problem)
+        report.doubt(("pooler", "auth_file"), problem)
     return entries

@@ -44,6 +44,9 @@ class PoolerSettings:
     unix_socket_mode: int = _setting(
         0o777, kinds.file_mode, "permissions of the Unix socket, octal", reload=False
     )
+    unix_socket_group: str = _setting(
+        "", kinds.text, "group of the Unix socket, a name or a number; empty: the process's own", reload=False
+    )
     listen_backlog: int = _setting(
         128, kinds.whole(0), "connections that the kernel may hold until they are accepted", reload=False
     )
@@ -109,6 +112,22 @@ class PoolerSettings:
         "texts of clients' prepared statements that the pooler holds; a client with more keeps its server connection",
     )
     max_client_conn: int = _setting(100, kinds.whole(1), "clients at a time")
+    max_db_connections: int = _setting(
+        0, kinds.whole(0), "server connections per database, whoever the user is; 0 is no limit"
+    )
+    max_db_client_connections: int = _setting(
+        0, kinds.whole(0), "clients per database, whoever the user is; 0 is no limit"
+    )
+    max_user_connections: int = _setting(
+        0,
+        kinds.whole(0),
+        "server connections per user, whatever the database is; 0 is no limit; counts for the user of the pool",
+    )
+    max_user_client_connections: int = _setting(
+        0,
+        kinds.whole(0),
+        "clients per user, whatever the database is; 0 is no limit; counts for the user that the client logs in as",
+    )
     default_pool_size: int = _setting(
         20, kinds.whole(0), "server connections per database and user; 0 is no limit"
     )
@@ -119,6 +138,17 @@ class PoolerSettings:
         0, kinds.whole(0), "more server connections for clients that wait longer than reserve_pool_timeout"
     )
     reserve_pool_timeout: float = _setting(5.0, kinds.seconds(), "wait before the reserve is used")
+    server_round_robin: bool = _setting(
+        default=False,
+        parse=kinds.flag,
+        about="hand out the server connection that has been idle for longest, not the one that has just become idle",
+    )
+    server_fast_close: bool = _setting(
+        default=False,
+        parse=kinds.flag,
+        about="in session mode, close a server connection that must be replaced as soon as no transaction is open, and "
+        "its client with it, instead of waiting until the client leaves",
+    )
     server_lifetime: float = _setting(
         3600.0, kinds.seconds(), "age at which an unused server connection is closed; 0: each is used once"
     )
@@ -153,6 +183,16 @@ class PoolerSettings:
         0.0, kinds.seconds(), "longest time that a client may be idle; 0 is no limit"
     )
     client_login_timeout: float = _setting(60.0, kinds.seconds(), "limit for a client's login; 0 is no limit")
+    autodb_idle_timeout: float = _setting(
+        3600.0,
+        kinds.seconds(),
+        "time after which an unused pool of a database that the entry * stands for is forgotten, and its statistics",
+    )
+    pool_idle_timeout: float = _setting(
+        0.0,
+        kinds.seconds(),
+        "time after which an unused pool of any other database is forgotten, and its statistics; 0 is never",
+    )
     cancel_wait_timeout: float = _setting(
         10.0, kinds.seconds(), "longest time that a cancel request may take; 0 is no limit"
     )
@@ -178,6 +218,19 @@ class PoolerSettings:
         30.0, kinds.seconds(), "idle time after which a server is checked before reuse"
     )
     max_packet_size: int = _setting(0x7FFFFFFF, kinds.size(1), "longest message of a client")
+    disable_pqexec: bool = _setting(
+        default=False,
+        parse=kinds.flag,
+        about="refuse the simple query protocol, in which one text may hold several statements",
+    )
+    application_name_add_host: bool = _setting(
+        default=False,
+        parse=kinds.flag,
+        about="add the client's address and port to the application_name that it asks for",
+    )
+    login_notify_message: str = _setting(
+        "", kinds.text, "text of a NOTICE that each client gets when it has logged in; empty: none"
+    )
     ignore_startup_parameters: tuple[str, ...] = _setting(
         (), kinds.names, "startup parameters of clients that are dropped instead of refused"
     )
@@ -200,6 +253,20 @@ class PoolerSettings:
     )
     dns_nxdomain_ttl: float = _setting(
         15.0, kinds.seconds(), "time for which a host name that does not exist is not looked up again"
+    )
+    resolv_conf: str = _setting(
+        "",
+        kinds.path,
+        "file like /etc/resolv.conf that says which DNS servers are asked; empty: the system's own resolver",
+        reload=False,
+    )
+    tcp_defer_accept: bool = _setting(
+        default=False,
+        parse=kinds.flag,
+        about="let the kernel keep new connections back until their first bytes are there, for up to 45 seconds",
+    )
+    tcp_socket_buffer: int = _setting(
+        0, kinds.size(0), "size of the kernel's buffers for each TCP connection; 0 is the system's default"
     )
     tcp_keepalive: bool = _setting(default=True, parse=kinds.flag, about="send TCP keepalive probes")
     tcp_keepcnt: int = _setting(
@@ -289,8 +356,34 @@ class PoolerSettings:
     log_level: Literal["debug", "info", "warning", "error", "critical"] = _setting(
         "info", kinds.word("debug", "info", "warning", "error", "critical"), "the least that is logged"
     )
-    log_format: Literal["auto", "console", "json"] = _setting(
-        "auto", kinds.word("auto", "console", "json"), "auto: coloured on a terminal, plain lines elsewhere"
+    log_format: Literal["auto", "console", "json", "pgbouncer"] = _setting(
+        "auto",
+        kinds.word("auto", "console", "json", "pgbouncer"),
+        "auto: coloured on a terminal, plain lines elsewhere; pgbouncer: lines as pgbouncer writes them",
+    )
+    logfile: str = _setting(
+        "",
+        kinds.path,
+        "file that the log is written to besides standard error; opened again on each reload; empty: none",
+    )
+    verbose: int = _setting(0, kinds.whole(0), "1 and more: log_level is debug, whatever it says")
+    syslog: bool = _setting(
+        default=False, parse=kinds.flag, about="write the log to the system's syslog, too"
+    )
+    syslog_ident: str = _setting("pgbouncer", kinds.name, "name under which syslog gets the log")
+    syslog_facility: str = _setting(
+        "daemon",
+        kinds.word("auth", "authpriv", "daemon", "user", *(f"local{number}" for number in range(8))),
+        "syslog's facility",
+    )
+    pidfile: str = _setting(
+        "", kinds.path, "file that holds the process id while the pooler runs; empty: none", reload=False
+    )
+    user: str = _setting(
+        "",
+        kinds.text,
+        "user that the process becomes after its start, when it is started by root",
+        reload=False,
     )
 
 
@@ -331,6 +424,12 @@ class DatabaseSettings:
     min_pool_size: int | None = _setting(None, kinds.whole(0), "instead of the pooler's min_pool_size")
     reserve_pool_size: int | None = _setting(
         None, kinds.whole(0), "instead of the pooler's reserve_pool_size"
+    )
+    max_db_connections: int | None = _setting(
+        None, kinds.whole(0), "instead of the pooler's max_db_connections"
+    )
+    max_db_client_connections: int | None = _setting(
+        None, kinds.whole(0), "instead of the pooler's max_db_client_connections"
     )
     pool_mode: PoolMode | None = _setting(None, kinds.pool_mode, "instead of the pooler's pool_mode")
     session_state: SessionState | None = _setting(
@@ -401,6 +500,12 @@ class UserSettings:
     pool_size: int | None = _setting(None, kinds.whole(0), "instead of the database's pool_size")
     reserve_pool_size: int | None = _setting(
         None, kinds.whole(0), "instead of the database's reserve_pool_size"
+    )
+    max_user_connections: int | None = _setting(
+        None, kinds.whole(0), "instead of the pooler's max_user_connections"
+    )
+    max_user_client_connections: int | None = _setting(
+        None, kinds.whole(0), "instead of the pooler's max_user_client_connections"
     )
     query_wait_timeout: float | None = _setting(
         None, kinds.seconds(), "instead of the database's query_wait_timeout"

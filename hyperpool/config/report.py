@@ -14,6 +14,7 @@ KeyPath: TypeAlias = "tuple[str, ...]"
 """Where a setting stands: ``("databases", "app", "host")``."""
 
 _PLAIN_KEY: Final = re.compile(r"[\w*-]+")
+_PLACE: Final = re.compile(r"(\S*?):(\d+): ")
 _LONGEST: Final = 60
 _MOST: Final = 5
 _LARGEST: Final = 10**18
@@ -24,10 +25,16 @@ class Report:
 
     Attributes:
         problems: one line per problem, in the order in which they were found.
+        notes: what is accepted, though it is not what the file says; one line each.
+        lenient: the file is one of pgbouncer's, which starts with settings that make no sense together.
+        places: file and line of what stands in a file of lines, by path.
     """
 
     def __init__(self) -> None:
         self.problems: list[str] = []
+        self.notes: list[str] = []
+        self.lenient = False
+        self.places: dict[KeyPath, str] = {}
         self._broken: set[KeyPath] = set()
 
     def add(self, path: KeyPath, problem: str) -> None:
@@ -38,13 +45,60 @@ class Report:
             problem: what was found, what is expected and the remedy; must not hold a secret.
         """
         self._broken.add(path)
-        self.problems.append(f"{dotted(path)}: {problem}" if path else problem)
+        self.problems.append(self._located(path, problem))
+
+    def doubt(self, path: KeyPath, problem: str) -> None:
+        """Note what makes no sense: a problem, but where pgbouncer would start with it.
+
+        Args:
+            path: as for `add`.
+            problem: as for `add`.
+        """
+        if self.lenient:
+            self.note(path, problem)
+        else:
+            self.add(path, problem)
+
+    def note(self, path: KeyPath, remark: str) -> None:
+        """Note what is accepted, though it is not what the file says.
+
+        Args:
+            path: as for `add`.
+            remark: what, and why; must not hold a secret.
+        """
+        self.notes.append(self._located(path, remark))
+
+    def add_at(self, place: str, problem: str) -> None:
+        """Note a problem of one line that is no setting.
+
+        Args:
+            place: its file and line.
+            problem: as for `add`.
+        """
+        self.problems.append(f"{place}: {problem}")
+
+    def _located(self, path: KeyPath, text: str) -> str:
+        if not path:
+            return text
+        length = next((length for length in range(len(path), 0, -1) if path[:length] in self.places), 0)
+        place = f"{self.places[path[:length]]}: " if length else ""
+        shown = path[1:] if self.lenient and path[0] == "pooler" else path
+        return f"{place}{dotted(shown)}: {text}" if shown else f"{place}{text}"
+
+    def in_order(self) -> list[str]:
+        """The problems, those of a file of lines in the order of its lines."""
+        return sorted(self.problems, key=_line)
 
     def is_sound(self, *paths: KeyPath) -> bool:
         """Whether nothing was found at, above or below any of these settings: then they can be compared."""
         return not any(
             broken[: len(path)] == path[: len(broken)] for path in paths for broken in self._broken
         )
+
+
+def _line(problem: str) -> tuple[str, int]:
+    match = _PLACE.match(problem)
+    return (match[1], int(match[2])) if match else ("", 0)
 
 
 def key_text(key: object) -> str:

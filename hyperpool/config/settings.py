@@ -132,6 +132,7 @@ class Settings:
         peers: the section ``peers``, by ``peer_id``.
         userlist: what the ``auth_file`` says, by user name.
         agents: the section ``agents``; None if there is none.
+        notes: what was accepted and does not what it says, one line each.
         credentials: what is stored about each known user. An entry of `users` goes before one of `userlist`; a user
             that has no secret at all is known with an empty one, which is enough for ``auth_type`` trust alone.
     """
@@ -142,6 +143,7 @@ class Settings:
     peers: Mapping[int, PeerSettings] = attrs.field(factory=dict)
     userlist: Mapping[str, Secret] = attrs.field(factory=dict)
     agents: AgentsSettings | None = None
+    notes: tuple[str, ...] = attrs.field(default=(), eq=False)
     credentials: Mapping[str, Secret] = attrs.field(init=False)
 
     @credentials.default

@@ -183,7 +183,7 @@ def _unknown(key: object, known: list[str], cls: type[Any]) -> str:
         return "found at the top, expected below pooler; indent it there"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.85) or difflib.get_close_matches(key, known)
     if key in UNSUPPORTED and cls is not Document:
-        return "found a setting of pgbouncer that hyperpool does not have; remove it"
+        return f"found a setting of pgbouncer that does nothing here: {UNSUPPORTED[key]}; remove it"
     if close:
         return f"found an unknown setting; did you mean {' or '.join(close)}?"
     return f"found an unknown setting, expected one of {', '.join(known)}"

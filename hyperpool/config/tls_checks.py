@@ -31,9 +31,10 @@ _OWN: Final = {
 def check_tls(settings: Settings, report: Report) -> None:
     """Look for what is wrong with TLS of clients, and of each database's servers and transport."""
     _check_clients(settings, report)
+    sound: set[ServerTls] = set()
     for name, database in settings.databases.items():
         if not database.embedded:
-            _check_servers(("databases", name), database, settings, report)
+            _check_servers(("databases", name), database, settings, report, sound)
             _check_steps(("databases", name, "transport"), database, report)
 
 
@@ -58,19 +59,23 @@ def _check_clients(settings: Settings, report: Report) -> None:
         report.add(_pooler("client", _NAMES.get(fault.part, fault.part)), fault.problem)
 
 
-def _check_servers(path: KeyPath, database: DatabaseSettings, settings: Settings, report: Report) -> None:
+def _check_servers(
+    path: KeyPath, database: DatabaseSettings, settings: Settings, report: Report, sound: set[ServerTls]
+) -> None:
+    """Look for what is wrong with the TLS of one database's servers; `sound` is what needs no second look."""
     tls = server_tls(settings.pooler, database)
     mode = (*path, "sslmode") if database.sslmode is not None else _pooler("server", "sslmode")
     if not report.is_sound(mode):
         return
     _check_modes(path, mode, tls, report)
-    if tls.mode is SslMode.DISABLE:
+    if tls.mode is SslMode.DISABLE or tls in sound:
         return
     if tls.material.key_file and not tls.material.cert_file:
         report.add(_place(path, "key_file", database), "found without a certificate, expected both or none")
         return
     try:
         server_context(tls.material, verify=tls.mode.verified, name=tls.mode is SslMode.VERIFY_FULL)
+        sound.add(tls)
     except TlsFault as fault:
         place = _place(path, fault.part, database)
         if report.is_sound(place):

@@ -1,17 +1,18 @@
-"""Settings that pgbouncer has and hyperpool does not."""
+"""Settings of pgbouncer that mean nothing here: its files may hold them, and a line of the log says so."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-UNSUPPORTED: Final = frozenset(
-    """
-    application_name_add_host auth_dbname auth_hba_file auth_ident_file auth_ldap_options auth_query
-    auth_user autodb_idle_timeout conffile disable_pqexec dns_zone_check_period job_name logfile
-    login_notify_message max_db_client_connections max_db_connections max_user_client_connections
-    max_user_connections pidfile pkt_buf pool_idle_timeout resolv_conf sbuf_loopcnt scram_iterations
-    server_fast_close server_round_robin service_name syslog
-    syslog_facility syslog_ident tcp_defer_accept tcp_socket_buffer unix_socket_group user verbose
-    """.split()  # noqa: SIM905 - sixty lines of list would be no clearer
-)
-"""Names of pgbouncer 1.25, sections ``pgbouncer``, ``databases`` and ``users``; what hyperpool has is not here."""
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+UNSUPPORTED: Final[Mapping[str, str]] = {
+    "conffile": "a reload reads the file that was named at the start",
+    "dns_zone_check_period": "zones are not watched: names in use are looked up again within dns_max_ttl",
+    "job_name": "it names a service of Windows",
+    "pkt_buf": "the relay reads into one buffer, which all connections share; its size is relay_buffer",
+    "sbuf_loopcnt": "no connection can hold others up: each has its turn after one buffer, and relay_slice bounds all",
+    "service_name": "it names a service of Windows",
+}
+"""Why, by the names of pgbouncer 1.25's section ``pgbouncer``."""

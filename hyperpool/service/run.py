@@ -82,6 +82,7 @@ def serve(settings: Settings, config_path: Path) -> int:
         StartupError: it cannot start; nothing is left open.
     """
     configure_logging(settings.pooler)
+    _tell(settings.notes)
     raise_open_file_limit(settings)
     return trio.run(Pooler(settings, config_path).run)
 
@@ -323,6 +324,7 @@ class Pooler:
                 log.warning("reload: an embedded database needs a restart", setting=f"databases.{name}")
         self._settings = settings = self._with_embedded(settings)
         configure_logging(settings.pooler)
+        _tell(settings.notes)
         self._door.configure(settings)
         self._relay.configure(_relay_options(settings.pooler))
         options = TcpOptions.of(settings.pooler)
@@ -430,6 +432,11 @@ async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope
     async for number in signals:
         if number != signal.SIGHUP:
             scope.cancel()
+
+
+def _tell(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        log.warning("settings", note=note)
 
 
 def _relay_options(settings: PoolerSettings) -> RelayOptions:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from tests.unit.config.conftest import Loader, Problems
 
 _USER_KEYS = (
-    "password, password_file, pool_mode, pool_size, reserve_pool_size, query_wait_timeout, query_timeout, "
-    "idle_transaction_timeout, transaction_timeout, client_idle_timeout"
+    "password, password_file, pool_mode, pool_size, reserve_pool_size, max_user_connections, "
+    "max_user_client_connections, query_wait_timeout, query_timeout, idle_transaction_timeout, transaction_timeout, "
+    "client_idle_timeout"
 )
 _FINE = """\
 pooler: {listen_addr: localhost, auth_type: trust}
@@ -187,11 +188,14 @@ def test_a_mapping_that_holds_itself_is_a_problem(problems_with: Problems) -> No
             "databases.app.passwrod: found an unknown setting; did you mean password?",
         ),
         (
-            {"pooler": {"resolv_conf": "x"}},
-            "pooler.resolv_conf: found a setting of pgbouncer that hyperpool does not have; remove it",
+            {"pooler": {"conffile": "x"}},
+            (
+                "pooler.conffile: found a setting of pgbouncer that does nothing here: a reload reads the file that "
+                "was named at the start; remove it"
+            ),
         ),
         ({"listen_port": 1}, "listen_port: found at the top, expected below pooler; indent it there"),
-        ({"user": {}}, "user: found an unknown setting; did you mean users?"),
+        ({"usr": {}}, "usr: found an unknown setting; did you mean users?"),
         (
             {"xyz": 1},
             "xyz: found an unknown setting, expected one of pooler, databases, users, peers, agents",
