@@ -1,0 +1,246 @@
+"""What texts mean for the result cache."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyperpool.sql.reader import QueryReader
+from hyperpool.sql.reading import ANYTHING, NOTHING, Cast, Hint, Source, Writes
+from hyperpool.sql.reasons import Reason
+
+
+def _reason(text: str) -> Reason | None:
+    return QueryReader().read(text.encode()).reading.reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select 1",
+        "SELECT a, b FROM t WHERE c = $1",
+        "values (1), (2)",
+        "table t",
+        "(select 1)",
+        "select 1;",
+        ";;select 1;",
+        "with q as (select 1) select * from q",
+        "with recursive q as (select 1 union all select q.a + 1 from q) select * from q",
+        "select a from t union select b from u order by 1 limit 5 offset 2",
+        "select count(*) filter (where a > 1) over (partition by b order by c) from t",
+        "select 'it''s', E'a\\nb', $$snow$$, U&'d\\0061t', x'1f', b'01', 1e10, .5, 1_000",
+        "select array[1, 2], row(1, 2), (a).b[1], c[1:2] from t, lateral f(t.a) with ordinality",
+        "select case a when 1 then 2 else 3 end, coalesce(a, b), greatest(a, b), nullif(a, b) from t",
+        "select a from t where a in (select 1) and exists (select 1) and a = any(array[1]) and b is not null",
+        "select extract(year from a), a at time zone 'UTC', position('a' in b), a collate \"C\" from t",
+        "select a from only t group by rollup (a) having grouping(a) = 1",
+    ],
+)
+def test_a_query_is_left_to_the_catalog(text: str) -> None:
+    """A query by its words alone; the catalog says what its names stand for."""
+    assert _reason(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", Reason.EMPTY),
+        (" ; -- nothing", Reason.EMPTY),
+        ("select 1; select 2", Reason.MULTIPLE_STATEMENTS),
+        ("insert into t values (1)", Reason.NOT_A_QUERY),
+        ("explain select 1", Reason.NOT_A_QUERY),
+        ("explain analyze select 1", Reason.NOT_A_QUERY),
+        ("show search_path", Reason.NOT_A_QUERY),
+        ("copy (select 1) to stdout", Reason.NOT_A_QUERY),
+        ("declare c cursor for select 1", Reason.NOT_A_QUERY),
+        ("fetch all from c", Reason.NOT_A_QUERY),
+        ("execute s", Reason.NOT_A_QUERY),
+        ("select 1 from", Reason.PARSE_ERROR),
+        ("select 'a", Reason.PARSE_ERROR),
+        ("select " + "1" * 5000, Reason.TOO_LONG),
+        ("select " + "(" * 200 + "1" + ")" * 200, None),
+        ("select " + "not " * 200 + "true", Reason.TOO_DEEP),
+        ("/*" * 65 + "*/" * 65 + "select 1", Reason.TOO_DEEP),
+        ("select 'a\\'", Reason.AMBIGUOUS),
+        ("select * from \u00c9t\u00e9", Reason.ENCODING),
+        ("select a from t for update", Reason.LOCKING),
+        ("select a from t for no key update skip locked", Reason.LOCKING),
+        ("select a from (select a from t for share) s", Reason.LOCKING),
+        ("select a from t where a in (select b from u for key share)", Reason.LOCKING),
+        ("select 1 into t", Reason.INTO),
+        ("select 1 into temp t", Reason.INTO),
+        ("with q as (delete from t returning *) select * from q", Reason.DATA_MODIFYING_CTE),
+        (
+            "select (with q as (insert into t values (1) returning a) select a from q)",
+            Reason.DATA_MODIFYING_CTE,
+        ),
+        ("select a from t tablesample system (1)", Reason.TABLESAMPLE),
+        ("select a from t tablesample bernoulli (1) repeatable (1)", Reason.TABLESAMPLE),
+        ("select 'now'::timestamp", Reason.CLOCK_LITERAL),
+        ("select date 'Today'", Reason.CLOCK_LITERAL),
+        ("select a from t where b > 'yesterday 12:00'", Reason.CLOCK_LITERAL),
+        ("select '{tomorrow,2020-01-01}'::date[]", Reason.CLOCK_LITERAL),
+        ("select $$[now,)$$::tsrange", Reason.CLOCK_LITERAL),
+        ("select E'\\x6eow'::date", Reason.CLOCK_LITERAL),
+        ("select U&'\\006eow'::date", Reason.CLOCK_LITERAL),
+        ("select '{to\"da\"y}'::date[]", Reason.CLOCK_LITERAL),
+        ("select 'to'\n'day'::date", Reason.CLOCK_LITERAL),
+        *(
+            (f"select {name}", Reason.SQL_VALUE_FUNCTION)
+            for name in ("current_date", "current_timestamp(3)", "user")
+        ),
+        ("select 1 where session_user = 'a'", Reason.SQL_VALUE_FUNCTION),
+        ("select xmlelement(name a)", Reason.UNSUPPORTED_SYNTAX),
+        ("select json_value(a, '$.b') from t", Reason.UNSUPPORTED_SYNTAX),
+        ("select * from xmltable('/a' passing b columns c int)", Reason.UNSUPPORTED_SYNTAX),
+        ("select a from other.s.t", Reason.UNKNOWN_RELATION),
+    ],
+)
+def test_a_text_is_refused_for_what_it_is(text: str, reason: Reason | None) -> None:
+    """Each for the first reason there is."""
+    assert _reason(text) is reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select 'known', 'snow', 'nowhere', 'todays'",
+        "select now from today",
+        'select "now" -- now',
+        "select 1 /* now */",
+    ],
+)
+def test_only_a_word_of_its_own_in_a_string_means_the_clock(text: str) -> None:
+    """Names and comments do not, nor do parts of words."""
+    assert _reason(text) is None
+
+
+def test_names_are_found_and_scoped() -> None:
+    """The name of a WITH query hides a table only where it can be seen."""
+    reading = (
+        QueryReader()
+        .read(
+            b"with q as (select * from q), r as (select * from s.r where f(a) > $1) "
+            b"select q.b, (r).c.d, sum(e) over w, h::int[], $2::s.t, i::text, 1.5, true, 'x' "
+            b"from q join r using (k) natural join u where l operator(s.@@) m and n between 1 and 5000000000 "
+            b"window w as (order by o)"
+        )
+        .reading
+    )
+    assert reading.reason is None
+    assert reading.relations == {(None, "q"), ("s", "r"), (None, "u")}
+    assert reading.functions == {(None, "f", 1), (None, "sum", 1)}
+    assert reading.operators == {
+        *((None, name) for name in (">", "=", "<", "<=", ">=")),
+        ("s", "@@"),
+    }
+    assert reading.types == {("pg_catalog", "int4[]"), ("s", "t"), (None, "text")}
+    assert reading.casts == {
+        Cast(("pg_catalog", "int4[]"), Source.EXPRESSION),
+        Cast(("s", "t"), Source.PARAMETER),
+        Cast((None, "text"), Source.EXPRESSION),
+    }
+    assert reading.constants == {"unknown", "numeric", "bool", "int4", "int8"}
+    assert reading.parameters == {1, 2}
+    assert reading.attributes == {"b", "c", "d"}
+    assert reading.columns >= {"a", "b", "c", "d", "e", "h", "i", "k", "l", "m", "n", "o"}
+    assert reading.star
+    assert reading.compares
+
+
+@pytest.mark.parametrize(
+    ("text", "star"),
+    [
+        ("select a from t", False),
+        ("select count(*) from t", False),
+        ("select * from t", True),
+        ("select t from t", True),
+        ("select f(x) from t x", True),
+        ("select s.t from s.t", True),
+        ("select (a).* from t", True),
+        ("select q from (select 1) q", True),
+    ],
+)
+def test_all_columns_are_read_by_a_star_or_a_row(text: str, star: bool) -> None:
+    """A relation's name or alias that stands for a value is a row."""
+    assert QueryReader().read(text.encode()).reading.star is star
+
+
+@pytest.mark.parametrize(
+    ("text", "writes"),
+    [
+        ("select f(1)", NOTHING),
+        ("begin; commit", NOTHING),
+        ("set a.b = 1", NOTHING),
+        ("rollback prepared 'x'", NOTHING),
+        ("lock t; notify a; listen a; analyze t; comment on table t is 'x'", NOTHING),
+        ("create temp table t (a int)", NOTHING),
+        ("explain select 1", NOTHING),
+        ("copy t to stdout", NOTHING),
+        ("insert into s.t select * from u", Writes(frozenset({("s", "t")}))),
+        ("with t as (select 1) update t set a = 1", Writes(frozenset({(None, "t")}))),
+        ("delete from t using u", Writes(frozenset({(None, "t")}))),
+        ("merge into t using u on t.a = u.a when matched then delete", Writes(frozenset({(None, "t")}))),
+        ("truncate t, s.u cascade", Writes(frozenset({(None, "t"), ("s", "u")}))),
+        ("copy t from stdin", Writes(frozenset({(None, "t")}))),
+        ("copy (delete from t returning *) to stdout", Writes(frozenset({(None, "t")}))),
+        ("explain analyze insert into t values (1)", Writes(frozenset({(None, "t")}))),
+        (
+            "begin; insert into t values (1); update u set a = 1; commit",
+            Writes(frozenset({(None, "t"), (None, "u")})),
+        ),
+        ("select (with q as (delete from t returning 1) select 1)", Writes(frozenset({(None, "t")}))),
+        ("refresh materialized view m", Writes(frozenset({(None, "m")}))),
+        *(
+            (text, ANYTHING)
+            for text in (
+                "do $$ begin end $$",
+                "call p()",
+                "execute s",
+                "explain analyze execute s",
+                "commit prepared 'x'",
+                "create table t (a int)",
+                "create table t as select 1",
+                "select 1 into t",
+                "alter table t add a int",
+                "drop table t",
+                "grant select on t to u",
+                "create policy p on t",
+                "alter role a bypassrls",
+                "load 'x'",
+                "copy (select 1) to program 'x'",
+                "select broken from",
+            )
+        ),
+    ],
+)
+def test_what_a_text_may_write(text: str, writes: Writes) -> None:
+    """By its own words; the catalog widens it."""
+    assert QueryReader().read(text.encode()).reading.writes == writes
+
+
+def test_what_cannot_be_read_in_one_way_may_write_anything() -> None:
+    """Nor is it cached; ASCII without backslashes is the same to all."""
+    reader = QueryReader()
+    assert reader.read(b"select 'a\\'").reading.writes == ANYTHING
+    assert reader.read(b"select '\xff'").reading.reason is Reason.ENCODING
+    assert reader.read("select 'é'".encode()).reading.reason is None
+    assert reader.read("select 'é'".encode(), utf8=False).reading.reason is Reason.ENCODING
+    assert reader.read(b"select 'a'", utf8=False, conforming=False).reading.reason is None
+    assert reader.read(b"select 'a\\b'", conforming=False).reading.reason is Reason.AMBIGUOUS
+
+
+def test_hints_are_read_from_comments() -> None:
+    """The shorter age counts, and what is not understood means nocache."""
+
+    def hint(text: bytes) -> Hint | None:
+        return QueryReader().read(text).reading.hint
+
+    assert hint(b"select 1 /* hyperpool: nocache */") is None
+    assert hint(b"select '/*+ hyperpool: nocache */'") is None
+    assert hint(b"/*+ hyperpool: nocache */ select 1") == Hint(nocache=True)
+    assert hint(b"select /*+ Hyperpool: max_age=5s, stale_while_revalidate = 0s */ 1") == Hint(
+        max_age=5, stale_while_revalidate=0
+    )
+    assert hint(b"/*+ hyperpool: max_age=5s */ select 1 /*+ hyperpool: max_age=500ms */") == Hint(max_age=0.5)
+    assert hint(b"select 1 /*+ hyperpool: max_age=soon */") == Hint(nocache=True)
+    assert hint(b"select 1 /*+ hyperpool: age=5s */") == Hint(nocache=True)
