@@ -153,6 +153,10 @@ class Settings:
         }
         return {**self.userlist, **declared}
 
+    def find_database(self, database: str) -> DatabaseSettings | None:
+        """The entry for the name that a client asks for: its own, or ``*``; None when there is no such database."""
+        return self.databases.get(database) or self.databases.get(FALLBACK)
+
     def pool_for(self, database: str, user: str) -> PoolSettings | None:
         """Resolve the settings of one pool; the pool's user decides, as in pgbouncer, before database and pooler.
 
@@ -163,7 +167,7 @@ class Settings:
         Returns:
             The settings, or None when there is no such database.
         """
-        entry = self.databases.get(database) or self.databases.get(FALLBACK)
+        entry = self.find_database(database)
         if entry is None:
             return None
         return self._resolve(database, entry, entry.user or user)

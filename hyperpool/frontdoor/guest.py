@@ -16,9 +16,12 @@ import attrs
 import structlog
 
 from hyperpool.auth.server_side import ClientAuthentication
+from hyperpool.config import AuthType, Secret
 from hyperpool.config.tls import ALPN, TlsFault, client_tls
 from hyperpool.errors import ClientRefused, HyperpoolError, ProtocolError, StartupError, UpstreamError
+from hyperpool.frontdoor.console import CONSOLE, ConsoleReady, is_owner
 from hyperpool.frontdoor.login import Login
+from hyperpool.frontdoor.orders import CancelOrder, PeerOrder
 from hyperpool.frontdoor.startup import (
     own_parameters,
     requested_parameters,
@@ -30,13 +33,15 @@ from hyperpool.relay.connection import HANG_UP
 from hyperpool.relay.handover import ClientReady
 from hyperpool.relay.transient import TransientConnection
 from hyperpool.transport.endpoint import TlsSocket, wrap
-from hyperpool.wire import messages
+from hyperpool.wire import cancelkeys, messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hyperpool.config import Settings
+    from hyperpool.frontdoor.console import ConsoleDoor
     from hyperpool.frontdoor.startup import Wanted
+    from hyperpool.frontdoor.tls import TlsOffer
     from hyperpool.pool.state import Pools
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.handover import RelayPool
@@ -69,31 +74,6 @@ class _Greeting:
     tracked: ParameterSet
 
 
-@attrs.frozen(eq=False)
-class CancelOrder:
-    """A cancel request on its way to a server, which is held back meanwhile. Whoever holds this calls `done`.
-
-    Attributes:
-        server: what the request is for.
-        guest: the connection that brought it; None if the pooler itself wants it.
-    """
-
-    server: ServerConnection
-    guest: Guest | None = None
-
-    def done(self, *, delivered: bool) -> None:
-        """Let server and guest go on.
-
-        Args:
-            delivered: the server has taken the request; if not, it may still hit the server later.
-        """
-        if not delivered:
-            self.server.retire("a cancel request may still be on its way")
-        self.server.end_cancel()
-        if self.guest is not None:
-            self.guest.lost("cancel request done")
-
-
 class FrontDoor:
     """Lets clients in.
 
@@ -101,10 +81,12 @@ class FrontDoor:
         settings: the whole settings.
         relay: the data plane; limits count its clients.
         pools: where clients get their servers from.
-        cancel: takes a cancel request that has to be sent to a server; must not block.
+        cancel: takes a cancel request that has to be sent to a server or to another pooler; must not block.
 
     Attributes:
         tls: what clients are offered; None for nothing.
+        console: where clients of the admin console go; None for nowhere.
+        closing: the pooler is shutting down: only clients of the console are let in.
 
     Raises:
         StartupError: certificate or key cannot be used.
@@ -115,32 +97,42 @@ class FrontDoor:
         settings: Settings,
         relay: Relay,
         pools: Pools[ServerConnection, ClientConnection],
-        cancel: Callable[[CancelOrder], None],
+        cancel: Callable[[CancelOrder | PeerOrder], None],
     ) -> None:
         self.relay = relay
         self._pools = pools
         self._cancel = cancel
         self._mock_key = secrets.token_bytes(32)
+        self.console: ConsoleDoor | None = None
+        self.closing = False
         self._greetings: dict[tuple[RelayPool, tuple[tuple[str, str], ...]], _Greeting] = {}
-        try:
-            self.tls = make_offer(client_tls(settings.pooler))
-        except (TlsFault, OSError, ValueError) as error:
-            raise StartupError(f"cannot offer TLS: {error}; see client_tls_cert_file") from error
-        self._configure(settings)
+        self.configure(settings, self.prepare(settings))
 
-    def configure(self, settings: Settings) -> None:
-        """Take over settings, and the files that they name as these are now.
+    @staticmethod
+    def prepare(settings: Settings) -> TlsOffer | None:
+        """Read what the settings name: certificate and key.
 
-        Logins under way go on under those that they began with, as far as they have come. A certificate or key that
-        cannot be used any more changes nothing but the log.
+        Returns:
+            What clients are to be offered; None for nothing.
+
+        Raises:
+            StartupError: certificate or key cannot be used.
         """
         try:
-            self.tls = make_offer(client_tls(settings.pooler))
+            return make_offer(client_tls(settings.pooler))
         except (TlsFault, OSError, ValueError) as error:
-            log.error("the new TLS settings cannot be used: the old ones stay", problem=str(error))
-        self._configure(settings)
+            raise StartupError(f"cannot offer TLS: {error}; see client_tls_cert_file") from error
 
-    def _configure(self, settings: Settings) -> None:
+    def configure(self, settings: Settings, tls: TlsOffer | None) -> None:
+        """Take over settings, and what has been read with them.
+
+        Logins under way go on under those that they began with, as far as they have come.
+
+        Args:
+            settings: the whole settings.
+            tls: from `prepare`.
+        """
+        self.tls = tls
         self.settings = settings
         self.log_errors = settings.pooler.log_pooler_errors
         self._ignored = frozenset(name.lower() for name in settings.pooler.ignore_startup_parameters)
@@ -170,7 +162,10 @@ class FrontDoor:
                 "28000",
                 "connect with sslmode=require",
             )
-        if self.relay.population >= settings.pooler.max_client_conn:
+        guest.wants_console = self.console is not None and message.database in CONSOLE
+        if self.closing and not guest.wants_console:
+            raise ClientRefused("pooler is shutting down", "57P03")
+        if self.relay.population >= settings.pooler.max_client_conn and not guest.wants_console:
             raise ClientRefused(
                 "no more connections allowed (max_client_conn)",
                 "53300",
@@ -180,6 +175,9 @@ class FrontDoor:
         guest.replication = wanted_replication(message)
         if not guest.replication:
             guest.requested = requested_parameters(message, self._ignored)
+        if guest.wants_console and is_owner(guest.sock, message):
+            guest.owner = True
+            return ClientAuthentication(AuthType.TRUST, message.user, Secret(""), self._mock_key)
         secret = settings.credentials.get(message.user)
         return ClientAuthentication(
             settings.pooler.auth_type, message.user, secret, self._mock_key, endpoint=guest.endpoint
@@ -192,6 +190,10 @@ class FrontDoor:
             ClientRefused: there is no such database, too many clients replicate from it, or it asks for a parameter
                 that cannot be honoured. A replication client may ask for anything: its server decides.
         """
+        if guest.wants_console and self.console is not None:
+            self.console.check(message.user, owner=guest.owner)
+            guest.admitted_to(self.console, message)
+            return
         pool = guest.private or self._find_pool(guest, message)
         if pool.parameters is None:
             self.relay.await_parameters(pool, guest.continued)
@@ -234,6 +236,10 @@ class FrontDoor:
             pool = self._pools.find(database, user)
         if pool is None:
             raise ClientRefused(f'database "{database}" does not exist', "3D000")
+        if database in self._pools.disabled:
+            raise ClientRefused(
+                f'database "{database}" is disabled', "08P01", "the console's ENABLE lets clients in"
+            )
         return pool
 
     def cancel(self, guest: Guest, request: CancelRequest) -> None:
@@ -242,8 +248,17 @@ class FrontDoor:
         The guest's connection stays open until the server has taken the request: its end tells the client that what
         it sends next will not be hit (protocol chapter "Canceling Requests in Progress").
         """
-        server = self.relay.cancel_target(request.pid, request.secret)
+        pid, secret = request.pid, request.secret
+        if self.relay.peer_id:
+            peer_id = cancelkeys.peer_of(pid)
+            if peer_id != self.relay.peer_id:
+                self._cancel(PeerOrder(guest, peer_id, pid, secret))
+                return
+            secret = cancelkeys.complete(secret)
+        server = self.relay.cancel_target(pid, secret)
         if server is None:
+            if self.console is not None:
+                self.console.cancel(pid, secret)
             guest.lost("cancel request done")
         else:
             self._cancel(CancelOrder(server, guest))
@@ -278,6 +293,8 @@ class Guest(TransientConnection):
         requested: the session parameters that it asked for.
         replication: the startup parameter of that name, if it asked for a replication connection.
         private: its own pool, once it has been let in for that.
+        wants_console: it has asked for the admin console.
+        owner: it is the pooler's own operating system user, and wants the console.
     """
 
     __slots__ = (
@@ -293,9 +310,11 @@ class Guest(TransientConnection):
         "endpoint",
         "key",
         "local",
+        "owner",
         "private",
         "replication",
         "requested",
+        "wants_console",
     )
 
     def __init__(self, door: FrontDoor, sock: socket.socket, address: str, deadline: float) -> None:
@@ -316,6 +335,8 @@ class Guest(TransientConnection):
         self.requested: dict[str, str] = {}
         self.replication = ""
         self.private: RelayPool | None = None
+        self.wants_console = False
+        self.owner = False
 
     def __repr__(self) -> str:
         return f"<guest {self.address}>"
@@ -424,6 +445,22 @@ class Guest(TransientConnection):
         except HyperpoolError as refusal:
             self.refuse(refusal)
 
+    def admitted_to(self, console: ConsoleDoor, message: StartupMessage) -> None:
+        """Become a client of the console: hand the socket over."""
+        if self.key is None:
+            raise AssertionError("a client that is let in has a place")
+        pid, secret = self.key
+        self._give_up_place()
+        self.closed = True
+        self.relay.transients.pop(self)
+        welcome = bytes(self.outbox) + self._login.pending + messages.authentication_ok()
+        name = message.parameters.get("application_name", "")
+        received = self._login.leftover()
+        ready = ConsoleReady(
+            self.sock, message.user, self.owner, name, pid, secret, welcome, received, self.address
+        )
+        console.adopt(ready, unread=self.unread, hung_up=self.hung_up)
+
     def admitted(
         self, pool: RelayPool, tracked: ParameterSet, statuses: bytes | Callable[[ParameterSet], bytes]
     ) -> None:
@@ -452,8 +489,11 @@ class Guest(TransientConnection):
             def greet(made: ParameterSet) -> bytes:
                 return before + make(made) + behind
 
-        received = self._login.leftover()
-        ready = ClientReady(self.sock, pool, tracked, pid, secret, welcome, received, self.address, greet)
+        received, message = self._login.leftover(), self._login.message
+        user = message.user if message is not None else ""
+        ready = ClientReady(
+            self.sock, pool, tracked, pid, secret, welcome, received, self.address, greet, user
+        )
         self.relay.adopt_client(ready, unread=self.unread, hung_up=self.hung_up)
 
     def refuse(self, error: HyperpoolError) -> None:

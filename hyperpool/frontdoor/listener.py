@@ -64,9 +64,12 @@ class Acceptor(TransientConnection):
         relay: the data plane.
         listener: closed with the acceptor.
         handle: called with each accepted socket and the peer's address, and owns the socket.
+
+    Attributes:
+        local: it is a Unix socket.
     """
 
-    __slots__ = ("_complained", "_family", "_handle", "_listener")
+    __slots__ = ("_complained", "_family", "_handle", "_listener", "local")
 
     def __init__(
         self, relay: Relay, listener: Listener, handle: Callable[[socket.socket, str], None]
@@ -75,6 +78,7 @@ class Acceptor(TransientConnection):
         self._listener = listener
         self._handle = handle
         self._family = listener.sock.family
+        self.local = self._family == socket.AF_UNIX
         self._complained = False
 
     def readable(self, mask: int) -> None:  # noqa: ARG002 - a listener has one kind of event
@@ -177,6 +181,8 @@ def _bind(family: int, kind: int, proto: int, address: object, settings: PoolerS
     sock = socket.socket(family, kind, proto)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.so_reuseport:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         TcpOptions.of(settings).apply(sock)

@@ -73,7 +73,7 @@ class Pool(Generic[S, C]):
         logins: how many client logins wait for `parameters`.
         generation: counts the changes of where the pool connects to; a connection that was dialed before one is void.
         kept: the pool has ``min_pool_size`` connections even without clients.
-        paused: no server is handed out (shutdown).
+        paused: no server is handed out (shutdown, PAUSE).
     """
 
     def __init__(self, settings: PoolSettings, random: Callable[[], float]) -> None:
@@ -148,6 +148,12 @@ class Pool(Generic[S, C]):
         """Whether nobody would miss the pool."""
         return not (self.kept or self.clients or self.logins or self.servers or self.dialing or self.waiting)
 
+    def renew(self) -> None:
+        """What is being dialed is void, and the next attempt need not wait."""
+        self.generation += 1
+        self.dialing = 0
+        self.backoff.reset()
+
     def forget(self, server: S) -> None:
         """Take a server connection out of every place, because it is closed."""
         self.servers.discard(server)
@@ -182,7 +188,7 @@ class Pool(Generic[S, C]):
 
     def hopeless(self, now: float) -> UpstreamError | None:
         """The error to give to clients at once, when there is no server connection and none can be had now."""
-        if self.servers or self.dialing or not self.backoff.holds(now):
+        if self.paused or self.servers or self.dialing or not self.backoff.holds(now):
             return None
         return self.backoff.error
 
@@ -216,13 +222,19 @@ class Pools(Generic[S, C]):
         random: a source of numbers in [0, 1), for jitter.
 
     Attributes:
-        past: the counters of pools that are gone.
+        past: the counters of pools that are gone, by database.
+        all_paused: every pool is paused (PAUSE), also those to come.
+        paused: the databases whose pools are paused (PAUSE db, KILL db).
+        disabled: the databases that take no new clients (DISABLE).
     """
 
     def __init__(self, settings: Settings, random: Callable[[], float]) -> None:
         self._settings = settings
         self._random = random
-        self.past = PoolStats()
+        self.past: dict[str, PoolStats] = {}
+        self.all_paused = False
+        self.paused: set[str] = set()
+        self.disabled: set[str] = set()
         self._pools: dict[tuple[str, str], Pool[S, C]] = {}
         self._found: dict[tuple[str, str], Pool[S, C]] = {}
         self._private: dict[Pool[S, C], Mapping[str, str]] = {}
@@ -258,9 +270,17 @@ class Pools(Generic[S, C]):
         if settings is None:
             return None
         refuse_crowd(settings, (pool.settings for pool in self._private if not pool.unused))
-        pool: Pool[S, C] = Pool(replication_settings(settings, replication, parameters), self._random)
+        pool = self._new(replication_settings(settings, replication, parameters))
         self._private[pool] = parameters
         return pool
+
+    def totals(self) -> dict[str, PoolStats]:
+        """The counters of each database, those of its pools that are gone included: copies."""
+        totals = {database: stats.plus(PoolStats()) for database, stats in self.past.items()}
+        for pool in self:
+            database = pool.settings.database
+            totals[database] = totals.get(database, PoolStats()).plus(pool.stats)
+        return totals
 
     def warm(self) -> list[Pool[S, C]]:
         """The pools that have connections before any client comes."""
@@ -291,9 +311,7 @@ class Pools(Generic[S, C]):
             pool.configure(new)
             if _endpoint(new) != _endpoint(old):
                 pool.parameters = None
-                pool.generation += 1
-                pool.dialing = 0
-                pool.backoff.reset()
+                pool.renew()
                 outdated.append(pool)
         for pool in removed:
             pool.generation += 1
@@ -311,14 +329,24 @@ class Pools(Generic[S, C]):
         self._private = {pool: own for pool, own in self._private.items() if pool not in gone}
         self._found.clear()
         for pool in gone:
-            self.past = self.past.plus(pool.stats)
+            database = pool.settings.database
+            self.past[database] = self.past.get(database, PoolStats()).plus(pool.stats)
 
     def _pool(self, settings: PoolSettings) -> Pool[S, C]:
         key = (settings.database, settings.user)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = Pool(settings, self._random)
+            pool = self._pools[key] = self._new(settings)
         return pool
+
+    def _new(self, settings: PoolSettings) -> Pool[S, C]:
+        pool: Pool[S, C] = Pool(settings, self._random)
+        pool.paused = self.is_paused(settings.database)
+        return pool
+
+    def is_paused(self, database: str) -> bool:
+        """Whether a database's pools are to be paused."""
+        return self.all_paused or database in self.paused
 
 
 def _endpoint(settings: PoolSettings) -> tuple[object, ...]:

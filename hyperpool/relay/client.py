@@ -56,6 +56,7 @@ class ClientConnection(Connection):
         pid: the process id of its cancel key.
         secret: the secret of its cancel key.
         address: where it comes from, for logs.
+        user: as whom it has logged in.
     """
 
     __slots__ = (
@@ -77,6 +78,7 @@ class ClientConnection(Connection):
         "statements",
         "tracked",
         "unnamed",
+        "user",
     )
 
     def __init__(self, relay: Relay, ready: ClientReady) -> None:
@@ -89,6 +91,7 @@ class ClientConnection(Connection):
         self.pid = ready.pid
         self.secret = ready.secret
         self.address = ready.address
+        self.user = ready.user
         self.server: ServerConnection | None = None
         self.parked: bytes | None = None
         self.statements: ClientStatements | None = None
@@ -316,6 +319,7 @@ class ClientConnection(Connection):
         self.server = server
         server.client = self
         server.linked = self.active = self.relay.now
+        self.pool.stats.assignments += 1
         return self.tracked is server.tracked or server.adjust(self)
 
     def _forward(

@@ -38,6 +38,7 @@ class Connection(ABC):
         hung_up: the peer has shut down its side.
         closed: the socket is closed.
         since: monotonic time of the login, in seconds.
+        number: of the connection; no other one ever gets it.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Connection(ABC):
         "dropping",
         "fd",
         "hung_up",
+        "number",
         "outbox",
         "queued",
         "relay",
@@ -68,6 +70,7 @@ class Connection(ABC):
         self.hung_up = False
         self.closed = False
         self.since = relay.now
+        self.number = relay.unique()
 
     def transmit(self, data: bytes | memoryview, flags: int = 0) -> None:
         """Send, and keep what the socket does not take. A broken connection is closed after the current event."""

@@ -32,6 +32,7 @@ log = structlog.get_logger("relay")
 
 _READ: Final = EPOLLIN | EPOLLRDHUP | EPOLLET
 _READ_WRITE: Final = _READ | EPOLLOUT
+_QUIET: Final = int(EPOLLET)
 _EVENTS: Final = 256
 
 
@@ -58,6 +59,7 @@ class EventLoop:
         self._again: deque[Connection] = deque()
         self._doomed: list[tuple[Connection, OSError]] = []
         self._attention = 0
+        self._suspended: dict[Connection, None] | None = None
 
     def close(self) -> None:
         """Close the epoll object."""
@@ -105,7 +107,7 @@ class EventLoop:
                         continue
                     if mask & EPOLLOUT:
                         connection.writable()
-                    if mask != EPOLLOUT and not connection.closed:
+                    if mask != EPOLLOUT and not connection.closed and not self._is_suspended(connection):
                         connection.readable(mask)
                 except Exception as error:  # noqa: BLE001 - rule 3
                     self._crashed(connection, error)
@@ -159,11 +161,41 @@ class EventLoop:
         finally:
             self._attention -= 1
 
+    # -- suspending --------------------------------------------------------------------------------------------------
+
+    def suspend(self, connections: Iterator[Connection]) -> None:
+        """Read these connections no more, until `unsuspend`; what they have been sent still goes out."""
+        self._suspended = dict.fromkeys(connections)
+        for connection in self._suspended:
+            self._epoll.modify(connection.fd, _QUIET | EPOLLOUT if connection.outbox else _QUIET)
+        # What was to be read again is read when this is over: then everything is.
+        again = list(self._again)
+        self._again.clear()
+        for connection in again:
+            connection.queued = connection not in self._suspended
+            if connection.queued:
+                self._again.append(connection)
+
+    def unsuspend(self) -> None:
+        """Read everything again."""
+        suspended, self._suspended = self._suspended or {}, None
+        for connection in suspended:
+            if not connection.closed:
+                self._epoll.modify(connection.fd, _READ_WRITE if connection.outbox else _READ)
+                self.resume(connection)
+
+    def _is_suspended(self, connection: Connection) -> bool:
+        return self._suspended is not None and connection in self._suspended
+
+    def flushed(self) -> bool:
+        """Whether no suspended connection has anything left to take."""
+        return not any(connection.outbox for connection in self._suspended or ())
+
     # -- what connections ask for ------------------------------------------------------------------------------------
 
     def resume(self, connection: Connection) -> None:
         """Read the connection again, after the events at hand."""
-        if not connection.queued:
+        if not connection.queued and not self._is_suspended(connection):
             connection.queued = True
             self._again.append(connection)
             self._nudge()
@@ -180,11 +212,13 @@ class EventLoop:
 
     def watch_writable(self, connection: Connection) -> None:
         """Tell the connection when its socket takes bytes again."""
-        self._epoll.modify(connection.fd, _READ_WRITE)
+        suspended = self._is_suspended(connection)
+        self._epoll.modify(connection.fd, _QUIET | EPOLLOUT if suspended else _READ_WRITE)
 
     def unwatch_writable(self, connection: Connection) -> None:
         """No longer."""
-        self._epoll.modify(connection.fd, _READ)
+        suspended = self._is_suspended(connection)
+        self._epoll.modify(connection.fd, _QUIET if suspended else _READ)
 
     def _register(self, connection: Connection) -> None:
         if connection.fd not in self._connections:

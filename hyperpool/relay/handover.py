@@ -31,6 +31,7 @@ class ClientReady:
         welcome: what is still to be sent to it: AuthenticationOk up to ReadyForQuery, unless `greet` makes that.
         received: bytes that it has already sent behind its login.
         address: where it comes from, for logs.
+        user: as whom it has logged in, which its server need not know.
         greet: if it asked for parameters that no server has taken yet: makes the rest of what is to be sent to it, from
             what a server made of them.
     """
@@ -44,3 +45,4 @@ class ClientReady:
     received: bytes
     address: str
     greet: Callable[[ParameterSet], bytes] | None = None
+    user: str = ""

@@ -57,6 +57,7 @@ def answer(client: ClientConnection, buffer: bytes | bytearray, at: int, end: in
     own.put_aside(0)
     for name, statement in found.items():
         own.put(name, statement)
+    client.pool.stats.client_parses += len(found)
     return answers
 
 

@@ -19,6 +19,7 @@ from hyperpool.relay.server import ServerConnection
 from hyperpool.relay.timeouts import sweep_clients, sweep_servers, sweep_waiting
 from hyperpool.relay.transient import LeavingConnection
 from hyperpool.relay.translate import Translator
+from hyperpool.wire import cancelkeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +56,7 @@ class Relay(EventLoop):
         clients: every logged-in client, by the process id of its cancel key.
         small_query: the longest Query, in bytes, that a small read can hold whole, with nothing behind it.
         buffer: where every connection reads to.
+        peer_id: what the cancel keys tell of who has drawn them; 0 for nothing.
         max_partial: a server's message that is inspected whole has a length below this.
         max_whole: a client's message that is inspected whole has at most as many bytes.
     """
@@ -79,7 +81,8 @@ class Relay(EventLoop):
         self.demand: Callable[[RelayPool], None] = _ignore
         self.cancel: Callable[[ServerConnection], None] = ServerConnection.end_cancel
         self.transients: dict[TransientConnection, None] = {}
-        self._numbers = count()
+        self._numbers = count(1)
+        self.peer_id = options.peer_id
         self._reserved: set[int] = set()
         self._arrivals: dict[RelayPool, list[Callable[[UpstreamError | None], None]]] = {}
         self.configure(options)
@@ -160,9 +163,12 @@ class Relay(EventLoop):
         while True:
             # A process id is positive: a client may print it, or keep it in a signed number.
             pid = int.from_bytes(secrets.token_bytes(4), "big") & 0x7FFFFFFF
+            secret = secrets.token_bytes(length)
+            if self.peer_id:
+                pid, secret = cancelkeys.mark(pid, secret, self.peer_id)
             if pid and pid not in self.clients and pid not in self._reserved:
                 self._reserved.add(pid)
-                return pid, secrets.token_bytes(length)
+                return pid, secret
 
     def release_key(self, pid: int) -> None:
         """Give a reserved key back."""
@@ -201,6 +207,7 @@ class Relay(EventLoop):
         client = ClientConnection(self, ready)
         client.hung_up = hung_up
         ready.pool.clients += 1
+        ready.pool.stats.logins += 1
         self.clients[client.pid] = client
         self._reserved.discard(client.pid)
         self._register(client)
@@ -219,10 +226,11 @@ class Relay(EventLoop):
         """Take over a server connection's socket, and give it to a client that waits."""
         self.now = self._clock()
         pool = ready.pool
-        if ready.generation != pool.generation or pool.paused:
+        current = ready.generation == pool.generation
+        pool.dialing -= current
+        if not current or pool.paused:
             ready.sock.close()
         else:
-            pool.dialing -= 1
             server = ServerConnection(self, ready)
             pool.servers.add(server)
             self._register(server)
@@ -335,14 +343,28 @@ class Relay(EventLoop):
                 server.retire("server lifetime over")
             self.want(pool)
 
+    def established(self) -> Iterator[Connection]:
+        """The connections of clients and servers that are logged in."""
+        for connection in self._connections.values():
+            if isinstance(connection, ClientConnection | ServerConnection):
+                yield connection
+
+    def clock(self) -> float:
+        """Monotonic seconds."""
+        return self._clock()
+
     def dissolve(self, pool: RelayPool) -> None:
         """A pool's database is gone from the settings: as in pgbouncer, so are its clients and servers."""
+        self.kill(pool, f'database "{pool.settings.database}" was removed from the settings')
+
+    def kill(self, pool: RelayPool, message: str) -> None:
+        """Pause a pool, and close its clients, also those that are logging in, and its servers."""
         pool.paused = True
         for client in [client for client in self.clients.values() if client.pool is pool]:
-            client.refuse(f'database "{pool.settings.database}" was removed from the settings', "57P01")
+            client.refuse(message, "57P01")
         for server in list(pool.servers):
-            server.close("its database was removed from the settings")
-        self._arrived(pool, ConnectFailed("the database was removed from the settings"))
+            server.close(message)
+        self._arrived(pool, ConnectFailed(message))
         self._bury()
 
     def shut_down(self, pools: Iterator[RelayPool], message: str) -> None:

@@ -16,6 +16,7 @@ class RelayOptions:
         max_packet_size: the longest message accepted from a client, in bytes.
         cancel_wait_timeout: seconds that a server is held back for a cancel request under way; 0 for no limit.
         max_prepared_memory: bytes that the texts of clients' prepared statements may take.
+        peer_id: put into the cancel keys of clients; 0 for none.
         log_connections: log each client that comes.
         log_disconnections: log each client that goes, with the reason.
     """
@@ -26,5 +27,6 @@ class RelayOptions:
     max_packet_size: int = 2147483647
     cancel_wait_timeout: float = 10.0
     max_prepared_memory: int = 256 * 1024**2
+    peer_id: int = 0
     log_connections: bool = True
     log_disconnections: bool = True

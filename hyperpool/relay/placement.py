@@ -98,6 +98,7 @@ class Placement:
             return
         self._uses = None
         self._make_room(statement, at)
+        self._client.pool.stats.server_parses += 1
         self._insert(at, extended.parse(statement.name, statement.body))
         self._server.ledger.request(wire.PARSE, SKIP, Change(None, None, statement))
 

@@ -85,6 +85,9 @@ class ServerConnection(Upkeep):
                 stats.queries += 1
                 stats.transactions += 1
                 stats.sent += end
+                elapsed = relay.now - self.linked
+                stats.query_time += elapsed
+                stats.transaction_time += elapsed
                 self.replay = None
                 self.status = IDLE
                 self.client = client.server = None
@@ -255,8 +258,11 @@ class ServerConnection(Upkeep):
             self.statements.doubt_passing()
         stats = pool.stats
         stats.queries += 1
-        stats.transactions += status == IDLE
-        self.answered = self.relay.now
+        self.answered = answered = self.relay.now
+        stats.query_time += answered - max(self.asked, self.linked)
+        if status == IDLE:
+            stats.transactions += 1
+            stats.transaction_time += answered - max(self.began, self.linked)
         if client is not None:
             client.active = self.answered
         suspicion = self.suspicion

@@ -101,6 +101,7 @@ def _bind(
         return False
     _link(client, server, PIPELINE)
     kept.use(statement, server.linked)
+    client.pool.stats.binds += 1
     name = statement.name
     data = b"".join((_header(wire.BIND, at + 5 - nul + len(name)), b"\0", name, view[nul:end]))
     ledger = server.ledger
@@ -150,3 +151,4 @@ def _link(client: ClientConnection, server: ServerConnection, expected: bytes | 
     server.client = client
     server.linked = client.active = client.relay.now
     server.expected = expected
+    client.pool.stats.assignments += 1

@@ -332,6 +332,7 @@ class Translator(Placement):
             body = REFUSAL + b"\0\0\0"
         statement = pool.statements.intern(body, flavor, own.holders)
         own.put(name, statement)
+        pool.stats.client_parses += 1
         if self._is_certain(statement) and self._first:
             ledger.request(wire.PARSE, FAKE, Change(name, known, None))
             self._replace(at, stop, b"")
@@ -340,6 +341,7 @@ class Translator(Placement):
         # nothing can be sent once more; and what is there may be out of date.
         self._uses = None
         self._make_room(statement, at)
+        pool.stats.server_parses += 1
         ledger.request(wire.PARSE, FORWARD, Change(name, known, statement))
         self._replace(at, stop, extended.parse(statement.name, body))
 
@@ -370,6 +372,7 @@ class Translator(Placement):
             elif statement is not None:
                 header = _header(wire.BIND, stop - at - nul + mark + len(statement.name))
                 self._pieces += (view[self._start : at], header, view[at + 5 : mark + 1], statement.name)
+                client.pool.stats.binds += 1
                 self._start = nul
         ledger.request(wire.BIND)
         return True

@@ -23,22 +23,31 @@ import structlog
 import trio
 
 from hyperpool import __version__
+from hyperpool.admin.configuration import assigned
+from hyperpool.admin.connection import Consoles
+from hyperpool.admin.console import ShutdownMode
+from hyperpool.admin.operations import Mode, Operations
+from hyperpool.admin.outcomes import ConsoleError
+from hyperpool.admin.surroundings import Surroundings
 from hyperpool.config import PoolerSettings, load
 from hyperpool.embedded import EmbeddedPostgres
-from hyperpool.errors import ConfigError, HyperpoolError, StartupError
-from hyperpool.frontdoor.guest import CancelOrder, FrontDoor
+from hyperpool.errors import ConfigError, StartupError
+from hyperpool.frontdoor.guest import FrontDoor
 from hyperpool.frontdoor.listener import Acceptor, open_listeners
+from hyperpool.frontdoor.orders import CancelOrder, PeerOrder
+from hyperpool.frontdoor.peers import Peers
 from hyperpool.pool.handover import ServerFailed, ServerReady
-from hyperpool.pool.login import cancel
 from hyperpool.pool.state import Pools
 from hyperpool.pool.warmer import Warmer
 from hyperpool.relay.loop import Relay
 from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
+from hyperpool.service.cancels import Canceller
 from hyperpool.service.limits import raise_open_file_limit
 from hyperpool.service.logs import configure_logging
+from hyperpool.service.shutdown import SIGNALS, Shutdown
 from hyperpool.service.signals import drop
-from hyperpool.stats import PoolStats
+from hyperpool.stats import PoolStats, StatsBook
 from hyperpool.transport.bridge import Bridges
 from hyperpool.transport.kinds import DialContext
 from hyperpool.transport.resolve import Resolver
@@ -47,7 +56,7 @@ from hyperpool.tunnel.reception import Reception
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from hyperpool.config import DatabaseSettings, Settings
@@ -59,11 +68,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("pooler")
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS: Final = (*SIGNALS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _SWEEP: Final = 0.1
 _SWEEPS_PER_MAINTENANCE: Final = 10
-_CANCEL_POLL: Final = 0.002
-"""Seconds between two looks whether a server is through with the pooler's own query, which a cancel must not hit."""
 _CHANNEL: Final = 64
 """Connections that may be on their way to the relay; a sender waits beyond that."""
 
@@ -106,8 +113,11 @@ class Pooler:
         self._door: FrontDoor
         self._ways: WeakKeyDictionary[socket.socket, Way] = WeakKeyDictionary()
         self._reception: Reception | None = None
+        self._book = StatsBook(time.monotonic())
         self._reloaded = trio.Event()
-        self._draining: tuple[trio.CancelScope, Callable[[], bool]] | None = None
+        self._operations: Operations
+        self._consoles: Consoles
+        self._shutdown: Shutdown
 
     async def run(self) -> int:
         """Start everything, serve, and stop everything. Signals are obeyed from the first moment to the last."""
@@ -141,6 +151,24 @@ class Pooler:
         log.info("listening for agents", addresses=names, tls=bool(settings.tls_cert_file))
         return listeners
 
+    def _open_console(self, peers: Peers, context: DialContext) -> None:
+        self._operations = Operations(self._relay, self._pools, lambda: self._settings)
+        around = Surroundings(
+            relay=self._relay,
+            pools=self._pools,
+            settings=lambda: self._settings,
+            operations=self._operations,
+            book=self._book,
+            own=PoolStats(),
+            resolver=context.resolver,
+            peers=peers,
+            listeners=self._listeners,
+            way_of=self._ways.get,
+            agents=None if self._reception is None else self._reception.registry,
+        )
+        self._consoles = Consoles(around, self)
+        self._door.console = self._consoles
+
     # -- parts -------------------------------------------------------------------------------------------------------
 
     async def _serve(self, signals: AsyncIterator[int]) -> None:
@@ -152,10 +180,15 @@ class Pooler:
         agents = None if self._reception is None else self._reception.registry
         context = DialContext(options=TcpOptions.of(settings.pooler), resolver=resolver, agents=agents)
         # Bounded by the logins that may be under way at once.
-        send_cancels, cancels = trio.open_memory_channel[CancelOrder](float("inf"))
+        send_cancels, cancels = trio.open_memory_channel[CancelOrder | PeerOrder](float("inf"))
         send_servers, servers = trio.open_memory_channel[ServerReady | ServerFailed](_CHANNEL)
         self._relay.cancel = lambda server: send_cancels.send_nowait(CancelOrder(server))
         self._door = FrontDoor(settings, self._relay, self._pools, send_cancels.send_nowait)
+        peers = Peers(lambda: self._settings)
+        canceller = Canceller(
+            self._relay, self._ways.get, peers, lambda: self._settings.pooler.cancel_wait_timeout
+        )
+        self._open_console(peers, context)
         with closing(self._relay):
             async with trio.open_nursery() as nursery:
                 bridges = Bridges(nursery, self._relay.attention)
@@ -163,7 +196,7 @@ class Pooler:
                 self._relay.demand = self._warmer.demand
                 nursery.start_soon(self._relay.run)
                 nursery.start_soon(self._take_servers, servers)
-                nursery.start_soon(self._send_cancels, cancels, nursery)
+                nursery.start_soon(canceller.run, cancels)
                 nursery.start_soon(self._warmer.run, send_servers)
                 nursery.start_soon(self._sweep)
                 nursery.start_soon(self._report)
@@ -176,43 +209,17 @@ class Pooler:
                 ]
                 for acceptor in acceptors:
                     self._relay.welcome(acceptor)
+                self._shutdown = Shutdown(self._relay, self._pools, self._door, self._operations, acceptors)
                 self._announce()
+                nursery.start_soon(self._obey, signals)
                 try:
-                    await self._obey(signals, acceptors)
+                    await self._shutdown.over.wait()
                 finally:
+                    self._consoles.shut_down("the pooler is shutting down")
                     self._relay.shut_down(
                         iter(self._pools), "terminating connection because the pooler is shutting down"
                     )
                 nursery.cancel_scope.cancel()
-
-    async def _send_cancels(
-        self, orders: trio.MemoryReceiveChannel[CancelOrder], nursery: trio.Nursery
-    ) -> None:
-        async for order in orders:
-            nursery.start_soon(self._send_cancel, order)
-
-    async def _send_cancel(self, order: CancelOrder) -> None:
-        server = order.server
-        delivered = False
-        try:
-            with (
-                trio.move_on_after(self._settings.pooler.cancel_wait_timeout or float("inf")),
-                self._relay.attention(),
-            ):
-                while server.occupied and not server.closed:  # noqa: ASYNC110 - the relay owns no Trio events
-                    await trio.sleep(_CANCEL_POLL)
-                way = self._ways.get(server.sock)
-                if way is not None and not server.closed:
-                    await cancel(way, server.pid, server.secret)
-                    delivered = True
-        except (HyperpoolError, OSError) as error:
-            log.warning("cannot cancel", pool=server.pool.name, pid=server.pid, error=str(error))
-        except Exception as error:
-            log.error(
-                "sending a cancel request failed", pool=server.pool.name, pid=server.pid, exc_info=error
-            )
-        finally:
-            order.done(delivered=delivered)
 
     async def _take_servers(self, servers: trio.MemoryReceiveChannel[ServerReady | ServerFailed]) -> None:
         try:
@@ -234,30 +241,25 @@ class Pooler:
         while True:
             for _ in range(_SWEEPS_PER_MAINTENANCE):
                 await trio.sleep(_SWEEP)
-                self._relay.sweep(iter(self._pools))
-                if self._draining is not None:
-                    done, drained = self._draining
-                    if drained():
-                        done.cancel()
-            self._relay.maintain(iter(self._pools))
-            self._pools.prune()
+                # Nobody can be blamed for what takes long while the pooler is suspended.
+                suspended = self._operations.mode is Mode.SUSPENDED
+                self._relay.sweep(iter(()) if suspended else iter(self._pools))
+                self._consoles.sweep()
+                self._shutdown.look()
+            if not suspended:
+                self._relay.maintain(iter(self._pools))
+                self._pools.prune()
 
     async def _report(self) -> None:
         """Log what has been done in each ``stats_period``."""
-        last = PoolStats()
-        began = time.monotonic()
         while True:
             with trio.move_on_after(self._settings.pooler.stats_period or float("inf")) as period_over:
                 self._reloaded = trio.Event()
                 await self._reloaded.wait()
             if not period_over.cancelled_caught:
                 continue
-            now = time.monotonic()
-            total = self._pools.past
-            for pool in self._pools:
-                total = total.plus(pool.stats)
-            done, period = total.since(last), now - began
-            last, began = total, now
+            done = self._book.turn(self._pools.totals(), time.monotonic())
+            period = self._book.period
             if self._settings.pooler.log_stats:
                 log.info(
                     "stats",
@@ -271,49 +273,58 @@ class Pooler:
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
 
-    async def _obey(self, signals: AsyncIterator[int], acceptors: list[Acceptor]) -> None:
-        """Reload on SIGHUP; return when the pooler shall end.
+    async def _obey(self, signals: AsyncIterator[int]) -> None:
+        """Do what signals ask for, as in pgbouncer."""
+        async for number in signals:
+            if number == signal.SIGHUP:
+                self.reload()
+            elif number in {signal.SIGUSR1, signal.SIGUSR2}:
+                self._pause_or_resume(pause=number == signal.SIGUSR1)
+            elif self._shutdown.begun:
+                self._shutdown.begin(ShutdownMode.IMMEDIATE)
+            else:
+                self._shutdown.begin(SIGNALS[signal.Signals(number)])
 
-        As in pgbouncer, SIGINT waits for servers to be given back, SIGTERM for clients to leave, and a second one of
-        either ends at once.
-        """
-        with trio.CancelScope() as waiting:
-            async for number in signals:
-                if number == signal.SIGHUP:
-                    self._reload()
-                    continue
-                if self._draining is not None:
-                    return
-                for acceptor in acceptors:
-                    acceptor.lost("shutting down")
-                self._drain(number, waiting)
+    def _pause_or_resume(self, *, pause: bool) -> None:
+        try:
+            if pause:
+                self._operations.pause()
+            else:
+                self._operations.resume()
+        except ConsoleError as error:
+            log.warning("signal ignored", reason=str(error))
 
-    def _drain(self, number: int, done: trio.CancelScope) -> None:
-        if number == signal.SIGTERM:
-            log.info(
-                "waiting for clients to leave; a second signal ends at once", clients=len(self._relay.clients)
-            )
-            self._draining = done, lambda: not self._relay.population
-        else:
-            log.info(
-                "waiting for servers to be given back; a second signal ends at once", active=self._active()
-            )
-            for pool in self._pools:
-                pool.paused = True
-            self._draining = done, lambda: not self._active()
+    def shut_down(self, mode: ShutdownMode) -> None:
+        """End the pooler, as `admin.console.Process`."""
+        self._shutdown.begin(mode)
 
-    def _active(self) -> int:
-        return sum(pool.active + len(pool.conditioning) for pool in self._pools)
+    def set(self, key: str, value: str) -> None:
+        """Change a setting until the next reload, as `admin.console.Process`."""
+        pooler = assigned(self._settings.pooler, key, value, self._config_path.absolute().parent)
+        settings = attrs.evolve(self._settings, pooler=pooler)
+        problems = self._apply(settings)
+        if problems:
+            raise ConsoleError("SET failed", detail="\n".join(problems))
+        log.info("setting changed", setting=key, value=value)
 
-    def _reload(self) -> None:
-        """Take over the settings file as it is now; a bad one changes nothing."""
+    def reload(self) -> list[str]:
+        """Take over the settings file as it is now, as `admin.console.Process`; a bad one changes nothing."""
         try:
             settings = load(self._config_path)
-            self._reload_agents(settings.agents)
         except ConfigError as error:
-            for problem in error.problems:
-                log.error("reload: settings are unchanged", problem=problem)
-            return
+            problems = error.problems
+        else:
+            self._warn_of_restarts(settings)
+            problems = self._apply(self._with_embedded(settings))
+        for problem in problems:
+            log.error("reload: settings are unchanged", problem=problem)
+        if not problems:
+            self._reloaded.set()
+            log.info("reloaded", config=str(self._config_path))
+        return problems
+
+    def _warn_of_restarts(self, settings: Settings) -> None:
+        """Tell of changes that only a restart makes."""
         old = self._settings
         for field in attrs.fields(PoolerSettings):
             changed = getattr(settings.pooler, field.name) != getattr(old.pooler, field.name)
@@ -322,10 +333,24 @@ class Pooler:
         for name, database in settings.databases.items():
             if database.embedded and name not in self._embedded:
                 log.warning("reload: an embedded database needs a restart", setting=f"databases.{name}")
-        self._settings = settings = self._with_embedded(settings)
+
+    def _apply(self, settings: Settings) -> list[str]:
+        """Take over settings.
+
+        Returns:
+            Why they cannot be; they have changed nothing then.
+        """
+        try:
+            tls = self._door.prepare(settings)
+            self._reload_agents(settings.agents)
+        except StartupError as error:
+            return [str(error)]
+        except ConfigError as error:
+            return error.problems
+        self._settings = settings
         configure_logging(settings.pooler)
         _tell(settings.notes)
-        self._door.configure(settings)
+        self._door.configure(settings, tls)
         self._relay.configure(_relay_options(settings.pooler))
         options = TcpOptions.of(settings.pooler)
         context = self._warmer.context
@@ -345,8 +370,7 @@ class Pooler:
                 server.reconfigured()
         for pool in self._pools.warm():
             self._warmer.demand(pool)
-        self._reloaded.set()
-        log.info("reloaded", config=str(self._config_path))
+        return []
 
     def _reload_agents(self, settings: AgentsSettings | None) -> None:
         old = self._settings.agents
@@ -430,7 +454,7 @@ class Pooler:
 async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
     """End what is under way when a signal asks for it; there is nothing to reload yet."""
     async for number in signals:
-        if number != signal.SIGHUP:
+        if number in SIGNALS:
             scope.cancel()
 
 
@@ -447,6 +471,7 @@ def _relay_options(settings: PoolerSettings) -> RelayOptions:
         max_packet_size=settings.max_packet_size,
         cancel_wait_timeout=settings.cancel_wait_timeout,
         max_prepared_memory=settings.max_prepared_memory,
+        peer_id=settings.peer_id,
         log_connections=settings.log_connections,
         log_disconnections=settings.log_disconnections,
     )

@@ -86,6 +86,20 @@ class Resolver:
             raise entry.error.with_traceback(None)
         return entry.addresses
 
+    def known(self) -> list[tuple[str, float, list[str]]]:
+        """The names that are remembered: each with the seconds for which it still is, and its addresses."""
+        now = self._clock()
+        found = []
+        for (host, _), entry in self._entries.items():
+            lasts = self.max_ttl if entry.addresses else self.nxdomain_ttl
+            ttl = max(entry.since + lasts - now, 0.0)
+            found.append((host, ttl, [str(address[0]) for _, address in entry.addresses]))
+        return found
+
+    def counts(self) -> tuple[int, int]:
+        """How many names are remembered, and how many lookups are under way."""
+        return len(self._entries), sum(entry.lookup is not None for entry in self._entries.values())
+
     def _pause(self, error: OSError | UnicodeError) -> float:
         return self.nxdomain_ttl if isinstance(error, OSError) and error.errno in _UNKNOWN else 0.0
 

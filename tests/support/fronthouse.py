@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from structlog.testing import capture_logs
 
 from hyperpool.config import AuthType, DatabaseSettings, PoolerSettings, Secret, Settings, UserSettings
-from hyperpool.frontdoor.guest import CancelOrder, FrontDoor
+from hyperpool.frontdoor.guest import FrontDoor
+from hyperpool.frontdoor.orders import CancelOrder
 from hyperpool.pool.handover import ServerFailed, ServerReady
 from hyperpool.pool.state import Pools
 from hyperpool.relay.loop import Relay
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hyperpool.errors import ConnectFailed, LoginFailed
+    from hyperpool.frontdoor.orders import PeerOrder
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.handover import RelayPool
     from hyperpool.relay.server import ServerConnection
@@ -72,7 +74,8 @@ class House:
 
     Attributes:
         wanted: the pools that have asked for server connections.
-        orders: the cancel requests that were passed on.
+        orders: the cancel requests for servers that were passed on.
+        peer_orders: those for other poolers.
     """
 
     def __init__(self, **pooler: Any) -> None:
@@ -87,10 +90,17 @@ class House:
         )
         self.pools: Pools[ServerConnection, ClientConnection] = Pools(self.settings, lambda: 0.5)
         self.orders: list[CancelOrder] = []
-        self.door = FrontDoor(self.settings, self.relay, self.pools, self.orders.append)
+        self.peer_orders: list[PeerOrder] = []
+        self.door = FrontDoor(self.settings, self.relay, self.pools, self._order)
         self.wanted: list[RelayPool] = []
         self.relay.demand = self.wanted.append
         self._sockets: list[socket.socket] = []
+
+    def _order(self, order: CancelOrder | PeerOrder) -> None:
+        if isinstance(order, CancelOrder):
+            self.orders.append(order)
+        else:
+            self.peer_orders.append(order)
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
         """A connection."""

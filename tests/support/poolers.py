@@ -114,9 +114,13 @@ class Pooler:
 
     def reload(self, config: Config) -> None:
         """Write new settings and send SIGHUP; the effect is for the caller to wait for."""
+        self.write(config)
+        self.process.send_signal(signal.SIGHUP)
+
+    def write(self, config: Config) -> None:
+        """Write new settings, for a reload that is asked for otherwise."""
         self.config = config
         targets.write_config(self._directory, config)
-        self.process.send_signal(signal.SIGHUP)
 
     def wait_exit(self, within: float = _STOP_LIMIT) -> int:
         """Wait for the end of the process and return its exit code; a hang prints all stacks into the log."""

@@ -328,7 +328,7 @@ def test_peers_are_known_by_their_peer_id(load_with: Loader, problems_with: Prob
     }
     assert problems_with(peers={0: {}, "4": {}, True: {}, 5: {"port": 0}}) == [
         "peers.0: found 0 as a peer_id, expected a whole number from 1 to 16383, without quotes",
-        "peers.4: found '4' as a peer_id, expected a whole number from 1 to 16383, without quotes",
+        "peers.4: found the text '4' as a peer_id, expected a whole number from 1 to 16383, without quotes",
         "peers.true: found true as a peer_id, expected a whole number from 1 to 16383, without quotes",
         "peers.5.port: found 0, expected a whole number from 1 to 65535",
     ]

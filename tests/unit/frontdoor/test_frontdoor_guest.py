@@ -327,7 +327,7 @@ def test_a_database_that_is_removed_while_a_client_waits(house: House) -> None:
     client = house.connect(startup())
     pool = house.pool()
     without = attrs.evolve(house.settings, databases={})
-    house.door.configure(without)
+    house.door.configure(without, house.door.prepare(without))
     house.pools.reload(without)
     house.relay.dissolve(pool)
     house.relay.turn()
@@ -482,7 +482,7 @@ def test_new_settings(house: House) -> None:
     house.warm()
     waiting = house.connect()
     fewer = attrs.evolve(house.settings.pooler, max_client_conn=1, ignore_startup_parameters=("WORK_MEM",))
-    house.door.configure(attrs.evolve(house.settings, pooler=fewer))
+    house.door.configure(attrs.evolve(house.settings, pooler=fewer), None)
     house.send(waiting, startup(work_mem="1MB"))
     assert received(waiting) == welcome(house, REPORTED)
     assert received(house.connect(startup())) == FULL + b"END"

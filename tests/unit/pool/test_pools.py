@@ -106,7 +106,7 @@ def test_a_reload_removes_pools_whose_database_is_gone() -> None:
     assert pools.reload(_settings(other=DatabaseSettings())) == ([], [pool])
     assert list(pools) == [kept]
     assert pools.find("app", "ann") is None
-    assert pools.past.queries == 7
+    assert pools.past["app"].queries == 7
     assert pool.generation > generation
 
 
@@ -123,5 +123,5 @@ def test_only_pools_that_nobody_uses_are_pruned() -> None:
     pools.prune()
     assert len(list(pools)) == 6
     assert unused not in list(pools)
-    assert pools.past.transactions == 3
+    assert pools.past["app"].transactions == 3
     assert pools.find("app", "unused") is not unused

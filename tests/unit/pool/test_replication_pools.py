@@ -157,7 +157,7 @@ def test_pruned_with_the_rest() -> None:
     unused.stats.queries = 3
     pools.prune()
     assert list(pools) == [used]
-    assert pools.past.queries == 3
+    assert pools.past["app"].queries == 3
 
 
 def test_a_reload_of_numbers_changes_nothing_for_a_replication_client() -> None:
@@ -191,4 +191,4 @@ def test_a_reload_that_removes_the_database() -> None:
     pool.stats.queries = 2
     assert pools.reload(Settings(databases={"other": DatabaseSettings(user="web")})) == ([], [pool])
     assert list(pools) == [kept]
-    assert pools.past.queries == 2
+    assert pools.past["app"].queries == 2
