@@ -316,6 +316,7 @@ class Pooler:
         else:
             self._warn_of_restarts(settings)
             problems = self._apply(self._with_embedded(settings))
+            _tell(settings.notes)
         for problem in problems:
             log.error("reload: settings are unchanged", problem=problem)
         if not problems:
@@ -349,7 +350,6 @@ class Pooler:
             return error.problems
         self._settings = settings
         configure_logging(settings.pooler)
-        _tell(settings.notes)
         self._door.configure(settings, tls)
         self._relay.configure(_relay_options(settings.pooler))
         options = TcpOptions.of(settings.pooler)

@@ -78,7 +78,7 @@ def test_both_names_of_the_console(consoled: Pooler, database: str) -> None:
 
 
 def _own_id(console: psycopg.Connection[Row]) -> int:
-    return max(row["id"] for row in _show(console, "CLIENTS", database="pgbouncer"))
+    return max(int(row["id"]) for row in _show(console, "CLIENTS", database="pgbouncer"))
 
 
 def test_who_may_not_use_it(consoled: Pooler) -> None:
