@@ -20,6 +20,7 @@ from hyperpool.config import AuthType, Settings, load
 from hyperpool.config.convert import convert as convert_settings
 from hyperpool.config.inifile import is_ini
 from hyperpool.config.settings import FALLBACK
+from hyperpool.config.transports import AgentStep, ProxyStep, TcpStep, UnixStep, WebSocketStep, host_and_port
 from hyperpool.config.tunnel import load_tunnel
 from hyperpool.config.units import format_duration
 from hyperpool.errors import ConfigError, StartupError
@@ -34,6 +35,9 @@ S = TypeVar("S")
 
 LOOKED_UP: Final = (Path("pooler.yaml"), Path("/etc/hyperpool/pooler.yaml"))
 """Where the settings are when no file is named; the first that exists is used."""
+
+_WIDEST: Final = 10_000
+"""Columns of a terminal on which every table fits."""
 
 _EXIT_STARTUP: Final = 1
 _EXIT_CONFIG: Final = 2
@@ -124,7 +128,7 @@ def check(config: Path | None) -> None:
     for note in settings.notes:
         console.print(_plain(f"{note}\n"))
     for table in (_pooler_table(settings), _databases_table(settings), *_users_table(settings)):
-        console.print(table)
+        _print(console, table)
 
 
 @main.command()
@@ -260,6 +264,22 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
+def _print(console: Console, table: Table) -> None:
+    """Print a table; where it is too wide for that, each of its rows as a table of its own, so that no word breaks."""
+    needed = console.measure(table, options=console.options.update_width(_WIDEST)).maximum
+    if len(table.columns) == 2 or needed <= console.width:
+        console.print(table)
+        return
+    titles, *rows = zip(*([column.header, *column.cells] for column in table.columns), strict=True)
+    for number, row in enumerate(rows):
+        upright = Table(title=None if number else table.title, title_justify="left", title_style="bold")
+        for header in (titles[0], row[0]):
+            upright.add_column(header, overflow="fold")
+        for pair in zip(titles[1:], row[1:], strict=True):
+            upright.add_row(*pair)
+        console.print(upright)
+
+
 def _add_row(table: Table, cells: Iterable[object]) -> None:
     table.add_row(*(_plain(str(cell)) for cell in cells))
 
@@ -337,15 +357,27 @@ def _server(entry: DatabaseSettings) -> str:
         return " > ".join(_step(step) for step in entry.transport)
     if entry.host.startswith(("/", "@")):
         return f"{entry.host}/.s.PGSQL.{entry.port}"
-    return f"[{entry.host}]:{entry.port}" if ":" in entry.host else f"{entry.host}:{entry.port}"
+    return _address(entry.host, entry.port)
 
 
 def _step(step: Step) -> str:
     """A step of a transport: its kind, and what tells it from others, without a query, which may be secret."""
-    where = next(
-        (str(getattr(step, name)) for name in ("name", "path", "host") if getattr(step, name, "")), ""
-    )
-    return f"{step.KIND} {where.partition('?')[0]}".rstrip()
+    match step:
+        case TcpStep():
+            where = _address(step.host, step.port)
+        case ProxyStep():
+            where = _address(*host_and_port(step.url))
+        case AgentStep():
+            where = f"{step.name} {step.target}".rstrip()
+        case UnixStep() | WebSocketStep():
+            where = step.path.partition("?")[0]
+        case _:
+            where = ""
+    return f"{step.KIND} {where}".rstrip()
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _size(minimum: int, limit: int, reserve: int, *, warm: bool) -> str:

@@ -94,9 +94,18 @@ class LoginFailed(UpstreamError):
         message: the server's primary message, or ours when the server's behaviour made login impossible.
         sqlstate: the server's SQLSTATE.
         response: the server's complete ErrorResponse frame, or b"" when the failure is not the server's own.
+        authenticated: whether the server had accepted who we are, and refused behind that.
     """
 
-    def __init__(self, message: str, sqlstate: str = "08004", response: bytes = b"") -> None:
+    def __init__(
+        self,
+        message: str,
+        sqlstate: str = "08004",
+        response: bytes = b"",
+        *,
+        authenticated: bool = False,
+    ) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
         self.response = response
+        self.authenticated = authenticated

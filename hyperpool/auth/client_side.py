@@ -147,7 +147,7 @@ class ServerLogin:
         """
         baffled, self.baffled = self.baffled, False
         if kind == c.ERROR_RESPONSE:
-            refusal = _refusal(body)
+            refusal = _refusal(body, authenticated=self._authenticated)
             self.baffled = baffled and refusal.sqlstate in _BAFFLED
             raise refusal
         if kind == c.NOTICE_RESPONSE:
@@ -273,7 +273,7 @@ class ServerLogin:
         )
 
 
-def _refusal(body: bytes) -> LoginFailed:
+def _refusal(body: bytes, *, authenticated: bool) -> LoginFailed:
     """Turn the server's ErrorResponse into an exception. No field can be relied on to be there."""
     fields = messages.error_fields(body)
     sqlstate = fields.get("C", "")
@@ -281,6 +281,7 @@ def _refusal(body: bytes) -> LoginFailed:
         fields.get("M") or "the server refused the login without a message",
         sqlstate if _SQLSTATE.fullmatch(sqlstate) else _REJECTED,
         messages.frame(c.ERROR_RESPONSE, body),
+        authenticated=authenticated,
     )
 
 

@@ -367,7 +367,7 @@ def socket_directory(value: object, source: Source) -> str:
 def state_directory(value: object, source: Source) -> Path:
     """A directory; an empty text stands for the default."""
     found = text(value, source)
-    return source.anchor(found) if found else default_state_dir(source.environ)
+    return source.anchor(found) if found else default_state_dir(source.environ, source.directory)
 
 
 def file_mode(value: object, _source: Source) -> int:

@@ -68,7 +68,7 @@ def resolve(raw: Mapping[object, object], source: Source, report: Report) -> Set
     given = frozenset(_paths(raw))
     pooler = document.pooler
     if ("pooler", "state_dir") not in given:
-        pooler = attrs.evolve(pooler, state_dir=default_state_dir(source.environ))
+        pooler = attrs.evolve(pooler, state_dir=default_state_dir(source.environ, source.directory))
     settings = Settings(
         pooler=pooler,
         databases=_with_secret_files("databases", document.databases, source, report),

@@ -9,7 +9,7 @@ reload of the file changes it), ``parse`` (its kind) and ``secret``.
 from __future__ import annotations
 
 import os
-from pathlib import Path  # noqa: TC003 - cattrs evaluates the annotations
+from pathlib import Path
 from typing import Final, Literal
 
 import attrs
@@ -345,11 +345,11 @@ class PoolerSettings:
         0.002, kinds.seconds(0.1), "time that the relay works before other tasks have their turn"
     )
     state_dir: Path = attrs.field(
-        factory=lambda: default_state_dir(os.environ),
+        factory=lambda: default_state_dir(os.environ, Path()),
         metadata=_metadata(
             kinds.state_directory,
-            "where embedded databases live; empty: $STATE_DIRECTORY, $XDG_STATE_HOME/hyperpool or "
-            "~/.local/state/hyperpool",
+            "where embedded databases live; empty: $STATE_DIRECTORY, .state beside this file if it is there, "
+            "$XDG_STATE_HOME/hyperpool or ~/.local/state/hyperpool",
             reload=False,
         ),
     )

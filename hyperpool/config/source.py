@@ -108,18 +108,23 @@ class Source:
         return Secret(text)
 
 
-def default_state_dir(environ: Mapping[str, str]) -> Path:
+def default_state_dir(environ: Mapping[str, str], directory: Path) -> Path:
     """Where embedded databases live when the settings do not say it.
 
-    In this order: systemd's ``$STATE_DIRECTORY``, the XDG base directory specification's ``$XDG_STATE_HOME``, and
-    that one's default.
+    In this order: systemd's ``$STATE_DIRECTORY``; ``.state`` beside the settings file, if it is there, as after
+    ``make run``, so that every command finds what that one has made; the XDG base directory specification's
+    ``$XDG_STATE_HOME``, and that one's default.
 
     Args:
         environ: the environment variables.
+        directory: the settings file's own.
     """
     given = environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
         return Path(given).absolute()
+    beside = directory.absolute() / ".state"
+    if beside.is_dir():
+        return beside
     base = Path(environ.get("XDG_STATE_HOME", ""))
     if not base.is_absolute():
         base = Path(environ.get("HOME") or _home()).absolute() / ".local" / "state"

@@ -8,13 +8,14 @@ from hyperpool.config.kinds import ChannelBinding, SslMode, SslNegotiation
 from hyperpool.config.report import dotted
 from hyperpool.config.tls import SYSTEM, TlsFault, client_tls, server_tls, step_material
 from hyperpool.config.tls_contexts import client_context, server_context
-from hyperpool.config.transports import TlsStep
+from hyperpool.config.transports import ProxyStep, TlsStep, host_and_port
 
 if TYPE_CHECKING:
     from hyperpool.config.model import DatabaseSettings
     from hyperpool.config.report import KeyPath, Report
     from hyperpool.config.settings import Settings
     from hyperpool.config.tls import ServerTls
+    from hyperpool.config.transports import Steps
 
 _NAMES: Final = {"versions": "protocols"}
 """Parts of `TlsMaterial` whose settings have another name."""
@@ -35,7 +36,7 @@ def check_tls(settings: Settings, report: Report) -> None:
     for name, database in settings.databases.items():
         if not database.embedded:
             _check_servers(("databases", name), database, settings, report, sound)
-            _check_steps(("databases", name, "transport"), database, report)
+            check_steps(("databases", name, "transport"), database.transport, report)
 
 
 def _check_clients(settings: Settings, report: Report) -> None:
@@ -103,13 +104,26 @@ def _check_modes(path: KeyPath, mode: KeyPath, tls: ServerTls, report: Report) -
         )
 
 
-def _check_steps(path: KeyPath, database: DatabaseSettings, report: Report) -> None:
-    for step in database.transport:
-        if isinstance(step, TlsStep):
-            try:
-                server_context(step_material(step), verify=step.verify, name=step.verify)
-            except TlsFault as fault:
-                report.add(path, f"{fault.part} of the step tls: {fault.problem}")
+def check_steps(path: KeyPath, steps: Steps, report: Report) -> None:
+    """Look for what is wrong with TLS in a transport.
+
+    Args:
+        path: of the transport.
+        steps: of the transport.
+        report: gets the problems.
+    """
+    for step in steps:
+        if isinstance(step, ProxyStep) and step.url.startswith("https:"):
+            host, _ = host_and_port(step.url)
+            tls = TlsStep(server_name=host, ca_file=step.ca_file)
+        elif isinstance(step, TlsStep):
+            tls = step
+        else:
+            continue
+        try:
+            server_context(step_material(tls), verify=tls.verify, name=tls.verify)
+        except TlsFault as fault:
+            report.add(path, f"{fault.part} for TLS to {tls.server_name}: {fault.problem}")
 
 
 def _place(path: KeyPath, part: str, database: DatabaseSettings) -> KeyPath:

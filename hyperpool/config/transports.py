@@ -189,6 +189,9 @@ class WebSocketStep:
     url: str = setting(
         "", _url("ws", "wss"), "host, port, path and TLS in one: brings its own steps below it"
     )
+    ca_file: str = setting(
+        "", kinds.path, "certificates that a wss:// url's gateway is verified with; empty: the system's"
+    )
     host: str = setting("", kinds.text, "the header Host; by default the host below")
     path: str = setting("/", kinds.url_path, "the request's path, with a query if there is one")
     headers: tuple[tuple[str, Secret], ...] = setting(
@@ -212,6 +215,8 @@ class WebSocketStep:
         """Put it on top of other steps, and its own below it if it has a URL."""
         if bool(self.token_id) != bool(self.token_secret):
             raise Unfit("token_id and token_secret together")
+        if self.ca_file and urlsplit(self.url).scheme != "wss":
+            raise Unfit("ca_file together with a wss:// url", "a tls step has a ca_file of its own")
         if not self.url:
             _check_above(self, below)
             host = self.host or _authority(*_reached(below), secure=isinstance(below[-1], TlsStep))
@@ -227,7 +232,7 @@ class WebSocketStep:
         host, port = host_and_port(self.url)
         below = TcpStep(host=host, port=port).onto(below)
         if secure:
-            below = TlsStep().onto(below)
+            below = TlsStep(ca_file=self.ca_file).onto(below)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return (*below, attrs.evolve(self, host=_authority(host, port, secure=secure), path=path))
 

@@ -21,6 +21,7 @@ from hyperpool.config.report import Report, describe_type
 from hyperpool.config.sections import entries, section
 from hyperpool.config.source import Source
 from hyperpool.config.tls import ClientTls, TlsFault, TlsMaterial
+from hyperpool.config.tls_checks import check_steps
 from hyperpool.config.tls_contexts import client_context
 from hyperpool.config.transports import Steps, TcpStep, UnixStep, WebSocketStep, transport
 from hyperpool.errors import ConfigError
@@ -317,6 +318,7 @@ def _check(settings: TunnelSettings, report: Report) -> None:
             _check_targets(("ingress", "tokens", name, "targets"), token.targets, settings, report)
     for name, link in settings.poolers.items():
         _check_targets(("poolers", name, "targets"), link.targets, settings, report)
+        check_steps(("poolers", name, "transport"), link.transport, report)
         if not isinstance(link.transport[-1], WebSocketStep):
             report.add(
                 ("poolers", name, "transport"), "expected a websocket step at the top; add one with a token"

@@ -30,6 +30,9 @@ _SQLSTATES: Final = {
 }
 """What PostgreSQL's reasons to refuse a login ask for (PostgreSQL docs, appendix "PostgreSQL Error Codes")."""
 
+_NO_ROLE: Final = "check `user`, or make the role on the server: CREATE ROLE ... LOGIN"
+"""What 28000 asks for when no rule has refused."""
+
 _SYSTEM: Final = {
     errno.ECONNREFUSED: "start the server, or check host and port: nothing listens there; PostgreSQL's "
     "listen_addresses may be too narrow",
@@ -67,7 +70,13 @@ def about_hang(kind: str) -> str:
 def about_error(kind: str, error: BaseException) -> str:
     """The remedy for a hop that failed; empty if none is known, or the error says it itself."""
     if isinstance(error, LoginFailed):
-        return _SQLSTATES.get(error.sqlstate, "") if error.response else ""
+        if not error.response:
+            return ""
+        return (
+            _NO_ROLE
+            if error.sqlstate == "28000" and error.authenticated
+            else _SQLSTATES.get(error.sqlstate, "")
+        )
     if kind not in {"resolve", "tcp", "unix"}:
         return ""
     for cause in _causes(error):

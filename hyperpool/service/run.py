@@ -30,6 +30,7 @@ from hyperpool.admin.operations import Mode, Operations
 from hyperpool.admin.outcomes import ConsoleError
 from hyperpool.admin.surroundings import Surroundings
 from hyperpool.config import PoolerSettings, load
+from hyperpool.config.tls import TlsFault
 from hyperpool.embedded import EmbeddedPostgres
 from hyperpool.errors import ConfigError, StartupError
 from hyperpool.frontdoor.guest import FrontDoor
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hyperpool.config import DatabaseSettings, Settings
-    from hyperpool.config.tunnel import AgentsSettings
     from hyperpool.frontdoor.listener import Listener
     from hyperpool.pool.login import Way
     from hyperpool.relay.client import ClientConnection
@@ -104,6 +104,7 @@ class Pooler:
 
     def __init__(self, settings: Settings, config_path: Path) -> None:
         self._settings = settings
+        self._at_start = settings
         self._config_path = config_path
         self._embedded: dict[str, EmbeddedPostgres] = {}
         self._listeners: list[Listener] = []
@@ -326,14 +327,22 @@ class Pooler:
 
     def _warn_of_restarts(self, settings: Settings) -> None:
         """Tell of changes that only a restart makes."""
-        old = self._settings
         for field in attrs.fields(PoolerSettings):
-            changed = getattr(settings.pooler, field.name) != getattr(old.pooler, field.name)
+            # What needs a restart is still as it was at the start, whatever reloads there were since.
+            changed = getattr(settings.pooler, field.name) != getattr(self._at_start.pooler, field.name)
             if changed and not field.metadata["reload"]:
                 log.warning("reload: this setting needs a restart", setting=f"pooler.{field.name}")
         for name, database in settings.databases.items():
             if database.embedded and name not in self._embedded:
                 log.warning("reload: an embedded database needs a restart", setting=f"databases.{name}")
+        agents, before = settings.agents, self._at_start.agents
+        if agents is None or before is None:
+            if agents is not before:
+                log.warning("reload: this setting needs a restart", setting="agents")
+            return
+        for name in ("listen_addr", "listen_port"):
+            if getattr(agents, name) != getattr(before, name):
+                log.warning("reload: this setting needs a restart", setting=f"agents.{name}")
 
     def _apply(self, settings: Settings) -> list[str]:
         """Take over settings.
@@ -343,9 +352,12 @@ class Pooler:
         """
         try:
             tls = self._door.prepare(settings)
-            self._reload_agents(settings.agents)
+            if self._reception is not None and settings.agents is not None:
+                self._reception.configure(settings.agents)
         except StartupError as error:
             return [str(error)]
+        except TlsFault as fault:
+            return [f"agents.tls_{fault.part}: {fault.problem}"]
         except ConfigError as error:
             return error.problems
         self._settings = settings
@@ -371,17 +383,6 @@ class Pooler:
         for pool in self._pools.warm():
             self._warmer.demand(pool)
         return []
-
-    def _reload_agents(self, settings: AgentsSettings | None) -> None:
-        old = self._settings.agents
-        if (settings is None) != (old is None):
-            log.warning("reload: this setting needs a restart", setting="agents")
-        if settings is None or old is None or self._reception is None:
-            return
-        for name in ("listen_addr", "listen_port"):
-            if getattr(settings, name) != getattr(old, name):
-                log.warning("reload: this setting needs a restart", setting=f"agents.{name}")
-        self._reception.configure(settings)
 
     # -- embedded PostgreSQL -----------------------------------------------------------------------------------------
 

@@ -68,6 +68,7 @@ class TunnelProcess:
 
     def __init__(self, settings: TunnelSettings, config_path: Path) -> None:
         self._settings = settings
+        self._at_start = settings
         self._config_path = config_path
         self._context = DialContext(options=TcpOptions(), resolver=Resolver(_DNS_TTL, _DNS_TTL))
         self._targets = Targets(settings.targets, self._context)
@@ -166,7 +167,7 @@ class TunnelProcess:
         log.info("reloaded", config=str(self._config_path))
 
     def _reload_ingress(self, settings: IngressSettings | None) -> None:
-        old = self._settings.ingress
+        old = self._at_start.ingress
         if (settings is None) != (old is None):
             log.warning("reload: this setting needs a restart", setting="ingress")
         if settings is None or old is None or self._ingress is None:

@@ -69,10 +69,11 @@ def wishes(mode: SslMode) -> Sequence[Wish]:
 def is_worth_another(error: UpstreamError) -> bool:
     """Whether the next of the `wishes` may do better: TLS has failed, or a rule in pg_hba.conf has decided.
 
-    libpq goes on after every refusal; here a wrong password is not tried twice.
+    libpq goes on after every refusal that comes before AuthenticationOk; here a wrong password is not tried twice. The
+    same SQLSTATE behind it means the role: that it does not exist, or may not log in.
     """
     if isinstance(error, LoginFailed):
-        return error.sqlstate == _REFUSED_BY_RULE
+        return error.sqlstate == _REFUSED_BY_RULE and not error.authenticated
     return isinstance(error, TlsFailed)
 
 

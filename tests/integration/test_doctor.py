@@ -193,7 +193,7 @@ def test_an_embedded_database(doctor: Doctor, tmp_path: Path) -> None:
     assert not found["ok"]
     (database,) = found["databases"]
     assert database["status"] == "skipped"
-    assert "does not run" in database["note"]
+    assert f"does not run in {tmp_path / 'state' / 'demo'}" in database["note"]
     assert not (tmp_path / "state").exists()
 
 

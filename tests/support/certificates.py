@@ -59,6 +59,12 @@ def issue(
     return files
 
 
+def server_pem(*names: str, ca: trustme.CA = CA) -> bytes:
+    """A certificate and its key, and what has issued it, as one file may hold them all."""
+    leaf = ca.issue_cert(*names)
+    return leaf.private_key_and_cert_chain_pem.bytes() + ca.cert_pem.bytes()
+
+
 def server_side(*names: str, ca: trustme.CA = CA) -> ssl.SSLContext:
     """The context of a TLS server in a test, with Python's defaults."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -295,6 +295,7 @@ pooler: {listen_addr: localhost, auth_type: trust}
 agents: {listen_port: 7432, tokens: {site: {id: a, secret: 0123456789abcdef}}}
 databases:
   near: {transport: [{agent: {name: site}}]}
+  proxied: {transport: [{proxy: {url: "http://corner:3128"}}, {websocket: {url: "wss://gw/db"}}]}
   far: {transport: [{websocket: {url: "ws://gw/db?key=0123456789abcdef", token_id: a, token_secret: fedcba98}}]}
 users: {ann: }
 """
@@ -309,10 +310,24 @@ def test_check_shows_ways_through_tunnels(tmp_path: Path) -> None:
     (tmp_path / "tunneled.yaml").write_text(_TUNNELED)
     result = _run("check", "tunneled.yaml")
     assert result.exit_code == 0
-    for fact in ("port 7432: site", "agent site", "tcp gw > websocket /db"):
+    for fact in (
+        "port 7432: site",
+        "agent site",
+        "tcp gw:80 > websocket /db",
+        "proxy corner:3128 > tls > websocket /db",
+    ):
         assert fact in result.stdout
     for secret in ("0123456789abcdef", "fedcba98"):
         assert secret not in result.stdout
+
+
+def test_check_breaks_no_words(tmp_path: Path) -> None:
+    """On a narrow terminal, what is too wide for a table stands one below the other."""
+    (tmp_path / "tunneled.yaml").write_text(_TUNNELED)
+    shown = _run("check", "tunneled.yaml", COLUMNS="60").stdout
+    for fact in ("tcp gw:80 > websocket /db", "proxy corner:3128 > tls > websocket /db", "the client's"):
+        assert fact in shown
+    assert max(map(len, shown.splitlines())) <= 60
 
 
 def test_the_tunnels_settings_can_be_checked(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hyperpool.config import load
 from hyperpool.config.tunnel import load_tunnel
 from hyperpool.relay.ledger import FAKE, FORWARD, SKIP, Ledger
 from hyperpool.wire import constants
+from tests.support.certificates import server_pem
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -23,6 +24,7 @@ DRAWING = ET.parse(DOCS / "architecture.svg")
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md", *DOCS.glob("*.md")]
 )
+CERTIFICATE = server_pem("example.com")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -53,6 +55,8 @@ class TestSettings:
         for example in blocks(page, "yaml"):
             for name in re.findall(r"password_file: (\S+)", example):
                 (tmp_path / name).write_text("secret\n")
+            for name in re.findall(r"_file: (\S+\.(?:pem|key))", example):
+                (tmp_path / name).write_bytes(CERTIFICATE)
             file = tmp_path / "example.yaml"
             file.write_text(example, "utf-8")
             environ = dict.fromkeys(re.findall(r"\$\{(\w+)\}", example), "secret")

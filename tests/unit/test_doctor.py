@@ -178,6 +178,10 @@ def test_remedies_for_refusals() -> None:
     """For the server's reasons; what hyperpool itself says has its remedy in it."""
     assert "GRANT CONNECT" in advice.about_error("login", LoginFailed("permission denied", "42501", b"E"))
     assert "max_connections" in advice.about_error("login", LoginFailed("too many", "53300", b"E"))
+    assert "pg_hba.conf" in advice.about_error("login", LoginFailed("no entry", "28000", b"E"))
+    assert "CREATE ROLE" in advice.about_error(
+        "login", LoginFailed("none", "28000", b"E", authenticated=True)
+    )
     assert not advice.about_error("login", LoginFailed("no password: set one", "28P01"))
     assert not advice.about_error("login", LoginFailed("odd", "XX000", b"E"))
 

@@ -374,12 +374,24 @@ def test_versions_that_contradict_each_other(problems_with: Problems) -> None:
     ]
 
 
-def test_steps_of_a_transport(problems_with: Problems) -> None:
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"tcp": {"host": "gw.example.com", "port": 443}}, {"tls": {"ca_file": "none.pem"}}],
+        [{"websocket": {"url": "wss://gw.example.com", "ca_file": "none.pem"}}],
+        [
+            {"proxy": {"url": "https://gw.example.com", "ca_file": "none.pem"}},
+            {"websocket": {"url": "ws://a"}},
+        ],
+    ],
+)
+def test_steps_of_a_transport(problems_with: Problems, steps: object) -> None:
     """Their files are looked into, too."""
-    steps = [{"tcp": {"host": "gw.example.com", "port": 443}}, {"tls": {"ca_file": "none.pem"}}]
     (problem,) = problems_with(databases={"app": {"transport": steps}})
 
-    assert problem.startswith("databases.app.transport: ca_file of the step tls: cannot read the file")
+    assert problem.startswith(
+        "databases.app.transport: ca_file for TLS to gw.example.com: cannot read the file"
+    )
 
 
 def test_the_same_problem_is_told_once(problems_with: Problems) -> None:

@@ -275,6 +275,16 @@ def test_a_tilde_is_the_home_directory(
     assert load_with(pooler={"state_dir": "~/state"}).pooler.state_dir == tmp_path / "state"
 
 
+@pytest.mark.parametrize("given", [{}, {"state_dir": ""}])
+def test_the_state_directory_may_be_beside_the_settings(
+    load_with: Loader, tmp_path: Path, given: dict[str, str]
+) -> None:
+    """Where `make run` has made it: there every command finds it. The environment has the last word."""
+    (tmp_path / ".state").mkdir()
+    assert load_with({"HOME": "/h"}, pooler=given).pooler.state_dir == tmp_path / ".state"
+    assert load_with({"STATE_DIRECTORY": "/s"}, pooler=given).pooler.state_dir == Path("/s")
+
+
 @pytest.mark.parametrize(
     ("environ", "directory"),
     [

@@ -8,6 +8,7 @@ import pytest
 
 from hyperpool.config import Secret
 from hyperpool.config.transports import AgentStep, ProxyStep, TcpStep, TlsStep, UnixStep, WebSocketStep
+from tests.support.certificates import server_pem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +100,14 @@ def test_a_url_brings_its_own_steps(load_with: Loader, url: str, steps: Any) -> 
     assert steps_of(load_with, url) == steps
     assert steps_of(load_with, [{"websocket": {"url": url}}]) == steps
     assert steps_of(load_with, "${WAY}", {"WAY": url}) == steps
+
+
+def test_a_url_may_name_its_authorities(load_with: Loader, tmp_path: Path) -> None:
+    """They are those of the TLS that it brings, and verify it; a path starts at the settings file's directory."""
+    (tmp_path / "ca.pem").write_bytes(server_pem("gw.example.com"))
+    _, tls, _ = steps_of(load_with, [{"websocket": {"url": "wss://gw.example.com", "ca_file": "ca.pem"}}])
+    assert tls == TlsStep(server_name="gw.example.com", ca_file=str(tmp_path / "ca.pem"))
+    assert tls.verify
 
 
 def test_a_proxy_reaches_for_the_next_step(load_with: Loader) -> None:
@@ -242,6 +251,14 @@ def test_all_problems_are_reported_at_once(problems_with: Problems) -> None:
             [{"websocket": {"url": "ws://a", "token_id": "x"}}],
             "1.websocket",
             "expected token_id and token_secret together",
+        ),
+        *(
+            (
+                [{"tcp": {"host": "a", "port": 1}}, {"websocket": {**way, "ca_file": "x"}}],
+                "2.websocket",
+                "expected ca_file together with a wss:// url; a tls step has a ca_file of its own",
+            )
+            for way in ({"path": "/"}, {"url": "ws://a"})
         ),
         (
             [{"proxy": {"url": "http://a"}}, {"tls": {}}],

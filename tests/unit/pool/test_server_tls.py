@@ -25,6 +25,7 @@ OPTIONS = TcpOptions()
 SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 WELCOME = messages.authentication_ok() + messages.backend_key_data(4711, b"s3cr") + messages.ready_for_query()
 REJECTED = messages.error_response("pg_hba.conf rejects connection", "28000")
+NO_ROLE = messages.authentication_ok() + messages.error_response("role does not exist", "28000")
 WRONG = messages.error_response("password authentication failed", "28P01")
 SERVER = server_side("db.example")
 
@@ -117,6 +118,8 @@ async def test_what_is_tried(
     [
         (SslMode.ALLOW, True, WRONG, ["login"]),
         (SslMode.PREFER, True, WRONG, ["TLS", "login"]),
+        (SslMode.ALLOW, True, NO_ROLE, ["login"]),
+        (SslMode.PREFER, True, NO_ROLE, ["TLS", "login"]),
         (SslMode.REQUIRE, True, REJECTED, ["TLS", "login"]),
         (SslMode.REQUIRE, False, REJECTED, ["TLS"]),
     ],

@@ -58,6 +58,21 @@ async def test_a_reload(service: Service, book: LogBook, monkeypatch: pytest.Mon
     await service.stop()
 
 
+async def test_a_reload_back_to_what_runs(service: Service, book: LogBook) -> None:
+    """What needs a restart is compared with what runs, not with the last reload."""
+    await service.start()
+    for document, warnings in (
+        (service.document(listen_backlog=5), 1),
+        (service.document(listen_backlog=5), 2),
+        (service.document(), 2),
+    ):
+        service.write(document)
+        signal.raise_signal(signal.SIGHUP)
+        await book.wait_for("reloaded")
+        assert book.count("reload: this setting needs a restart") == warnings
+    await service.stop()
+
+
 async def test_a_reload_reaches_every_part(service: Service) -> None:
     """The relay, its servers, the listeners and the warmer."""
     await service.start()

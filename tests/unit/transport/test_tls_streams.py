@@ -446,6 +446,7 @@ def test_wishes() -> None:
     [
         (TlsFailed("x"), True),
         (LoginFailed("no pg_hba.conf entry", "28000"), True),
+        (LoginFailed("role does not exist", "28000", authenticated=True), False),
         (LoginFailed("wrong password", "28P01"), False),
         (ConnectFailed("nobody is there"), False),
     ],
