@@ -376,7 +376,7 @@ def _step(step: Step) -> str:
     return f"{step.KIND} {where}".rstrip()
 
 
-def _address(host: str, port: int) -> str:
+def _address(host: str, port: object) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
