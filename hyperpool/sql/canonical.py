@@ -5,16 +5,19 @@ PostgreSQL's own scanner finds the tokens. Source of the rules: PostgreSQL docum
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 from postgast import pg_query_pb2 as pb
 from postgast import scan
 
+if TYPE_CHECKING:
+    from collections.abc import Container
+
 __all__ = ["Canonical", "canonical"]
 
 _COMMENTS: Final = frozenset({pb.SQL_COMMENT, pb.C_COMMENT})
-_NUMBERS: Final = frozenset({pb.ICONST, pb.FCONST})
+_LITERALS: Final = frozenset({pb.SCONST, pb.ICONST, pb.FCONST})
 
 _RENAMING: Final = frozenset({pb.UIDENT, pb.USCONST, pb.FLOAT_P})
 """With these, a literal may change what names mean: ``UESCAPE '!'``, ``float(24)``."""
@@ -38,11 +41,12 @@ class Canonical:
     comments: tuple[bytes, ...]
 
 
-def canonical(text: bytes) -> Canonical:
+def canonical(text: bytes, fixed: Container[int] = ()) -> Canonical:
     """Find the canonical form of a text.
 
     Args:
         text: one statement in UTF-8, with semicolons around it perhaps.
+        fixed: offsets of literals that change what the text means.
 
     Raises:
         PgQueryError: the scanner does not understand it.
@@ -63,7 +67,7 @@ def canonical(text: bytes) -> Canonical:
             national = end
         elif kind == pb.SCONST and start == national:
             _add(words, form, b"N" + raw)
-        elif not renaming and (kind == pb.SCONST or kind in _NUMBERS) and (raw[:1] == b"'" or raw.isdigit()):
+        elif kind in _LITERALS and not renaming and start not in fixed and (raw[:1] == b"'" or raw.isdigit()):
             words.append(raw)
             form.append(b"%b")
             literals.append((start, end))

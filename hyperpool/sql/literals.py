@@ -9,67 +9,63 @@ behind a string or a number, whatever the string or the number is.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hyperpool.sql.canonical import Canonical
     from hyperpool.sql.reading import Reading
 
-__all__ = ["Pattern", "Split", "pattern", "split"]
+__all__ = ["Pattern", "pattern", "split"]
 
 _PIECE: Final = re.compile(rb"([0-9'](?:(?<=')(?:[^']++|'')*+'|(?<=[0-9])[0-9]*+))")
 """A string or digits. (It begins with a set of characters, which is searched for faster than alternatives are.)"""
+
+split: Final = _PIECE.split
+"""Takes a text apart: every second part is a piece that looks like a literal."""
+
+_QUOTE: Final = 39
 
 _INT4: Final = 2147483647
 _INT8: Final = 9223372036854775807
 
 _STRING: Final = 0
-"""What kind a string is; the kinds of numbers are 1 (int4), 2 (int8) and 3 (numeric)."""
+
+_Want: TypeAlias = "int | bytes"
+"""A piece that is no literal; or what kind the literal is of: a string, or 1 (int4), 2 (int8) or 3 (numeric)."""
 
 
-@attrs.frozen
-class Split:
-    """A text in pieces.
-
-    Attributes:
-        pieces: what looks like literals.
-        shape: all else, and what kind each piece is of.
-    """
-
-    pieces: list[bytes]
-    shape: tuple[bytes, bytes]
-
-
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Pattern:
-    """Which pieces of texts of one shape are literals.
+    """Which pieces of a text are literals.
 
     Attributes:
         form: the canonical form, to be filled in with the literals by ``%``.
-        free: the indices of the pieces that are literals, in order.
-        strings: of those, the strings'.
-        fixed: the others, and what they are.
-        reading: what the texts mean.
+        wanted: what each piece has to be.
+        literals: picks those that are literals, for the form.
+        strings: which of them are strings.
+        reading: what the text means, and all that fit.
     """
 
     form: bytes
-    free: tuple[int, ...]
+    wanted: tuple[_Want, ...]
+    literals: Callable[[list[bytes]], object]
     strings: tuple[int, ...]
-    fixed: tuple[tuple[int, bytes], ...]
     reading: Reading
 
     def fits(self, pieces: list[bytes]) -> bool:
-        """Whether a text of the same shape has the same meaning, but for what its literals are."""
-        return all(pieces[index] == piece for index, piece in self.fixed)
-
-
-def split(text: bytes) -> Split:
-    """Take a text apart."""
-    parts = _PIECE.split(text)
-    pieces = parts[1::2]
-    return Split(pieces, (b"\0".join(parts[::2]), bytes([_kind(piece) for piece in pieces])))
+        """Whether a text that is the same around its pieces has the same meaning, but for what its literals are."""
+        for piece, want in zip(pieces, self.wanted, strict=True):
+            if want.__class__ is int:
+                if _kind(piece) != want:
+                    return False
+            elif piece != want:
+                return False
+        return True
 
 
 def pattern(text: bytes, found: Canonical, reading: Reading) -> Pattern | None:
@@ -81,26 +77,33 @@ def pattern(text: bytes, found: Canonical, reading: Reading) -> Pattern | None:
         reading: what it means.
 
     Returns:
-        None if what looks like pieces is not what the scanner finds.
+        None if the pieces are not what the scanner finds.
     """
-    starts = dict(found.literals)
+    ends = dict(found.literals)
+    wanted: list[_Want] = []
     free: list[int] = []
     strings: list[int] = []
-    fixed: list[tuple[int, bytes]] = []
     for index, piece in enumerate(_PIECE.finditer(text)):
-        if starts.get(piece.start()) == piece.end():
-            free.append(index)
-            if piece[0][:1] == b"'":
-                strings.append(index)
-        else:
-            fixed.append((index, piece[0]))
+        if ends.get(piece.start()) != piece.end():
+            wanted.append(piece[0])
+            continue
+        kind = _kind(piece[0])
+        wanted.append(kind)
+        free.append(index)
+        if kind == _STRING:
+            strings.append(index)
     if len(free) != len(found.literals):
         return None
-    return Pattern(found.form, tuple(free), tuple(strings), tuple(fixed), reading)
+    literals = itemgetter(*free) if free else _no_literals
+    return Pattern(found.form, tuple(wanted), literals, tuple(strings), reading)
+
+
+def _no_literals(_pieces: list[bytes]) -> tuple[()]:
+    return ()
 
 
 def _kind(piece: bytes) -> int:
-    if piece[0] == 39:
+    if piece[0] == _QUOTE:
         return _STRING
     if len(piece) < 10:
         return 1

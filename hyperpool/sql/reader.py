@@ -7,12 +7,14 @@ from typing import Final
 from google.protobuf.message import DecodeError
 from postgast import PgQueryError, fingerprint, normalize, parse
 
+from hyperpool.sql.abridge import abridged
 from hyperpool.sql.canonical import canonical
 from hyperpool.sql.clock import mentions_clock
 from hyperpool.sql.effects import LONGEST
 from hyperpool.sql.hints import read_hint
-from hyperpool.sql.literals import Pattern, Split, pattern, split
-from hyperpool.sql.reading import Reading, Text, unreadable
+from hyperpool.sql.literals import Pattern, pattern, split
+from hyperpool.sql.memo import Memo
+from hyperpool.sql.reading import Hint, Reading, Text, unreadable
 from hyperpool.sql.reasons import Reason
 from hyperpool.sql.survey import Survey
 
@@ -28,24 +30,21 @@ _DEEPEST: Final = 64
 """Comments in a text that is read; the parser's time grows with the square of their depth."""
 
 _MOST_PATTERNS: Final = 8
-"""Patterns of one shape. Names that differ only in digits, such as those of partitions, have one shape."""
+"""Patterns that differ only in what is no literal though it looks so, such as the digits in names of partitions."""
 
 
 class QueryReader:
     """Tells what texts mean for the result cache.
 
     Args:
-        capacity: bytes of texts that are remembered, and of what they mean. (Two thirds of it for texts as they are,
-            a third for what texts have in common that differ in literals.)
+        capacity: bytes of texts that are remembered, and of what they mean.
     """
 
-    __slots__ = ("_patterns", "_patterns_room", "_texts", "_texts_room")
+    __slots__ = ("_patterns", "_texts")
 
     def __init__(self, capacity: int = CAPACITY) -> None:
-        self._texts: dict[bytes, Text] = {}
-        self._texts_room = capacity * 2 // 3
-        self._patterns: dict[tuple[bytes, bytes], list[Pattern]] = {}
-        self._patterns_room = capacity // 3
+        self._texts: Memo[bytes, Text] = Memo(capacity // 2)
+        self._patterns: Memo[bytes, list[Pattern]] = Memo(capacity // 2)
 
     def read(self, text: bytes, *, utf8: bool = True, conforming: bool = True) -> Text:
         """Tell what a text means.
@@ -61,87 +60,119 @@ class QueryReader:
         known = self._texts.get(text)
         if known is None:
             known = self._new(text)
-            self._remember(text, known)
-        if (utf8 or text.isascii()) and (conforming or b"\\" not in text):
-            return known
-        return unreadable(Reason.AMBIGUOUS if utf8 or text.isascii() else Reason.ENCODING)
+            self._texts.put(text, known, 2 * len(text) + _TEXT_OVERHEAD)
+        if not utf8 and not text.isascii():
+            return unreadable(Reason.ENCODING)
+        if not conforming and b"\\" in text:
+            return unreadable(Reason.AMBIGUOUS)
+        return known
 
     def _new(self, text: bytes) -> Text:
-        parts = split(text)
-        for known in self._patterns.get(parts.shape, ()):
-            if known.fits(parts.pieces):
-                pieces = parts.pieces
-                strings = known.strings
-                if strings and mentions_clock(b"\0".join([pieces[index] for index in strings])):
-                    break
-                reading = known.reading
-                if reading.reason:
-                    return Text(b"", reading)
-                return Text(known.form % tuple([pieces[index] for index in known.free]), reading)
-        return self._read(text, parts)
-
-    def _read(self, text: bytes, parts: Split) -> Text:
-        if b"\\'" in text:
-            return unreadable(Reason.AMBIGUOUS)
         if len(text) > LONGEST:
+            return self._abridged(text)
+        if text.endswith(b"*/"):
+            known = self._without_comment(text)
+            if known is not None:
+                return known
+        parts = split(text)
+        between = b"\0".join(parts[::2])
+        patterns = self._patterns.get(between)
+        if patterns is not None:
+            pieces = parts[1::2]
+            for one in patterns:
+                if one.fits(pieces):
+                    strings = one.strings
+                    if strings and mentions_clock(b"\0".join([pieces[index] for index in strings])):
+                        break
+                    reading = one.reading
+                    return Text(b"" if reading.reason else one.form % one.literals(pieces), reading)
+        found, learned = _read(text)
+        if learned is not None:
+            patterns = [learned, *(patterns or ())][:_MOST_PATTERNS]
+            self._patterns.put(between, patterns, len(text) + _PATTERN_OVERHEAD)
+        return found
+
+    def _without_comment(self, text: bytes) -> Text | None:
+        """Read a text with a comment behind it, which may be another one each time; None if it is no such comment.
+
+        If what is in front of it can be read, it is not in the midst of a string or a name.
+        """
+        start = text.find(b"/*")
+        if (
+            start < 0
+            or text.startswith(b"/*+", start)
+            or text.find(b"*/") < len(text) - 2
+            or text.count(b"/*") > 1
+        ):
+            return None
+        known = self.read(text[:start].rstrip())
+        return known if known.reading.fingerprint else None
+
+    def _abridged(self, text: bytes) -> Text:
+        """Tell what a long text may write."""
+        short = abridged(text) if b"\\'" not in text else None
+        if short is None or len(short) > LONGEST:
             return unreadable(Reason.TOO_LONG)
-        if text.count(b"/*") > _DEEPEST:
-            return unreadable(Reason.TOO_DEEP)
-        try:
-            decoded = text.decode()
-        except UnicodeDecodeError:
-            return unreadable(Reason.ENCODING)
-        survey = Survey()
-        try:
-            survey.read(parse(decoded).stmts)
-            found = canonical(text)
-            name = fingerprint(decoded).hex
-            template = normalize(decoded) if survey.plain else survey.kinds
-        except DecodeError:
-            return unreadable(Reason.TOO_DEEP)
-        except (PgQueryError, UnicodeDecodeError):
-            return unreadable(Reason.PARSE_ERROR)
-        clock = mentions_clock("\0".join(survey.strings).encode())
-        reading = _reading(
-            survey,
-            Reason.CLOCK_LITERAL if clock and survey.reason is None else survey.reason,
-            (name, template),
-            [comment.decode() for comment in found.comments],
+        reading = self.read(short).reading
+        return Text(
+            b"",
+            Reading(
+                Reason.TOO_LONG,
+                reading.fingerprint,
+                reading.template,
+                functions=reading.functions,
+                writes=reading.writes,
+                relations=reading.relations,
+                attributes=reading.attributes,
+            ),
         )
-        if not clock:
-            self._learn(text, parts, pattern(text, found, reading))
-        return Text(b"" if reading.reason else found.text, reading)
-
-    def _learn(self, text: bytes, parts: Split, learned: Pattern | None) -> None:
-        if learned is None:
-            return
-        known = self._patterns.setdefault(parts.shape, [])
-        known.append(learned)
-        self._patterns_room -= len(text) + _PATTERN_OVERHEAD
-        if len(known) > _MOST_PATTERNS:
-            del known[0]
-            self._patterns_room += len(text) + _PATTERN_OVERHEAD
-        while self._patterns_room < 0:
-            shape = next(iter(self._patterns))
-            size = len(shape[0]) + len(shape[1])
-            for _ in self._patterns.pop(shape):
-                self._patterns_room += size + _PATTERN_OVERHEAD
-
-    def _remember(self, text: bytes, known: Text) -> None:
-        self._texts[text] = known
-        self._texts_room -= 2 * len(text) + _TEXT_OVERHEAD
-        while self._texts_room < 0:
-            oldest = next(iter(self._texts))
-            del self._texts[oldest]
-            self._texts_room += 2 * len(oldest) + _TEXT_OVERHEAD
 
 
-def _reading(survey: Survey, reason: Reason | None, names: tuple[str, str], comments: list[str]) -> Reading:
+def _read(text: bytes) -> tuple[Text, Pattern | None]:
+    """Parse a text; returns what it means, and how to find others that mean the same."""
+    decoded = _decoded(text)
+    if isinstance(decoded, Reason):
+        return unreadable(decoded), None
+    survey = Survey()
+    try:
+        survey.read(parse(decoded).stmts)
+        found = canonical(text, survey.positions)
+        name = fingerprint(decoded).hex
+        template = normalize(decoded) if survey.plain else survey.kinds
+    except DecodeError:
+        return unreadable(Reason.TOO_DEEP), None
+    except (PgQueryError, UnicodeDecodeError):
+        return unreadable(Reason.PARSE_ERROR), None
+    clock = mentions_clock("\0".join(survey.strings).encode())
+    if clock:
+        survey.refuse(Reason.CLOCK_LITERAL)
+    reading = _reading(survey, name, template, read_hint(comment.decode() for comment in found.comments))
+    return (
+        Text(b"" if reading.reason else found.text, reading),
+        None if clock else pattern(text, found, reading),
+    )
+
+
+def _decoded(text: bytes) -> str | Reason:
+    """A text for the parser; or why it does not get it."""
+    if b"\\'" in text:
+        return Reason.AMBIGUOUS
+    if len(text) > LONGEST:
+        return Reason.TOO_LONG
+    if text.count(b"/*") > _DEEPEST:
+        return Reason.TOO_DEEP
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return Reason.ENCODING
+
+
+def _reading(survey: Survey, name: str, template: str, hint: Hint | None) -> Reading:
     return Reading(
-        reason=reason,
-        fingerprint=names[0],
-        template=names[1],
-        hint=read_hint(comments),
+        reason=survey.reason,
+        fingerprint=name,
+        template=template,
+        hint=hint,
         relations=frozenset(survey.relations),
         types=frozenset(survey.types),
         casts=frozenset(survey.casts),

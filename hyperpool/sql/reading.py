@@ -143,7 +143,7 @@ class Reading:
     writes: Writes = NOTHING
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Text:
     """What one text means.
 

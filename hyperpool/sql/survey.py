@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from google.protobuf.message import Message
 from postgast import pg_query_pb2 as pb
 
-from hyperpool.sql.reading import Cast, Source, Writes
+from hyperpool.sql.reading import ANYTHING, Cast, Source, Writes
 from hyperpool.sql.reasons import Reason
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Survey:
 
     Attributes: as in `hyperpool.sql.reading.Reading`, as sets that grow; and:
         strings: what the strings hold.
+        positions: where, in bytes, numbers stand for columns of the result (``ORDER BY 1``).
         kinds: what kinds of statements there are, for people.
         plain: there are none but those whose literals `postgast.normalize` takes out.
     """
@@ -56,13 +57,13 @@ class Survey:
         self.columns: set[str] = set()
         self.attributes: set[str] = set()
         self.strings: list[str] = []
+        self.positions: set[int] = set()
         self.kinds = ""
         self.plain = True
         self._star = False
         self._rows: set[str] = set()
         self._tables: set[Name] = set()
         self._anything = False
-        self._schema = False
 
     @property
     def star(self) -> bool:
@@ -72,7 +73,7 @@ class Survey:
     @property
     def writes(self) -> Writes:
         """What it may write."""
-        return Writes(frozenset(self._tables), self._anything, self._schema)
+        return ANYTHING if self._anything else Writes(frozenset(self._tables))
 
     def read(self, statements: Sequence[Message]) -> None:
         """Look at all statements of a text.
@@ -81,23 +82,24 @@ class Survey:
             statements: RawStmt messages.
         """
         if not statements:
-            self._refuse(Reason.EMPTY)
+            self.refuse(Reason.EMPTY)
         elif len(statements) > 1:
-            self._refuse(Reason.MULTIPLE_STATEMENTS)
+            self.refuse(Reason.MULTIPLE_STATEMENTS)
         elif statements[0].stmt.WhichOneof("node") != "select_stmt":
-            self._refuse(Reason.NOT_A_QUERY)
+            self.refuse(Reason.NOT_A_QUERY)
         kinds = [statement.stmt.WhichOneof("node") or "" for statement in statements]
         self.plain = _NORMALIZED.issuperset(kinds)
         self.kinds = "; ".join(kind.removesuffix("_stmt").replace("_", " ").upper() for kind in kinds)
         for statement in statements:
             self._statement(statement.stmt, frozenset())
 
-    def _refuse(self, reason: Reason) -> None:
+    def refuse(self, reason: Reason) -> None:
+        """Note why it cannot be cached, if that is not known yet."""
         if self.reason is None:
             self.reason = reason
 
     def _write_anything(self) -> None:
-        self._anything = self._schema = True
+        self._anything = True
 
     # -- statements ----------------------------------------------------------------------------------------------
 
@@ -119,8 +121,10 @@ class Survey:
             or message.window_clause
             or message.sort_clause
         )
+        self._position(message.group_clause)
+        self._position(message.distinct_clause)
         if message.HasField("into_clause"):
-            self._refuse(Reason.INTO)
+            self.refuse(Reason.INTO)
             if not _is_temporary(message.into_clause.rel):
                 self._write_anything()
         self._scoped(message, scope, besides=("into_clause",))
@@ -190,7 +194,7 @@ class Survey:
 
     def _cte(self, query: Message, scope: Scope) -> None:
         if query.WhichOneof("node") != "select_stmt":
-            self._refuse(Reason.DATA_MODIFYING_CTE)
+            self.refuse(Reason.DATA_MODIFYING_CTE)
         self._statement(query, scope)
 
     def _children(self, message: Message, scope: Scope, besides: tuple[str, ...] = ()) -> None:
@@ -211,7 +215,7 @@ class Survey:
             message = getattr(message, kind)
         look = _NODES.get(message.__class__)
         if look is None:
-            self._refuse(Reason.UNSUPPORTED_SYNTAX)
+            self.refuse(Reason.UNSUPPORTED_SYNTAX)
             self._write_anything()
         else:
             look(self, message, scope)
@@ -223,7 +227,15 @@ class Survey:
         self.compares = True
         self._children(message, scope)
 
+    def _grouping(self, message: Message, scope: Scope) -> None:
+        self._position(message.content)
+        self._comparing(message, scope)
+
+    def _position(self, nodes: Iterable[Message]) -> None:
+        self.positions.update(node.a_const.location for node in nodes if node.HasField("a_const"))
+
     def _sort(self, message: Message, scope: Scope) -> None:
+        self._position((message.node,))
         if message.use_op:
             self._operator(message.use_op)
         self.compares = True
@@ -231,23 +243,23 @@ class Survey:
 
     def _unsupported(self, message: Message, scope: Scope) -> None:
         """What is known not to write."""
-        self._refuse(Reason.UNSUPPORTED_SYNTAX)
+        self.refuse(Reason.UNSUPPORTED_SYNTAX)
         self._children(message, scope)
 
     def _sample(self, message: Message, scope: Scope) -> None:
-        self._refuse(Reason.TABLESAMPLE)
+        self.refuse(Reason.TABLESAMPLE)
         self.functions.add((*self._name(_strings(message.method)), len(message.args)))
         self._children(message, scope, besides=("method",))
 
     def _lock(self, _message: Message, _scope: Scope) -> None:
-        self._refuse(Reason.LOCKING)
+        self.refuse(Reason.LOCKING)
 
     def _value_function(self, _message: Message, _scope: Scope) -> None:
-        self._refuse(Reason.SQL_VALUE_FUNCTION)
+        self.refuse(Reason.SQL_VALUE_FUNCTION)
 
     def _relation(self, relation: Message, scope: Scope) -> None:
         if relation.catalogname:
-            self._refuse(Reason.UNKNOWN_RELATION)
+            self.refuse(Reason.UNKNOWN_RELATION)
         if relation.schemaname or relation.relname not in scope:
             self.relations.add(self._name((relation.schemaname, relation.relname)))
         self._rows.add(relation.relname)
@@ -307,7 +319,7 @@ class Survey:
         elif message.kind in _PLAIN:
             self._operator(message.name)
         else:
-            self._refuse(Reason.UNSUPPORTED_SYNTAX)
+            self.refuse(Reason.UNSUPPORTED_SYNTAX)
         self.compares |= message.lexpr.HasField("row_expr")
         self._children(message, scope, besides=("name",))
 
@@ -337,7 +349,7 @@ class Survey:
     def _type(self, type_name: Message, scope: Scope) -> None:
         self.types.add(self._type_name(type_name))
         if type_name.pct_type:
-            self._refuse(Reason.UNSUPPORTED_SYNTAX)
+            self.refuse(Reason.UNSUPPORTED_SYNTAX)
         self._children(type_name, scope, besides=("names", "array_bounds"))
 
     def _type_name(self, type_name: Message) -> Name:
@@ -357,7 +369,7 @@ class Survey:
     def _fold(self, name: str) -> str:
         """Take a name as the parser has folded it, if servers of all encodings and languages fold it alike."""
         if not name.isascii() and name != name.lower():
-            self._refuse(Reason.ENCODING)
+            self.refuse(Reason.ENCODING)
             self._write_anything()
         return name
 
@@ -485,7 +497,7 @@ _NODES: Final[dict[type[Message], Callable[[Survey, Message, Scope], None]]] = {
         Survey._leaf,  # noqa: SLF001
     ),
     **dict.fromkeys(
-        (pb.GroupingSet, pb.MinMaxExpr, pb.RowExpr, pb.WindowDef, pb.CTECycleClause),
+        (pb.MinMaxExpr, pb.RowExpr, pb.WindowDef, pb.CTECycleClause),
         Survey._comparing,  # noqa: SLF001
     ),
     **dict.fromkeys(
@@ -514,6 +526,7 @@ _NODES: Final[dict[type[Message], Callable[[Survey, Message, Scope], None]]] = {
         Survey._unsupported,  # noqa: SLF001
     ),
     pb.SelectStmt: Survey._select,  # noqa: SLF001
+    pb.GroupingSet: Survey._grouping,  # noqa: SLF001
     pb.RangeVar: Survey._relation,  # noqa: SLF001
     pb.RangeTableSample: Survey._sample,  # noqa: SLF001
     pb.Alias: Survey._alias,  # noqa: SLF001

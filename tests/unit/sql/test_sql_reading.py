@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from hyperpool.sql.memo import Memo
 from hyperpool.sql.reader import QueryReader
 from hyperpool.sql.reading import ANYTHING, NOTHING, Cast, Hint, Source, Writes
 from hyperpool.sql.reasons import Reason
@@ -244,3 +247,108 @@ def test_hints_are_read_from_comments() -> None:
     assert hint(b"/*+ hyperpool: max_age=5s */ select 1 /*+ hyperpool: max_age=500ms */") == Hint(max_age=0.5)
     assert hint(b"select 1 /*+ hyperpool: max_age=soon */") == Hint(nocache=True)
     assert hint(b"select 1 /*+ hyperpool: age=5s */") == Hint(nocache=True)
+
+
+def test_texts_that_differ_in_literals_alone_share_a_reading() -> None:
+    """If the literals have the same types, and mean neither the clock nor a column."""
+    reader = QueryReader()
+
+    def same(one: str, other: str) -> bool:
+        first, second = reader.read(one.encode()), reader.read(other.encode())
+        assert first.canonical != second.canonical
+        return first.reading is second.reading
+
+    assert same("select a from t where b = 1 and c = 'x'", "select a from t where b = 22 and c = 'it''s'")
+    assert same('select "a" from "t" limit 1', 'select "a" from "t" limit 2')
+    assert not same("select 1", "select 3000000000")
+    assert not same("select 1", "select '1'")
+    assert not same("select a from t1", "select a from t2")
+    assert not same("select a from t order by 1", "select a from t order by 2")
+    assert not same("select a from t group by 1", "select a from t group by 2")
+    assert not same("select 'a'", "select 'now'")
+    assert not same("select E'a'", "select E'b'")
+
+
+def test_a_comment_behind_a_text_need_not_be_read() -> None:
+    """Such as a trace's, which is another one each time; but hints are."""
+    reader = QueryReader()
+    plain = reader.read(b"select a from t")
+    assert reader.read(b"select a from t /*traceparent='00-1'*/") is plain
+    assert reader.read(b"select a from t -- x /* y */").reading.reason is None
+    assert reader.read(b"select a from t /*+ hyperpool: nocache */").reading.hint == Hint(nocache=True)
+    assert reader.read(b"select '/* x */").reading.reason is Reason.PARSE_ERROR
+    assert reader.read(b"select a from t /* /* x */").reading.reason is Reason.PARSE_ERROR
+    assert reader.read(b"select a from t /* x */ */").reading.reason is Reason.PARSE_ERROR
+
+
+def test_a_long_text_is_told_by_a_short_one() -> None:
+    """It is not cached, but what it writes is known."""
+    rows = ", ".join(f"({number}, 'it''s', NULL, -1.5, $1::text[])" for number in range(1000))
+    large = "'" + "x" * 100_000 + "'"
+    numbers = ", ".join(map(str, range(3000)))
+
+    def writes(text: str) -> Writes:
+        reading = QueryReader().read(text.encode()).reading
+        assert reading.reason is Reason.TOO_LONG
+        return reading.writes
+
+    assert writes(f"insert into s.t (a, b) values {rows}") == Writes(frozenset({("s", "t")}))
+    assert writes(f'update "t" set a = {large}') == Writes(frozenset({(None, "t")}))
+    assert writes(f"delete from t where a in ({numbers})") == Writes(frozenset({(None, "t")}))
+    assert writes(f"select a from t where a in ({numbers})") == NOTHING
+    assert writes(f"insert into t values ({large}); delete from u") == Writes(
+        frozenset({(None, "t"), (None, "u")})
+    )
+    assert writes(f"insert into t values ({large}); do 'x'") == ANYTHING
+    assert writes(f"insert into t values (f({large}))") == Writes(frozenset({(None, "t")}))
+    assert QueryReader().read(f"select f({large})".encode()).reading.functions == {(None, "f", 1)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "insert into t values (E'{}')",
+        "insert into t values ($a${}$a$)",
+        "insert into \"t'u\" values ('{}')",
+        "insert into \"t(1, 2)\" values ('{}')",
+        "insert into t values ('{}') -- '",
+        "insert into t values ('{}') /* ' */",
+        "insert into t values ('{}\\''); delete from u --')",
+        "insert into t values (U&'{}')",
+        "select {}",
+    ],
+)
+def test_a_long_text_that_is_not_plain_may_write_anything(text: str) -> None:
+    """Where its strings end is not looked at."""
+    reading = QueryReader().read(text.format("a + " * 2000 + "b").encode()).reading
+    assert reading.writes == ANYTHING
+
+
+def test_what_people_see_holds_no_values() -> None:
+    """Neither literals of queries nor passwords."""
+    reader = QueryReader()
+    assert (
+        reader.read(b"select a from t where b = 'secret'").reading.template == "select a from t where b = $1"
+    )
+    assert reader.read(b"alter role a password 'secret'").reading.template == "ALTER ROLE"
+    assert reader.read(b"set a.b = 'secret'; begin").reading.template == "VARIABLE SET; TRANSACTION"
+
+
+def test_every_reason_says_what_it_is_and_what_to_do() -> None:
+    """Names are short, and stay as they are."""
+    for reason in Reason:
+        assert re.fullmatch(r"[a-z_]{2,24}", reason.value)
+        assert reason.name == reason.value.upper()
+        assert reason.sentence.endswith(".")
+        assert reason.remedy.endswith(".")
+
+
+def test_a_memo_forgets_what_is_not_used() -> None:
+    """And keeps what is, within its bound."""
+    memo: Memo[int, str] = Memo(10)
+    for number in range(100):
+        memo.put(number, str(number), 1)
+        assert memo.get(0) == "0"
+        assert len(memo) <= 10
+    assert memo.get(50) is None
+    assert memo.get(99) == "99"
