@@ -10,8 +10,8 @@ import psycopg
 import pytest
 import yaml
 
+from tests.support import launch, targets
 from tests.support import rawclient as raw
-from tests.support import targets
 from tests.support.network import all_read_by
 from tests.support.poolers import config_for
 from tests.support.waiting import Stopwatch, eventually
@@ -229,18 +229,6 @@ class TestReload:
             assert other.value("SELECT 1") == "1"
 
 
-def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        targets.hyperpool_command(*arguments),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        cwd=cwd,
-        env=targets.environment(),
-        check=False,
-    )
-
-
 def _write(path: Path, config: dict[str, Any]) -> str:
     path.write_text(yaml.safe_dump(config))
     return str(path)
@@ -251,7 +239,7 @@ class TestStart:
 
     def test_port_taken(self, pooler: Pooler, tmp_path: Path) -> None:
         """A port that is taken ends the start with a non-zero code and one clear line."""
-        done = _run("serve", _write(tmp_path / "second.yaml", pooler.config), cwd=tmp_path)
+        done = launch.run("serve", _write(tmp_path / "second.yaml", pooler.config), cwd=tmp_path)
         assert done.returncode not in {0, 2}
         said = (done.stdout + done.stderr).strip().splitlines()
         assert "Traceback" not in done.stdout + done.stderr
@@ -264,7 +252,7 @@ class TestStart:
         config["databases"]["app"]["port"] = "harbour"
         path = _write(tmp_path / "wrong.yaml", config)
         for command in ("serve", "check"):
-            done = _run(command, path, cwd=tmp_path)
+            done = launch.run(command, path, cwd=tmp_path)
             said = done.stdout + done.stderr
             assert done.returncode == 2
             assert "Traceback" not in said
@@ -274,11 +262,11 @@ class TestStart:
     def test_check(self, pg: PostgresCluster, tmp_path: Path) -> None:
         """`check` accepts good settings with code 0 and opens no port."""
         config = config_for(pg)
-        assert _run("check", _write(tmp_path / "good.yaml", config), cwd=tmp_path).returncode == 0
+        assert launch.run("check", _write(tmp_path / "good.yaml", config), cwd=tmp_path).returncode == 0
 
     def test_no_such_file(self, tmp_path: Path) -> None:
         """A file that does not exist is named, without a traceback."""
-        done = _run("serve", str(tmp_path / "absent.yaml"), cwd=tmp_path)
+        done = launch.run("serve", str(tmp_path / "absent.yaml"), cwd=tmp_path)
         assert done.returncode == 2
         assert "absent.yaml" in done.stderr + done.stdout
         assert "Traceback" not in done.stderr
@@ -286,7 +274,15 @@ class TestStart:
     @pytest.mark.parametrize("argument", ["--version", "--help"])
     def test_version_and_help(self, tmp_path: Path, argument: str) -> None:
         """`--version` and `--help` print and end with code 0."""
-        done = _run(argument, cwd=tmp_path)
+        done = subprocess.run(
+            targets.hyperpool_command(argument),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            cwd=tmp_path,
+            env=targets.environment(),
+            check=False,
+        )
         assert done.returncode == 0
         assert "hyperpool" in done.stdout
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.support import scenes
+from tests.support import launch, scenes
 from tests.support.paths import SECRETS, TUNNELS, WAYS, missing_program
 from tests.support.scenes import Scene, started
-from tests.support.targets import environment, hyperpool_command, write_config
+from tests.support.targets import write_config
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -61,14 +61,7 @@ def test_nothing_secret_is_shown(scene: Scene, tmp_path: Path, command: str) -> 
     """What the other commands print of the same settings holds no token and no password."""
     config = write_config(tmp_path, scene.path.config())
     name, *options = command.split()
-    done = subprocess.run(
-        hyperpool_command(name, str(config), *options),
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=60,
-        check=False,
-    )
+    done = launch.run(name, str(config), *options)
     printed = done.stdout + done.stderr
     assert "app" in printed
     assert "Traceback" not in printed

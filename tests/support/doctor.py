@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from tests.support import farend, targets
+from tests.support import farend, launch
 from tests.support.gateways import OTHER_TOKEN, TOKEN
 from tests.support.poolers import config_for
 from tests.support.postgres import ROLES
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
     from tests.support.postgres import PostgresCluster
@@ -46,13 +46,8 @@ class Doctor:
 
     def run(self, config: Config, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run it to the end."""
-        done = subprocess.run(
-            targets.hyperpool_command("doctor", self.write(config), *arguments),
-            capture_output=True,
-            text=True,
-            env={**targets.environment(), "PYTHONUTF8": "1", **environment},
-            timeout=50,
-            check=False,
+        done = launch.run(
+            "doctor", self.write(config), *arguments, environment={"PYTHONUTF8": "1", **environment}
         )
         for text in (done.stdout, done.stderr):
             assert "Traceback" not in text, text

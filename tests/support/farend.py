@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from tests.support import targets
+from tests.support import launch, targets
 from tests.support.network import free_port
 from tests.support.waiting import eventually
 
@@ -48,13 +48,8 @@ class FarEnd:
     def start(self) -> None:
         """Start it, once more if it has ended."""
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                targets.hyperpool_command("tunnel", str(self.path)),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=targets.environment(),
-                start_new_session=True,
+            self.process = launch.start(
+                targets.hyperpool_command("tunnel", str(self.path)), log, self._directory
             )
 
     def reload(self, document: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import yaml
 
-from tests.support import targets
+from tests.support import launch, targets
 from tests.support.certificates import issue
 from tests.support.gateways import HOST, OTHER_TOKEN, TOKEN, Nginx, Token, Websockify, find_program
 from tests.support.network import ESTABLISHED, free_port, tcp_sockets
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    from tests.support.launch import Process
     from tests.support.poolers import Pooler
     from tests.support.targets import Config
 
@@ -94,7 +95,7 @@ class FarEnd:
         self._command = command
         self._up = up
         self.log_path = directory / f"{name}.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     @property
     def pid(self) -> int:
@@ -106,14 +107,7 @@ class FarEnd:
         """Start it, and wait until it says that it works."""
         mark = len(self.log_text())
         with self.log_path.open("ab") as log:
-            self._process = process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=targets.environment(),
-                start_new_session=True,
-            )
+            self._process = process = launch.start(self._command, log, FilePath.cwd())
 
         def works() -> bool:
             assert process.poll() is None, f"{self._name} has ended:\n{self.log_text()}"

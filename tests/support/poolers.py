@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from tests.support import targets
+from tests.support import launch, targets
 from tests.support.network import free_port
 from tests.support.postgres import ANN, BOB, CLARA, MIRA, Role, children_of
 from tests.support.rawclient import Frame, RawClient
@@ -49,6 +49,7 @@ class Pooler:
     Args:
         config: its settings; `pooler.listen_port` is the port that the helpers of this class connect to.
         open_files: the soft and the hard limit on open files to start it with, if not those of the tests.
+        user: who runs it; by default whoever runs the tests.
 
     Attributes:
         host: the address that the helpers connect to, as libpq wants it (a directory stands for its socket).
@@ -57,7 +58,9 @@ class Pooler:
         killed: a test killed it on purpose, so that its end is not checked.
     """
 
-    def __init__(self, config: Config, open_files: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, config: Config, open_files: tuple[int, int] | None = None, user: str | None = None
+    ) -> None:
         self.config = config
         self.port = int(config["pooler"]["listen_port"])
         self.host = (
@@ -69,15 +72,12 @@ class Pooler:
         self._directory = Path(tempfile.mkdtemp(prefix="hpt-pooler-"))
         self.log_path = self._directory / "log"
         self._config_path = targets.write_config(self._directory, config)
+        if user is not None:
+            for path in (self._directory, self._config_path):
+                shutil.chown(path, user)
         with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*_limited(open_files), *targets.command(self._config_path)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=targets.environment(),
-                cwd=self._directory,
-                start_new_session=True,
+            self.process = launch.start(
+                [*_limited(open_files), *targets.command(self._config_path)], log, self._directory, user
             )
 
     @property

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -17,7 +16,6 @@ import psycopg
 import pytest
 
 from tests.support import rawclient as raw
-from tests.support import targets
 from tests.support.network import CLOSE_WAIT, ESTABLISHED, tcp_sockets
 from tests.support.paths import SECRETS, WAYS, PrivatePostgres, missing_program
 from tests.support.poolers import Pooler
@@ -26,7 +24,6 @@ from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path as FilePath
 
     from tests.support.paths import Path
     from tests.support.targets import Config
@@ -231,8 +228,7 @@ def started(config: Config) -> Iterator[Pooler]:
 
     What it has logged is printed, for tests that fail.
     """
-    with _as_stranger():
-        pooler = Pooler(config)
+    pooler = Pooler(config, user=_STRANGER if os.geteuid() == 0 else None)
     try:
         pooler.wait_listening()
         yield pooler
@@ -240,20 +236,3 @@ def started(config: Config) -> Iterator[Pooler]:
     finally:
         sys.stdout.write(pooler.log_text())
         pooler.destroy()
-
-
-@contextlib.contextmanager
-def _as_stranger() -> Iterator[None]:
-    """Have the pooler that is started meanwhile run as an ordinary user, where root runs the tests."""
-    original = targets.command
-
-    def command(config_path: FilePath) -> list[str]:
-        for path in (config_path.parent, config_path):
-            shutil.chown(path, _STRANGER)
-        words = ["--reuid", _STRANGER, "--regid", "nogroup", "--clear-groups", "--inh-caps=-all"]
-        return ["setpriv", *words, *original(config_path)]
-
-    with pytest.MonkeyPatch.context() as patch:
-        if os.geteuid() == 0:
-            patch.setattr(targets, "command", command)
-        yield
