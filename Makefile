@@ -3,11 +3,13 @@
 #   PYTHON=python3.13          the interpreter of the virtual environment (3.11 or later), used when it is made
 #   CONFIG=pooler.yaml         what `make run` serves
 #   PYTEST_ARGS="-k ledger"    more arguments for pytest
+#   TEST_JOBS=2                how many processes share the tests; by default one for each core, and four at most
 #   BENCH_ARGS="--rounds 1"    arguments for the benchmarks
 
 PYTHON ?= python3
 CONFIG ?= pooler.yaml
 PYTEST_ARGS ?=
+TEST_JOBS ?= logical
 BENCH_ARGS ?=
 
 # Where `make run` keeps embedded databases. An exported STATE_DIRECTORY goes before it.
@@ -28,7 +30,7 @@ run: $(VENV)/.stamp-run  ## Serve pooler.yaml with its embedded PostgreSQL, unti
 	@exec env STATE_DIRECTORY='$(STATE_DIRECTORY)' $(BIN)/hyperpool serve '$(CONFIG)'
 
 test: $(VENV)/.stamp-dev  ## Run all tests
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses $(TEST_JOBS) --maxprocesses 4 $(PYTEST_ARGS)
 
 bench: $(VENV)/.stamp-dev  ## Compare with a direct connection and with pgbouncer
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -5,6 +5,8 @@
   `dev` (new examples every time) or `thorough`.
 - `HYPERPOOL_TEST_PG_BIN` names the directory of the PostgreSQL to test with, see `tests.support.postgres`.
 - `HYPERPOOL_TEST_TARGET=pgbouncer` runs the black-box tests against pgbouncer, see `tests.support.targets`.
+- `--numprocesses` shares the tests among so many processes, see `tests.support.distribution`; each has PostgreSQL
+  servers, ports and directories of its own.
 - A black-box test that runs longer than its bound (60 s, or `@pytest.mark.bound(seconds)`) fails with a
   stack.
 """
@@ -14,10 +16,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import hypothesis
 import pytest
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 from tests.support import targets
 from tests.support.poolers import MODES, Pooler, config_for
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+    from tests.support.distribution import Modules
     from tests.support.targets import Config
 
 _FORBID_SKIP = os.environ.get("HYPERPOOL_FORBID_SKIP") == "1"
@@ -45,9 +49,10 @@ hypothesis.settings.register_profile(
     print_blob=True,
     suppress_health_check=_SLOW,
 )
-hypothesis.settings.register_profile("dev", deadline=None, suppress_health_check=_SLOW)
+_EXAMPLES = DirectoryBasedExampleDatabase(f".hypothesis/{os.environ.get('PYTEST_XDIST_WORKER', 'main')}")
+hypothesis.settings.register_profile("dev", deadline=None, database=_EXAMPLES, suppress_health_check=_SLOW)
 hypothesis.settings.register_profile(
-    "thorough", deadline=None, max_examples=3000, suppress_health_check=_SLOW
+    "thorough", deadline=None, database=_EXAMPLES, max_examples=3000, suppress_health_check=_SLOW
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
@@ -72,6 +77,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers of this suite."""
     config.addinivalue_line("markers", "bound(seconds): the time limit of a black-box test")
     config.addinivalue_line("markers", "hyperpool_only: not about behaviour that pgbouncer shares")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Modules:
+    """Say how the tests are shared among processes."""
+    from tests.support.distribution import Modules
+
+    return Modules(config, log)
 
 
 def pytest_report_header() -> list[str]:

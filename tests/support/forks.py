@@ -30,7 +30,9 @@ def _import_everything() -> None:
     for module in pkgutil.walk_packages(hyperpool.__path__, "hyperpool."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    codecs.lookup("idna")  # of socket.getaddrinfo; a fork of another user may not read the interpreter's files
+    codecs.lookup(
+        "idna"
+    )  # of socket.getaddrinfo; a fork of another user may not read the interpreter's files
     gc.collect()
     gc.freeze()
 

@@ -6,11 +6,19 @@ Tests use it to put clients into a queue in a known order without guessing at de
 
 from __future__ import annotations
 
+import functools
+import itertools
+import os
+import random
 import re
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ESTABLISHED = 0x01  # include/net/tcp_states.h of Linux
 CLOSE_WAIT = 0x08
@@ -68,21 +76,43 @@ def half_closed_towards(remote_port: int) -> int:
 
 
 def free_port() -> int:
-    """Return a TCP port that is free on 127.0.0.1 and on ::1 at this moment."""
-    while True:
+    """Return a TCP port that is free on 127.0.0.1 and on ::1 at this moment.
+
+    It is none of those that the kernel gives to connections, and no other worker of this test run gets it.
+    """
+    return next(port for port in _ports if _is_free(port))
+
+
+def _own_ports(first: int = 10000, last: int = 32768, workers: int = 16) -> Iterator[int]:
+    """Ports of this worker, again and again; each test run begins elsewhere.
+
+    Args:
+        first: the first port.
+        last: where those begin that Linux gives to connections, unless it is told otherwise.
+        workers: how many share the ports.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = range(first + worker % workers, last, workers)
+    begin = random.SystemRandom().randrange(len(ports))
+    return itertools.cycle((*ports[begin:], *ports[:begin]))
+
+
+_ports = _own_ports()
+
+
+def _is_free(port: int) -> bool:
+    try:
         with socket.socket(socket.AF_INET) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-            if not has_ipv6():
-                return port
-            with socket.socket(socket.AF_INET6) as other:
-                try:
-                    other.bind(("::1", port))
-                except OSError:
-                    continue
-                return port
+            probe.bind(("127.0.0.1", port))
+        if has_ipv6():
+            with socket.socket(socket.AF_INET6) as probe:
+                probe.bind(("::1", port))
+    except OSError:
+        return False
+    return True
 
 
+@functools.cache
 def has_ipv6() -> bool:
     """Tell whether this machine has the IPv6 loopback address."""
     with socket.socket(socket.AF_INET6) as probe:
