@@ -46,6 +46,9 @@ class Backend(Connection):
         refusal: why it refused ``connect_query``.
         cancels: cancel requests under way for its client.
         restoring: the query that sets again what its client has reset, until it is answered.
+        tries: how often that has been sent once more.
+        begun: in session mode, what its client's session began with, by name, if a reset has to lead back to it.
+        has_reset: in session mode, its client has reset parameters, and those have not been set again.
         retiring: why it is closed as soon as it is free, or "".
         failing: it has sent a FATAL error.
         tracked: the session parameters that it has.
@@ -79,12 +82,14 @@ class Backend(Connection):
         "asked",
         "asking",
         "began",
+        "begun",
         "cancels",
         "client",
         "errand",
         "expected",
         "expires",
         "failing",
+        "has_reset",
         "held",
         "idle_since",
         "ledger",
@@ -103,6 +108,7 @@ class Backend(Connection):
         "status",
         "suspicion",
         "tracked",
+        "tries",
         "unnamed",
         "worked",
     )
@@ -123,6 +129,9 @@ class Backend(Connection):
         self._defaults: dict[str, str | None] = {}
         self._defaults_since = float("-inf")
         self.restoring = b""
+        self.tries = 0
+        self.begun: dict[str, str] = {}
+        self.has_reset = False
         self.purpose = ""
         self.refusal: LoginFailed | None = None
         self.cancels = 0

@@ -320,6 +320,8 @@ class ClientConnection(Connection):
         server.client = self
         server.linked = self.active = self.relay.now
         self.pool.stats.assignments += 1
+        if self.pool.session:
+            server.begin(self)
         return self.tracked is server.tracked or server.adjust(self)
 
     def _forward(

@@ -11,7 +11,7 @@ from hyperpool.config import SessionState
 from hyperpool.relay import catalog
 from hyperpool.relay.backend import Backend
 from hyperpool.relay.ledger import SKIP
-from hyperpool.relay.parameters import adjustment, assignments, is_safe_change
+from hyperpool.relay.parameters import adjustment, assignments, is_safe_change, reassignment
 from hyperpool.relay.session import ASKABLE, Pinned, Suspicion, Truth
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
@@ -212,6 +212,7 @@ class Following(Backend):
         self.settled = False
         self.unnamed = None
         self.restoring = messages.query(assignments(restores, client.initial.values.get("client_encoding")))
+        self.tries = 0
         self.ledger.request(wire.QUERY, SKIP)
         self.transmit(self.restoring)
         canonical = self.relay.tracker.canonical
@@ -220,6 +221,26 @@ class Following(Backend):
             for name, value in restores.items()
             if name in self.pool.reported
         )
+
+    def begin(self, client: ClientConnection) -> None:
+        """A session begins: if its client has asked for what servers do not report, a reset has to lead back to it."""
+        begun = client.begun()
+        self.begun = {} if begun.keys() <= self.pool.reported else begun
+        self.has_reset = False
+
+    def begin_again(self) -> None:
+        """The client of a session has reset parameters: set those again that it began with.
+
+        At once, and in the same transaction, as `restore` does. No text was looked into, so the server is asked which
+        they are.
+        """
+        self.has_reset = False
+        self.settled = False
+        encoding = self.begun.get("client_encoding")
+        self.restoring = messages.query(reassignment(self.begun, self.pool.settings.user, encoding))
+        self.tries = 0
+        self.ledger.request(wire.QUERY, SKIP)
+        self.transmit(self.restoring)
 
     # -- what the database tells ---------------------------------------------------------------------------------------
 

@@ -151,10 +151,27 @@ def assignments(values: Mapping[str, str], encoding: str | None) -> str:
             that, because they hold at once.
         encoding: the ``client_encoding`` in which names and values were told.
     """
-    names = sorted((name for name in values if name not in IDENTITY), key=_is_timeout)
-    steps = [_assignment(name, values[name], encoding) for name in names]
-    steps += [_identification(name, values[name], encoding) for name in reversed(IDENTITY) if name in values]
-    return "".join(steps)
+    return "".join(
+        (_identification if name in IDENTITY else _assignment)(name, values[name], encoding)
+        for name in _in_order(values)
+    )
+
+
+def reassignment(values: Mapping[str, str], user: str, encoding: str | None) -> str:
+    """The SQL that sets those parameters again that have been reset, and leaves alone what has been set since.
+
+    Args:
+        values: by name, in the order of `assignments`.
+        user: who has logged in.
+        encoding: the ``client_encoding`` in which names and values were told.
+    """
+    defaults = {"role": "none", "session_authorization": user}
+    rows = ",".join(
+        f"({number},{literal(name, encoding)},{literal(values[name], encoding)},"
+        f"{literal(defaults.get(name, ''), encoding)})"
+        for number, name in enumerate(_in_order(values))
+    )
+    return _REASSIGNMENT % rows
 
 
 def is_safe_change(wanted: ParameterSet, current: ParameterSet) -> bool:
@@ -175,6 +192,12 @@ def is_safe_change(wanted: ParameterSet, current: ParameterSet) -> bool:
         ):
             return False
     return True
+
+
+def _in_order(values: Iterable[str]) -> list[str]:
+    """Names in the order in which parameters are set, see `assignments`."""
+    names = sorted((name for name in values if name not in IDENTITY), key=_is_timeout)
+    return names + [name for name in reversed(IDENTITY) if name in values]
 
 
 def _is_timeout(name: str) -> bool:
@@ -215,6 +238,16 @@ CHECKED: Final = (
 """Parameters whose value names something that may be gone, and that which cannot be set any more when it is in use."""
 
 _ENCODING: Final = "client_encoding"
+
+_REASSIGNMENT: Final = (
+    "SELECT pg_catalog.set_config(n, v, false) FROM (SELECT n, v, d, s.source FROM (VALUES %s) b (i, n, v, d)"
+    " LEFT JOIN pg_catalog.pg_settings s"
+    " ON pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) pg_catalog.lower(n) ORDER BY i OFFSET 0) b"
+    " WHERE CASE WHEN source IS NULL THEN COALESCE(pg_catalog.current_setting(n, true), '')"
+    " OPERATOR(pg_catalog.=) d ELSE source OPERATOR(pg_catalog.<>) 'session' END"
+)
+"""Whoever sets a parameter leaves the source `session`. The view does not list who the session is, nor parameters of
+nobody's; of those it is told when they are as at the beginning."""
 _SPOKEN: Final = {"role": "ROLE", "session_authorization": "SESSION AUTHORIZATION"}
 
 

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 _RESETS: Final = frozenset({b"RESET\0", b"SET\0", b"DISCARD ALL\0"})
 """What CommandComplete says when parameters may be what the server's session began with."""
 
+_MAX_TRIES: Final = 5
+"""How often what a client has reset is set again before it is given up."""
+
+_LEADS_BACK: Final = frozenset({b"RESET\0", b"DISCARD ALL\0"})
+"""What CommandComplete says when they certainly are."""
+
 _POSITION: Final = re.compile(rb"\0P(\d{1,9})\0")
 """An error's field: where in the text."""
 
@@ -131,7 +137,7 @@ class ServerConnection(Upkeep):
         at = self.skip
         start = at if self.dropping else 0
         pieces: list[bytes | memoryview] = []
-        simple = SIMPLE if self.suspicion is None else WATCHED
+        simple = SIMPLE if self.suspicion is None and not self.begun else WATCHED
         while True:
             if entries and entries[0] >= FAKE and at <= end:
                 pieces += (relay.view[start:at], ledger.fakes())
@@ -174,7 +180,8 @@ class ServerConnection(Upkeep):
 
     def _collects(self, kind: int) -> bool:
         """Whether a message is looked into: what is there of it is kept until all of it has come."""
-        return kind in WHOLE or (kind == wire.COMMAND_COMPLETE and self.suspicion is not None)
+        watched = self.suspicion is not None or self.begun
+        return kind in WHOLE or (kind == wire.COMMAND_COMPLETE and bool(watched))
 
     def _take(self, kind: int, head: int, at: int, stop: int, *, whole: bool) -> int | bytes:
         """A message that the scan does not pass over.
@@ -195,6 +202,8 @@ class ServerConnection(Upkeep):
             return self._error(head, at, stop)
         if kind == wire.COMMAND_COMPLETE and self.suspicion is not None:
             self._completed(bytes(self.relay.buffer[at + 5 : stop]))
+        elif kind == wire.COMMAND_COMPLETE and self.begun and not head & SKIP:
+            self.has_reset = self.has_reset or bytes(self.relay.buffer[at + 5 : stop]) in _LEADS_BACK
         elif kind == wire.DATA_ROW and self.errand is not None and head & SKIP:
             if whole:
                 self.errand.row(bytes(self.relay.buffer[at + 5 : stop]))
@@ -265,6 +274,9 @@ class ServerConnection(Upkeep):
             stats.transaction_time += answered - max(self.began, self.linked)
         if client is not None:
             client.active = self.answered
+        if self.has_reset and status != FAILED:
+            self.begin_again()
+            return 0
         suspicion = self.suspicion
         if suspicion is not None:
             suspicion.deallocations.ready(ledger.settled)
@@ -290,6 +302,9 @@ class ServerConnection(Upkeep):
             self.tracked = self.relay.tracker.changed(self.tracked, name, value)
             if self.client is not None and not head & SKIP:
                 self.client.tracked = self.tracked
+            if self.restoring and self.begun:
+                # Nobody knew what the client has reset: it has not been told of it.
+                return 0
         elif kind == wire.NOTIFICATION_RESPONSE:
             # Who listened on this server may be another client, unless this one keeps it: then it is for nobody.
             return 0 if self.pool.session or self.pinned & Pinned.LISTEN else SKIP
@@ -350,8 +365,9 @@ class ServerConnection(Upkeep):
         if self.errand is not None:
             self.errand.error = fields
             return SKIP
-        if self.restoring and fields.get("C") == "57014":
-            # A late cancel request was meant for what is over.
+        if self.restoring and fields.get("C") == "57014" and self.tries < _MAX_TRIES:
+            # A late cancel request was meant for what is over. Or it is a timeout of the client's, which may be short.
+            self.tries += 1
             self.ledger.request(wire.QUERY, SKIP)
             self.transmit(self.restoring)
             return SKIP

@@ -59,10 +59,10 @@ def forward(
     pool = client.pool
     reader = pool.reader
     if kind == wire.QUERY:
-        if at != end or (reader is not None and reader.read(buffer[5 : end - 1]) is not None):
+        if at != end or pool.session or (reader is not None and reader.read(buffer[5 : end - 1]) is not None):
             return False
         client.unnamed = None
-        _link(client, server, None if pool.session else SIMPLE)
+        _link(client, server, SIMPLE)
         server.ledger.entries.append(kind)
         pool.stats.received += end
         server.transmit(view[:end])
@@ -146,7 +146,7 @@ def _parse(
     return True
 
 
-def _link(client: ClientConnection, server: ServerConnection, expected: bytes | None) -> None:
+def _link(client: ClientConnection, server: ServerConnection, expected: bytes) -> None:
     client.server = server
     server.client = client
     server.linked = client.active = client.relay.now

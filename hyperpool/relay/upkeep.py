@@ -103,6 +103,8 @@ class Upkeep(Following):
                 # It was not read while this server had its outbox full, and nothing else will wake it.
                 self.relay.resume(client)
         self.unnamed = None
+        self.begun = {}
+        self.has_reset = False
         if reset or self.held or self.ledger.doubt:
             self._recondition(reset=reset or self.pool.settings.server_reset_query_always)
         else:

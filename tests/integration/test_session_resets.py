@@ -1,4 +1,4 @@
-"""RESET and DISCARD ALL in transaction mode: a client is back at what it asked for at login, with the next request."""
+"""RESET and DISCARD ALL: a client is back at what it asked for at login, with the next request."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.support.postgres import TRUDY
 from tests.support.sharing import (
     STATE,
     WAYS,
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.hyperpool_only
 
 _DATABASE: Final = "other"  # where a pooler may stay longer than a test
+
+_SESSION: Final = "session"
+"""The database whose only server its clients have for as long as they stay."""
 
 ASKED: Final = {
     "TimeZone": "Asia/Tokyo",
@@ -71,11 +75,16 @@ CASES: Final = {
     ],
 }
 
+UNKNOWN: Final = ("SET TO DEFAULT", "SET TIME ZONE LOCAL")
+"""Cases that session mode leaves to the server: no text is looked into, and the answer says the same of any SET."""
+
 
 @pytest.fixture(scope="module")
 def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
     with schema(_pg, _DATABASE):
-        yield make_module_pooler(config_for(_pg, _DATABASE))
+        config = config_for(_pg, _DATABASE)
+        config["databases"][_SESSION] = {**config["databases"]["*"], "pool_mode": "session", "pool_size": 1}
+        yield make_module_pooler(config)
 
 
 @pytest.fixture
@@ -83,6 +92,12 @@ def sharing(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pool
     """Clients that share two servers."""
     with Sharing(watch(_pooler)) as sharing:
         yield sharing
+
+
+@pytest.fixture
+def pooler(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Pooler:
+    """The same pooler; its database `session` has session mode."""
+    return watch(_pooler)
 
 
 def _compare(state: str, expected: str) -> None:
@@ -119,3 +134,36 @@ def test_back_at_the_beginning(
     leave(client, abruptly=way == "simple")
     sharing.settle()
     _compare(sharing.everywhere(other), untouched)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("statements", [CASES[case] for case in CASES if case not in UNKNOWN])
+def test_session_mode(pooler: Pooler, pg: PostgresCluster, statements: list[str], way: str) -> None:
+    """The same for a client that has its server to itself; the next client finds nothing of it."""
+    with direct(pg, _DATABASE, **ASKED) as alone:
+        answer = answers(alone, way, statements)
+        state, told = alone.value(STATE), _told(alone, answer)
+    with pooler.raw(_SESSION, TRUDY) as client:
+        untouched = client.value(STATE)
+    with pooler.raw(_SESSION, TRUDY, **ASKED) as client:
+        got = answers(client, way, statements)
+        assert [one for one in got if one.kind != b"S"] == [one for one in answer if one.kind != b"S"]
+        got += client.ask("SELECT 1")
+        assert _told(client, got) == told
+        _compare(client.value(STATE), state)
+        leave(client, abruptly=way == "simple")
+    with pooler.raw(_SESSION, TRUDY) as client:
+        _compare(client.value(STATE), untouched)
+
+
+def test_session_mode_keeps_what_is_not_reset(pooler: Pooler) -> None:
+    """What the client has set itself stays, whatever it has begun with."""
+    with pooler.raw(_SESSION, TRUDY, **ASKED) as client:
+        for statement in ("SET work_mem = '9MB'", "SET my.setting = 'y'", "SET TimeZone = 'UTC'"):
+            client.ask(statement)
+        client.ask("RESET lock_timeout")
+        client.ask("RESET ROLE")
+        got = [
+            client.value(f"SHOW {name}") for name in ("work_mem", "my.setting", "TimeZone", "lock_timeout")
+        ]
+        assert got == ["9MB", "y", "UTC", "80s"]
