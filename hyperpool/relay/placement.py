@@ -188,15 +188,23 @@ class Placement:
         pool = self._client.pool
         return bool(self._server.pinned) or pool.pinned < pool.max_pinned
 
-    def _note(self, effects: Effects, text: bytes, at: int) -> bytes | None:
+    def _note(self, effects: Effects, text: bytes, at: int, *, replaceable: bool = True) -> bytes | None:
         """A text with effects is about to be sent.
+
+        Args:
+            effects: what it may do.
+            text: itself.
+            at: where the message begins.
+            replaceable: another text can be sent in its place. Otherwise one that must not be executed is found out
+                about when it has been, and its client is ended.
 
         Returns:
             The text to be sent instead; None for the same.
         """
         server = self._server
         follows = server.pool.settings.session_state is SessionState.FOLLOW
-        if effects.pins and follows and not effects.unknown_settings and not self._may_pin():
+        refusable = replaceable and follows and not effects.unknown_settings
+        if effects.pins and refusable and not self._may_pin():
             return REFUSAL
         deallocates = effects.deallocates or effects.deallocates_all
         if server.pool.watched:
@@ -221,11 +229,13 @@ class Placement:
 
         def other(name: bytes) -> bytes | None:
             statement = own.names.get(name)
-            if statement is None or name in gone:
+            if statement is None:
                 return name + MARK if name.startswith(PREFIX) else None
             if statement not in ready:
                 ready.add(statement)
-                self._ensure_alone(statement, at)
+                if name not in gone:
+                    # Otherwise an earlier text in this pipeline has seen to it, and may have deallocated it already.
+                    self._ensure_alone(statement, at)
                 server.statements.doubt(statement)
             return statement.name
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hyperpool.relay.client import ClientConnection
+    from hyperpool.sql.effects import Effects
 
 _INT32: Final = Struct("!I").unpack_from
 _header: Final = Struct("!BI").pack
@@ -359,13 +360,18 @@ class Translator(Placement):
         client, ledger = self._client, self._server.ledger
         if not ledger.skipping:
             name = self._name(bytes(view[mark + 1 : nul]))
-            if self._is_open(name):
+            effects = self._effects(name)
+            if self._is_open(name) or (effects is not None and any(map(self._is_open, effects.deallocates))):
                 return self._stall()
+            if effects is not None and self._will_come(at, stop):
+                # Another one may have to take its place.
+                return False
             statement = self._find(name, at)
             meant = statement if name else client.unnamed
-            instead = self._instead(meant, view[nul:last], at) if meant is not None else None
+            whole = stop <= self._end
+            instead = self._instead(meant, view[nul:last], at, whole=whole) if meant is not None else None
             fits = instead == REFUSAL or buffer[nul + 1 : nul + 5] == _NO_PARAMETERS
-            if instead is not None and fits and stop <= self._end:
+            if instead is not None and fits and whole:
                 other = client.pool.statements.intern(instead + b"\0\0\0", client.tracked.flavor)
                 self._ensure(other, at)
                 self._replace(at, stop, extended.bind_nothing(bytes(view[at + 5 : mark]), other.name))
@@ -377,8 +383,23 @@ class Translator(Placement):
         ledger.request(wire.BIND)
         return True
 
-    def _instead(self, statement: Statement, parameters: memoryview, at: int) -> bytes | None:
-        """The text to be executed instead of a statement's; None for the same."""
+    def _effects(self, name: bytes) -> Effects | None:
+        """What session state executing a statement of the client's may change; None for nothing."""
+        client = self._client
+        statement = client.unnamed
+        if name:
+            statement = client.statements.names.get(name) if client.statements is not None else None
+        return client.pool.statements.effects(statement) if statement is not None else None
+
+    def _instead(self, statement: Statement, parameters: memoryview, at: int, *, whole: bool) -> bytes | None:
+        """The text to be executed instead of a statement's; None for the same.
+
+        Args:
+            statement: what the client wants to be executed.
+            parameters: what it is bound to, or the beginning of that.
+            at: where the Bind begins.
+            whole: all of it is there.
+        """
         effects = self._client.pool.statements.effects(statement)
         if effects is None:
             return None
@@ -386,7 +407,9 @@ class Translator(Placement):
         if text == REFUSAL:
             return text
         # What is set may be named by a parameter.
-        return self._note(effects, text + parameters if effects.unknown_settings else text, at)
+        return self._note(
+            effects, text + parameters if effects.unknown_settings else text, at, replaceable=whole
+        )
 
     def _describe(self, at: int, stop: int) -> bool:
         if stop > self._end or stop - at < _SHORTEST:

@@ -121,6 +121,64 @@ def test_deallocate_of_what_sql_has_prepared() -> None:
     )
 
 
+_D = """
+    c1 > Pd:deallocate a|S
+    s1 < P~2:deallocate a|S
+    s1 > 1|Z
+    c1 < 1|Z
+"""
+
+
+def test_bound_twice_and_executed_once() -> None:
+    """The second portal takes the place of the first: nothing has been deallocated before."""
+    play_in_pieces(
+        f"""
+        {_A}
+        {_D}
+        c1 > Bd|Bd|E|S
+        s1 < P~3:deallocate "~1"|B~3|B~3|E|S
+        s1 > 1|2|2|CDEALLOCATE|Z
+        c1 < 2|2|CDEALLOCATE|Z
+        {_GONE}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_executed_twice() -> None:
+    """The second time, there is nothing."""
+    play(
+        f"""
+        {_A}
+        {_D}
+        c1 > Bd|E|Bd|E|S
+        s1 < P~3:deallocate "~1"|B~3|E|B~3|E|S
+        s1 > 1|2|CDEALLOCATE|2|E26000 prepared statement "~1" does not exist|Z
+        c1 < 2|CDEALLOCATE|2|E26000 prepared statement "a" does not exist|Z
+        {_GONE}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_bound_again_behind_a_pipeline_that_deallocates() -> None:
+    """That may fail: what the name means is known when it has been answered."""
+    play_in_pieces(
+        f"""
+        {_A}
+        {_D}
+        c1 > Bd(1)|E|S|Bd|E|S
+        s1 < B~2(1)|E|S
+        s1 > E08P01 bind message supplies 1 parameter|Z
+        s1 < CS~1|P~1:select 1|P~3:deallocate "~1"|B~3|E|S
+        s1 > 3|1|1|2|CDEALLOCATE|Z
+        c1 < E08P01 bind message supplies 1 parameter|Z|2|CDEALLOCATE|Z
+        {_GONE}
+        """,
+        **_FOLLOW,
+    )
+
+
 def test_deallocate_fails() -> None:
     """Then the client still has its statement; and a later one is not taken for it."""
     play(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hyperpool.config import SessionState
-from tests.support.relaystage import play
+from tests.support.relaystage import play, play_in_pieces
 
 _FOLLOW: dict[str, Any] = {
     "max_prepared_statements": 3,
@@ -194,13 +194,41 @@ _REFUSED = "E53400 too many clients of this pool keep their server connection (m
 def test_too_many_clients_keep_their_servers(asked: str, sent: str, answered: str) -> None:
     """The server itself is made to refuse, where the text would be executed; the client goes on."""
     told = answered.replace("1|1|2|", "1|2|")
-    play(
+    play_in_pieces(
         f"""
         {_LISTENS}
         c2 > {asked}
         s2 < {sent}
         s2 > {answered}
         c2 < {told}
+        {_OTHER}
+        """,
+        **_FOLLOW,
+    )
+
+
+def test_too_many_and_a_bind_that_is_too_long_to_be_held_back() -> None:
+    """It is executed; then the client must go, and the server is cleaned."""
+    refused = (
+        "!53400 too many clients of this pool keep their server connection (session advisory locks) {end this state in"
+        " other clients, or raise max_pinned and the pool's size, or use session pooling}"
+    )
+    play(
+        f"""
+        {_LISTENS}
+        c2 > Pa:select pg_advisory_lock($1)[23]|S
+        s2 < P~1:select pg_advisory_lock($1)[23]|S
+        s2 > 1|Z
+        c2 < 1|Z
+        c2 > Ba(600)|E|S
+        s2 < B~1(600)|E|S
+        s2 > 2|CSELECT 1|Z
+        s2 < Q<pins>
+        c2 < 2|CSELECT 1|Z
+        s2 > T|Df,f,t,f,f|CSELECT 1|Z
+        c2 < {refused}|END
+        s2 < QDISCARD ALL
+        s2 > CDISCARD ALL|Z
         {_OTHER}
         """,
         **_FOLLOW,
