@@ -219,6 +219,18 @@ DEALLOCATE: Final = {
         1: Q begin
         0: Ba | E | S
     """,
+    "by a prepared statement that could not be bound before": """
+        0: Pa: deallocate b | Pb: select 1 | S
+        0: Ba=1 | E | S | Ba | E | S
+        0: Bb | E | S
+    """,
+    "by a prepared statement that is bound twice": """
+        0: Pa: deallocate b | Pb: select 1 | S
+        0: Ba | Ba | E | S
+        0: Bb | E | S
+        0: Pb: select 2 | Ba | E | Ba | E | S
+        0: Bb | E | S
+    """,
     "DISCARD ALL": """
         0: Pa: select 1 | Pb: select 2 | S
         1: Pa: select 3 | S
