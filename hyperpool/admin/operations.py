@@ -195,7 +195,7 @@ class Operations:
         for pool in self._of(database):
             pool.renew()
             for server in list(pool.servers):
-                server.retire("RECONNECT command issued")
+                server.retire("RECONNECT command issued", outdated=True)
             self._relay.want(pool)
 
     def recycled(self, database: str = "") -> Callable[[], bool]:

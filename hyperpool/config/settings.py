@@ -51,6 +51,9 @@ class PoolSettings:
             mode; 0 passes on names as they are.
         pool_size: server connections at most; 0 is no limit.
         min_pool_size: server connections that are kept.
+        max_db_connections: server connections of all pools of this database; 0 is no limit.
+        max_user_connections: server connections of all pools of this user; 0 is no limit.
+        idle_timeout: seconds after which an unused pool is forgotten; 0 is never.
         reserve_pool_size: more server connections, for clients that wait for long.
         reserve_pool_timeout: seconds of waiting that count as long.
         query_wait_timeout: seconds that a client may wait; 0 is no limit.
@@ -67,6 +70,8 @@ class PoolSettings:
         server_reset_query_always: run it in every pool mode.
         server_check_query: ``<empty>`` for an empty query, empty for no check.
         server_check_delay: seconds.
+        server_round_robin: the server connection that has been idle for longest is handed out first.
+        server_fast_close: in session mode, one that must be replaced takes its client with it.
         connect_query: empty for none.
         parameters: startup parameters that the database forces, by the server's names for them.
         embedded: the server is hyperpool's own.
@@ -114,6 +119,11 @@ class PoolSettings:
     host_connect_timeout: float = _DEFAULTS.host_connect_timeout.default
     tls: ServerTls = _NO_TLS
     replication: str = ""
+    max_db_connections: int = 0
+    max_user_connections: int = 0
+    idle_timeout: float = 0.0
+    server_round_robin: bool = False
+    server_fast_close: bool = False
 
     @property
     def servers(self) -> tuple[tuple[str, int], ...]:
@@ -171,6 +181,23 @@ class Settings:
         if entry is None:
             return None
         return self._resolve(database, entry, entry.user or user)
+
+    def client_limits(self, database: str, user: str) -> tuple[int, int]:
+        """How many clients there may be; 0 is no limit.
+
+        Args:
+            database: the name that a client asks for.
+            user: as whom it logs in.
+
+        Returns:
+            For the database, and for the user.
+        """
+        entry = self.databases.get(database) or self.databases.get(FALLBACK) or DatabaseSettings()
+        own = self.users.get(user, _NO_SETTINGS)
+        return (
+            _first(entry.max_db_client_connections, self.pooler.max_db_client_connections),
+            _first(own.max_user_client_connections, self.pooler.max_user_client_connections),
+        )
 
     def warm_pools(self) -> list[PoolSettings]:
         """The pools that open connections before any client comes: ``min_pool_size`` and a forced user are set."""
@@ -231,6 +258,13 @@ class Settings:
             transport=entry.transport,
             host_connect_timeout=pooler.host_connect_timeout,
             tls=_NO_TLS if entry.embedded else server_tls(pooler, entry),
+            max_db_connections=_first(entry.max_db_connections, pooler.max_db_connections),
+            max_user_connections=_first(own.max_user_connections, pooler.max_user_connections),
+            idle_timeout=pooler.pool_idle_timeout
+            if database in self.databases
+            else pooler.autodb_idle_timeout,
+            server_round_robin=pooler.server_round_robin,
+            server_fast_close=pooler.server_fast_close,
         )
 
 

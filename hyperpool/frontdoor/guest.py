@@ -87,6 +87,7 @@ class FrontDoor:
         tls: what clients are offered; None for nothing.
         console: where clients of the admin console go; None for nowhere.
         closing: the pooler is shutting down: only clients of the console are let in.
+        notice: what clients are told when they have logged in; empty for nothing.
 
     Raises:
         StartupError: certificate or key cannot be used.
@@ -135,6 +136,7 @@ class FrontDoor:
         self.tls = tls
         self.settings = settings
         self.log_errors = settings.pooler.log_pooler_errors
+        self.notice = settings.pooler.login_notify_message
         self._ignored = frozenset(name.lower() for name in settings.pooler.ignore_startup_parameters)
 
     def welcome(self, sock: socket.socket, address: str) -> None:
@@ -168,13 +170,16 @@ class FrontDoor:
         if self.relay.population >= settings.pooler.max_client_conn and not guest.wants_console:
             raise ClientRefused(
                 "no more connections allowed (max_client_conn)",
-                "53300",
+                "08P01",
                 "raise max_client_conn, or let clients close connections that they do not use",
             )
         guest.key = self.relay.reserve_key(message.secret_length)
         guest.replication = wanted_replication(message)
         if not guest.replication:
             guest.requested = requested_parameters(message, self._ignored)
+            if settings.pooler.application_name_add_host:
+                name = message.parameters.get("application_name") or "app"
+                guest.requested["application_name"] = f"{name} - {guest.address}"
         if guest.wants_console and is_owner(guest.sock, message):
             guest.owner = True
             return ClientAuthentication(AuthType.TRUST, message.user, Secret(""), self._mock_key)
@@ -195,6 +200,8 @@ class FrontDoor:
             guest.admitted_to(self.console, message)
             return
         pool = guest.private or self._find_pool(guest, message)
+        if guest.place is None:
+            self._give_place(guest, message.database, message.user)
         if pool.parameters is None:
             self.relay.await_parameters(pool, guest.continued)
             return
@@ -207,6 +214,27 @@ class FrontDoor:
         else:
             greeting = self._greeting(pool, pool.parameters, wanted)
             guest.admitted(pool, greeting.tracked, greeting.statuses)
+
+    def _give_place(self, guest: Guest, database: str, user: str) -> None:
+        """Count a client before it waits for anything, so that those that come together do not pass a limit.
+
+        Raises:
+            ClientRefused: the database or the user has as many clients as it may have.
+        """
+        census = self.relay.census
+        of_database, of_user = self.settings.client_limits(database, user)
+        for limit, count, setting in (
+            (of_database, census.databases[database], "max_db_client_connections"),
+            (of_user, census.users[user], "max_user_client_connections"),
+        ):
+            if limit and count >= limit:
+                raise ClientRefused(
+                    f"client connections exceeded ({setting})",
+                    "08P01",
+                    f"raise {setting}, or let clients close connections that they do not use",
+                )
+        guest.place = database, user
+        census.enter(database, user)
 
     def _proven(self, pool: RelayPool, requested: dict[str, str], made: ParameterSet) -> bytes:
         """A server has taken a client's parameters: the next client that asks for the same need not wait for one.
@@ -295,6 +323,7 @@ class Guest(TransientConnection):
         private: its own pool, once it has been let in for that.
         wants_console: it has asked for the admin console.
         owner: it is the pooler's own operating system user, and wants the console.
+        place: the database and the user for which it is counted already.
     """
 
     __slots__ = (
@@ -311,6 +340,7 @@ class Guest(TransientConnection):
         "key",
         "local",
         "owner",
+        "place",
         "private",
         "replication",
         "requested",
@@ -337,6 +367,7 @@ class Guest(TransientConnection):
         self.private: RelayPool | None = None
         self.wants_console = False
         self.owner = False
+        self.place: tuple[str, str] | None = None
 
     def __repr__(self) -> str:
         return f"<guest {self.address}>"
@@ -476,9 +507,12 @@ class Guest(TransientConnection):
             raise AssertionError("a client that is let in has a place")
         pid, secret = self.key
         self.key = None
+        self._leave_place()
         self.closed = True
         self.relay.transients.pop(self)
         before = self._login.pending + messages.authentication_ok()
+        if self._door.notice:
+            before += messages.notice_response(self._door.notice, "00000", severity="NOTICE")
         behind = messages.backend_key_data(pid, secret) + messages.ready_for_query()
         welcome, greet = bytes(self.outbox), None
         if isinstance(statuses, bytes):
@@ -531,3 +565,9 @@ class Guest(TransientConnection):
         if self.key is not None:
             self.relay.release_key(self.key[0])
             self.key = None
+        self._leave_place()
+
+    def _leave_place(self) -> None:
+        if self.place is not None:
+            self.relay.census.leave(*self.place)
+            self.place = None

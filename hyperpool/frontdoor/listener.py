@@ -45,7 +45,7 @@ class Listener:
     def configure(self, options: TcpOptions) -> None:
         """Set TCP options for the connections to come, unless it has stopped listening."""
         if self.path is None and self.sock.fileno() >= 0:
-            options.apply(self.sock)
+            options.apply_to_listener(self.sock)
 
     def close(self) -> None:
         """Stop listening, and remove a Unix socket's file; once, since it may be another process's afterwards."""
@@ -185,7 +185,7 @@ def _bind(family: int, kind: int, proto: int, address: object, settings: PoolerS
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        TcpOptions.of(settings).apply(sock)
+        TcpOptions.of(settings).apply_to_listener(sock)
         sock.bind(address)  # type: ignore[arg-type]  # what getaddrinfo returned for this family
         sock.listen(settings.listen_backlog)
         sock.setblocking(False)

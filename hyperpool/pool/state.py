@@ -5,7 +5,8 @@ Sans-IO: servers and clients are opaque, time is passed in, and nothing here ope
 A server connection is in one of these places, and only its mover changes that:
 
 =================  ==================================================================================
-``idle``           ready to be linked; last in, first out, so that a quiet pool shrinks to a warm core
+``idle``           ready to be linked, the next one at the end: last in, first out, so that a quiet pool shrinks to
+                   a warm core; with ``server_round_robin``, first in, first out
 ``conditioning``   runs a query of the pooler's own (reset, check, ``connect_query``)
 linked             its ``client`` is set: it serves that client
 ``dialing``        a number only: not yet a server connection, the warmer is opening it
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from hyperpool.config import PoolMode, SessionState
 from hyperpool.pool.backoff import Backoff
+from hyperpool.pool.quota import Quota
 from hyperpool.pool.replication import refuse_crowd, replication_settings
 from hyperpool.pool.statements import StatementStore
 from hyperpool.sql.effects import EffectReader
@@ -74,6 +76,10 @@ class Pool(Generic[S, C]):
         generation: counts the changes of where the pool connects to; a connection that was dialed before one is void.
         kept: the pool has ``min_pool_size`` connections even without clients.
         paused: no server is handed out (shutdown, PAUSE).
+        quotas: the limits that it shares with other pools.
+        round_robin: the server that has been idle for longest comes first.
+        fast_close: a server that must be replaced takes its client with it, as soon as no transaction is open.
+        unused_since: when somebody has last found it unused, monotonic seconds; None while it is used.
     """
 
     def __init__(self, settings: PoolSettings, random: Callable[[], float]) -> None:
@@ -87,6 +93,8 @@ class Pool(Generic[S, C]):
         self.generation = 0
         self.kept = False
         self.paused = False
+        self.quotas: tuple[Quota[S, C], ...] = ()
+        self.unused_since: float | None = None
         self.parameters: dict[str, str] | None = None
         self.reported: frozenset[str] = frozenset()
         self.custom: frozenset[str] = frozenset()
@@ -106,6 +114,9 @@ class Pool(Generic[S, C]):
         self.settings = settings
         self.session = settings.pool_mode is PoolMode.SESSION
         self.size = settings.pool_size or float("inf")
+        self.round_robin = settings.server_round_robin
+        self.idle.sort(key=lambda server: server.idle_since, reverse=self.round_robin)
+        self.fast_close = self.session and settings.server_fast_close
         self.check_after = settings.server_check_delay if settings.server_check_query else float("inf")
         self.backoff.limit = settings.server_login_retry
         self.watched = not self.session and settings.session_state is not SessionState.KEEP
@@ -161,30 +172,62 @@ class Pool(Generic[S, C]):
         if server in self.idle:
             self.idle.remove(server)
 
+    def rest(self, server: S) -> None:
+        """A server connection becomes idle."""
+        if self.round_robin:
+            self.idle.insert(0, server)
+        else:
+            self.idle.append(server)
+
     def missing(self, now: float) -> int:
         """How many server connections should be opened now.
 
         Enough for the clients that wait and for ``min_pool_size``, and at least one while a login waits to learn
         the server's parameters; within ``pool_size``, to which ``reserve_pool_size`` is added once a client has waited
-        ``reserve_pool_timeout``. None while the pool is paused or the backoff holds.
+        ``reserve_pool_timeout``, and within what `quotas` leave. None while the pool is paused or the backoff holds.
 
         Args:
             now: monotonic time in seconds.
         """
         if self.paused or self.backoff.holds(now):
             return 0
-        settings = self.settings
         have = len(self.servers) + self.dialing
-        wanted = max(len(self.waiting) - self.dialing - len(self.conditioning), self.minimum - have)
-        if self.logins:
-            # Servers that are there already tell nothing: they were opened with settings of the past.
-            wanted = max(wanted, 1 - self.dialing)
-        if not settings.pool_size:
-            return max(wanted, 0)
-        limit = settings.pool_size
-        if settings.reserve_pool_size and self._waited(now) >= settings.reserve_pool_timeout:
-            limit += settings.reserve_pool_size
-        return max(min(wanted, limit - have), 0)
+        urgent = self._urgent()
+        wanted = min(max(urgent, self.minimum - have), self._limit(now) - have)
+        for quota in self.quotas:
+            if quota.limit:
+                # What nobody waits for must not take the place of what somebody waits for.
+                wanted = min(wanted, quota.room if urgent > 0 or not quota.contested else 0)
+        return max(int(wanted), 0)
+
+    def victim(self, now: float) -> S | None:
+        """An idle server connection that must go, so that somebody who waits here can have one.
+
+        It is one of the pools that share a quota with this one, and the one that has been idle for longest.
+
+        Args:
+            now: monotonic time in seconds.
+
+        Returns:
+            None when no quota is in the way, or when nothing that could be closed would help.
+        """
+        have = len(self.servers) + self.dialing
+        if self.paused or self._urgent() <= 0 or have >= self._limit(now) or self.backoff.holds(now):
+            return None
+        idlest = [quota.idlest() for quota in self.quotas if quota.room <= 0]
+        return idlest[0] if idlest and None not in idlest else None
+
+    def _urgent(self) -> int:
+        """How many server connections somebody waits for that nobody is opening or preparing yet."""
+        urgent = len(self.waiting) - self.dialing - len(self.conditioning)
+        # Servers that are there already tell logins nothing: they were opened with settings of the past.
+        return max(urgent, 1 - self.dialing) if self.logins else urgent
+
+    def _limit(self, now: float) -> float:
+        reserve = self.settings.reserve_pool_size
+        if reserve and self._waited(now) >= self.settings.reserve_pool_timeout:
+            return self.size + reserve
+        return self.size
 
     def hopeless(self, now: float) -> UpstreamError | None:
         """The error to give to clients at once, when there is no server connection and none can be had now."""
@@ -203,7 +246,8 @@ class Pool(Generic[S, C]):
         if not timeout:
             return
         spare = len(self.servers) - self.minimum
-        for server in list(self.idle[: max(spare, 0)]):
+        longest_first = self.idle[::-1] if self.round_robin else self.idle[:]
+        for server in longest_first[: max(spare, 0)]:
             if now - server.idle_since < timeout:
                 return
             yield server
@@ -238,6 +282,7 @@ class Pools(Generic[S, C]):
         self._pools: dict[tuple[str, str], Pool[S, C]] = {}
         self._found: dict[tuple[str, str], Pool[S, C]] = {}
         self._private: dict[Pool[S, C], Mapping[str, str]] = {}
+        self._quotas: dict[tuple[str, str], Quota[S, C]] = {}
 
     def __iter__(self) -> Iterator[Pool[S, C]]:
         return chain(self._pools.values(), self._private)
@@ -309,6 +354,7 @@ class Pools(Generic[S, C]):
             if pool in self._private:
                 new = replication_settings(new, old.replication, self._private[pool])
             pool.configure(new)
+            self._set_quotas(pool)
             if _endpoint(new) != _endpoint(old):
                 pool.parameters = None
                 pool.renew()
@@ -318,19 +364,41 @@ class Pools(Generic[S, C]):
         self._forget(removed)
         return outdated, removed
 
-    def prune(self) -> None:
-        """Forget the pools that nobody would miss."""
-        unused = [pool for pool in self if pool.unused]
-        if unused:
-            self._forget(unused)
+    def prune(self, now: float) -> None:
+        """Forget the pools that nobody has used for as long as their settings say (``pool_idle_timeout``).
+
+        Those of replication clients, and those that no server has ever been in, are forgotten at once.
+
+        Args:
+            now: monotonic time in seconds.
+        """
+        gone = [pool for pool in self if self._is_over(pool, now)]
+        if gone:
+            self._forget(gone)
+
+    def _is_over(self, pool: Pool[S, C], now: float) -> bool:
+        if not pool.unused:
+            pool.unused_since = None
+            return False
+        if pool.unused_since is None:
+            if pool in self._private or pool.parameters is None:
+                return True
+            pool.unused_since = now
+            # Its servers are gone, and the next one may be another version: who comes next waits for what it says.
+            pool.parameters = None
+        timeout = pool.settings.idle_timeout
+        return timeout > 0 and now - pool.unused_since >= timeout
 
     def _forget(self, gone: list[Pool[S, C]]) -> None:
         self._pools = {key: pool for key, pool in self._pools.items() if pool not in gone}
         self._private = {pool: own for pool, own in self._private.items() if pool not in gone}
         self._found.clear()
         for pool in gone:
+            for quota in pool.quotas:
+                quota.pools.discard(pool)
             database = pool.settings.database
             self.past[database] = self.past.get(database, PoolStats()).plus(pool.stats)
+        self._quotas = {key: quota for key, quota in self._quotas.items() if quota.pools}
 
     def _pool(self, settings: PoolSettings) -> Pool[S, C]:
         key = (settings.database, settings.user)
@@ -342,7 +410,19 @@ class Pools(Generic[S, C]):
     def _new(self, settings: PoolSettings) -> Pool[S, C]:
         pool: Pool[S, C] = Pool(settings, self._random)
         pool.paused = self.is_paused(settings.database)
+        pool.quotas = (
+            self._quotas.setdefault(("database", settings.database), Quota()),
+            self._quotas.setdefault(("user", settings.user), Quota()),
+        )
+        for quota in pool.quotas:
+            quota.pools.add(pool)
+        self._set_quotas(pool)
         return pool
+
+    def _set_quotas(self, pool: Pool[S, C]) -> None:
+        of_database, of_user = pool.quotas
+        of_database.limit = pool.settings.max_db_connections
+        of_user.limit = pool.settings.max_user_connections
 
     def is_paused(self, database: str) -> bool:
         """Whether a database's pools are to be paused."""

@@ -50,6 +50,7 @@ class Backend(Connection):
         begun: in session mode, what its client's session began with, by name, if a reset has to lead back to it.
         has_reset: in session mode, its client has reset parameters, and those have not been set again.
         retiring: why it is closed as soon as it is free, or "".
+        outdated: it is, because what it connects to has changed.
         failing: it has sent a FATAL error.
         tracked: the session parameters that it has.
         statements: what is prepared on it.
@@ -94,6 +95,7 @@ class Backend(Connection):
         "idle_since",
         "ledger",
         "linked",
+        "outdated",
         "pid",
         "pinned",
         "pool",
@@ -136,6 +138,7 @@ class Backend(Connection):
         self.refusal: LoginFailed | None = None
         self.cancels = 0
         self.retiring = ""
+        self.outdated = False
         self.failing = False
         self.tracked: ParameterSet = relay.tracker.intern(ready.parameters)
         self.statements = ServerStatements()
@@ -219,12 +222,27 @@ class Backend(Connection):
         settings = self.pool.settings
         return settings.server_reset_query_always or not settings.server_lifetime
 
-    def retire(self, reason: str) -> None:
-        """Close it now if it is idle, else as soon as it is given back."""
+    def retire(self, reason: str, *, outdated: bool = False) -> None:
+        """Close it now if it is idle, else as soon as it is given back.
+
+        Args:
+            reason: for the log, and for a client that goes with it.
+            outdated: what it connects to has changed. With ``server_fast_close``, it is not waited for the end of a
+                session, but only of a transaction.
+        """
         self.retiring = reason
+        self.outdated = self.outdated or outdated
         self.held = True
-        if self in self.pool.idle:
+        if self in self.pool.idle or (
+            self.outdated and self.pool.fast_close and self.client is not None and self._between(self.client)
+        ):
             self.close(reason)
+
+    def _between(self, client: ClientConnection) -> bool:
+        """Whether nothing is under way between it and its client, and no transaction is open."""
+        owes = self.expected is not None or not self.ledger.clean or self.skip or self.rest or self.outbox
+        asks = client.skip or client.rest or client.parked is not None
+        return self.status == IDLE and not owes and not asks
 
     # -- cancel requests -----------------------------------------------------------------------------------------------
 

@@ -208,6 +208,8 @@ class ClientConnection(Connection):
                     self.close("client close request")
                 elif kind not in ANSWERED:
                     self.violate(f"invalid frontend message type {kind}")
+                elif kind == wire.QUERY and self.relay.extended_only:
+                    self.refuse_simple()
                 else:
                     self.skip = 0
                     self._ask(buffer, view, at, end)
@@ -445,6 +447,12 @@ class ClientConnection(Connection):
     def violate(self, what: str) -> None:
         """The client broke the protocol: tell it, as PostgreSQL does, and close."""
         self.close(f"protocol violation: {what}", messages.error_response(what, "08P01"))
+
+    def refuse_simple(self) -> None:
+        """The client has used the simple query protocol, and must not (``disable_pqexec``)."""
+        self.refuse(
+            "PQexec disallowed", "08P01", "use the extended query protocol; see the setting disable_pqexec"
+        )
 
     def refuse(self, message: str, sqlstate: str, hint: str = "") -> None:
         """Close with a FATAL error of our own."""

@@ -12,6 +12,7 @@ import structlog
 
 from hyperpool.errors import ConnectFailed
 from hyperpool.pool.statements import MemoryBudget
+from hyperpool.relay.census import Census
 from hyperpool.relay.client import ClientConnection
 from hyperpool.relay.connection import MAX_PARTIAL
 from hyperpool.relay.events import EventLoop
@@ -53,8 +54,10 @@ class Relay(EventLoop):
         translator: translates what clients send.
         budget: bounds what clients' prepared statements take.
         transients: every connection that has a deadline.
+        census: how many clients each database and each user has, with those that are about to be let in.
         clients: every logged-in client, by the process id of its cancel key.
         small_query: the longest Query, in bytes, that a small read can hold whole, with nothing behind it.
+        extended_only: clients that use the simple query protocol are refused.
         buffer: where every connection reads to.
         peer_id: what the cancel keys tell of who has drawn them; 0 for nothing.
         max_partial: a server's message that is inspected whole has a length below this.
@@ -81,6 +84,7 @@ class Relay(EventLoop):
         self.demand: Callable[[RelayPool], None] = _ignore
         self.cancel: Callable[[ServerConnection], None] = ServerConnection.end_cancel
         self.transients: dict[TransientConnection, None] = {}
+        self.census = Census()
         self._numbers = count(1)
         self.peer_id = options.peer_id
         self._reserved: set[int] = set()
@@ -94,7 +98,11 @@ class Relay(EventLoop):
         self._log_connections = options.log_connections
         self._log_disconnections = options.log_disconnections
         self.max_packet_size = options.max_packet_size
-        self.small_query = min(options.max_packet_size + 1, len(self.small_view) - 1)
+        self.extended_only = options.extended_only
+        # Without simple queries, nothing has the form that the short way is for.
+        self.small_query = (
+            0 if options.extended_only else min(options.max_packet_size + 1, len(self.small_view) - 1)
+        )
         self.cancel_wait_timeout = options.cancel_wait_timeout
         self.budget.limit = options.max_prepared_memory
 
@@ -106,6 +114,8 @@ class Relay(EventLoop):
 
     def want(self, pool: RelayPool) -> None:
         """Ask for server connections, if the pool should have more."""
+        while (server := pool.victim(self.now)) is not None:
+            server.close("evicted")
         if pool.missing(self.now):
             self.demand(pool)
 
@@ -123,7 +133,8 @@ class Relay(EventLoop):
     def forget_client(self, client: ClientConnection, reason: str) -> None:
         """The client is about to be closed."""
         self._connections.pop(client.fd, None)
-        self.clients.pop(client.pid, None)
+        if self.clients.pop(client.pid, None) is not None:
+            self.census.leave(client.pool.settings.database, client.user)
         if self._log_disconnections:
             log.info(
                 "closing client",
@@ -209,6 +220,7 @@ class Relay(EventLoop):
         ready.pool.clients += 1
         ready.pool.stats.logins += 1
         self.clients[client.pid] = client
+        self.census.enter(client.pool.settings.database, client.user)
         self._reserved.discard(client.pid)
         self._register(client)
         if self._log_connections:
@@ -319,6 +331,8 @@ class Relay(EventLoop):
                 sweep_waiting(pool, now)
                 if pool.waiting:
                     self.client_waits(pool)
+            elif pool.logins:
+                self.want(pool)
             sweep_servers(pool, now)
             idle_clients = idle_clients or bool(pool.settings.client_idle_timeout)
             for server, deadline in list(pool.conditioning.items()):

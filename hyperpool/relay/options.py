@@ -17,6 +17,7 @@ class RelayOptions:
         cancel_wait_timeout: seconds that a server is held back for a cancel request under way; 0 for no limit.
         max_prepared_memory: bytes that the texts of clients' prepared statements may take.
         peer_id: put into the cancel keys of clients; 0 for none.
+        extended_only: refuse the simple query protocol.
         log_connections: log each client that comes.
         log_disconnections: log each client that goes, with the reason.
     """
@@ -28,5 +29,6 @@ class RelayOptions:
     cancel_wait_timeout: float = 10.0
     max_prepared_memory: int = 256 * 1024**2
     peer_id: int = 0
+    extended_only: bool = False
     log_connections: bool = True
     log_disconnections: bool = True

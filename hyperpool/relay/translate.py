@@ -208,6 +208,9 @@ class Translator(Placement):
 
     def _query(self, at: int, stop: int) -> bool:
         client, server = self._client, self._server
+        if client.relay.extended_only:
+            client.refuse_simple()
+            return False
         whole = stop <= self._end
         if not whole and self._will_come(at, stop):
             return False

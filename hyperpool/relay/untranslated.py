@@ -44,6 +44,9 @@ def forward(
             client.violate(f"invalid message length {length}")
             return False
         if kind in ANSWERED:
+            if kind == wire.QUERY and client.relay.extended_only:
+                client.refuse_simple()
+                return False
             ledger.request(kind)
         elif kind == wire.TERMINATE:
             leaving = True

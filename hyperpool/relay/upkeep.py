@@ -78,7 +78,8 @@ class Upkeep(Following):
         elif client.parked is not None:
             client.adjusted(self._rejection)
         elif self.pool.session:
-            return
+            if self.outdated and self.pool.fast_close:
+                self.close(self.retiring)
         elif self.suspicion is not None:
             self._inquire(self.suspicion)
         elif self.pool.watched and not (self.pool.catalog_due or self.retiring):
@@ -120,7 +121,7 @@ class Upkeep(Following):
             following.serve(self)
         else:
             self.idle_since = now
-            pool.idle.append(self)
+            pool.rest(self)
 
     def abandoned(self, *, mid_message: bool) -> None:
         """Its client has gone. Only a server that is clean beyond doubt, or will be when its errand is done, is kept.

@@ -249,7 +249,7 @@ class Pooler:
                 self._shutdown.look()
             if not suspended:
                 self._relay.maintain(iter(self._pools))
-                self._pools.prune()
+                self._pools.prune(self._relay.now)
 
     async def _report(self) -> None:
         """Log what has been done in each ``stats_period``."""
@@ -376,7 +376,7 @@ class Pooler:
             self._relay.dissolve(pool)
         for pool in outdated:
             for server in list(pool.servers):
-                server.retire("settings have changed")
+                server.retire("database configuration changed", outdated=True)
         for pool in self._pools:
             for server in pool.servers:
                 server.reconfigured()
@@ -473,6 +473,7 @@ def _relay_options(settings: PoolerSettings) -> RelayOptions:
         cancel_wait_timeout=settings.cancel_wait_timeout,
         max_prepared_memory=settings.max_prepared_memory,
         peer_id=settings.peer_id,
+        extended_only=settings.disable_pqexec,
         log_connections=settings.log_connections,
         log_disconnections=settings.log_disconnections,
     )

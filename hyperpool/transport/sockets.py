@@ -10,6 +10,9 @@ import attrs
 if TYPE_CHECKING:
     from hyperpool.config import PoolerSettings
 
+_DEFER_ACCEPT = 45
+"""Seconds, as in pgbouncer."""
+
 
 @attrs.frozen
 class TcpOptions:
@@ -21,6 +24,8 @@ class TcpOptions:
         keepidle: seconds of silence before the first probe.
         keepintvl: seconds between probes.
         user_timeout: milliseconds that sent data may stay unacknowledged.
+        buffer: bytes of the kernel's buffers for sending and for receiving.
+        defer_accept: seconds for which a listener keeps a connection back that has sent nothing.
     """
 
     keepalive: bool = True
@@ -28,6 +33,8 @@ class TcpOptions:
     keepidle: int = 0
     keepintvl: int = 0
     user_timeout: int = 0
+    buffer: int = 0
+    defer_accept: int = 0
 
     @classmethod
     def of(cls, settings: PoolerSettings) -> TcpOptions:
@@ -38,6 +45,8 @@ class TcpOptions:
             keepidle=int(settings.tcp_keepidle),
             keepintvl=int(settings.tcp_keepintvl),
             user_timeout=int(settings.tcp_user_timeout),
+            buffer=settings.tcp_socket_buffer,
+            defer_accept=_DEFER_ACCEPT if settings.tcp_defer_accept else 0,
         )
 
     def apply(self, sock: socket.socket) -> None:
@@ -56,6 +65,18 @@ class TcpOptions:
         ):
             if value:
                 sock.setsockopt(socket.IPPROTO_TCP, name, value)
+        if self.buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.buffer)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.buffer)
+
+    def apply_to_listener(self, sock: socket.socket) -> None:
+        """Set the options for the connections that a listener will accept.
+
+        Raises:
+            OSError: the kernel refuses a value.
+        """
+        self.apply(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, self.defer_accept)
 
 
 def address_name(family: int, address: object) -> str:

@@ -59,7 +59,7 @@ def told(sqlstate: str, message: str, hint: str = "") -> bytes:
 
 
 FULL: Final = told(
-    "53300",
+    "08P01",
     "no more connections allowed (max_client_conn)",
     "raise max_client_conn, or let clients close connections that they do not use",
 )

@@ -123,7 +123,7 @@ def test_max_client_conn_counts_them(house: House) -> None:
     for _ in range(2):
         house.connect(startup(replication="database"))
     assert house.relay.population == 3
-    assert b"\0C53300\0" in received(house.connect(startup()))
+    assert b"\0C08P01\0" in received(house.connect(startup()))
 
 
 def test_pool_size_bounds_them(make_house: Callable[..., House]) -> None:
@@ -187,7 +187,7 @@ def test_a_stream_ends_with_its_client(house: House) -> None:
     client.close()
     house.relay.turn()
     assert received(server) == START + COPY_DATA[:9] + b"END"
-    house.pools.prune()
+    house.pools.prune(0.0)
     assert list(house.pools) == []
 
 
@@ -203,7 +203,7 @@ def test_a_stream_ends_with_its_server(house: House) -> None:
     assert answer.startswith(COPY_BOTH + COPY_DATA + b"E")
     assert b"\0C08006\0" in answer
     assert answer.endswith(b"END")
-    house.pools.prune()
+    house.pools.prune(0.0)
     assert list(house.pools) == []
 
 
@@ -269,7 +269,7 @@ def test_a_client_that_leaves_without_a_word(house: House) -> None:
     house.relay.turn()
     house.relay.maintain(iter(house.pools))
     assert received(server) == messages.TERMINATE + b"END"
-    house.pools.prune()
+    house.pools.prune(0.0)
     assert list(house.pools) == []
 
 

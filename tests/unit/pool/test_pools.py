@@ -112,7 +112,7 @@ def test_a_reload_removes_pools_whose_database_is_gone() -> None:
 
 def test_only_pools_that_nobody_uses_are_pruned() -> None:
     """Anything that somebody holds or waits for keeps a pool; counters of pruned pools stay in the totals."""
-    pools = _pools(_settings(app=DatabaseSettings()))
+    pools = _pools(_settings(PoolerSettings(pool_idle_timeout=10), app=DatabaseSettings()))
     for number, name in enumerate(("clients", "logins", "dialing", "kept")):
         setattr(_found(pools, "app", f"user{number}"), name, 1)
     _found(pools, "app", "server").servers.add(object())
@@ -120,8 +120,55 @@ def test_only_pools_that_nobody_uses_are_pruned() -> None:
     unused = _found(pools, "app", "unused")
     unused.stats.transactions = 3
     assert unused.unused
-    pools.prune()
+    unused.parameters = {}
+    pools.prune(0.0)
+    assert len(list(pools)) == 7
+    pools.prune(10.0)
     assert len(list(pools)) == 6
     assert unused not in list(pools)
     assert pools.past["app"].transactions == 3
     assert pools.find("app", "unused") is not unused
+
+
+def _prunable(**pooler: float) -> tuple[Pools[Any, Any], Pool[Any, Any], Pool[Any, Any]]:
+    """Pools; an unused one of a database with a name, and one of a database that `*` stands for."""
+    settings = _settings(PoolerSettings(**pooler), app=DatabaseSettings(), **{"*": DatabaseSettings()})  # type: ignore[arg-type]
+    pools = _pools(settings)
+    named, automatic = _found(pools, "app", "ann"), _found(pools, "any", "ann")
+    named.parameters = automatic.parameters = {"server_version": "16"}
+    return pools, named, automatic
+
+
+def test_unused_pools_are_kept_for_a_while() -> None:
+    """Those of automatic databases, and the others, each for a time of their own; 0 is for ever."""
+    pools, named, automatic = _prunable(autodb_idle_timeout=60)
+    pools.prune(1000.0)
+    pools.prune(1059.0)
+    assert list(pools) == [named, automatic]
+    pools.prune(1060.0)
+    assert list(pools) == [named]
+    pools.prune(1e9)
+    assert list(pools) == [named]
+
+
+def test_a_pool_that_is_used_again_begins_anew() -> None:
+    """Its time counts from when it was last used; what servers of the past have said is forgotten."""
+    pools, _, automatic = _prunable(autodb_idle_timeout=60)
+    pools.prune(1000.0)
+    assert automatic.parameters is None
+    automatic.clients = 1
+    pools.prune(1059.0)
+    automatic.parameters, automatic.clients = {}, 0
+    pools.prune(1061.0)
+    pools.prune(1120.0)
+    assert automatic in list(pools)
+    pools.prune(1121.0)
+    assert automatic not in list(pools)
+
+
+def test_a_pool_that_no_server_was_ever_in_is_forgotten_at_once() -> None:
+    """Whoever asks for names that are not there leaves nothing behind."""
+    pools, named, automatic = _prunable()
+    automatic.parameters = None
+    pools.prune(1000.0)
+    assert list(pools) == [named]

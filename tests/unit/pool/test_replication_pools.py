@@ -155,7 +155,7 @@ def test_pruned_with_the_rest() -> None:
     used, unused = _private(pools), _private(pools)
     unused.clients = 0
     unused.stats.queries = 3
-    pools.prune()
+    pools.prune(0.0)
     assert list(pools) == [used]
     assert pools.past["app"].queries == 3
 

@@ -52,7 +52,7 @@ async def test_a_reload(service: Service, book: LogBook, monkeypatch: pytest.Mon
     assert [settings.log_level for settings in configured] == ["debug"]
     refused = TrioClient(await trio.open_tcp_stream("127.0.0.1", service.port))
     await refused.send(messages.startup_message({"user": "ann"}))
-    assert await refused.farewell() == "53300"
+    assert await refused.farewell() == "08P01"
     assert await client.ask("SELECT 1") == "SELECT 1"
     await client.close()
     await service.stop()
