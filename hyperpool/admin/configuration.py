@@ -9,7 +9,7 @@ import attrs
 
 from hyperpool.admin.outcomes import ConsoleError
 from hyperpool.admin.tables import columns
-from hyperpool.config import PoolerSettings
+from hyperpool.config import PoolerSettings, tls
 from hyperpool.config.fields import Problem, Problems, read_value
 from hyperpool.config.source import Source
 
@@ -22,6 +22,22 @@ if TYPE_CHECKING:
 
 CONFIG: Final = columns("key value default changeable")
 
+_WITHOUT_EFFECT: Final = {
+    "conffile": ("", "no"),
+    "dns_zone_check_period": ("0", "yes"),
+    "job_name": ("pgbouncer", "no"),
+    "pkt_buf": ("4096", "no"),
+    "sbuf_loopcnt": ("5", "yes"),
+}
+"""pgbouncer's settings that mean nothing here, for scripts that expect them: its default, and if it can be changed."""
+_WORDS: Final[dict[tuple[str, object], str]] = {
+    ("client_tls_protocols", tls.SECURE): "secure",
+    ("server_tls_protocols", tls.SECURE): "secure",
+    ("client_tls_ciphers", ""): "default",
+    ("server_tls_ciphers", ""): "default",
+    ("client_tls_ecdhcurve", ""): "auto",
+}
+"""What pgbouncer calls a value."""
 _OCTAL: Final = frozenset({"unix_socket_mode"})
 _TRUE: Final = frozenset({"1", "true", "t", "yes", "y", "on"})
 _FALSE: Final = frozenset({"0", "false", "f", "no", "n", "off"})
@@ -29,9 +45,15 @@ _FALSE: Final = frozenset({"0", "false", "f", "no", "n", "off"})
 
 def config(around: Surroundings) -> Iterator[Row]:
     """SHOW CONFIG: every setting of the pooler, sorted by name."""
-    pooler = around.settings().pooler
-    fields = attrs.fields_dict(PoolerSettings)
-    for _, field in sorted(fields.items()):
+    rows = [
+        (name, str(around.config_path) if name == "conffile" else default, default, changeable)
+        for name, (default, changeable) in _WITHOUT_EFFECT.items()
+    ]
+    yield from sorted((*rows, *_settings(around.settings().pooler)))
+
+
+def _settings(pooler: PoolerSettings) -> Iterator[tuple[str, str, str, str]]:
+    for field in attrs.fields_dict(PoolerSettings).values():
         default: Any = field.default
         if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # attrs has it as a function for type checkers
             default = default.factory()
@@ -45,6 +67,8 @@ def config(around: Surroundings) -> Iterator[Row]:
 
 def written(name: str, value: object) -> str:
     """A setting's value in pgbouncer's notation: 1 and 0 for flags, commas between names, seconds as numbers."""
+    if word := _WORDS.get((name, value)):
+        return word
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, enum.Enum):

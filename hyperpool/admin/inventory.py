@@ -44,6 +44,7 @@ PINS: Final = columns("database user client_id:int4 server_id:int4 addr remote_p
 TRANSPORTS: Final = columns("database user transport sv_connections:int4 sv_login:int4 last_error")
 TUNNELS: Final = columns("agent agents:int4 waiting:int4 connections:int4")
 
+_CONSOLE: Final = "pgbouncer"
 _CONSOLE_POOL_SIZE: Final = 2
 """pgbouncer's, for its own database."""
 
@@ -56,8 +57,25 @@ def databases(around: Surroundings) -> Iterator[Row]:
     for pool in around.pools:
         servers[pool.settings.database] += len(pool.servers) + pool.dialing
         logged_in[pool.settings.database] += pool.clients
-    names = sorted({*settings.databases, *servers, *around.pools.paused, *around.pools.disabled})
-    for name in names:
+    for name in sorted(
+        {*settings.databases, *servers, *around.pools.paused, *around.pools.disabled, _CONSOLE}
+    ):
+        if name == _CONSOLE:
+            yield (
+                *(_CONSOLE, None, pooler.listen_port, _CONSOLE, _CONSOLE, _CONSOLE_POOL_SIZE, 0, 0),
+                *(
+                    int(pooler.server_lifetime),
+                    PoolMode.STATEMENT.value,
+                    None,
+                    0,
+                    0,
+                    0,
+                    len(around.consoles),
+                    0,
+                    0,
+                ),
+            )
+            continue
         entry = settings.find_database(name)
         if entry is None:
             continue
@@ -81,10 +99,6 @@ def databases(around: Surroundings) -> Iterator[Row]:
             int(name in around.pools.paused),
             int(name in around.pools.disabled),
         )
-    yield (
-        *("pgbouncer", None, pooler.listen_port, "pgbouncer", "pgbouncer", _CONSOLE_POOL_SIZE, 0, 0),
-        *(int(pooler.server_lifetime), PoolMode.STATEMENT.value, None, 0, 0, 0, len(around.consoles), 0, 0),
-    )
 
 
 def pools(around: Surroundings) -> Iterator[Row]:

@@ -10,6 +10,7 @@ import attrs
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Collection
+    from pathlib import Path
 
     from hyperpool.admin.connection import ConsoleConnection
     from hyperpool.admin.operations import Operations
@@ -42,6 +43,7 @@ class Surroundings:
         peers: where cancel requests are passed on to.
         listeners: where clients come in.
         way_of: the way to the server behind a socket; None if it is not known.
+        config_path: the settings file.
         agents: the agents that have connected; None if there is no place for them.
     """
 
@@ -55,6 +57,7 @@ class Surroundings:
     peers: Peers
     listeners: Collection[Listener]
     way_of: Callable[[socket.socket], Way | None]
+    config_path: Path
     agents: AgentRegistry | None = None
     consoles: dict[int, ConsoleConnection] = attrs.field(factory=dict)
 

@@ -165,6 +165,7 @@ class Pooler:
             peers=peers,
             listeners=self._listeners,
             way_of=self._ways.get,
+            config_path=self._config_path,
             agents=None if self._reception is None else self._reception.registry,
         )
         self._consoles = Consoles(around, self)
