@@ -61,7 +61,8 @@ DATADOG = {
         "database",
         (
             "total_xact_count total_query_count total_received total_sent total_query_time total_xact_time"
-            " total_wait_time avg_xact_count avg_query_count avg_wait_time avg_recv avg_sent avg_xact_time avg_query_time"
+            " total_wait_time avg_xact_count avg_query_count avg_wait_time avg_recv avg_sent avg_xact_time"
+            " avg_query_time"
         ),
     ),
     "POOLS": (
