@@ -44,7 +44,7 @@ def _local(pooler: Pooler, database: str = "pgbouncer") -> psycopg.Connection[An
 
 
 def _state(console: psycopg.Connection[Any]) -> str:
-    return next(row[0] for row in console.execute("SHOW STATE") if row[1] == "yes")
+    return str(next(row[0] for row in console.execute("SHOW STATE") if row[1] == "yes"))
 
 
 def test_usr1_pauses_and_usr2_resumes(start: Callable[..., Pooler]) -> None:
