@@ -16,6 +16,7 @@ from hyperpool.cache.judge import Judge, Reached, Refused
 from hyperpool.cache.judge_query import QueryJudge
 from hyperpool.cache.judge_types import POLYMORPHIC
 from hyperpool.cache.verdict import Verdict
+from hyperpool.sql.clock import mentions_clock
 from hyperpool.sql.reasons import Reason
 
 if TYPE_CHECKING:
@@ -140,6 +141,8 @@ class Catalog:
         """What the text of an SQL function depends on."""
         if function.source is None:
             raise Refused(Reason.UNCERTAIN, "its source is too long")
+        if "\\" in function.source:
+            raise Refused(Reason.AMBIGUOUS, "what a backslash means depends on a setting")
         if not POLYMORPHIC.isdisjoint(function.arguments):
             raise Refused(Reason.UNCERTAIN, "it takes arguments of any type")
         for setting in function.config:
@@ -148,7 +151,15 @@ class Catalog:
         for label, _, kind in function.names:
             if label:
                 judge.define(label, [kind])
-        judge.judge_text(function.source)
+        columns = judge.judge_text(function.source)
+        if mentions_clock(function.source.encode()):
+            raise Refused(Reason.CLOCK_LITERAL, "it may mean the clock")
+        fields = judge.types.fields(function.result) if judge.types.is_row(function.result) else ()
+        for (_, types), (_, kind) in zip(
+            columns, fields or [("", function.result)] * len(columns), strict=False
+        ):
+            if not judge.types.is_row(kind):
+                judge.cast_types(types, kind)
         return judge.reached
 
 

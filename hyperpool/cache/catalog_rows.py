@@ -36,6 +36,7 @@ class Function:
         config: settings that it sets for itself.
         source: of functions in SQL and PL/pgSQL, unless it is too long; the library, of functions in C.
         body: the tree of an SQL function whose body is no text.
+        default_values: the trees of what stands for arguments that are left out.
     """
 
     oid: int
@@ -53,6 +54,7 @@ class Function:
     config: tuple[str, ...]
     source: str | None
     body: str | None
+    default_values: str | None
 
     @property
     def builtin(self) -> bool:
@@ -355,7 +357,7 @@ def _index(packed: Mapping[str, str | Sequence[Function | Operator]], unpack: Un
 
 def _function(name: str, fields: Sequence[Any]) -> Function:
     (oid, schema, kind, volatility, arguments, defaults, variadic, result, set_of, language, *rest) = fields
-    all_arguments, modes, names, config, source, body = rest
+    all_arguments, modes, names, config, source, body, default_values = rest
     types = all_arguments or arguments
     labels = names or [""] * len(types)
     return Function(
@@ -374,6 +376,7 @@ def _function(name: str, fields: Sequence[Any]) -> Function:
         config=tuple(config or ()),
         source=source,
         body=body,
+        default_values=default_values,
     )
 
 

@@ -40,6 +40,9 @@ _WRITING: Final = frozenset(
 )
 """Words of a function's source that may write, or read what may call functions."""
 
+_HARD: Final = re.compile(r'["\\]|\$(?!\d)|/\*')
+"""What may hide words, once strings and comments have been left out."""
+
 _STRING: Final = re.compile(r"'[^']*'")
 _COMMENT: Final = re.compile(r"--[^\n]*|/\*[^*]*\*/")
 _WORD: Final = re.compile(r"[a-z_\u0080-\U0010ffff][\w$]*")
@@ -207,7 +210,7 @@ class Writers:
     def _source_writes(self, source: str) -> bool:
         """Whether a function's source may write: it has a word that does, or one that is a function that does."""
         low = _COMMENT.sub(" ", _STRING.sub("''", source.lower()))
-        if "'" in low.replace("''", "") or '"' in low or "$" in low or "\\" in source or "/*" in low:
+        if "'" in low.replace("''", "") or _HARD.search(low):
             return True
         words = set(_WORD.findall(low))
         if not words.isdisjoint(_WRITING) or len(_FROM.findall(low)) != len(_DISTINCT_FROM.findall(low)):

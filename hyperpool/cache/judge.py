@@ -18,7 +18,7 @@ import attrs
 
 from hyperpool.cache.catalog_rows import FIRST_USER
 from hyperpool.cache.judge_settings import PRINTING, SETTINGS_ONLY
-from hyperpool.cache.judge_types import TypeRules
+from hyperpool.cache.judge_types import JSON, JSONB, TypeRules
 from hyperpool.sql.reasons import Reason
 
 if TYPE_CHECKING:
@@ -40,9 +40,6 @@ _SAFE_NODES: Final = frozenset(
     VAR WHEN WINDOWCLAUSE WINDOWFUNC WITHCHECKOPTION""".split()  # noqa: SIM905 - a table
 )
 """Nodes of PostgreSQL 13 to 17 (``outfuncs.c``) that do nothing by themselves, or what is looked at here."""
-
-_JSON: Final = frozenset({114, 3802})
-"""json and jsonb"""
 
 _WHO: Final = frozenset({"9", "10", "11", "12", "13"})
 """CURRENT_ROLE, CURRENT_USER, USER, SESSION_USER and CURRENT_CATALOG, as SQLValueFunctionOp (``primnodes.h``)."""
@@ -309,7 +306,7 @@ class Judge:
         """Functions that make JSON call users' casts to it."""
         reached = Reached()
         for cast in self.rows.casts():
-            if cast.target in _JSON and cast.function >= FIRST_USER:
+            if cast.target in {JSON, JSONB} and cast.function >= FIRST_USER:
                 reached.add(self.cast(cast, path))
         return reached
 

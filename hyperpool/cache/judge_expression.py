@@ -5,18 +5,21 @@ The syntax trees are those of libpg_query. Each kind of node has a method here; 
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from postgast import pg_query_pb2 as pb
 
-from hyperpool.cache.judge import Reached, Refused, setting_name
-from hyperpool.cache.judge_scope import Scope, merged, resolved
+from hyperpool.cache.judge import Refused, setting_name
+from hyperpool.cache.judge_calls import Calls
+from hyperpool.cache.judge_scope import merged, resolved
 from hyperpool.cache.judge_types import (
     ANY,
     BIT,
     BOOL,
     INT4,
     INT8,
+    JSONB,
     NUMERIC,
     POLYMORPHIC,
     RECORD,
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from hyperpool.cache.catalog_rows import Cast, Function
+    from hyperpool.cache.catalog_rows import Function
     from hyperpool.cache.judge_scope import Columns
 
 _UNKNOWN: Final[Types] = frozenset({UNKNOWN})
@@ -49,7 +52,7 @@ _BETWEEN: Final = {
 _PLAIN: Final = frozenset({pb.AEXPR_OP, pb.AEXPR_LIKE, pb.AEXPR_ILIKE, pb.AEXPR_SIMILAR})
 
 
-class Expressions(Scope):
+class Expressions(Calls):
     """Looks at expressions."""
 
     def query(self, statement: Message) -> Columns:
@@ -99,8 +102,10 @@ class Expressions(Scope):
                 self.judge.check_type(oid)
             return frozenset({RECORD})
         name = last.string.sval
-        found = self.column(name)
-        return found | self._attribute(name, self.rows()) if len(column.fields) > 1 else found
+        if len(column.fields) == 1:
+            return self.column(name)
+        computed = self._attribute(name, self.rows())
+        return computed | self.column(name, optional=bool(computed))
 
     def _attribute(self, name: str, given: Types) -> Types:
         """``a.b`` may be the function b that is called with a whole row."""
@@ -109,7 +114,7 @@ class Expressions(Scope):
             for one in self.functions("", name)
             if any(map(self._takes_row, self.types.parameters(one, 1) or ()))
         ]
-        return self._call_one_of(functions, [given]) if functions else frozenset()
+        return self.call_one_of(functions, [given]) if functions else frozenset()
 
     def _takes_row(self, oid: int) -> bool:
         return oid == ANY or oid in POLYMORPHIC or self.types.is_row(oid)
@@ -173,49 +178,6 @@ class Expressions(Scope):
             return [types for _, types in self.query(node.sub_link.subselect.select_stmt)]
         return [self.types_of(node)]
 
-    def operate(self, schema: str, name: str, left: Types | None, right: Types) -> Types:
-        """Use an operator.
-
-        Args:
-            schema: of the operator, if it has been given.
-            name: its signs.
-            left: types of its left operand; None for a prefix operator.
-            right: of its right operand.
-
-        Returns:
-            The types of the result.
-
-        Raises:
-            Refused: an operator that may be meant is not fit to be cached.
-        """
-        if not right or (left is not None and not left):
-            self.missed = True
-            return frozenset()
-        key = (schema, name, left, right, self.path)
-        known = self.judge.operations.get(key)
-        if known is None:
-            before, self.reached = self.reached, Reached()
-            try:
-                known = self._operate(schema, name, left, right), self.reached
-            finally:
-                self.reached = before
-            self.judge.remember(key, known)
-        if not known[0]:
-            operands = " or ".join(self.types.name(oid) for oid in sorted((left or right) | right))
-            self.not_yet(Reason.UNKNOWN_FUNCTION, f"operator {name} for {operands}")
-        self.reached.add(known[1])
-        return known[0]
-
-    def _operate(self, schema: str, name: str, left: Types | None, right: Types) -> Types:
-        given = [right] if left is None else [left, right]
-        found: set[int] = set()
-        for one in self.types.operators(self.operators(schema, name), left, right):
-            wanted = (one.right,) if left is None else (one.left, one.right)
-            self._use(one.function, one.function_name)
-            self._convert(given, wanted)
-            found |= self.types.results(one.result, given)
-        return frozenset(found)
-
     # -- functions -----------------------------------------------------------------------------------------------
 
     def _call(self, call: Message) -> Types:
@@ -252,7 +214,7 @@ class Expressions(Scope):
             self._infer(
                 node, [wanted[position] for wanted in map(self._wanted(len(given)), candidates) if wanted]
             )
-        return frozenset(found) | self._call_one_of(candidates, given)
+        return frozenset(found) | self.call_one_of(candidates, given)
 
     def _wanted(self, count: int) -> Callable[[Function], tuple[int, ...] | None]:
         return lambda function: self.types.parameters(function, count)
@@ -263,59 +225,9 @@ class Expressions(Scope):
         wanted = self.types.parameters(function, len(given))
         return wanted is not None and self.types.fits(given, wanted)
 
-    def _call_one_of(self, candidates: list[Function], given: list[Types]) -> Types:
-        """Call one of several functions; those that fit exactly go before others."""
-        based = [frozenset(map(self.types.base, types)) for types in given]
-        exact = [one for one in candidates if not one.variadic and self.types.exact(based, one.arguments)]
-        found: set[int] = set()
-        for one in exact or candidates:
-            self.reached.add(self.judge.function(one, self.path))
-            wanted = self.types.parameters(one, len(given)) or one.arguments[: len(given)]
-            self._convert(given, wanted)
-            found |= self._results(one, given)
-        return frozenset(found)
-
-    def _results(self, function: Function, given: list[Types]) -> Types:
-        found = self.types.results(function.result, given)
-        for label, mode, kind in function.names:
-            if mode in "obt" and label:
-                self.define(label, self.types.results(kind, given))
-        return found
-
     def _setting(self, node: Message) -> None:
         constant = node.a_const.sval.sval if node.HasField("a_const") else ""
         self.reached.settings.add(setting_name(constant))
-
-    def _use(self, oid: int, name: str) -> None:
-        function = self.judge.rows.function(oid, name)
-        if function is None:
-            raise Refused(Reason.UNKNOWN_FUNCTION, name)
-        self.reached.add(self.judge.function(function, self.path))
-
-    def _convert(self, given: Sequence[Types], wanted: Sequence[int]) -> None:
-        """Convert arguments to what is wanted."""
-        for types, target in zip(given, wanted, strict=False):
-            for source in types:
-                if source == UNKNOWN:
-                    for kind in self._read_as(target, given):
-                        self.judge.check_read(kind, literal=True, path=self.path)
-                elif source != target:
-                    self._converted(source, target, self.types.conversion(source, target))
-
-    def _read_as(self, target: int, given: Sequence[Types]) -> Sequence[int]:
-        """The types that a literal may be read as which is passed for a type."""
-        if target == ANY or target not in POLYMORPHIC:
-            return [] if target == ANY else [target]
-        return [oid for oid in self.types.closure(frozenset().union(*given)) if oid != UNKNOWN]
-
-    def _converted(self, source: int, target: int, cast: Cast | bool) -> None:
-        if isinstance(cast, bool):
-            known = self.judge.rows.cast(self.types.base(source), self.types.base(target))
-            if cast and known is not None and known.by_text:
-                self.judge.check_type(source)
-                self.judge.check_read(target, literal=False, path=self.path)
-        else:
-            self.reached.add(self.judge.cast(cast, self.path))
 
     # -- parameters ----------------------------------------------------------------------------------------------
 
@@ -371,38 +283,10 @@ class Expressions(Scope):
         return found
 
     def cast(self, node: Message, types: Types, target: int) -> Types:
-        """Cast an expression of some types to a type; returns that type.
-
-        Raises:
-            Refused: the cast may call what is not fit to be cached.
-        """
+        """Cast an expression of some types to a type; returns that type."""
         self._infer(node, [target])
-        self.judge.check_type(target)
-        self.judge.check_domain(target, self.path)
-        for source in types:
-            if source == UNKNOWN:
-                self.judge.check_read(target, literal=True, path=self.path)
-            elif source != target:
-                self._cast_from(source, target)
-        adjusting = self.judge.rows.cast(self.types.base(target), self.types.base(target))
-        if adjusting is not None:
-            self.reached.add(self.judge.cast(adjusting, self.path))
+        self.cast_types(types, target)
         return frozenset({target})
-
-    def _cast_from(self, source: int, target: int) -> None:
-        conversion = self.types.conversion(source, target, explicit=True)
-        if conversion is False:
-            # By way of the value's text, or not at all.
-            self.judge.check_type(source)
-            self.judge.check_read(target, literal=False, path=self.path)
-        elif (
-            conversion is True
-            and self.types.is_row(source)
-            and self.types.base(source) != self.types.base(target)
-        ):
-            raise Refused(Reason.UNCERTAIN, f"cast of a row to {self.types.name(target)}")
-        else:
-            self._converted(source, target, conversion)
 
     # -- the rest ------------------------------------------------------------------------------------------------
 
@@ -417,7 +301,7 @@ class Expressions(Scope):
             self._infer(node, found)
         for source in found:
             for target in found:
-                self._converted(source, target, self.types.conversion(source, target))
+                self.converted(source, target, self.types.conversion(source, target))
         return found
 
     def _all_of(self, expression: Message) -> Types:
@@ -467,29 +351,35 @@ class Expressions(Scope):
 
     def _indirection(self, expression: Message) -> Types:
         found = self.types_of(expression.arg)
-        for part in expression.indirection:
-            if part.HasField("string"):
-                name = part.string.sval
-                fields = {kind for oid in found for label, kind in self.types.fields(oid) if label == name}
-                found = frozenset(fields) | self._attribute(name, found | {RECORD})
-                if not fields:
-                    found |= self.column(name)
-            elif part.HasField("a_indices"):
-                found = self._subscript(found, part.a_indices)
-            else:
-                raise Refused(Reason.UNSUPPORTED_SYNTAX, "(...).*")
+        for sliced, parts in itertools.groupby(
+            expression.indirection, key=lambda part: part.HasField("a_indices")
+        ):
+            if sliced:
+                found = self._subscript(found, [part.a_indices for part in parts])
+                continue
+            for part in parts:
+                if not part.HasField("string"):
+                    raise Refused(Reason.UNSUPPORTED_SYNTAX, "(...).*")
+                found = self._field(part.string.sval, found)
         return found
 
-    def _subscript(self, types: Types, indices: Message) -> Types:
-        for bound in ("lidx", "uidx"):
-            if indices.HasField(bound):
-                self.types_of(getattr(indices, bound))
+    def _field(self, name: str, types: Types) -> Types:
+        fields = {kind for oid in types for label, kind in self.types.fields(oid) if label == name}
+        found = frozenset(fields) | self._attribute(name, types | {RECORD})
+        return found if fields else found | self.column(name, optional=bool(found))
+
+    def _subscript(self, types: Types, subscripts: Sequence[Message]) -> Types:
+        """Subscripts that stand together give an element, or with a slice among them an array."""
+        for indices in subscripts:
+            for bound in ("lidx", "uidx"):
+                if indices.HasField(bound):
+                    self.types_of(getattr(indices, bound))
         found: set[int] = set()
         for oid in types:
             element = self.types.element(oid)
             if element:
-                found |= {oid, element} if indices.is_slice else {element}
-            elif oid == 3802:
+                found.add(oid if any(indices.is_slice for indices in subscripts) else element)
+            elif oid == JSONB:
                 found.add(oid)
             else:
                 raise Refused(Reason.UNCERTAIN, f"subscript of {self.types.name(oid)}")

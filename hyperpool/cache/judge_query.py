@@ -86,7 +86,7 @@ class QueryJudge(Expressions):
     def _count(self, node: Message) -> None:
         types = self.types_of(node)
         self._infer(node, [INT8])
-        self._convert([types], (INT8,))
+        self.convert([types], (INT8,))
 
     def _select(self, statement: Message) -> Columns:
         for item in statement.from_clause:
@@ -151,7 +151,7 @@ class QueryJudge(Expressions):
                 self.judge.check_type(oid)
                 self.judge.check_read(oid, literal=True, path=self.path)
                 for other in types:
-                    self._converted(oid, other, self.types.conversion(oid, other))
+                    self.converted(oid, other, self.types.conversion(oid, other))
         return columns
 
     # -- WITH and FROM -------------------------------------------------------------------------------------------

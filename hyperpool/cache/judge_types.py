@@ -25,9 +25,12 @@ BIT: Final = 1560
 RECORD: Final = 2249
 RECORDS: Final = 2287
 ANY: Final = 2276
+JSON: Final = 114
+JSONB: Final = 3802
 
 _ELEMENTS: Final = frozenset({2283, 2776, 3500, 5077, 5079})
 """anyelement, anynonarray, anyenum, anycompatible, anycompatiblenonarray"""
+_NO_ARRAYS: Final = frozenset({2776, 5079})
 _ARRAYS: Final = frozenset({2277, 5078})
 _RANGES: Final = frozenset({3831, 5080})
 _MULTIRANGES: Final = frozenset({4537, 4538})
@@ -38,6 +41,9 @@ _CLOCKS: Final = frozenset({1082, 1083, 1114, 1184, 1266})
 
 _READ_BY_SETTINGS: Final = frozenset({1186, 790, 142})
 """interval, money, xml: what their input functions make of a text depends on the text and on settings alone."""
+
+_SEARCHED: Final = frozenset({3734, 3769})
+"""regconfig, regdictionary: what a name stands for is told by the search_path, until a statement changes the schema."""
 
 _PRINTED_BY_SETTINGS: Final = frozenset({1082, 1114, 1184, 1186, 790})
 """date, timestamp, timestamptz, interval, money: their output functions look at settings alone."""
@@ -147,6 +153,8 @@ class TypeRules:
                 if not literal or inner == 1266:
                     return inner
             elif made.kind == "b" and not made.element and made.inputs.strip("i"):
+                if literal and inner in _SEARCHED:
+                    continue
                 if made.schema == "pg_catalog" and made.inputs[:1] == "i":
                     continue  # only what is sent in binary depends on something: the client's encoding
                 return inner
@@ -192,6 +200,8 @@ class TypeRules:
     def _matches(self, source: int, target: int) -> bool:
         source = self.base(source)
         if target in _ELEMENTS:
+            if target in _NO_ARRAYS and self.element(source):
+                return False
             return target != 3500 or self._kind(source) == "e"
         if target in _ARRAYS:
             return self.element(source) != 0 or source in {22, 30, RECORDS}
@@ -228,11 +238,17 @@ class TypeRules:
         )
 
     def exact(self, given: Sequence[Types], wanted: Sequence[int]) -> bool:
-        """Whether the given types are the wanted ones, beyond doubt."""
-        return all(
-            len(types) == 1 and target in types and target != UNKNOWN
-            for types, target in zip(given, wanted, strict=True)
-        )
+        """Whether the given types are the wanted ones, beyond doubt; a domain's base type is as good as itself."""
+        if len(given) != len(wanted):
+            return False
+        for types, target in zip(given, wanted, strict=True):
+            if (
+                len(types) != 1
+                or target == UNKNOWN
+                or (target not in types and target != self.base(min(types)))
+            ):
+                return False
+        return True
 
     def operators(self, candidates: Sequence[Operator], left: Types | None, right: Types) -> list[Operator]:
         """The operators that may be meant, given the types of the operands (left is None for a prefix operator)."""
@@ -247,8 +263,7 @@ class TypeRules:
             assumed = (right, right)
         elif left is not None and right == {UNKNOWN} != left:
             assumed = (left, left)
-        based = tuple(frozenset(map(self.base, types)) for types in assumed)
-        exact = [one for wanted, one in pairs if self.exact(based, wanted)]
+        exact = [one for wanted, one in pairs if self.exact(assumed, wanted)]
         return exact or [one for wanted, one in pairs if self.fits(given, wanted)]
 
     def results(self, declared: int, given: Iterable[Types]) -> Types:

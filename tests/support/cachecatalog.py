@@ -66,6 +66,15 @@ CREATE FUNCTION opened_body(wanted int) RETURNS text LANGUAGE sql
   BEGIN ATOMIC SELECT b FROM judged.t WHERE a = wanted; END;
 CREATE FUNCTION opened_writes(int) RETURNS int LANGUAGE sql AS 'INSERT INTO t (a) VALUES ($1) RETURNING a';
 CREATE FUNCTION opened_clock(int) RETURNS timestamptz LANGUAGE sql AS 'SELECT now()';
+CREATE FUNCTION opened_literal(int) RETURNS bool LANGUAGE sql AS 'SELECT c > ''today'' FROM t WHERE a = $1';
+CREATE FUNCTION opened_escape(int) RETURNS text LANGUAGE sql AS 'SELECT ''\\n''::text';
+CREATE FUNCTION defaulted(a int DEFAULT 1 + 1) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN a; END';
+CREATE FUNCTION defaulted_wild(a float DEFAULT random()) RETURNS int LANGUAGE plpgsql IMMUTABLE
+  AS 'BEGIN RETURN a; END';
+CREATE FUNCTION of_domain(positive) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN $1; END';
+CREATE FUNCTION of_domain(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1; END';
+CREATE FUNCTION on_domain(positive) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1; END';
+CREATE FUNCTION of_timely(timely) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN 1; END';
 CREATE FUNCTION opened_rows(int) RETURNS SETOF t LANGUAGE sql STABLE AS 'SELECT * FROM t WHERE a = $1';
 CREATE FUNCTION opened_columns(OUT one int, OUT two text) RETURNS SETOF record LANGUAGE sql STABLE
   AS 'SELECT a, b FROM t';
@@ -133,12 +142,15 @@ class Oracle:
     Args:
         connection: of a user who may make views.
         path: the search_path.
+
+    Attributes:
+        signatures: volatility and ``name(types of arguments)`` of all functions, by their oids.
     """
 
     def __init__(self, connection: psycopg.Connection[Any], path: Sequence[str] = PATH) -> None:
         self._connection = connection
         connection.execute(f"SET search_path = {', '.join(path)}")
-        self._signatures: dict[int, tuple[str, str]] = {
+        self.signatures: dict[int, tuple[str, str]] = {
             oid: (volatility, signature)
             for oid, volatility, signature in connection.execute(
                 "SELECT p.oid::int8, provolatile::text, concat(proname, '(',"
@@ -175,7 +187,7 @@ class Oracle:
         functions.update(self._operators[oid] for oid in operators if oid)
         unfit = [
             signature
-            for volatility, signature in (self._signatures[oid] for oid in sorted(functions) if oid)
+            for volatility, signature in (self.signatures[oid] for oid in sorted(functions) if oid)
             if volatility != "i" and signature not in SETTINGS_ONLY
         ]
         if "{SQLVALUEFUNCTION" in tree:
