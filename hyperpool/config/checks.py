@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
-from hyperpool.config.kinds import AuthType
+from hyperpool.config.auth_checks import MD5, check_auth
 from hyperpool.config.report import dotted
 from hyperpool.config.settings import FALLBACK
 from hyperpool.config.tls_checks import check_tls
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 RESERVED: Final = ("pgbouncer", "hyperpool")
 """Names of the admin console: pgbouncer's, and our own."""
 
-_MD5: Final = re.compile("md5[0-9a-f]{32}")
 _SCRAM_PREFIX: Final = "SCRAM-SHA-256$"
 _MIN_POOL_SIZE: Final[KeyPath] = ("pooler", "min_pool_size")
 _DEFAULT_POOL_SIZE: Final[KeyPath] = ("pooler", "default_pool_size")
@@ -37,7 +35,7 @@ def check(settings: Settings, given: Collection[KeyPath], report: Report) -> Non
         report: knows what could not be read, and gets the problems.
     """
     _check_listeners(settings, report)
-    _check_credentials(settings, report)
+    check_auth(settings, report)
     check_tls(settings, report)
     _check_agents(settings, report)
     pooler = settings.pooler
@@ -81,27 +79,6 @@ def _check_agents(settings: Settings, report: Report) -> None:
                     ("databases", name, "transport"),
                     f"found agent {step.name!r}, for which no token lets anybody in; add one to agents.tokens",
                 )
-
-
-def _check_credentials(settings: Settings, report: Report) -> None:
-    """Report an ``auth_type`` with which nobody at all can log in."""
-    path = ("pooler", "auth_type")
-    if not report.is_sound(path, ("pooler", "auth_file"), ("users",)):
-        return
-    kind = settings.pooler.auth_type
-    known = settings.credentials.values()
-    if kind is AuthType.TRUST:
-        usable, missing = bool(known), "user is known"
-    elif kind is AuthType.SCRAM_SHA_256:
-        usable = any(secret and not _MD5.fullmatch(secret.reveal()) for secret in known)
-        missing = "user has a password or SCRAM verifier"
-    else:
-        usable, missing = any(known), "user has a password"
-    if not usable:
-        report.doubt(
-            path,
-            f"found {kind.value}, but no {missing}, so nobody can log in; add entries to users or an auth_file",
-        )
 
 
 def _check_hosts(path: KeyPath, database: DatabaseSettings, report: Report) -> None:
@@ -178,4 +155,4 @@ def _compare(minimum_path: KeyPath, minimum: int, limit_path: KeyPath, limit: in
 
 
 def _is_hash(password: str) -> bool:
-    return password.startswith(_SCRAM_PREFIX) or _MD5.fullmatch(password) is not None
+    return password.startswith(_SCRAM_PREFIX) or MD5.fullmatch(password) is not None

@@ -53,12 +53,19 @@ class SessionState(enum.Enum):
 
 
 class AuthType(enum.Enum):
-    """How clients prove who they are: pgbouncer's ``auth_type``."""
+    """How clients prove who they are: pgbouncer's ``auth_type``; `PEER` and `REJECT` stand in an HBA file alone."""
 
     TRUST = "trust"
+    ANY = "any"
     PLAIN = "plain"
     MD5 = "md5"
     SCRAM_SHA_256 = "scram-sha-256"
+    CERT = "cert"
+    HBA = "hba"
+    LDAP = "ldap"
+    PAM = "pam"
+    PEER = "peer"
+    REJECT = "reject"
 
 
 class SslMode(enum.Enum):
@@ -230,7 +237,8 @@ def session_state(value: object, source: Source) -> SessionState:
 
 def auth_type(value: object, source: Source) -> AuthType:
     """A way for clients to prove who they are."""
-    return AuthType(word(*(kind.value for kind in AuthType))(value, source))
+    settable = (kind.value for kind in AuthType if kind not in {AuthType.PEER, AuthType.REJECT})
+    return AuthType(word(*settable)(value, source))
 
 
 def sslmode(value: object, source: Source) -> SslMode:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
+from hyperpool.config.auth_files import read_hba, read_ident, read_userlist
 from hyperpool.config.checks import check
 from hyperpool.config.document import read_document
 from hyperpool.config.inifile import is_ini
@@ -18,14 +19,12 @@ from hyperpool.config.report import Report, key_text
 from hyperpool.config.settings import Settings
 from hyperpool.config.source import Source, Unavailable, default_state_dir
 from hyperpool.config.structure import structure
-from hyperpool.config.userlist import parse_userlist
 from hyperpool.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hyperpool.config.report import KeyPath
-    from hyperpool.config.secret import Secret
 
 Entry = TypeVar("Entry", DatabaseSettings, UserSettings)
 
@@ -74,8 +73,10 @@ def resolve(raw: Mapping[object, object], source: Source, report: Report) -> Set
         databases=_with_secret_files("databases", document.databases, source, report),
         users=_with_secret_files("users", document.users, source, report),
         peers=document.peers,
-        userlist=_read_userlist(pooler.auth_file, source, report),
+        userlist=read_userlist(pooler, source, report),
         agents=document.agents,
+        hba=read_hba(pooler, source, report),
+        ident=read_ident(pooler, source, report),
     )
     check(settings, given, report)
     if report.problems:
@@ -113,15 +114,3 @@ def _with_secret_file(path: KeyPath, entry: Entry, source: Source, report: Repor
     except Unavailable as error:
         report.add(here, str(error))
         return entry
-
-
-def _read_userlist(file: str, source: Source, report: Report) -> Mapping[str, Secret]:
-    if not file:
-        return {}
-    try:
-        entries, problems = parse_userlist(source.read(file))
-    except Unavailable as error:
-        entries, problems = {}, [str(error)]
-    for problem in problems:
-        report.doubt(("pooler", "auth_file"), problem)
-    return entries

@@ -18,6 +18,7 @@ from hyperpool.config import kinds, tls
 from hyperpool.config.fields import metadata as _metadata
 from hyperpool.config.fields import setting as _setting
 from hyperpool.config.kinds import AuthType, ChannelBinding, PoolMode, SessionState, SslMode, SslNegotiation
+from hyperpool.config.ldap import LdapOptions, ldap_options
 from hyperpool.config.secret import Secret  # noqa: TC001 - cattrs evaluates the annotations
 from hyperpool.config.source import default_state_dir
 from hyperpool.config.transports import Steps
@@ -25,6 +26,12 @@ from hyperpool.config.transports import transport as read_transport
 
 MAX_PEER_ID: Final = 16383
 """The largest ``peer_id``, as in pgbouncer: it has two bytes of the cancel keys."""
+
+AUTH_QUERY: Final = (
+    "SELECT rolname, CASE WHEN rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now() THEN NULL ELSE rolpassword END "
+    "FROM pg_catalog.pg_authid WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogin"
+)
+"""pgbouncer's, with every name in its schema, whatever the search_path of the user is."""
 
 
 @attrs.frozen(kw_only=True)
@@ -70,6 +77,37 @@ class PoolerSettings:
     )
     auth_type: AuthType = _setting(AuthType.MD5, kinds.auth_type, "how clients prove who they are")
     auth_file: str = _setting("", kinds.path, "users and secrets in pgbouncer's format; empty: only `users`")
+    auth_hba_file: str = _setting(
+        "", kinds.path, "with auth_type hba: who may come in from where, and how, as in pg_hba.conf"
+    )
+    auth_ident_file: str = _setting(
+        "", kinds.path, "with auth_type hba: maps that rules with cert and peer name, as in pg_ident.conf"
+    )
+    auth_user: str = _setting(
+        "", kinds.text, "user as whom servers are asked about users without a secret here; empty: nobody asks"
+    )
+    auth_query: str = _setting(
+        AUTH_QUERY, kinds.name, "what they are asked: $1 is the user; returns a name and a secret"
+    )
+    auth_dbname: str = _setting("", kinds.text, "entry of `databases` that is asked; empty: the client's own")
+    auth_query_ttl: float = _setting(
+        0.0, kinds.seconds(), "time for which an answer of auth_query is used again; 0: each login asks anew"
+    )
+    auth_ldap_options: LdapOptions | None = _setting(
+        None, ldap_options, "with auth_type ldap: options as in pg_hba.conf, like ldapurl=...", secret=True
+    )
+    auth_pam_service: str = _setting("pgbouncer", kinds.name, "with auth_type pam: the name of PAM's service")
+    auth_failure_burst: int = _setting(
+        10,
+        kinds.whole(0),
+        "failed logins of one user from one address before each more costs auth_failure_interval; 0 is no limit",
+    )
+    auth_failure_interval: float = _setting(
+        1.0, kinds.seconds(3600.0), "time that a failed login costs then; all users of an address: a tenth"
+    )
+    scram_iterations: int = _setting(
+        4096, kinds.whole(1, 1_000_000), "rounds of hashing when a client's password is stored as it is"
+    )
     pool_mode: PoolMode = _setting(
         PoolMode.SESSION, kinds.pool_mode, "when a server connection is given back"
     )
@@ -420,6 +458,9 @@ class DatabaseSettings:
     )
     password: Secret | None = _setting(None, kinds.secret, "that user's password", secret=True)
     password_file: str = _setting("", kinds.secret_file, "file that holds the password, or credential:NAME")
+    auth_user: str | None = _setting(None, kinds.text, "instead of the pooler's auth_user")
+    auth_query: str | None = _setting(None, kinds.name, "instead of the pooler's auth_query")
+    auth_dbname: str | None = _setting(None, kinds.text, "instead of the pooler's auth_dbname")
     pool_size: int | None = _setting(None, kinds.whole(0), "instead of default_pool_size")
     min_pool_size: int | None = _setting(None, kinds.whole(0), "instead of the pooler's min_pool_size")
     reserve_pool_size: int | None = _setting(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import attrs
 
-from hyperpool.config.kinds import SslMode
+from hyperpool.config.kinds import AuthType, SslMode
 from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings, pair_hosts
 from hyperpool.config.secret import Secret
 from hyperpool.config.tls import ServerTls, server_tls
@@ -14,6 +14,8 @@ from hyperpool.config.tls import ServerTls, server_tls
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hyperpool.config.hba import HbaRule
+    from hyperpool.config.ident import IdentEntry
     from hyperpool.config.kinds import PoolMode, SessionState
     from hyperpool.config.model import PeerSettings
     from hyperpool.config.transports import Steps
@@ -43,6 +45,7 @@ class PoolSettings:
         port: of the servers, or one for each.
         password: for the login to the server: the database's own, else what is stored about `user`; None if there is
             none.
+        learns: what clients show at their logins may be used for the login to the server.
         pool_mode: when a server connection is given back.
         session_state: what happens to what a session keeps, in transaction and statement mode.
         max_pinned: clients that may keep their server connection for session state.
@@ -105,6 +108,7 @@ class PoolSettings:
     connect_query: str
     parameters: Mapping[str, str]
     embedded: bool
+    learns: bool = False
     session_state: SessionState = _DEFAULTS.session_state.default
     max_pinned: int = _DEFAULTS.max_pinned.default
     pin_functions: tuple[str, ...] = _DEFAULTS.pin_functions.default
@@ -131,6 +135,24 @@ class PoolSettings:
         return pair_hosts(self.host, self.port)
 
 
+@attrs.frozen
+class AuthSource:
+    """A server that is asked for secrets of users.
+
+    Attributes:
+        settings: where it is, and as whom to ask.
+        query: what it is asked; ``$1`` is the user's name.
+    """
+
+    settings: PoolSettings
+    query: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Tells sources apart."""
+        return self.settings.database, self.settings.user, self.query
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """The whole settings.
@@ -143,6 +165,8 @@ class Settings:
         userlist: what the ``auth_file`` says, by user name.
         agents: the section ``agents``; None if there is none.
         notes: what was accepted and does not what it says, one line each.
+        hba: what the ``auth_hba_file`` says, with ``auth_type`` hba.
+        ident: the maps of the ``auth_ident_file`` by name, with ``auth_type`` hba.
         credentials: what is stored about each known user. An entry of `users` goes before one of `userlist`; a user
             that has no secret at all is known with an empty one, which is enough for ``auth_type`` trust alone.
     """
@@ -154,6 +178,8 @@ class Settings:
     userlist: Mapping[str, Secret] = attrs.field(factory=dict)
     agents: AgentsSettings | None = None
     notes: tuple[str, ...] = attrs.field(default=(), eq=False)
+    hba: tuple[HbaRule, ...] = ()
+    ident: Mapping[str, tuple[IdentEntry, ...]] = attrs.field(factory=dict)
     credentials: Mapping[str, Secret] = attrs.field(init=False)
 
     @credentials.default
@@ -199,6 +225,44 @@ class Settings:
             _first(own.max_user_client_connections, self.pooler.max_user_client_connections),
         )
 
+    def auth_source(self, database: str) -> AuthSource | None:
+        """Who knows the secrets of users that are not known here.
+
+        Nothing of what the entry says about sessions and other users is taken over: the connection is for this alone.
+
+        Args:
+            database: the name that a client asks for.
+
+        Returns:
+            What to ask, or None when nobody is asked: there is no ``auth_user``, no such database, or no database
+            named ``auth_dbname``.
+        """
+        pooler = self.pooler
+        entry = self.databases.get(database) or self.databases.get(FALLBACK)
+        if entry is None:
+            return None
+        user = _first(entry.auth_user, pooler.auth_user)
+        name = _first(entry.auth_dbname, pooler.auth_dbname) or database
+        asked = self.databases.get(name) or self.databases.get(FALLBACK)
+        if not user or asked is None:
+            return None
+        bare = attrs.evolve(
+            asked,
+            user=None,
+            password=None,
+            connect_query="",
+            client_encoding=None,
+            datestyle=None,
+            timezone=None,
+            application_name=None,
+        )
+        return AuthSource(self._resolve(name, bare, user), _first(entry.auth_query, pooler.auth_query))
+
+    def uses(self, kind: AuthType) -> bool:
+        """Whether clients may be asked to prove who they are in this way."""
+        own = self.pooler.auth_type
+        return own is kind or (own is AuthType.HBA and any(rule.method is kind for rule in self.hba))
+
     def warm_pools(self) -> list[PoolSettings]:
         """The pools that open connections before any client comes: ``min_pool_size`` and a forced user are set."""
         pools = [
@@ -239,6 +303,7 @@ class Settings:
             connect_query=entry.connect_query,
             parameters=_parameters(entry),
             embedded=entry.embedded,
+            learns=entry.password is None,
             session_state=_first(entry.session_state, pooler.session_state),
             max_pinned=_first(entry.max_pinned, pooler.max_pinned),
             pin_functions=_first(entry.pin_functions, pooler.pin_functions),

@@ -117,7 +117,12 @@ _ADDRESS = "a host name or address; the port has a setting of its own, and IPv6 
         ("max_prepared_statements", True, "true", "a whole number from 0 to 2147483647"),
         ("max_prepared_memory", 0, "0", "a size from 1B to 2147483647B"),
         ("query_wait_notify", -1, "-1", "a duration from 0 to 36525d"),
-        ("auth_type", ["md5"], "a list of the text 'md5'", "one of trust, plain, md5, scram-sha-256"),
+        (
+            "auth_type",
+            ["md5"],
+            "a list of the text 'md5'",
+            "one of trust, any, plain, md5, scram-sha-256, cert, hba, ldap, pam",
+        ),
         ("log_level", 5, "5", "one of debug, info, warning, error, critical"),
         ("server_lifetime", "1 hour", "the text '1 hour'", _DURATION),
         (

@@ -1,0 +1,124 @@
+"""Contradictions among the settings of authentication: above all, ways to log in that nobody can go."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+
+from hyperpool.config.kinds import AuthType, SslMode
+from hyperpool.config.settings import FALLBACK
+
+if TYPE_CHECKING:
+    from hyperpool.config.report import KeyPath, Report
+    from hyperpool.config.settings import Settings
+
+MD5: Final = re.compile("md5[0-9a-f]{32}")
+"""A stored secret that is an MD5 digest."""
+
+LIBRARIES: Final = {AuthType.LDAP: "ldap3", AuthType.PAM: "pam"}
+"""The modules that do what we do not, each in the extra of its method's name."""
+
+_AUTH_TYPE: Final[KeyPath] = ("pooler", "auth_type")
+_HBA_FILE: Final[KeyPath] = ("pooler", "auth_hba_file")
+_UNKNOWN_USERS: Final = frozenset({AuthType.ANY, AuthType.LDAP, AuthType.PAM})
+"""Methods for users of whom nothing is stored."""
+
+
+def check_auth(settings: Settings, report: Report) -> None:
+    """Look for contradictions.
+
+    Args:
+        settings: all settings; what could not be read has its default.
+        report: knows what could not be read, and gets the problems.
+    """
+    if settings.pooler.auth_type is AuthType.HBA:
+        _check_hba(settings, report)
+    else:
+        _check_credentials(settings, report)
+    _check_certificates(settings, report)
+    _check_libraries(settings, report)
+    _check_auth_dbname(settings, report)
+
+
+def _check_hba(settings: Settings, report: Report) -> None:
+    if not report.is_sound(_AUTH_TYPE, _HBA_FILE):
+        return
+    if not settings.hba:
+        found = "a file without rules" if settings.pooler.auth_hba_file else "nothing"
+        report.add(
+            _HBA_FILE,
+            f"found {found}, expected rules like 'host all all all scram-sha-256', for auth_type hba",
+        )
+    for rule in settings.hba:
+        if rule.map and rule.map not in settings.ident and report.is_sound(("pooler", "auth_ident_file")):
+            report.add(
+                _HBA_FILE, f"line {rule.line}: expected a map that stands in auth_ident_file; add its lines"
+            )
+        if rule.method is AuthType.LDAP and rule.ldap is None and settings.pooler.auth_ldap_options is None:
+            report.add(
+                _HBA_FILE, f"line {rule.line}: expected LDAP options behind ldap, or as auth_ldap_options"
+            )
+
+
+def _check_credentials(settings: Settings, report: Report) -> None:
+    """Report an ``auth_type`` with which nobody at all can log in."""
+    kind = settings.pooler.auth_type
+    if kind in _UNKNOWN_USERS or not report.is_sound(_AUTH_TYPE, ("pooler", "auth_file"), ("users",)):
+        if kind is AuthType.LDAP and settings.pooler.auth_ldap_options is None:
+            report.add(
+                ("pooler", "auth_ldap_options"),
+                "found nothing, expected options like ldapurl=..., for auth_type ldap",
+            )
+        return
+    if any(settings.auth_source(name) for name in settings.databases):
+        return
+    known = settings.credentials.values()
+    if kind in {AuthType.TRUST, AuthType.CERT}:
+        usable, missing = bool(known), "user is known"
+    elif kind is AuthType.SCRAM_SHA_256:
+        usable = any(secret and not MD5.fullmatch(secret.reveal()) for secret in known)
+        missing = "user has a password or SCRAM verifier"
+    else:
+        usable, missing = any(known), "user has a password"
+    if not usable:
+        report.doubt(
+            _AUTH_TYPE,
+            f"found {kind.value}, but no {missing}, so nobody can log in; add entries to users or an auth_file",
+        )
+
+
+def _check_certificates(settings: Settings, report: Report) -> None:
+    pooler = settings.pooler
+    mode, authority = ("pooler", "client_tls_sslmode"), ("pooler", "client_tls_ca_file")
+    if not settings.uses(AuthType.CERT) or not report.is_sound(_AUTH_TYPE, mode, authority):
+        return
+    if pooler.client_tls_sslmode is SslMode.DISABLE:
+        report.add(
+            mode, "found disable, expected TLS, without which there are no certificates to log in with"
+        )
+    elif not pooler.client_tls_ca_file:
+        report.add(
+            authority, "found nothing, expected what clients' certificates are verified with, to log in with"
+        )
+
+
+def _check_libraries(settings: Settings, report: Report) -> None:
+    for kind, module in LIBRARIES.items():
+        if settings.uses(kind) and report.is_sound(_AUTH_TYPE, _HBA_FILE) and find_spec(module) is None:
+            report.add(
+                _AUTH_TYPE,
+                f"found {kind.value}, for which a library is missing; install hyperpool with its extra {kind.value}, "
+                f"as in pip install 'hyperpool[{kind.value}]'",
+            )
+
+
+def _check_auth_dbname(settings: Settings, report: Report) -> None:
+    pooler, databases = settings.pooler, settings.databases
+    if FALLBACK in databases or not report.is_sound(("databases",)):
+        return
+    named: list[tuple[KeyPath, str | None]] = [(("pooler", "auth_dbname"), pooler.auth_dbname)]
+    named += [(("databases", name, "auth_dbname"), entry.auth_dbname) for name, entry in databases.items()]
+    for path, name in named:
+        if name and name not in databases:
+            report.add(path, f"found {name!r}, expected the name of an entry of databases; add it")
