@@ -19,7 +19,7 @@ from hyperpool.auth.scram import (
     UNBOUND,
     ScramClient,
 )
-from hyperpool.auth.secrets import MD5Digest, PlainPassword, parse_secret
+from hyperpool.auth.secrets import MD5Digest, PlainPassword, Shown, parse_secret
 from hyperpool.config import ChannelBinding
 from hyperpool.errors import LoginFailed, ProtocolError
 from hyperpool.wire import constants as c
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hyperpool.auth.binding import Channel
-    from hyperpool.auth.scram import ScramVerifier
+    from hyperpool.auth.scram import ScramKeys, ScramVerifier
     from hyperpool.config import Secret
 
 _UNSUPPORTED_METHODS: Final = {c.AUTH_KERBEROS_V5: "Kerberos V5", c.AUTH_GSS: "GSSAPI", c.AUTH_SSPI: "SSPI"}
@@ -55,6 +55,7 @@ class ServerLogin:
         parameters: the other startup parameters, ``database`` among them.
         minor: the minor version of protocol 3 to ask for; a server that knows negotiation may settle for less.
         binding: what is wanted of channel binding; with `REQUIRE` the server must ask for SCRAM, over TLS.
+        shown: what logins of this user's clients have brought to light; used where `password` is not enough.
 
     Attributes:
         minor: as given.
@@ -77,6 +78,7 @@ class ServerLogin:
         "_expected",
         "_password",
         "_scram",
+        "_shown",
         "_startup",
         "_user",
         "baffled",
@@ -96,9 +98,11 @@ class ServerLogin:
         parameters: Mapping[str, str],
         minor: int = NEWEST_MINOR,
         binding: ChannelBinding = ChannelBinding.PREFER,
+        shown: Shown | None = None,
     ) -> None:
         self._user = user
         self._password = password
+        self._shown = shown or Shown()
         self._startup = {**parameters, "user": user}
         self._scram: ScramClient
         self._binding = binding
@@ -232,7 +236,7 @@ class ServerLogin:
             names = ", ".join(offered)
             raise LoginFailed(f"the server offers authentication with {names}, but not with {MECHANISM}")
         self.method = mechanism
-        self._scram = ScramClient(self._plain_password().text, header=header, endpoint=endpoint)
+        self._scram = ScramClient(self._scram_password(), header=header, endpoint=endpoint)
         return messages.sasl_initial_response(mechanism, self._scram.first())
 
     def _refuse_unbound(self, reason: str) -> None:
@@ -244,12 +248,19 @@ class ServerLogin:
             )
 
     def _stored_password(self) -> PlainPassword | MD5Digest | ScramVerifier:
-        if not self._password:
+        """What is known about the password: the password itself, if that is known at all."""
+        known = [parse_secret(one.reveal()) for one in (self._password, self._shown.secret) if one]
+        if not known:
             raise LoginFailed(
                 f'the server asks for the password of user "{self._user}", and none is configured: set '
                 "`password` of the database or of the user, or add the user to `auth_file`"
             )
-        return parse_secret(self._password.reveal())
+        return next((one for one in known if isinstance(one, PlainPassword)), known[-1])
+
+    def _scram_password(self) -> str | ScramKeys:
+        if self._shown.keys is not None and not isinstance(self._stored_password(), PlainPassword):
+            return self._shown.keys
+        return self._plain_password().text
 
     def _plain_password(self) -> PlainPassword:
         stored = self._stored_password()
@@ -268,8 +279,8 @@ class ServerLogin:
 
     def _needs_plain_password(self) -> LoginFailed:
         return LoginFailed(
-            f'the server asks for the password of user "{self._user}", but only a hash of it is configured: '
-            "a plain password is needed to log in with this method"
+            f'the server asks for the password of user "{self._user}", but only a hash of it is known: a plain '
+            "password is needed to log in with this method, or a client that logs in with SCRAM for a server that does"
         )
 
 

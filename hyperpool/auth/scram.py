@@ -125,6 +125,23 @@ class ScramVerifier:
         return hmac.compare_digest(server_key, self.server_key)
 
 
+@attrs.frozen
+class ScramKeys:
+    """What a client has shown of its password: enough to log in wherever the same verifier is stored.
+
+    Attributes:
+        iterations: of the verifier.
+        salt: of the verifier.
+        client_key: RFC 5802's ClientKey, 32 bytes.
+        server_key: RFC 5802's ServerKey, 32 bytes.
+    """
+
+    iterations: int
+    salt: bytes
+    client_key: bytes = attrs.field(repr=False)
+    server_key: bytes = attrs.field(repr=False)
+
+
 class ScramServer:
     """The server's side of one exchange.
 
@@ -133,9 +150,12 @@ class ScramServer:
         nonce: the server's part of the nonce; made at random unless given.
         endpoint: the hash of our certificate, if `MECHANISM_PLUS` was offered.
         plus: the client has chosen `MECHANISM_PLUS`.
+
+    Attributes:
+        keys: what the client has shown, once it has proved that it knows the password.
     """
 
-    __slots__ = ("_auth_message", "_binding", "_endpoint", "_nonce", "_plus", "_verifier")
+    __slots__ = ("_auth_message", "_binding", "_endpoint", "_nonce", "_plus", "_verifier", "keys")
 
     def __init__(
         self, verifier: ScramVerifier, nonce: bytes = b"", endpoint: bytes = b"", *, plus: bool = False
@@ -146,6 +166,7 @@ class ScramServer:
         self._plus = plus
         self._binding = b""
         self._auth_message = b""
+        self.keys: ScramKeys | None = None
 
     def challenge(self, client_first: bytes) -> bytes:
         """Answer the client-first-message with the server-first-message.
@@ -195,6 +216,7 @@ class ScramServer:
         client_key = _xor(proof, _hmac(verifier.stored_key, auth_message))
         if not hmac.compare_digest(_sha256(client_key), verifier.stored_key):
             return None
+        self.keys = ScramKeys(verifier.iterations, verifier.salt, client_key, verifier.server_key)
         return b"v=" + _b64encode(_hmac(verifier.server_key, auth_message))
 
     def _check_flag(self, header: bytes) -> None:
@@ -224,7 +246,7 @@ class ScramClient:
 
     Args:
         password: the password, before SASLprep; from our own settings, because what is derived from it is
-            kept.
+            kept. Or what a client has shown of it.
         nonce: the client's nonce; made at random unless given.
         user: the user name inside the exchange; PostgreSQL ignores it, and libpq leaves it empty.
         header: the GS2 header: `UNBOUND`, `BINDING_NOT_OFFERED` or `BOUND`.
@@ -235,7 +257,7 @@ class ScramClient:
 
     def __init__(
         self,
-        password: str,
+        password: str | ScramKeys,
         nonce: bytes = b"",
         user: bytes = b"",
         header: bytes = UNBOUND,
@@ -257,7 +279,8 @@ class ScramClient:
 
         Raises:
             ProtocolError: the message is malformed, or does not belong to this exchange.
-            LoginFailed: the server asks for more rounds than `MAX_ITERATIONS`.
+            LoginFailed: the server asks for more rounds than `MAX_ITERATIONS`, or has another verifier than the one
+                that `ScramKeys` are for.
         """
         attributes = _attributes(server_first, b"rsi")
         nonce = attributes[b"r"]
@@ -268,13 +291,25 @@ class ScramClient:
         ):
             raise ProtocolError("invalid SCRAM message from the server: nonce does not match")
         salt = _b64decode(attributes[b"s"], "salt")
-        salted = salted_password(self._password, salt, _iterations(attributes[b"i"]))
+        client_key, server_key = self._keys(salt, attributes[b"i"])
         without_proof = b"c=" + self._binding + b",r=" + nonce
         auth_message = b",".join((self._bare, server_first, without_proof))
-        client_key = _client_key(salted)
         proof = _xor(client_key, _hmac(_sha256(client_key), auth_message))
-        self._signature = _hmac(_server_key(salted), auth_message)
+        self._signature = _hmac(server_key, auth_message)
         return without_proof + b",p=" + _b64encode(proof)
+
+    def _keys(self, salt: bytes, iterations: bytes) -> tuple[bytes, bytes]:
+        """ClientKey and ServerKey."""
+        password = self._password
+        if isinstance(password, str):
+            salted = salted_password(password, salt, _iterations(iterations))
+            return _client_key(salted), _server_key(salted)
+        if (salt, iterations) != (password.salt, b"%d" % password.iterations):
+            raise LoginFailed(
+                "the server's SCRAM secret of this user is another one than the pooler's (salt and iterations must be "
+                "the same, not the password alone): copy the server's, or use auth_query"
+            )
+        return password.client_key, password.server_key
 
     def verify(self, server_final: bytes) -> None:
         """Check the server-final-message: the server must prove that it knows the verifier.

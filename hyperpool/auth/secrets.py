@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import binascii
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from hyperpool.auth.scram import KEY_LENGTH, ScramVerifier
 from hyperpool.wire.text import encode
+
+if TYPE_CHECKING:
+    from hyperpool.auth.scram import ScramKeys
+    from hyperpool.config import Secret
 
 _MD5: Final = re.compile("md5([0-9a-f]{32})")
 _SCRAM: Final = re.compile(
@@ -51,6 +55,20 @@ class MD5Digest:
     """
 
     digest: str = attrs.field(repr=False)
+
+
+@attrs.frozen
+class Shown:
+    """What a login of a client has brought to light, and a login to a server may use.
+
+    Attributes:
+        secret: the password, if the client has sent it; else what a server has stored about the user; None if that is
+            not known from a login.
+        keys: what the client has shown in a SCRAM exchange with a stored verifier.
+    """
+
+    secret: Secret | None = None
+    keys: ScramKeys | None = None
 
 
 def parse_secret(text: str) -> PlainPassword | MD5Digest | ScramVerifier:

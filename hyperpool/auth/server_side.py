@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hyperpool.auth import md5
 from hyperpool.auth.scram import (
@@ -25,8 +25,8 @@ from hyperpool.auth.scram import (
     ScramVerifier,
     salted_password,
 )
-from hyperpool.auth.secrets import MD5Digest, PlainPassword, parse_secret
-from hyperpool.config import AuthType
+from hyperpool.auth.secrets import MD5Digest, PlainPassword, Shown, parse_secret
+from hyperpool.config import AuthType, Secret
 from hyperpool.errors import AuthenticationError, ProtocolError
 from hyperpool.wire import constants as c
 from hyperpool.wire import messages
@@ -35,7 +35,11 @@ from hyperpool.wire.text import decode, encode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hyperpool.config import Secret
+
+_UNASKED: Final = frozenset({AuthType.TRUST, AuthType.ANY, AuthType.CERT, AuthType.PEER})
+_CLEARTEXT: Final = frozenset({AuthType.PLAIN, AuthType.LDAP, AuthType.PAM})
+_REFUSALS: Final = {AuthType.LDAP: ("LDAP", "28000"), AuthType.PAM: ("PAM", "28000")}
+"""What PostgreSQL calls methods in its refusals, and their SQLSTATEs."""
 
 
 class ClientAuthentication:
@@ -48,7 +52,11 @@ class ClientAuthentication:
     The exchange follows from ``auth_type`` and the stored secret as in pgbouncer: ``md5`` uses SCRAM for a
     user with a SCRAM verifier; ``scram-sha-256`` needs a SCRAM verifier or a plain password, and a user with
     an MD5 digest fails as with a wrong password; ``plain`` works with every secret; ``trust`` asks for
-    nothing, but the user must be known.
+    nothing, but the user must be known; ``any`` asks for nothing at all. With ``ldap`` and ``pam`` the client sends its
+    password, and somebody else says whether it is right: see `password`. So it is with ``plain`` and a SCRAM verifier,
+    since that takes long.
+
+    ``cert`` and ``peer`` are ``trust`` here: whom the client may be has been found out before.
 
     Args:
         auth_type: pgbouncer's ``auth_type``.
@@ -61,6 +69,9 @@ class ClientAuthentication:
 
     Attributes:
         done: True once the client is authenticated.
+        decisive: the next message decides: what comes out tells whether a password is right.
+        password: what the client has sent, and somebody else must check: `conclude` takes the outcome.
+        shown: what the login has brought to light, once done.
     """
 
     __slots__ = (
@@ -74,7 +85,10 @@ class ClientAuthentication:
         "_step",
         "_user",
         "_verifier",
+        "decisive",
         "done",
+        "password",
+        "shown",
     )
 
     def __init__(
@@ -97,6 +111,9 @@ class ClientAuthentication:
         self._exchange: ScramServer
         self._step: Callable[[ClientAuthentication, bytes], bytes] = ClientAuthentication._out_of_turn
         self.done = False
+        self.decisive = False
+        self.password: bytes | None = None
+        self.shown = Shown()
 
     def start(self) -> bytes:
         """Begin the exchange.
@@ -107,12 +124,13 @@ class ClientAuthentication:
         Raises:
             AuthenticationError: with ``trust``, the user is unknown.
         """
-        if self._auth_type is AuthType.TRUST:
-            if self._secret is None:
+        if self._auth_type in _UNASKED:
+            if self._secret is None and self._auth_type is not AuthType.ANY:
                 raise AuthenticationError(f'role "{self._user}" does not exist', "28000")
             self.done = True
             return b""
-        if self._auth_type is AuthType.PLAIN:
+        self.decisive = True
+        if self._auth_type in _CLEARTEXT:
             self._step = ClientAuthentication._check_cleartext
             return messages.authentication_cleartext_password()
         stored = self._stored_secret()
@@ -121,6 +139,7 @@ class ClientAuthentication:
             self._expected_md5 = md5.response(self._md5_digest(stored), salt)
             self._step = ClientAuthentication._check_md5
             return messages.authentication_md5_password(salt)
+        self.decisive = False
         self._verifier = self._make_verifier(stored)
         self._step = ClientAuthentication._begin_scram
         offered = [MECHANISM_PLUS, MECHANISM] if self._endpoint else [MECHANISM]
@@ -150,19 +169,27 @@ class ClientAuthentication:
 
     def _check_cleartext(self, body: bytes) -> bytes:
         password = messages.password_fields(body)
+        if not password:
+            # An LDAP server takes a bind without a password for one of nobody, and lets it in (RFC 4513, 5.1.2).
+            return self.conclude(b"", matches=False)
+        self.shown = Shown(secret=Secret(decode(password)))
+        if self._auth_type is not AuthType.PLAIN:
+            self.password = password
+            return b""
         match self._stored_secret():
             case PlainPassword() as stored:
                 matches = _equal(password, stored.raw)
             case MD5Digest(digest):
                 matches = _equal(md5.digest(password, encode(self._user)).encode(), digest.encode())
-            case ScramVerifier() as verifier:
-                matches = verifier.accepts(decode(password))
+            case ScramVerifier():
+                self.password = password
+                return b""
             case None:
                 matches = False
-        return self._conclude(b"", matches=matches)
+        return self.conclude(b"", matches=matches)
 
     def _check_md5(self, body: bytes) -> bytes:
-        return self._conclude(b"", matches=_equal(messages.password_fields(body), self._expected_md5))
+        return self.conclude(b"", matches=_equal(messages.password_fields(body), self._expected_md5))
 
     def _begin_scram(self, body: bytes) -> bytes:
         mechanism, data = messages.sasl_initial_response_fields(body)
@@ -179,18 +206,37 @@ class ClientAuthentication:
     def _challenge(self, client_first: bytes) -> bytes:
         server_first = self._exchange.challenge(client_first)
         self._step = ClientAuthentication._finish_scram
+        self.decisive = True
         return messages.authentication_sasl_continue(server_first)
 
     def _finish_scram(self, client_final: bytes) -> bytes:
         server_final = self._exchange.finish(client_final)
         last = messages.authentication_sasl_final(server_final or b"")
-        return self._conclude(last, matches=server_final is not None)
+        if isinstance(self._stored_secret(), ScramVerifier):
+            self.shown = Shown(keys=self._exchange.keys)
+        return self.conclude(last, matches=server_final is not None)
 
-    def _conclude(self, last: bytes, *, matches: bool) -> bytes:
+    def conclude(self, last: bytes = b"", *, matches: bool) -> bytes:
+        """The password is right, or it is not.
+
+        Args:
+            last: what the client is to be sent if it is.
+            matches: whether it is.
+
+        Raises:
+            AuthenticationError: it is not.
+        """
+        self.password = None
         if not matches:
-            raise AuthenticationError(f'password authentication failed for user "{self._user}"')
+            method, sqlstate = _REFUSALS.get(self._auth_type, ("password", "28P01"))
+            raise AuthenticationError(f'{method} authentication failed for user "{self._user}"', sqlstate)
         self.done = True
         return last
+
+    def verifier_to_check(self) -> ScramVerifier | None:
+        """What `password` must be checked with, if it is not somebody else's business altogether."""
+        stored = self._stored_secret() if self._auth_type is AuthType.PLAIN else None
+        return stored if isinstance(stored, ScramVerifier) else None
 
     def _stored_secret(self) -> PlainPassword | MD5Digest | ScramVerifier | None:
         return parse_secret(self._secret.reveal()) if self._secret else None

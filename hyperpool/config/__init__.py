@@ -7,9 +7,10 @@ from hyperpool.config.kinds import AuthType, ChannelBinding, PoolMode, SessionSt
 from hyperpool.config.loader import load
 from hyperpool.config.model import DatabaseSettings, PeerSettings, PoolerSettings, UserSettings
 from hyperpool.config.secret import Secret
-from hyperpool.config.settings import PoolSettings, Settings
+from hyperpool.config.settings import AuthSource, PoolSettings, Settings
 
 __all__ = [
+    "AuthSource",
     "AuthType",
     "ChannelBinding",
     "DatabaseSettings",

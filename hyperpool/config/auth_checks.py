@@ -89,17 +89,12 @@ def _check_credentials(settings: Settings, report: Report) -> None:
 
 
 def _check_certificates(settings: Settings, report: Report) -> None:
-    pooler = settings.pooler
-    mode, authority = ("pooler", "client_tls_sslmode"), ("pooler", "client_tls_ca_file")
-    if not settings.uses(AuthType.CERT) or not report.is_sound(_AUTH_TYPE, mode, authority):
+    mode: KeyPath = ("pooler", "client_tls_sslmode")
+    if not settings.uses(AuthType.CERT) or not report.is_sound(_AUTH_TYPE, mode):
         return
-    if pooler.client_tls_sslmode is SslMode.DISABLE:
+    if settings.pooler.client_tls_sslmode is SslMode.DISABLE:
         report.add(
             mode, "found disable, expected TLS, without which there are no certificates to log in with"
-        )
-    elif not pooler.client_tls_ca_file:
-        report.add(
-            authority, "found nothing, expected what clients' certificates are verified with, to log in with"
         )
 
 

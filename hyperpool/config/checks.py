@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from hyperpool.config.auth_checks import MD5, check_auth
 from hyperpool.config.report import dotted
-from hyperpool.config.settings import FALLBACK
+from hyperpool.config.settings import FALLBACK, RESERVED
 from hyperpool.config.tls_checks import check_tls
 from hyperpool.config.transports import AgentStep
 from hyperpool.config.tunnel import check_gate
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from hyperpool.config.model import DatabaseSettings
     from hyperpool.config.report import KeyPath, Report
     from hyperpool.config.settings import Settings
-
-RESERVED: Final = ("pgbouncer", "hyperpool")
-"""Names of the admin console: pgbouncer's, and our own."""
 
 _SCRAM_PREFIX: Final = "SCRAM-SHA-256$"
 _MIN_POOL_SIZE: Final[KeyPath] = ("pooler", "min_pool_size")

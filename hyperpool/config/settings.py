@@ -26,6 +26,9 @@ T = TypeVar("T")
 FALLBACK: Final = "*"
 """The database that stands for every name that has no entry of its own."""
 
+RESERVED: Final = ("pgbouncer", "hyperpool")
+"""Names of the admin console: pgbouncer's, and our own."""
+
 _NO_SETTINGS: Final = UserSettings()
 _NO_SECRET: Final = Secret("")
 _NO_TLS: Final = ServerTls(mode=SslMode.DISABLE)
@@ -239,6 +242,9 @@ class Settings:
         """
         pooler = self.pooler
         entry = self.databases.get(database) or self.databases.get(FALLBACK)
+        if database in RESERVED:
+            # The console has no server of its own that could be asked.
+            entry = DatabaseSettings() if pooler.auth_dbname else None
         if entry is None:
             return None
         user = _first(entry.auth_user, pooler.auth_user)

@@ -99,16 +99,24 @@ class ClientTls:
     Attributes:
         mode: whether, and how far clients are trusted; `SslMode.ALLOW` and `SslMode.PREFER` are the same.
         material: what our side has.
+        asks: clients may show a certificate also where `mode` does not say that they must: some log in with it.
     """
 
     mode: SslMode = SslMode.DISABLE
     material: TlsMaterial = TlsMaterial()
+    asks: bool = False
 
 
-def client_tls(pooler: PoolerSettings) -> ClientTls:
-    """What the settings say about clients."""
+def client_tls(pooler: PoolerSettings, *, asks: bool = False) -> ClientTls:
+    """What the settings say about clients.
+
+    Args:
+        pooler: the section.
+        asks: as in `ClientTls`.
+    """
     return ClientTls(
         mode=pooler.client_tls_sslmode,
+        asks=asks,
         material=TlsMaterial(
             ca_file=pooler.client_tls_ca_file,
             cert_file=pooler.client_tls_cert_file,

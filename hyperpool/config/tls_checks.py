@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hyperpool.config.kinds import ChannelBinding, SslMode, SslNegotiation
+from hyperpool.config.kinds import AuthType, ChannelBinding, SslMode, SslNegotiation
 from hyperpool.config.report import dotted
 from hyperpool.config.tls import SYSTEM, TlsFault, client_tls, server_tls, step_material
 from hyperpool.config.tls_contexts import client_context, server_context
@@ -40,7 +40,7 @@ def check_tls(settings: Settings, report: Report) -> None:
 
 
 def _check_clients(settings: Settings, report: Report) -> None:
-    tls = client_tls(settings.pooler)
+    tls = client_tls(settings.pooler, asks=settings.uses(AuthType.CERT))
     mode = _pooler("client", "sslmode")
     if tls.mode is SslMode.DISABLE or not report.is_sound(mode):
         return

@@ -64,9 +64,9 @@ def client_context(tls: ClientTls) -> ssl.SSLContext:
                 "ecdhcurve",
                 'found a curve that OpenSSL does not know, expected one like "prime256v1", or auto',
             ) from None
-    if tls.mode.verified:
+    if tls.mode.verified or tls.asks:
         _trust(context, tls.material.ca_file)
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = ssl.CERT_REQUIRED if tls.mode.verified else ssl.CERT_OPTIONAL
     return context
 
 

@@ -7,7 +7,6 @@ has to wait for something else (a pool's first server, a cancel request on its w
 
 from __future__ import annotations
 
-import secrets
 import socket
 import ssl
 from typing import TYPE_CHECKING, Final
@@ -15,10 +14,19 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import structlog
 
+from hyperpool.auth.secrets import Shown
 from hyperpool.auth.server_side import ClientAuthentication
-from hyperpool.config import AuthType, Secret
+from hyperpool.config import AuthType
 from hyperpool.config.tls import ALPN, TlsFault, client_tls
-from hyperpool.errors import ClientRefused, HyperpoolError, ProtocolError, StartupError, UpstreamError
+from hyperpool.errors import (
+    AuthenticationError,
+    ClientRefused,
+    HyperpoolError,
+    ProtocolError,
+    StartupError,
+    UpstreamError,
+)
+from hyperpool.frontdoor.access import Access, shown
 from hyperpool.frontdoor.console import CONSOLE, ConsoleReady, is_owner
 from hyperpool.frontdoor.login import Login
 from hyperpool.frontdoor.orders import CancelOrder, PeerOrder
@@ -38,8 +46,11 @@ from hyperpool.wire import cancelkeys, messages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hyperpool.auth.server_side import ClientAuthentication
     from hyperpool.config import Settings
+    from hyperpool.frontdoor.access import Claim
     from hyperpool.frontdoor.console import ConsoleDoor
+    from hyperpool.frontdoor.inquiries import CheckInquiry, SecretInquiry
     from hyperpool.frontdoor.startup import Wanted
     from hyperpool.frontdoor.tls import TlsOffer
     from hyperpool.pool.state import Pools
@@ -82,8 +93,10 @@ class FrontDoor:
         relay: the data plane; limits count its clients.
         pools: where clients get their servers from.
         cancel: takes a cancel request that has to be sent to a server or to another pooler; must not block.
+        inquire: takes what others must be asked about a client; must not block, nor answer at once.
 
     Attributes:
+        access: how clients prove who they are.
         tls: what clients are offered; None for nothing.
         console: where clients of the admin console go; None for nowhere.
         closing: the pooler is shutting down: only clients of the console are let in.
@@ -99,11 +112,12 @@ class FrontDoor:
         relay: Relay,
         pools: Pools[ServerConnection, ClientConnection],
         cancel: Callable[[CancelOrder | PeerOrder], None],
+        inquire: Callable[[SecretInquiry | CheckInquiry], None],
     ) -> None:
         self.relay = relay
         self._pools = pools
         self._cancel = cancel
-        self._mock_key = secrets.token_bytes(32)
+        self.access = Access(settings, inquire, relay.time)
         self.console: ConsoleDoor | None = None
         self.closing = False
         self._greetings: dict[tuple[RelayPool, tuple[tuple[str, str], ...]], _Greeting] = {}
@@ -120,7 +134,7 @@ class FrontDoor:
             StartupError: certificate or key cannot be used.
         """
         try:
-            return make_offer(client_tls(settings.pooler))
+            return make_offer(client_tls(settings.pooler, asks=settings.uses(AuthType.CERT)))
         except (TlsFault, OSError, ValueError) as error:
             raise StartupError(f"cannot offer TLS: {error}; see client_tls_cert_file") from error
 
@@ -135,6 +149,7 @@ class FrontDoor:
         """
         self.tls = tls
         self.settings = settings
+        self.access.configure(settings)
         self.log_errors = settings.pooler.log_pooler_errors
         self.notice = settings.pooler.login_notify_message
         self._ignored = frozenset(name.lower() for name in settings.pooler.ignore_startup_parameters)
@@ -151,11 +166,15 @@ class FrontDoor:
         guest = Guest(self, sock, address, self.relay.now + timeout)
         self.relay.welcome(guest)
 
-    def admit(self, guest: Guest, message: StartupMessage) -> ClientAuthentication:
+    def admit(self, guest: Guest, message: StartupMessage) -> ClientAuthentication | None:
         """Decide whether a client may try to log in, and reserve its place.
+
+        Returns:
+            How it must prove who it is; None while that is being found out.
 
         Raises:
             ClientRefused: there are too many clients, or what it asks for cannot be understood.
+            AuthenticationError: nobody is let in like this.
         """
         settings = self.settings
         if self.tls is not None and self.tls.required and not guest.encrypted and not guest.local:
@@ -182,11 +201,8 @@ class FrontDoor:
                 guest.requested["application_name"] = f"{name} - {guest.address}"
         if guest.wants_console and is_owner(guest.sock, message):
             guest.owner = True
-            return ClientAuthentication(AuthType.TRUST, message.user, Secret(""), self._mock_key)
-        secret = settings.credentials.get(message.user)
-        return ClientAuthentication(
-            settings.pooler.auth_type, message.user, secret, self._mock_key, endpoint=guest.endpoint
-        )
+            return ClientAuthentication(AuthType.ANY, message.user, None, b"")
+        return self.access.admit(guest, message)
 
     def enter(self, guest: Guest, message: StartupMessage) -> None:
         """An authenticated client becomes the relay's, as soon as its pool knows what to tell it.
@@ -202,6 +218,7 @@ class FrontDoor:
         pool = guest.private or self._find_pool(guest, message)
         if guest.place is None:
             self._give_place(guest, message.database, message.user)
+        pool.learn(message.user, guest.shown)
         if pool.parameters is None:
             self.relay.await_parameters(pool, guest.continued)
             return
@@ -324,6 +341,7 @@ class Guest(TransientConnection):
         wants_console: it has asked for the admin console.
         owner: it is the pooler's own operating system user, and wants the console.
         place: the database and the user for which it is counted already.
+        claim: who it says it is.
     """
 
     __slots__ = (
@@ -335,6 +353,7 @@ class Guest(TransientConnection):
         "_shaking",
         "_waiting",
         "address",
+        "claim",
         "encrypted",
         "endpoint",
         "key",
@@ -353,7 +372,11 @@ class Guest(TransientConnection):
         self.local = sock.family == socket.AF_UNIX
         # As in pgbouncer, a Unix socket has no TLS.
         self._offer = None if self.local else door.tls
-        self._login = Login(lambda message: door.admit(self, message), tls=self._offer is not None)
+        self._login = Login(
+            lambda message: door.admit(self, message),
+            tls=self._offer is not None,
+            may_try=lambda: door.access.may_try(self),
+        )
         self._fresh = self._offer is not None
         self._shaking: TlsSocket | None = None
         self._direct = False
@@ -368,6 +391,7 @@ class Guest(TransientConnection):
         self.wants_console = False
         self.owner = False
         self.place: tuple[str, str] | None = None
+        self.claim: Claim | None = None
 
     def __repr__(self) -> str:
         return f"<guest {self.address}>"
@@ -396,13 +420,38 @@ class Guest(TransientConnection):
             self.lost("client closed connection during login")
         elif end > 0:
             try:
-                self._proceed(bytes(relay.small_view[:end]))
+                data = bytes(relay.small_view[:end])
+                self._proceed(lambda login: login.receive(data))
             except HyperpoolError as error:
                 self.refuse(error)
 
-    def _proceed(self, data: bytes) -> None:
+    def go_on(self, step: Callable[[Login], bytes]) -> None:
+        """What the login has waited for is there.
+
+        Args:
+            step: has the login take it in; returns what the client is to be sent.
+        """
+        if self.closed:
+            return
+        try:
+            self._proceed(step)
+        except HyperpoolError as error:
+            self.refuse(error)
+        if self.unread and not self.closed and not self._waiting:
+            self.relay.resume(self)
+
+    @property
+    def shown(self) -> Shown:
+        """What its login has brought to light."""
+        authentication = self._login.authentication
+        if self.claim is None or authentication is None:
+            return Shown()
+        return shown(self.claim, authentication)
+
+    def _proceed(self, step: Callable[[Login], bytes]) -> None:
         login = self._login
-        answer = login.receive(data)
+        self._waiting = False
+        answer = step(login)
         if answer:
             self.transmit(answer)
         if login.starts_tls:
@@ -413,6 +462,9 @@ class Guest(TransientConnection):
         elif login.done and login.message is not None:
             self._waiting = True
             self._door.enter(self, login.message)
+        elif login.held:
+            self._waiting = True
+            self._door.access.hold(self, login)
 
     def _begins_with_tls(self) -> bool:
         """Whether the first byte is one of TLS, and not of a startup packet: then the handshake has begun."""
@@ -532,6 +584,8 @@ class Guest(TransientConnection):
 
     def refuse(self, error: HyperpoolError) -> None:
         """Tell the client why it is not let in, and close."""
+        if isinstance(error, AuthenticationError) and self.claim is not None:
+            self._door.access.failed(self.claim)
         if self._door.log_errors:
             log.warning("login refused", client=self.address, reason=str(error), sqlstate=error.sqlstate)
         response = error.response if isinstance(error, UpstreamError) else b""

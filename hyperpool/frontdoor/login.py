@@ -1,4 +1,8 @@
-"""A client's login as a conversation of bytes: startup, encryption requests, authentication. Sans-IO."""
+"""A client's login as a conversation of bytes: startup, encryption requests, authentication. Sans-IO.
+
+It may have to wait for somebody else three times: for what is stored about the user (`begin` goes on), for the time
+when another password may be tried (`proceed`), and for who knows whether a password is right (`judge`).
+"""
 
 from __future__ import annotations
 
@@ -26,13 +30,16 @@ class Login:
 
     Args:
         admit: called with the StartupMessage; returns how the client must prove who it is, or raises the error that
-            refuses it.
+            refuses it; or returns None, and then `begin` must be called.
         tls: whether a client that asks for TLS gets it.
+        may_try: asked when a password has come: whether it may be looked at now.
 
     Attributes:
         message: the StartupMessage, once it has come.
         cancel: the CancelRequest, if the client sent one instead.
         done: the client is authenticated.
+        early: a password has come, and may not be looked at yet.
+        authentication: how the client proves who it is, once that is known.
         pending: what must be sent in front of AuthenticationOk, once done, or in front of the error, after one.
         starts_tls: the client has been told to begin with TLS: what comes next is the handshake, and behind it, after
             `encrypted`, the login.
@@ -41,23 +48,35 @@ class Login:
     __slots__ = (
         "_admit",
         "_asked",
-        "_authentication",
+        "_frame",
+        "_may_try",
         "_reader",
         "_tls",
+        "authentication",
         "cancel",
         "done",
+        "early",
         "message",
         "pending",
         "starts_tls",
     )
 
-    def __init__(self, admit: Callable[[StartupMessage], ClientAuthentication], *, tls: bool = False) -> None:
+    def __init__(
+        self,
+        admit: Callable[[StartupMessage], ClientAuthentication | None],
+        *,
+        tls: bool = False,
+        may_try: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._admit = admit
+        self._may_try = may_try
+        self._frame: tuple[int, bytes] | None = None
+        self.early = False
         self._tls = tls
         self.starts_tls = False
         self._reader = FrameReader()
         self._asked: set[type] = set()
-        self._authentication: ClientAuthentication | None = None
+        self.authentication: ClientAuthentication | None = None
         self.message: StartupMessage | None = None
         self.cancel: CancelRequest | None = None
         self.done = False
@@ -75,8 +94,37 @@ class Login:
             ClientRefused: whatever `admit` raises.
         """
         self._reader.feed(data)
-        while not (self.done or self.cancel or self.starts_tls):
-            step = self._start() if self._authentication is None else self._authenticate(self._authentication)
+        return self._go_on()
+
+    @property
+    def held(self) -> bool:
+        """It waits for somebody else than the client: `begin`, `proceed` or `judge` must be called."""
+        authentication = self.authentication
+        if authentication is None:
+            return self.message is not None
+        return self.early or authentication.password is not None
+
+    def begin(self, authentication: ClientAuthentication) -> bytes:
+        """How the client must prove who it is has been found out; result and errors as of `receive`."""
+        self._begin(authentication)
+        return self._go_on()
+
+    def proceed(self) -> bytes:
+        """Another password may be tried, unless somebody was faster; result and errors as of `receive`."""
+        self.early = False
+        return self._go_on()
+
+    def judge(self, *, matches: bool) -> bytes:
+        """The password of `authentication` has been checked; result and errors as of `receive`."""
+        authentication = self.authentication
+        if authentication is not None and authentication.password is not None:
+            self.pending += authentication.conclude(matches=matches)
+            self.done = authentication.done
+        return self._go_on()
+
+    def _go_on(self) -> bytes:
+        while not (self.done or self.cancel or self.starts_tls or self.held):
+            step = self._start() if self.authentication is None else self._authenticate(self.authentication)
             if step is None:
                 break
             self.pending += step
@@ -101,10 +149,10 @@ class Login:
         message = parse_startup(packet)
         if isinstance(message, StartupMessage):
             self.message = message
-            self._authentication = self._admit(message)
-            first = negotiate(message) + self._authentication.start()
-            self.done = self._authentication.done
-            return first
+            authentication = self._admit(message)
+            if authentication is not None:
+                self._begin(authentication)
+            return b""
         if isinstance(message, CancelRequest):
             self.cancel = message
             return b""
@@ -120,9 +168,20 @@ class Login:
         return b"S"
 
     def _authenticate(self, authentication: ClientAuthentication) -> bytes | None:
-        frame = self._reader.next_frame()
+        frame = self._frame or self._reader.next_frame()
         if frame is None:
             return None
+        if authentication.decisive and not self._may_try():
+            self._frame, self.early = frame, True
+            return None
+        self._frame = None
         step = authentication.receive(*frame)
         self.done = authentication.done
         return step
+
+    def _begin(self, authentication: ClientAuthentication) -> None:
+        if self.message is None:
+            raise AssertionError("it begins with a StartupMessage")
+        self.authentication = authentication
+        self.pending += negotiate(self.message) + authentication.start()
+        self.done = authentication.done

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hyperpool.auth.binding import Channel
-    from hyperpool.config import PoolSettings
     from hyperpool.transport.route import Route, Target
 
 
@@ -125,22 +124,23 @@ async def connect_to(
 
 
 async def _connect_with(wish: Wish, route: Route, target: Target, minor: int, trace: Trace) -> LoggedIn:
-    login = _new_login(route.settings, minor)
+    login = _new_login(route, minor)
     try:
         stream, way = await _open(wish, route, target, login, trace)
     except UpstreamError:
         if not login.baffled:
             raise
-        login = _new_login(route.settings, OLDEST_MINOR)
+        login = _new_login(route, OLDEST_MINOR)
         stream, way = await _open(wish, route, target, login, trace)
     return LoggedIn(stream, way, target, login.parameters, login.pid, login.secret, login.minor)
 
 
-def _new_login(settings: PoolSettings, minor: int) -> ServerLogin:
+def _new_login(route: Route, minor: int) -> ServerLogin:
+    settings = route.settings
     parameters = {**settings.parameters, "database": settings.dbname}
     if settings.replication:
         parameters["replication"] = settings.replication
-    return ServerLogin(settings.user, settings.password, parameters, minor, settings.tls.binding)
+    return ServerLogin(settings.user, settings.password, parameters, minor, settings.tls.binding, route.shown)
 
 
 async def _open(

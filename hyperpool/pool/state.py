@@ -21,6 +21,7 @@ from collections import OrderedDict
 from itertools import chain
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from hyperpool.auth.secrets import Shown
 from hyperpool.config import PoolMode, SessionState
 from hyperpool.pool.backoff import Backoff
 from hyperpool.pool.quota import Quota
@@ -74,6 +75,7 @@ class Pool(Generic[S, C]):
         clients: how many clients are logged in to this pool.
         logins: how many client logins wait for `parameters`.
         generation: counts the changes of where the pool connects to; a connection that was dialed before one is void.
+        shown: what clients that log in as the pool's user have brought to light.
         kept: the pool has ``min_pool_size`` connections even without clients.
         paused: no server is handed out (shutdown, PAUSE).
         quotas: the limits that it shares with other pools.
@@ -105,6 +107,7 @@ class Pool(Generic[S, C]):
         self.translates = False
         self.stateful: frozenset[str] = frozenset()
         self.pinned = 0
+        self.shown = Shown()
         self.backoff = Backoff(settings.server_login_retry, random)
         self.stats = PoolStats()
         self.configure(settings)
@@ -164,6 +167,24 @@ class Pool(Generic[S, C]):
         self.generation += 1
         self.dialing = 0
         self.backoff.reset()
+
+    def learn(self, user: str, shown: Shown) -> None:
+        """A client has logged in: what that has brought to light may be used for logins to servers.
+
+        Something new is a reason to try again at once, after a server has refused what was known before.
+
+        Args:
+            user: as whom it has logged in.
+            shown: what it has shown.
+        """
+        old = self.shown
+        if user != self.settings.user or not self.settings.learns or not (shown.secret or shown.keys):
+            return
+        if shown.keys is None and shown.secret == old.secret:
+            return
+        if shown != old:
+            self.shown = shown
+            self.backoff.reset()
 
     def forget(self, server: S) -> None:
         """Take a server connection out of every place, because it is closed."""

@@ -111,6 +111,7 @@ class Warmer:
         route = self._routes.get(pool)
         if route is None or route.settings is not pool.settings or route.context is not self.context:
             route = self._routes[pool] = Route(pool.settings, self.context, time.monotonic)
+        route.shown = pool.shown
         return route
 
     async def _connect(self, route: Route) -> LoggedIn:

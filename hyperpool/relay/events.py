@@ -67,6 +67,10 @@ class EventLoop:
             self._epoll.close()
             os.close(self._wake)
 
+    def time(self) -> float:
+        """Monotonic seconds, as of now."""
+        return self._clock()
+
     async def run(self) -> None:
         """Relay until cancelled; connections stay as they are then."""
         fileno = self._epoll.fileno()

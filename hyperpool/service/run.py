@@ -34,9 +34,11 @@ from hyperpool.config.tls import TlsFault
 from hyperpool.embedded import EmbeddedPostgres
 from hyperpool.errors import ConfigError, StartupError
 from hyperpool.frontdoor.guest import FrontDoor
+from hyperpool.frontdoor.inquiries import Inquiries
 from hyperpool.frontdoor.listener import Acceptor, open_listeners
 from hyperpool.frontdoor.orders import CancelOrder, PeerOrder
 from hyperpool.frontdoor.peers import Peers
+from hyperpool.pool.authquery import AuthQueries
 from hyperpool.pool.handover import ServerFailed, ServerReady
 from hyperpool.pool.state import Pools
 from hyperpool.pool.warmer import Warmer
@@ -185,7 +187,9 @@ class Pooler:
         send_cancels, cancels = trio.open_memory_channel[CancelOrder | PeerOrder](float("inf"))
         send_servers, servers = trio.open_memory_channel[ServerReady | ServerFailed](_CHANNEL)
         self._relay.cancel = lambda server: send_cancels.send_nowait(CancelOrder(server))
-        self._door = FrontDoor(settings, self._relay, self._pools, send_cancels.send_nowait)
+        queries = AuthQueries(lambda: self._warmer.context, self._relay.attention, random.random)
+        inquiries = Inquiries(queries)
+        self._door = FrontDoor(settings, self._relay, self._pools, send_cancels.send_nowait, inquiries.ask)
         peers = Peers(lambda: self._settings)
         canceller = Canceller(
             self._relay, self._ways.get, peers, lambda: self._settings.pooler.cancel_wait_timeout
@@ -200,6 +204,8 @@ class Pooler:
                 nursery.start_soon(self._take_servers, servers)
                 nursery.start_soon(canceller.run, cancels)
                 nursery.start_soon(self._warmer.run, send_servers)
+                nursery.start_soon(queries.run)
+                nursery.start_soon(inquiries.run)
                 nursery.start_soon(self._sweep)
                 nursery.start_soon(self._report)
                 for server in self._embedded.values():
@@ -246,6 +252,7 @@ class Pooler:
                 # Nobody can be blamed for what takes long while the pooler is suspended.
                 suspended = self._operations.mode is Mode.SUSPENDED
                 self._relay.sweep(iter(()) if suspended else iter(self._pools))
+                self._door.access.sweep()
                 self._consoles.sweep()
                 self._shutdown.look()
             if not suspended:

@@ -16,6 +16,7 @@ from hyperpool.transport.plain import PlainStream
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from hyperpool.auth.secrets import Shown
     from hyperpool.config import PoolSettings
     from hyperpool.config.transports import Steps
     from hyperpool.transport.kinds import DialContext
@@ -73,6 +74,7 @@ class Route:
         settings: as given.
         context: as given.
         targets: the servers, in the order of the settings.
+        shown: what clients have brought to light, for logins; None for nothing.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Route:
     ) -> None:
         self.settings = settings
         self.context = context
+        self.shown: Shown | None = None
         self._clock = clock
         self.targets = tuple(
             Target(host, port, settings.transport or _direct(host, port)) for host, port in settings.servers

@@ -40,3 +40,21 @@ def describe_statement(name: bytes) -> bytes:
 def bind_nothing(portal: bytes, statement: bytes) -> bytes:
     """Build a Bind without parameters, and with the results as text."""
     return _header(c.BIND, len(portal) + len(statement) + 12) + portal + b"\0" + statement + b"\0" + bytes(6)
+
+
+def ask(text: bytes, value: bytes) -> bytes:
+    """Build what runs a query with one parameter, all as text and without names: Parse up to Sync.
+
+    Args:
+        text: the query; the server finds out of which type ``$1`` is.
+        value: of the parameter.
+    """
+    bound = b"\0\0" + bytes(2) + b"\0\1" + len(value).to_bytes(4, "big") + value + bytes(2)
+    return b"".join(
+        (
+            parse(b"", text + b"\0" + bytes(2)),
+            _header(c.BIND, len(bound) + 4) + bound,
+            _header(c.EXECUTE, 9) + b"\0" + bytes(4),
+            _header(c.SYNC, 4),
+        )
+    )

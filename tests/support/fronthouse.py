@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hyperpool.errors import ConnectFailed, LoginFailed
+    from hyperpool.frontdoor.inquiries import CheckInquiry, SecretInquiry
     from hyperpool.frontdoor.orders import PeerOrder
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.handover import RelayPool
@@ -76,6 +77,7 @@ class House:
         wanted: the pools that have asked for server connections.
         orders: the cancel requests for servers that were passed on.
         peer_orders: those for other poolers.
+        inquiries: what others are to be asked about clients.
     """
 
     def __init__(self, **pooler: Any) -> None:
@@ -91,7 +93,8 @@ class House:
         self.pools: Pools[ServerConnection, ClientConnection] = Pools(self.settings, lambda: 0.5)
         self.orders: list[CancelOrder] = []
         self.peer_orders: list[PeerOrder] = []
-        self.door = FrontDoor(self.settings, self.relay, self.pools, self._order)
+        self.inquiries: list[SecretInquiry | CheckInquiry] = []
+        self.door = FrontDoor(self.settings, self.relay, self.pools, self._order, self.inquiries.append)
         self.wanted: list[RelayPool] = []
         self.relay.demand = self.wanted.append
         self._sockets: list[socket.socket] = []
@@ -128,6 +131,7 @@ class House:
         """Time passes, and the relay sweeps."""
         self.clock.now += seconds
         self.relay.sweep(iter(self.pools))
+        self.door.access.sweep()
         self.relay.turn()
 
     def pool(self, user: str = "ann", database: str = "app") -> RelayPool:

@@ -17,6 +17,7 @@ from hyperpool.config import AuthType, Secret
 from hyperpool.errors import AuthenticationError
 from hyperpool.wire import messages
 from hyperpool.wire.frames import FrameReader
+from tests.support.passwords import check_password
 
 WELCOME = (
     messages.authentication_ok()
@@ -62,6 +63,7 @@ def converse(server: ClientAuthentication, client: ServerLogin, chunk: int) -> N
             to_server.feed(answer[at : at + chunk])
             while (frame := to_server.next_frame()) is not None:
                 pending += server.receive(*frame)
+                check_password(server)
         if server.done:
             pending += WELCOME
 

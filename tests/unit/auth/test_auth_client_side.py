@@ -249,7 +249,7 @@ def test_a_missing_password_is_reported(request_frame: bytes, password: Secret |
 )
 def test_a_hash_that_is_no_good_is_reported(request_frame: bytes, password: Secret) -> None:
     """When only a hash is configured that the method cannot use, the message says so and does not show it."""
-    with pytest.raises(LoginFailed, match="only a hash of it is configured") as failure:
+    with pytest.raises(LoginFailed, match="only a hash of it is known") as failure:
         give(begin(password), request_frame)
 
     assert password.reveal() not in str(failure.value)

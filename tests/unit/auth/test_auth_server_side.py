@@ -14,6 +14,7 @@ from hyperpool.auth.server_side import ClientAuthentication
 from hyperpool.config import AuthType, Secret
 from hyperpool.errors import AuthenticationError, ProtocolError
 from hyperpool.wire import messages
+from tests.support.passwords import check_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +53,7 @@ def answer_cleartext(exchange: ClientAuthentication, password: str) -> None:
     """Answer a request for a cleartext password."""
     assert exchange.start() == CLEARTEXT_REQUEST
     assert exchange.receive(PASSWORD_MESSAGE, password.encode() + b"\x00") == b""
+    check_password(exchange)
 
 
 def answer_md5(exchange: ClientAuthentication, password: str) -> None:

@@ -1,0 +1,156 @@
+"""Asking others whether somebody is who it says: LDAP servers, PAM, and the operating system. All of it blocks.
+
+The libraries are imported when they are needed: they are extras.
+"""
+
+from __future__ import annotations
+
+import pwd
+import ssl
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from hyperpool.config.ident import is_allowed
+from hyperpool.errors import ClientRefused
+from hyperpool.wire.text import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hyperpool.config.ident import IdentEntry
+    from hyperpool.config.ldap import LdapOptions
+
+log = structlog.get_logger("auth")
+
+_LDAP_TIMEOUT: Final = 10.0
+"""Seconds that an LDAP server may take to connect, and for each answer."""
+
+_PLACEHOLDER: Final = "$username"
+_UNAVAILABLE: Final = "57P03"
+
+
+def check_peer(uid: int, user: str, name: str, maps: Mapping[str, tuple[IdentEntry, ...]]) -> bool:
+    """Whether the operating system's user may log in.
+
+    Args:
+        uid: the number of that user.
+        user: as whom it wants to log in.
+        name: of the map that says so; empty for none.
+        maps: the maps.
+    """
+    try:
+        system = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return False
+    return is_allowed(maps, name, system, user)
+
+
+def check_pam(service: str, user: str, password: str) -> bool:
+    """Whether PAM takes a password, and the account may be used now.
+
+    Args:
+        service: the name of PAM's service.
+        user: the user's name.
+        password: what the client has sent, not empty.
+    """
+    import pam  # noqa: PLC0415 - an extra
+
+    stack = pam.PamAuthenticator()
+    accepted: bool = stack.authenticate(encode(user), encode(password), service=service, resetcreds=False)
+    if not accepted:
+        log.info("PAM refuses a user", user=user, service=service, reason=str(stack.reason))
+    return accepted
+
+
+def check_ldap(options: LdapOptions, user: str, password: str) -> bool:
+    """Whether an LDAP server takes a password.
+
+    Args:
+        options: which server, and how the user is called there.
+        user: the user's name.
+        password: what the client has sent, not empty.
+
+    Raises:
+        ClientRefused: no server can be asked, or it refuses what has nothing to do with this user.
+    """
+    import ldap3  # noqa: PLC0415 - an extra
+    from ldap3.core.exceptions import LDAPException  # noqa: PLC0415
+
+    servers = [
+        ldap3.Server(
+            host,
+            options.port,
+            use_ssl=options.scheme == "ldaps",
+            tls=ldap3.Tls(validate=ssl.CERT_REQUIRED),  # with the certificates that the system trusts
+            connect_timeout=_LDAP_TIMEOUT,
+            get_info=ldap3.NONE,
+        )
+        for host in options.servers
+    ]
+    pool = ldap3.ServerPool(servers, ldap3.FIRST, active=1)
+    try:
+        name = (
+            _search(ldap3, pool, options, user)
+            if options.basedn
+            else f"{options.prefix}{user}{options.suffix}"
+        )
+        if name is None:
+            return False
+        return _bind(ldap3, pool, options, name, password)
+    except LDAPException as error:
+        log.warning(
+            "LDAP cannot be asked",
+            servers=" ".join(options.servers),
+            error=f"{type(error).__name__}: {error}",
+        )
+        raise ClientRefused(
+            "the LDAP server cannot be asked", _UNAVAILABLE, "try again later; the pooler's log says more"
+        ) from None
+
+
+def _bind(ldap3: Any, pool: Any, options: LdapOptions, name: str, password: str) -> bool:  # noqa: ANN401 - no types
+    connection = _connection(ldap3, pool, options, name, password)
+    try:
+        return bool(connection.bind())
+    finally:
+        connection.unbind()
+
+
+def _search(ldap3: Any, pool: Any, options: LdapOptions, user: str) -> str | None:  # noqa: ANN401 - no types
+    """The distinguished name of the one entry that is about a user; None if there is none, or several."""
+    from ldap3.core.exceptions import LDAPBindError  # noqa: PLC0415
+    from ldap3.utils.conv import escape_filter_chars  # noqa: PLC0415
+
+    escaped = escape_filter_chars(user)
+    wanted = options.searchfilter.replace(_PLACEHOLDER, escaped) or f"({options.searchattribute}={escaped})"
+    scopes = {"base": ldap3.BASE, "one": ldap3.LEVEL, "sub": ldap3.SUBTREE}
+    connection = _connection(ldap3, pool, options, options.binddn, options.bindpasswd.reveal())
+    try:
+        if not connection.bind():
+            raise LDAPBindError("the server refuses ldapbinddn and ldapbindpasswd")
+        connection.search(options.basedn, wanted, search_scope=scopes[options.scope], size_limit=2)
+        found = [one["dn"] for one in connection.response or () if one.get("type") == "searchResEntry"]
+    finally:
+        connection.unbind()
+    return found[0] if len(found) == 1 else None
+
+
+def _connection(ldap3: Any, pool: Any, options: LdapOptions, name: str, password: str) -> Any:  # noqa: ANN401
+    """A connection that is open, with TLS if that is wanted."""
+    connection = ldap3.Connection(
+        pool,
+        user=name or None,
+        password=password or None,
+        authentication=ldap3.SIMPLE if name else ldap3.ANONYMOUS,
+        receive_timeout=_LDAP_TIMEOUT,
+        raise_exceptions=False,
+        read_only=True,
+    )
+    connection.open()
+    if options.tls and not connection.start_tls():
+        connection.unbind()
+        from ldap3.core.exceptions import LDAPStartTLSError  # noqa: PLC0415
+
+        raise LDAPStartTLSError("the server refuses StartTLS")
+    return connection
