@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-import socket
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
@@ -27,6 +26,7 @@ from hyperpool.transport.endpoint import TlsSocket
 from hyperpool.wire.text import decode
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from hyperpool.config import AuthSource, Secret, Settings

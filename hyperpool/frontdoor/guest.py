@@ -46,7 +46,6 @@ from hyperpool.wire import cancelkeys, messages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hyperpool.auth.server_side import ClientAuthentication
     from hyperpool.config import Settings
     from hyperpool.frontdoor.access import Claim
     from hyperpool.frontdoor.console import ConsoleDoor
@@ -437,7 +436,7 @@ class Guest(TransientConnection):
             self._proceed(step)
         except HyperpoolError as error:
             self.refuse(error)
-        if self.unread and not self.closed and not self._waiting:
+        if self.unread and not self._waiting:
             self.relay.resume(self)
 
     @property
