@@ -73,9 +73,10 @@ A settings file of the smallest kind:
 \b
 Signals, as in pgbouncer:
   SIGHUP    read the settings again
+  SIGUSR1   hand out no more servers, and close them (PAUSE); SIGUSR2 goes on (RESUME)
   SIGINT    wait until servers are given back, then end
   SIGTERM   wait until clients have left, then end
-  a second SIGINT or SIGTERM ends at once
+  SIGQUIT, and a second SIGINT or SIGTERM, end at once
 """
 
 

@@ -76,7 +76,7 @@ def stages(passwords: dict[str, str]) -> dict[str, Setting]:
         "scram": stage("auth_type = scram-sha-256\n"),
         "timeouts": stage(
             "auth_type = trust\npool_mode = transaction\nquery_timeout = 1\nidle_transaction_timeout = 1\n"
-            "query_wait_timeout = 1\nclient_idle_timeout = 2\nclient_login_timeout = 2\n"
+            "query_wait_timeout = 1\nclient_idle_timeout = 1\nclient_login_timeout = 2\n"
         ),
         "full": stage("auth_type = trust\nmax_client_conn = 2\n"),
     }
@@ -284,7 +284,7 @@ _LIMITS: Final = (
     Scenario(
         "limit: max_db_connections",
         "trust",
-        "a connect capped ann\na: BEGIN\nd connect capped mira\nd& SELECT 1\na: COMMIT\na.\nd?",
+        "a connect capped ann\na: BEGIN\nd connect capped mira patience=1\nd& SELECT 1\na: COMMIT\na.\nd?",
     ),
     Scenario("limit: max_db_client_connections", "trust", "a connect crowded ann\nb connect crowded ann"),
     Scenario(
@@ -295,7 +295,7 @@ _LIMITS: Final = (
     Scenario(
         "limit: max_user_connections",
         "trust",
-        "c connect app clara\nc: SELECT 1\nd connect renamed clara\nd& SELECT 1\nc.\nd?",
+        "c connect app clara\nc: SELECT 1\nd connect renamed clara patience=1\nd& SELECT 1\nc.\nd?",
     ),
 )
 

@@ -27,7 +27,7 @@ NEWEST_KNOWN: Final = (1, 24)
 PASSWORDS: Final = {role.name: role.password for role in (ANN, BOB, CLARA, MIRA)} | {"wrong": "wrong"}
 _ROOT: Final = Path(__file__).parents[2]
 _START: Final = 30.0
-_PATIENCE: Final = 4.0
+_PATIENCE: Final = 6.0
 """Seconds after which an answer is missing."""
 
 
@@ -124,7 +124,8 @@ class Side:
 
         Each line is for the client whose name stands in front::
 
-            a connect app ann       log in; more parameters as key=value, host=unix for the Unix socket
+            a connect app ann       log in; more parameters as key=value, host=unix for the Unix socket, patience=1 for
+                                    the seconds after which an answer is missing
             a: SELECT 1             run a query and tell its answer
             a& SELECT 1             send a query
             a?                      wait for an answer
@@ -183,7 +184,7 @@ class Side:
         local = parameters.pop("host", "") == "unix"
         path = str(self.directory / f".s.PGSQL.{self.port}")
         client = RawClient(path if local else ("127.0.0.1", self.port))
-        client.sock.settimeout(_PATIENCE)
+        client.sock.settimeout(float(parameters.pop("patience", _PATIENCE)))
         try:
             frames = client.login(database, user, password, **parameters)
         except (ConnectionEnded, TimeoutError) as error:
