@@ -19,6 +19,8 @@ __all__ = ["Canonical", "canonical"]
 _COMMENTS: Final = frozenset({pb.SQL_COMMENT, pb.C_COMMENT})
 _LITERALS: Final = frozenset({pb.SCONST, pb.ICONST, pb.FCONST})
 
+_FOLDED: Final = frozenset({pb.IDENT, pb.ICONST, pb.FCONST})
+
 _RENAMING: Final = frozenset({pb.UIDENT, pb.USCONST, pb.FLOAT_P})
 """With these, a literal may change what names mean: ``UESCAPE '!'``, ``float(24)``."""
 
@@ -71,7 +73,7 @@ def canonical(text: bytes, fixed: Container[int] = ()) -> Canonical:
             words.append(raw)
             form.append(b"%b")
             literals.append((start, end))
-        elif kind == pb.IDENT or token.keyword_kind != pb.NO_KEYWORD:
+        elif kind in _FOLDED or token.keyword_kind != pb.NO_KEYWORD:
             _add(words, form, raw if raw[:1] == b'"' else raw.lower())
         elif kind != pb.ASCII_59:
             _add(words, form, raw)

@@ -173,6 +173,11 @@ class Survey:
             self._write_anything()
         self._statement(message.query, scope)
 
+    def _drop(self, message: Message, _scope: Scope) -> None:
+        names = [_strings(node.list.items) for node in message.objects]
+        if not all(len(name) > 1 and name[0] == "pg_temp" for name in names):
+            self._write_anything()
+
     def _transaction(self, message: Message, _scope: Scope) -> None:
         if message.kind not in _TRANSACTIONS:
             self._write_anything()
@@ -454,6 +459,7 @@ _STATEMENTS: Final[dict[str, Callable[[Survey, Message, Scope], None]]] = {
     "create_stmt": Survey._create_table,  # noqa: SLF001
     "view_stmt": Survey._create_view,  # noqa: SLF001
     "create_table_as_stmt": Survey._create_table_as,  # noqa: SLF001
+    "drop_stmt": Survey._drop,  # noqa: SLF001
     "transaction_stmt": Survey._transaction,  # noqa: SLF001
 }
 
