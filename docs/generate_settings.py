@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from hyperpool.config import DatabaseSettings, PeerSettings, PoolerSettings, UserSettings
+from hyperpool.config.cache import CacheRule, CacheSettings, UserCacheSettings
 from hyperpool.config.kinds import Unfit
 from hyperpool.config.source import Source
 from hyperpool.config.tunnel import (
@@ -37,6 +38,9 @@ _SECTIONS: Final[dict[str, type[attrs.AttrsInstance]]] = {
     "pooler": PoolerSettings,
     "databases": DatabaseSettings,
     "users": UserSettings,
+    "cache": CacheSettings,
+    "cache_rules": CacheRule,
+    "user_cache": UserCacheSettings,
     "peers": PeerSettings,
     "ingress": IngressSettings,
     "ingress_tokens": IngressToken,

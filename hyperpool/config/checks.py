@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.config.auth_checks import MD5, check_auth
+from hyperpool.config.cache import MIN_ENTRIES
+from hyperpool.config.kinds import PoolMode, SessionState
 from hyperpool.config.report import dotted
 from hyperpool.config.settings import FALLBACK, RESERVED
 from hyperpool.config.tls_checks import check_tls
@@ -51,6 +53,7 @@ def check(settings: Settings, given: Collection[KeyPath], report: Report) -> Non
         else:
             _check_login(path, database, report)
         _check_sizes(name, settings, report)
+        _check_cache(path, database, settings, report)
 
 
 def _check_listeners(settings: Settings, report: Report) -> None:
@@ -141,6 +144,29 @@ def _check_sizes(name: str, settings: Settings, report: Report) -> None:
         limit, limit_path = user.pool_size, ("users", str(database.user), "pool_size")
     if (minimum_path, limit_path) != (_MIN_POOL_SIZE, _DEFAULT_POOL_SIZE):
         _compare(minimum_path, minimum, limit_path, limit, report)
+
+
+def _check_cache(path: KeyPath, database: DatabaseSettings, settings: Settings, report: Report) -> None:
+    """Only where session state follows the client is it known what an answer depends on."""
+    cache, pooler = database.cache, settings.pooler
+    here = (*path, "cache")
+    if cache is None:
+        return
+    if (database.pool_mode or pooler.pool_mode) is PoolMode.SESSION and report.is_sound((*path, "pool_mode")):
+        report.add(
+            here, "found with pool_mode session, in which nothing is cached; set transaction or statement"
+        )
+    state = database.session_state or pooler.session_state
+    if state is not SessionState.FOLLOW and report.is_sound((*path, "session_state")):
+        report.add(
+            here,
+            f"found with session_state {state.value}, in which nobody knows a client's settings; set follow",
+        )
+    if cache.max_entry > pooler.cache_size // MIN_ENTRIES and report.is_sound(("pooler", "cache_size")):
+        report.add(
+            (*here, "max_entry"),
+            f"found more than 1/{MIN_ENTRIES} of pooler.cache_size; make that larger, or this smaller",
+        )
 
 
 def _compare(minimum_path: KeyPath, minimum: int, limit_path: KeyPath, limit: int, report: Report) -> None:

@@ -15,6 +15,7 @@ from typing import Final, Literal
 import attrs
 
 from hyperpool.config import kinds, tls
+from hyperpool.config.cache import CacheSettings, UserCacheSettings, database_cache, user_cache
 from hyperpool.config.fields import metadata as _metadata
 from hyperpool.config.fields import setting as _setting
 from hyperpool.config.kinds import AuthType, ChannelBinding, PoolMode, SessionState, SslMode, SslNegotiation
@@ -148,6 +149,12 @@ class PoolerSettings:
         256 * 1024**2,
         kinds.size(1),
         "texts of clients' prepared statements that the pooler holds; a client with more keeps its server connection",
+    )
+    cache_size: int = _setting(
+        64 * 1024**2,
+        kinds.size(1024**2, 1024**4),
+        "memory for the answers that the databases' caches keep, keys and overhead counted",
+        reload=False,
     )
     max_client_conn: int = _setting(100, kinds.whole(1), "clients at a time")
     max_db_connections: int = _setting(
@@ -516,6 +523,12 @@ class DatabaseSettings:
         kinds.channel_binding,
         "whether the login proves that nobody stands between us and the server; require: or there is no login",
     )
+    cache: CacheSettings | None = _setting(
+        None,
+        database_cache,
+        "answers to repeated queries are kept and served from memory; needs pool_mode transaction or statement, and "
+        "session_state follow",
+    )
     embedded: bool = _setting(
         default=False, parse=kinds.flag, about="hyperpool runs a PostgreSQL server of its own", reload=False
     )
@@ -560,6 +573,9 @@ class UserSettings:
     )
     client_idle_timeout: float | None = _setting(
         None, kinds.seconds(), "instead of the database's client_idle_timeout"
+    )
+    cache: UserCacheSettings | None = _setting(
+        None, user_cache, "other ages for this user in the databases' caches, or false: no caching"
     )
 
 

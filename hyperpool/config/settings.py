@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import attrs
 
+from hyperpool.config.cache import for_pool
 from hyperpool.config.kinds import AuthType, SslMode
 from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings, pair_hosts
 from hyperpool.config.secret import Secret
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from hyperpool.config.hba import HbaRule
     from hyperpool.config.ident import IdentEntry
+    from hyperpool.config.cache import CacheSettings
     from hyperpool.config.kinds import PoolMode, SessionState
     from hyperpool.config.model import PeerSettings
     from hyperpool.config.transports import Steps
@@ -85,6 +87,7 @@ class PoolSettings:
         transport: the steps of the way to the server; empty for a connection to host and port.
         host_connect_timeout: seconds until the next one of several hosts is tried; 0 is no limit.
         tls: PostgreSQL's own TLS.
+        cache: of its answers; None when none are kept.
         replication: the startup parameter ``replication`` of a connection of its own for one client; empty for none.
     """
 
@@ -125,6 +128,7 @@ class PoolSettings:
     transport: Steps = ()
     host_connect_timeout: float = _DEFAULTS.host_connect_timeout.default
     tls: ServerTls = _NO_TLS
+    cache: CacheSettings | None = None
     replication: str = ""
     max_db_connections: int = 0
     max_user_connections: int = 0
@@ -336,6 +340,7 @@ class Settings:
             else pooler.autodb_idle_timeout,
             server_round_robin=pooler.server_round_robin,
             server_fast_close=pooler.server_fast_close,
+            cache=for_pool(entry.cache, own.cache),
         )
 
 

@@ -51,6 +51,7 @@ def replication_settings(
         idle_transaction_timeout=0.0,
         transaction_timeout=0.0,
         client_idle_timeout=0.0,
+        cache=None,
     )
 
 

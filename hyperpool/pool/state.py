@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import chain
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from hyperpool.auth.secrets import Shown
 from hyperpool.config import PoolMode, SessionState
@@ -33,8 +33,11 @@ from hyperpool.stats import PoolStats
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from hyperpool.cache.lane import Lane
+    from hyperpool.cache.results import ResultCache
     from hyperpool.config import PoolSettings, Settings
     from hyperpool.errors import UpstreamError
+    from hyperpool.pool.statements import Statement
 
 
 class HasIdleSince(Protocol):
@@ -82,6 +85,7 @@ class Pool(Generic[S, C]):
         round_robin: the server that has been idle for longest comes first.
         fast_close: a server that must be replaced takes its client with it, as soon as no transaction is open.
         unused_since: when somebody has last found it unused, monotonic seconds; None while it is used.
+        cache: its part of the result cache; None if nothing of its database is cached, whoever asks for it.
     """
 
     def __init__(self, settings: PoolSettings, random: Callable[[], float]) -> None:
@@ -97,6 +101,7 @@ class Pool(Generic[S, C]):
         self.paused = False
         self.quotas: tuple[Quota[S, C], ...] = ()
         self.unused_since: float | None = None
+        self.cache: Lane[C, Any, Statement] | None = None
         self.parameters: dict[str, str] | None = None
         self.reported: frozenset[str] = frozenset()
         self.custom: frozenset[str] = frozenset()
@@ -163,10 +168,12 @@ class Pool(Generic[S, C]):
         return not (self.kept or self.clients or self.logins or self.servers or self.dialing or self.waiting)
 
     def renew(self) -> None:
-        """What is being dialed is void, and the next attempt need not wait."""
+        """What is being dialed is void, the next attempt need not wait, and it may lead to another database."""
         self.generation += 1
         self.dialing = 0
         self.backoff.reset()
+        if self.cache is not None:
+            self.cache.database.renew("reconnect")
 
     def learn(self, user: str, shown: Shown) -> None:
         """A client has logged in: what that has brought to light may be used for logins to servers.
@@ -285,6 +292,7 @@ class Pools(Generic[S, C]):
     Args:
         settings: the whole settings; replaced on reload.
         random: a source of numbers in [0, 1), for jitter.
+        cache: the result cache; None for none.
 
     Attributes:
         past: the counters of pools that are gone, by database.
@@ -293,9 +301,15 @@ class Pools(Generic[S, C]):
         disabled: the databases that take no new clients (DISABLE).
     """
 
-    def __init__(self, settings: Settings, random: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        random: Callable[[], float],
+        cache: ResultCache[C, Any, Statement] | None = None,
+    ) -> None:
         self._settings = settings
         self._random = random
+        self._cache = cache
         self.past: dict[str, PoolStats] = {}
         self.all_paused = False
         self.paused: set[str] = set()
@@ -380,6 +394,7 @@ class Pools(Generic[S, C]):
                 pool.parameters = None
                 pool.renew()
                 outdated.append(pool)
+            self._attach(pool)
         for pool in removed:
             pool.generation += 1
         self._forget(removed)
@@ -426,7 +441,15 @@ class Pools(Generic[S, C]):
         pool = self._pools.get(key)
         if pool is None:
             pool = self._pools[key] = self._new(settings)
+            if pool.cache is not None:
+                # Others may reach the same database, and have not been cached so far.
+                for other in self:
+                    self._attach(other)
         return pool
+
+    def _attach(self, pool: Pool[S, C]) -> None:
+        if self._cache is not None:
+            pool.cache = self._cache.lane(pool.settings, pool.cache)
 
     def _new(self, settings: PoolSettings) -> Pool[S, C]:
         pool: Pool[S, C] = Pool(settings, self._random)
@@ -438,6 +461,7 @@ class Pools(Generic[S, C]):
         for quota in pool.quotas:
             quota.pools.add(pool)
         self._set_quotas(pool)
+        self._attach(pool)
         return pool
 
     def _set_quotas(self, pool: Pool[S, C]) -> None:

@@ -179,9 +179,9 @@ class StatementStore:
         """The statement with this text and these types, if somebody has it."""
         return self._statements.get((body, flavor, 0))
 
-    def unnamed(self, body: bytes) -> Statement:
+    def unnamed(self, body: bytes, flavor: Flavor = ()) -> Statement:
         """A statement that is nobody else's."""
-        return Statement(body, b"", self._read(body), (), self.generation)
+        return Statement(body, b"", self._read(body), flavor, self.generation)
 
     def effects(self, statement: Statement) -> Effects | None:
         """What session state executing a statement may change, as far as is known today; None for nothing."""

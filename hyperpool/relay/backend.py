@@ -21,6 +21,7 @@ from hyperpool.wire import messages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hyperpool.cache.database import Writing
     from hyperpool.errors import LoginFailed
     from hyperpool.pool.handover import ServerReady
     from hyperpool.pool.statements import Statement
@@ -70,6 +71,8 @@ class Backend(Connection):
         answered: when its newest ReadyForQuery came, unless the client was parted from it then.
         idle_since: when it was given back, monotonic seconds.
         expires: when its lifetime ends, monotonic seconds; 0 for never.
+        writes: what its client may have written since it was last dropped from the result cache; None for nothing.
+        prepared_writes: what the statements may write that a client has prepared whose server it is alone.
     """
 
     __slots__ = (
@@ -99,6 +102,7 @@ class Backend(Connection):
         "pid",
         "pinned",
         "pool",
+        "prepared_writes",
         "purpose",
         "refusal",
         "replay",
@@ -113,6 +117,7 @@ class Backend(Connection):
         "tries",
         "unnamed",
         "worked",
+        "writes",
     )
 
     def __init__(self, relay: Relay, ready: ServerReady) -> None:
@@ -157,6 +162,8 @@ class Backend(Connection):
         self.answered = 0.0
         self.idle_since = self.since
         self.expires = ready.expires
+        self.writes: Writing | None = None
+        self.prepared_writes: Writing | None = None
 
     def __repr__(self) -> str:
         return f"<server {self.pool.name} pid={self.pid}>"

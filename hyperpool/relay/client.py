@@ -5,20 +5,23 @@ from __future__ import annotations
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Final
 
-from hyperpool.config import SessionState
 from hyperpool.pool.statements import ClientStatements
-from hyperpool.relay import local, shortcut, untranslated
+from hyperpool.relay import caching, local, shortcut, untranslated
 from hyperpool.relay.connection import HANG_UP, HEADER, Connection
-from hyperpool.relay.session import WORDS, Pinned, names_of
+from hyperpool.relay.requests import is_whole
+from hyperpool.relay.session import Pinned
 from hyperpool.relay.tables import ANSWERED, IDLE
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
 
 if TYPE_CHECKING:
+    from hyperpool.cache.flights import Flight
     from hyperpool.pool.statements import Statement
+    from hyperpool.relay.filling import Fill
     from hyperpool.relay.handover import ClientReady
     from hyperpool.relay.loop import Relay
     from hyperpool.relay.parameters import ParameterSet
+    from hyperpool.relay.requests import Request
     from hyperpool.relay.server import ServerConnection
 
 _MOOT: Final = frozenset({wire.COPY_DATA, wire.COPY_DONE, wire.COPY_FAIL, wire.FLUSH})
@@ -53,6 +56,10 @@ class ClientConnection(Connection):
         gathered: the beginning of a message that is collected; `skip` says how much is still to come.
         active: when it got a server or an answer, monotonic seconds: the newest time.
         notified: it has been told that it waits (``query_wait_notify``).
+        caching: it wants answers from the result cache (``SET hyperpool.cache``).
+        fill: the answer to what it has asked, which may be kept; None for one that may not.
+        flight: the answer that another client has asked for, and that it waits for; it is parked then.
+        patience: until when it does, monotonic seconds; 0 while it has not begun.
         pid: the process id of its cancel key.
         secret: the secret of its cancel key.
         address: where it comes from, for logs.
@@ -62,11 +69,15 @@ class ClientConnection(Connection):
     __slots__ = (
         "active",
         "address",
+        "caching",
+        "fill",
+        "flight",
         "gathered",
         "greet",
         "initial",
         "notified",
         "parked",
+        "patience",
         "paused",
         "pid",
         "pinned",
@@ -102,6 +113,10 @@ class ClientConnection(Connection):
         self.gathered: bytearray | None = None
         self.active = self.since
         self.notified = False
+        self.caching = True
+        self.fill: Fill | None = None
+        self.flight: Flight[ClientConnection, Request] | None = None
+        self.patience = 0.0
 
     def __repr__(self) -> str:
         return f"<client {self.pool.name}@{self.address}>"
@@ -125,6 +140,10 @@ class ClientConnection(Connection):
         buffer = relay.buffer
         if 5 <= end <= relay.small_query:
             pool = self.pool
+            if pool.cache is not None:
+                if not caching.hit(self, pool.cache, buffer, relay.view, end):
+                    self.consume(buffer, relay.view, end)
+                return
             idle = pool.idle
             if idle and relay.now - idle[-1].idle_since < pool.check_after and not pool.paused:
                 server = idle[-1]
@@ -221,6 +240,9 @@ class ClientConnection(Connection):
 
     def _ask(self, buffer: bytes | bytearray, view: memoryview, at: int, end: int) -> None:
         """Get a server for a request, at a message boundary: link one, or wait for one."""
+        lane = self.pool.cache
+        if lane is not None and lane.settings is not None and caching.ask(self, lane, buffer, view, at, end):
+            return
         if buffer[at] == wire.PARSE and self.pool.translates:
             answer = local.answer(self, buffer, at, end)
             if answer:
@@ -230,10 +252,18 @@ class ClientConnection(Connection):
         server = self._idle_server()
         if server is None:
             self._wait(bytes(view[at:end]))
+        elif lane is not None and not at and shortcut.take(self, server, buffer, view, end):
+            return
         elif self._link(server):
             self._forward(server, buffer, view, at, end)
         else:
             self.parked = bytes(view[at:end])
+
+    def ask(self, request: bytes) -> None:
+        """Have something answered that it has sent, and that no server has seen."""
+        self._ask(request, memoryview(request), 0, len(request))
+        if self.unread and not self.closed:
+            self.relay.resume(self)
 
     def prove(self, request: bytes) -> None:
         """Have a server take the parameters that this client has asked for, and finish its login.
@@ -390,26 +420,6 @@ class ClientConnection(Connection):
             name.lower(): value for name, value in self.initial.values.items() if theirs.get(name) != value
         }
 
-    def pin(self, reasons: Pinned) -> None:
-        """The client keeps its server: say so once, and see that there are not too many who do."""
-        pool = self.pool
-        new = reasons & ~self.pinned
-        if not new:
-            return
-        follows = pool.settings.session_state is SessionState.FOLLOW
-        if follows and not self.pinned and pool.pinned > pool.max_pinned:
-            self.refuse(
-                f"too many clients of this pool keep their server connection ({names_of(reasons)})",
-                "53400",
-                "end this state in other clients, or raise max_pinned and the pool's size, or use session pooling",
-            )
-            return
-        self.pinned |= reasons
-        for reason in WORDS:
-            if reason & new:
-                pool.stats.pins[WORDS[reason]] += 1
-        self.relay.client_pinned(self, names_of(reasons))
-
     # -- events from elsewhere -------------------------------------------------------------------------------------
 
     def flushed(self) -> None:
@@ -427,15 +437,8 @@ class ClientConnection(Connection):
         parked = self.parked
         if parked is None:
             return
-        at = 0
-        last = 0
-        syncs = 0
-        while len(parked) - at >= 5:
-            last, length = HEADER(parked, at)
-            syncs += last in (wire.QUERY, wire.SYNC, wire.FUNCTION_CALL)
-            at += 1 + length
         reason = "canceling statement due to user request"
-        if at != len(parked) or syncs != 1 or last not in (wire.QUERY, wire.SYNC, wire.FUNCTION_CALL):
+        if not is_whole(parked):
             self.close("client canceled a pipeline that waited", messages.error_response(reason, "57014"))
             return
         self._stop_waiting()
@@ -486,6 +489,11 @@ class ClientConnection(Connection):
             server.abandoned(mid_message=self.skip > 0 and self.gathered is None)
 
     def _stop_waiting(self) -> None:
+        if self.fill is not None:
+            caching.abandon(self)
+        if self.flight is not None:
+            self.flight.leave(self)
+            self.flight = None
         since = self.pool.waiting.pop(self, None)
         if since is not None:
             self.pool.stats.waited += self.relay.now - since

@@ -12,6 +12,7 @@ from hyperpool.relay import catalog
 from hyperpool.relay.backend import Backend
 from hyperpool.relay.ledger import SKIP
 from hyperpool.relay.parameters import adjustment, assignments, is_safe_change, reassignment
+from hyperpool.relay.pinning import pin
 from hyperpool.relay.session import ASKABLE, Pinned, Suspicion, Truth
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
@@ -19,11 +20,15 @@ from hyperpool.wire import messages
 if TYPE_CHECKING:
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.errand import Errand
+    from hyperpool.relay.handover import RelayLane
     from hyperpool.relay.parameters import ParameterSet
     from hyperpool.sql.effects import Effects
 
 log = structlog.get_logger("relay")
 
+_PATH_QUERY: Final = (
+    "SELECT reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'search_path'"
+)
 _MSG_MORE: Final = 0x8000
 _TIMEOUT: Final = "statement_timeout"
 _IDLE_TIMEOUT: Final = "idle_session_timeout"
@@ -141,7 +146,7 @@ class Following(Backend):
 
     def _stay(self, client: ClientConnection) -> None:
         """The client keeps this server."""
-        client.pin(self.pinned)
+        pin(client, self.pinned)
         if client.closed:
             return
         if client.tracked is not self.tracked and self._rejection:
@@ -265,6 +270,35 @@ class Following(Backend):
                 pool.stateful = stateful
                 pool.reader.learn(stateful)
                 pool.statements.relearn(pool.reader)
+
+    def ask_tables(self) -> None:
+        """Ask for what the result cache must know of the database."""
+        lane = self.pool.cache
+        if lane is None:
+            raise AssertionError("only what is cached needs to be known")
+        now = self.relay.now
+        due = lane.database.due(now)
+        version, question = lane.database.asks(now) if due else (0, "")
+        sql = f"{_PATH_QUERY};{question}" if due else _PATH_QUERY
+        self.converse("tables", sql, lambda errand: self._tables_told(lane, version, errand, due=due))
+
+    def _tables_told(self, lane: RelayLane, version: int, errand: Errand, *, due: bool) -> None:
+        now = self.relay.now
+        problem = errand.error.get("M", "")
+        if not errand.error:
+            lane.begins_with(errand.rows.pop(0)[0] or "")
+            try:
+                if due and lane.settings is not None:
+                    lane.database.told(version, errand.rows, now + lane.settings.catalog_age)
+            except ValueError as error:
+                problem = str(error)
+        if problem:
+            lane.untold(now)
+            log.warning(
+                "the database cannot tell what the result cache must know",
+                pool=self.pool.name,
+                error=problem,
+            )
 
     def _ask_base(self) -> None:
         """What ``connect_query`` has set belongs to every session."""

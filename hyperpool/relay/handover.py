@@ -10,12 +10,16 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from hyperpool.cache.lane import Lane
     from hyperpool.pool.state import Pool
+    from hyperpool.pool.statements import Statement
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.parameters import ParameterSet
+    from hyperpool.relay.requests import Request
     from hyperpool.relay.server import ServerConnection
 
 RelayPool: TypeAlias = "Pool[ServerConnection, ClientConnection]"
+RelayLane: TypeAlias = "Lane[ClientConnection, Request, Statement]"
 
 
 @attrs.frozen(eq=False)

@@ -12,6 +12,7 @@ import structlog
 
 from hyperpool.errors import ConnectFailed
 from hyperpool.pool.statements import MemoryBudget
+from hyperpool.relay import caching, refreshing
 from hyperpool.relay.census import Census
 from hyperpool.relay.client import ClientConnection
 from hyperpool.relay.connection import MAX_PARTIAL
@@ -25,12 +26,15 @@ from hyperpool.wire import cancelkeys
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from hyperpool.cache.lane import Plan
+    from hyperpool.cache.store import Entry
     from hyperpool.errors import UpstreamError
     from hyperpool.pool.handover import ServerFailed, ServerReady
     from hyperpool.relay.connection import Connection
-    from hyperpool.relay.handover import ClientReady, RelayPool
+    from hyperpool.relay.handover import ClientReady, RelayLane, RelayPool
     from hyperpool.relay.options import RelayOptions
     from hyperpool.relay.parameters import ParameterTracker
+    from hyperpool.relay.requests import Request
     from hyperpool.relay.transient import TransientConnection
 
 log = structlog.get_logger("relay")
@@ -125,6 +129,12 @@ class Relay(EventLoop):
         error = pool.hopeless(self.now)
         if error is not None:
             self._fail_waiting(pool, error)
+
+    def refresh(
+        self, client: ClientConnection, lane: RelayLane, plan: Plan, request: Request, entry: Entry
+    ) -> None:
+        """Fetch a new answer for a stale entry of the result cache; see `refreshing.refresh`."""
+        refreshing.refresh(client, lane, plan, request, entry)
 
     def client_pinned(self, client: ClientConnection, reasons: str) -> None:
         """The client keeps its server for the first time, or for another reason than before."""
@@ -334,6 +344,8 @@ class Relay(EventLoop):
             elif pool.logins:
                 self.want(pool)
             sweep_servers(pool, now)
+            if pool.cache is not None and pool.cache.flights:
+                caching.sweep(pool.cache, now)
             idle_clients = idle_clients or bool(pool.settings.client_idle_timeout)
             for server, deadline in list(pool.conditioning.items()):
                 if now >= deadline:
@@ -353,6 +365,8 @@ class Relay(EventLoop):
                 server.close("server idle timeout")
             if pool.watched and now >= pool.catalog_due and pool.idle and not pool.paused:
                 pool.idle.pop().ask_catalog()
+            if pool.cache is not None and pool.cache.asks(now) and not pool.paused:
+                _ask_for_cache(pool)
             for server in [server for server in pool.servers if server.expires and now >= server.expires]:
                 server.retire("server lifetime over")
             self.want(pool)
@@ -390,6 +404,16 @@ class Relay(EventLoop):
             for server in list(pool.servers):
                 server.close(message)
         self._bury()
+
+
+def _ask_for_cache(pool: RelayPool) -> None:
+    """Have a server tell what the result cache must know: an idle one, or else the one that is free next."""
+    if pool.idle:
+        pool.idle.pop().ask_tables()
+    for server in pool.servers:
+        if server.client is not None:
+            server.held = True
+            return
 
 
 def _ignore(pool: RelayPool) -> None:

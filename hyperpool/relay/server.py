@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from hyperpool.config import PoolMode
 from hyperpool.pool.statements import PREFIX
+from hyperpool.relay import caching
 from hyperpool.relay import replay as replays
 from hyperpool.relay.connection import HANG_UP, HEADER
 from hyperpool.relay.ledger import FAKE, SKIP
@@ -33,6 +34,8 @@ from hyperpool.wire.frames import hop
 
 if TYPE_CHECKING:
     from hyperpool.pool.statements import Statement
+    from hyperpool.relay.client import ClientConnection
+    from hyperpool.relay.session import Suspicion
 
 _RESETS: Final = frozenset({b"RESET\0", b"SET\0", b"DISCARD ALL\0"})
 """What CommandComplete says when parameters may be what the server's session began with."""
@@ -99,6 +102,10 @@ class ServerConnection(Upkeep):
                 self.client = client.server = None
                 client.active = relay.now
                 client.transmit(relay.view[:end])
+                fill = client.fill
+                if fill is not None:
+                    fill.ended = True
+                    caching.passed(client, fill, relay.view[:end], self)
                 if client.unread:
                     relay.resume(client)
                 self._offer()
@@ -234,8 +241,12 @@ class ServerConnection(Upkeep):
         if pieces:
             data = b"".join((*pieces, data))
         if data:
+            if self.writes is not None and self.status == IDLE and self.ledger.entries:
+                caching.visible(self)
             self.pool.stats.sent += len(data)
             client.transmit(data)
+            if client.fill is not None:
+                caching.passed(client, client.fill, data, self)
         if client.unread and not self.outbox and not client.outbox:
             relay.resume(client)
 
@@ -247,6 +258,8 @@ class ServerConnection(Upkeep):
         # In doubt, nobody can tell which answer is the last one: the server stays with its client for good.
         self.settled = status == IDLE and not ledger.entries and not ledger.doubt
         pool = self.pool
+        if self.writes is not None and status == IDLE:
+            caching.written(self)
         if verdict:
             errand = self.errand
             if errand is not None and errand.behind:
@@ -274,16 +287,22 @@ class ServerConnection(Upkeep):
             stats.transaction_time += answered - max(self.began, self.linked)
         if client is not None:
             client.active = self.answered
+            if client.fill is not None:
+                client.fill.ended = True
         if self.has_reset and status != FAILED:
             self.begin_again()
             return 0
-        suspicion = self.suspicion
-        if suspicion is not None:
-            suspicion.deallocations.ready(ledger.settled)
-            if suspicion.restores and suspicion.resetting == ledger.settled:
-                if client is not None and suspicion.has_reset and status != FAILED:
-                    return self.restore(client, suspicion) + messages.ready_for_query(bytes((status,)))
-                suspicion.not_reset()
+        return 0 if self.suspicion is None else self._suspects_answered(self.suspicion, client, status)
+
+    def _suspects_answered(
+        self, suspicion: Suspicion, client: ClientConnection | None, status: int
+    ) -> int | bytes:
+        """ReadyForQuery behind texts that may have changed the session. Returns as `_ready` does."""
+        suspicion.deallocations.ready(self.ledger.settled)
+        if suspicion.restores and suspicion.resetting == self.ledger.settled:
+            if client is not None and suspicion.has_reset and status != FAILED:
+                return self.restore(client, suspicion) + messages.ready_for_query(bytes((status,)))
+            suspicion.not_reset()
         return 0
 
     def _refuse_block(self, pieces: list[bytes | memoryview], start: int, at: int) -> bool:
@@ -444,6 +463,9 @@ class ServerConnection(Upkeep):
         if self.closed:
             return
         self.closed = True
+        if self.writes is not None:
+            # Its transaction may have been committed, and nobody will say so.
+            caching.written(self)
         self._pin(Pinned(0))
         self.pool.forget(self)
         if self.ledger.clean and not self.outbox and self.status == IDLE:

@@ -19,6 +19,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.pool.statements import Change
+from hyperpool.relay import caching
 from hyperpool.relay.connection import HEADER
 from hyperpool.relay.tables import PIPELINE, SIMPLE
 from hyperpool.wire import constants as wire
@@ -37,6 +38,14 @@ _TAILS: Final = {
     _EXECUTE + _SYNC: (wire.BIND, wire.EXECUTE, wire.SYNC),
 }
 """What stands behind a Bind, and what the server will have to answer."""
+
+
+def take(
+    client: ClientConnection, server: ServerConnection, buffer: bytes | bytearray, view: memoryview, end: int
+) -> bool:
+    """The same as `forward`, for a request of which nothing is known; the server need not have its parameters."""
+    whole = HEADER(buffer)[1] < end
+    return whole and client.tracked is server.tracked and forward(client, server, buffer, view, end)
 
 
 def forward(
@@ -60,6 +69,8 @@ def forward(
     reader = pool.reader
     if kind == wire.QUERY:
         if at != end or pool.session or (reader is not None and reader.read(buffer[5 : end - 1]) is not None):
+            return False
+        if pool.cache is not None and not caching.is_harmless(client, pool.cache, bytes(view[5 : end - 1])):
             return False
         client.unnamed = None
         _link(client, server, SIMPLE)
@@ -99,6 +110,9 @@ def _bind(
         or kept.version != store.version
     ):
         return False
+    lane = client.pool.cache
+    if lane is not None and not caching.is_harmless(client, lane, statement.text):
+        return False
     _link(client, server, PIPELINE)
     kept.use(statement, server.linked)
     client.pool.stats.binds += 1
@@ -130,8 +144,12 @@ def _parse(
     before = client.unnamed
     statement = before
     store = client.pool.statements
-    if statement is None or statement.body != body:
-        statement = store.unnamed(body)
+    flavor = client.tracked.flavor
+    if statement is None or statement.body != body or statement.flavor is not flavor:
+        statement = store.unnamed(body, flavor)
+    lane = client.pool.cache
+    if lane is not None and not caching.is_harmless(client, lane, statement.text):
+        return False
     if statement.effects is not None or statement.generation != store.generation:
         return False
     client.unnamed = statement

@@ -14,6 +14,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.pool.statements import LONGEST_NAME, MARK, PREFIX, Change, Statement
+from hyperpool.relay import caching
 from hyperpool.relay.connection import HEADER
 from hyperpool.relay.ledger import FAKE, FORWARD, SKIP
 from hyperpool.relay.placement import Placement
@@ -230,6 +231,8 @@ class Translator(Placement):
                 instead = self._note(effects, text, at)
                 if instead is not None:
                     self._replace(at, stop, extended.query(instead))
+            if client.pool.cache is not None:
+                caching.note(client, server, text if whole else None)
         server.ledger.request(wire.QUERY)
         return True
 
@@ -238,8 +241,11 @@ class Translator(Placement):
             return self._incomplete(at, stop)
         self._uses = None
         (oid,) = _INT32(self._buffer, at + 5)
-        if self._client.pool.watched and oid not in _LARGE_OBJECTS:
-            self._note(EVERYTHING, b"", at)
+        if oid not in _LARGE_OBJECTS:
+            if self._client.pool.watched:
+                self._note(EVERYTHING, b"", at)
+            if self._client.pool.cache is not None:
+                caching.note(self._client, self._server, None)
         self._server.ledger.request(wire.FUNCTION_CALL)
         return True
 
@@ -292,8 +298,9 @@ class Translator(Placement):
     def _parse_unnamed(self, body: bytes) -> None:
         client = self._client
         statement = client.unnamed
-        if statement is None or statement.body != body:
-            statement = client.pool.statements.unnamed(body)
+        flavor = self._flavor()
+        if statement is None or statement.body != body or statement.flavor != flavor:
+            statement = client.pool.statements.unnamed(body, flavor)
             if len(body) > client.relay.max_whole:
                 client.relay.budget.lend(statement)
         self._give_unnamed(statement)
@@ -371,6 +378,8 @@ class Translator(Placement):
                 return False
             statement = self._find(name, at)
             meant = statement if name else client.unnamed
+            if client.pool.cache is not None:
+                caching.note(client, self._server, meant.text if meant is not None and meant.body else None)
             whole = stop <= self._end
             instead = self._instead(meant, view[nul:last], at, whole=whole) if meant is not None else None
             fits = instead == REFUSAL or buffer[nul + 1 : nul + 5] == _NO_PARAMETERS

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from hyperpool.relay import caching
 from hyperpool.relay.connection import HEADER
 from hyperpool.relay.tables import ANSWERED, UNANSWERED
 from hyperpool.wire import constants as wire
@@ -11,6 +12,26 @@ from hyperpool.wire import constants as wire
 if TYPE_CHECKING:
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.server import ServerConnection
+
+
+_EXECUTES: Final = frozenset({wire.QUERY, wire.PARSE, wire.EXECUTE, wire.FUNCTION_CALL})
+
+
+def _note(client: ClientConnection, server: ServerConnection, message: bytes, *, whole: bool) -> None:
+    """Take down for the result cache what a message may write.
+
+    Names of statements are the client's alone here, so that an Execute may be of whatever it has ever prepared.
+    """
+    kind = message[0]
+    if kind == wire.EXECUTE:
+        caching.note_prepared(server)
+    elif kind == wire.FUNCTION_CALL or not whole:
+        caching.note(client, server, None)
+    elif kind == wire.QUERY:
+        caching.note(client, server, message[5:-1])
+    else:
+        body = message[message.find(0, 5) + 1 :]
+        caching.prepared(client, server, body[: body.find(0)])
 
 
 def forward(
@@ -47,6 +68,8 @@ def forward(
             if kind == wire.QUERY and client.relay.extended_only:
                 client.refuse_simple()
                 return False
+            if client.pool.cache is not None and kind in _EXECUTES:
+                _note(client, server, bytes(view[at : min(at + 1 + length, end)]), whole=at + length < end)
             ledger.request(kind)
         elif kind == wire.TERMINATE:
             leaving = True

@@ -12,6 +12,7 @@ from hyperpool.relay.tables import IDLE
 
 if TYPE_CHECKING:
     from hyperpool.relay.errand import Errand
+    from hyperpool.relay.handover import RelayLane
 
 _DISCARD_ALL: Final = "DISCARD ALL"
 _RESET_ALL: Final = "RESET ALL"
@@ -56,7 +57,11 @@ class Upkeep(Following):
         self.worked = True
         self.relay.server_works(self.pool, self._parameters)
         self._parameters = {}
-        self._offer()
+        lane = self.pool.cache
+        if lane is not None and lane.asks(self.relay.now):
+            self.ask_tables()
+        else:
+            self._offer()
 
     # -- the end of an answer ------------------------------------------------------------------------------------------
 
@@ -85,10 +90,17 @@ class Upkeep(Following):
         elif self.pool.watched and not (self.pool.catalog_due or self.retiring):
             # The schema has changed: whoever calls a new function next must be known to.
             self.ask_catalog()
+        elif self.pool.cache is not None and self._is_to_tell(self.pool.cache):
+            self.ask_tables()
         elif self.pinned:
             self._stay(client)
         else:
             self.release()
+
+    def _is_to_tell(self, lane: RelayLane) -> bool:
+        """Whether this server is to tell what the result cache must know."""
+        self.reconfigured()  # It may be held for that alone.
+        return not self.retiring and lane.asks(self.relay.now)
 
     def release(self, *, reset: bool = False) -> None:
         """Part from the client, and serve the next one or become idle. Never waits for anything.

@@ -29,6 +29,7 @@ from hyperpool.admin.console import ShutdownMode
 from hyperpool.admin.operations import Mode, Operations
 from hyperpool.admin.outcomes import ConsoleError
 from hyperpool.admin.surroundings import Surroundings
+from hyperpool.cache.results import ResultCache
 from hyperpool.config import PoolerSettings, load
 from hyperpool.config.tls import TlsFault
 from hyperpool.embedded import EmbeddedPostgres
@@ -65,7 +66,9 @@ if TYPE_CHECKING:
     from hyperpool.config import DatabaseSettings, Settings
     from hyperpool.frontdoor.listener import Listener
     from hyperpool.pool.login import Way
+    from hyperpool.pool.statements import Statement
     from hyperpool.relay.client import ClientConnection
+    from hyperpool.relay.requests import Request
     from hyperpool.relay.server import ServerConnection
 
 log = structlog.get_logger("pooler")
@@ -111,6 +114,7 @@ class Pooler:
         self._embedded: dict[str, EmbeddedPostgres] = {}
         self._listeners: list[Listener] = []
         self._pools: Pools[ServerConnection, ClientConnection]
+        self._cache: ResultCache[ClientConnection, Request, Statement]
         self._relay: Relay
         self._warmer: Warmer
         self._door: FrontDoor
@@ -177,7 +181,8 @@ class Pooler:
 
     async def _serve(self, signals: AsyncIterator[int]) -> None:
         settings = self._settings
-        self._pools = Pools(settings, random.random)
+        self._cache = ResultCache(settings.pooler.cache_size, random.random)
+        self._pools = Pools(settings, random.random, self._cache)
         tracker = ParameterTracker(settings.pooler.track_extra_parameters)
         self._relay = Relay(_relay_options(settings.pooler), tracker)
         resolver = Resolver(settings.pooler.dns_max_ttl, settings.pooler.dns_nxdomain_ttl)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _USER_KEYS = (
     "password, password_file, pool_mode, pool_size, reserve_pool_size, max_user_connections, "
     "max_user_client_connections, query_wait_timeout, query_timeout, idle_transaction_timeout, transaction_timeout, "
-    "client_idle_timeout"
+    "client_idle_timeout, cache"
 )
 _FINE = """\
 pooler: {listen_addr: localhost, auth_type: trust}

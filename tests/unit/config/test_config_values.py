@@ -327,12 +327,12 @@ def test_an_account_without_a_home_has_a_state_directory_too(
 
 @pytest.mark.parametrize("cls", [PoolerSettings, DatabaseSettings, UserSettings])
 def test_every_setting_is_explained(cls: type[Any]) -> None:
-    """Help for people, whether a reload changes it, and a parser that refuses a mapping."""
+    """Help for people, whether a reload changes it, and a parser that refuses what does not fit."""
     for field in attrs.fields(cls):
         assert field.metadata["help"]
         assert isinstance(field.metadata["reload"], bool)
         with pytest.raises(Unfit):
-            field.metadata["parse"]({}, Source(Path("/"), {}))
+            field.metadata["parse"](-1 if field.name == "cache" else {}, Source(Path("/"), {}))
 
 
 def test_the_defaults_are_pgbouncers() -> None:

@@ -1,0 +1,211 @@
+"""What the cache knows of one database: its catalog, its entries by table, and which writes have passed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from hyperpool.cache.catalog import Catalog, question
+from hyperpool.cache.counters import CacheStats, Fingerprints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from hyperpool.cache.store import Entry
+
+ANY_TABLE: Final = frozenset({0})
+"""The tables of an answer of which nobody knows what it depends on: any write drops it."""
+
+_PATIENCE: Final = 30.0
+"""Seconds after which it is asked for again, when nobody has answered: the server may have gone."""
+
+
+class Writing:
+    """What a server connection has been asked to write since its transaction began.
+
+    Attributes:
+        tables: oids of tables.
+        anything: it may be any table.
+        schema: tables, functions or rights may change, so that nothing that is known of them holds.
+    """
+
+    __slots__ = ("anything", "schema", "tables")
+
+    def __init__(self) -> None:
+        self.tables: set[int] = set()
+        self.anything = False
+        self.schema = False
+
+    def __bool__(self) -> bool:
+        return self.anything or self.schema or bool(self.tables)
+
+    def add(self, tables: frozenset[int] | None, *, schema: bool) -> None:
+        """Another statement; None for any table."""
+        if tables is None:
+            self.anything = True
+        else:
+            self.tables |= tables
+        self.schema = self.schema or schema
+
+    def merge(self, other: Writing) -> None:
+        """What another one holds."""
+        self.tables |= other.tables
+        self.anything = self.anything or other.anything
+        self.schema = self.schema or other.schema
+
+
+class DatabaseCache:
+    """What the pools of one database have in common, whoever logs in, and by whatever name clients ask for it.
+
+    This is the invalidator: whatever tells of changes calls `drop` or `changed`, with its name as the source. The relay
+    is one source (``writes``); a stream of outside changes would be another.
+
+    Args:
+        remove: takes an entry out of the store.
+
+    Attributes:
+        catalog: what is known of tables and functions; None until it has been read.
+        catalog_due: when to read it again, monotonic seconds.
+        pending: it must be read before anything is served or kept.
+        asked: until when its answer is waited for, monotonic seconds.
+        version: counts the changes of the schema.
+        generation: counts the times that everything was dropped because it may be another database now.
+        stats: totals.
+        queries: totals by fingerprint.
+    """
+
+    def __init__(self, remove: Callable[[Entry], None]) -> None:
+        self._remove = remove
+        self._by_table: dict[int, set[Entry]] = {}
+        self._tableless: set[Entry] = set()
+        self._drops = 0
+        self._dropped: dict[int, int] = {}
+        self._all_dropped = 0
+        self.catalog: Catalog | None = None
+        self.catalog_due = 0.0
+        self.pending = True
+        self.asked = 0.0
+        self.version = 0
+        self.generation = 0
+        self.stats = CacheStats()
+        self.queries = Fingerprints()
+
+    # -- entries -------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.entries())
+
+    def entries(self) -> set[Entry]:
+        """All that is kept of this database."""
+        return self._tableless.union(*self._by_table.values())
+
+    def added(self, entry: Entry) -> None:
+        """An entry is kept from now on."""
+        if not entry.tables:
+            self._tableless.add(entry)
+        for table in entry.tables:
+            self._by_table.setdefault(table, set()).add(entry)
+
+    def removed(self, entry: Entry) -> None:
+        """An entry is no longer kept."""
+        self._tableless.discard(entry)
+        for table in entry.tables:
+            entries = self._by_table.get(table)
+            if entries is not None:
+                entries.discard(entry)
+                if not entries:
+                    del self._by_table[table]
+
+    # -- writes --------------------------------------------------------------------------------------------------
+
+    def mark(self) -> int:
+        """To be taken before a query is sent, and given to `holds` when its answer has come."""
+        return self._drops
+
+    def holds(self, mark: int, tables: Iterable[int]) -> bool:
+        """Whether none of these tables has been written to since a mark."""
+        if self._all_dropped > mark:
+            return False
+        dropped = self._dropped
+        return not any(dropped.get(table, 0) > mark for table in tables)
+
+    def drop(self, tables: Iterable[int] | None, source: str) -> int:
+        """Tables have changed: drop what depends on them.
+
+        Args:
+            tables: their oids; None for any table.
+            source: what tells so, for the counters.
+
+        Returns:
+            How many entries that were.
+        """
+        self._drops += 1
+        if tables is None:
+            self._all_dropped = self._drops
+            self._dropped.clear()
+            gone = self.entries()
+        else:
+            gone = set()
+            for table in (*tables, *ANY_TABLE):
+                self._dropped[table] = self._drops
+                gone.update(self._by_table.get(table, ()))
+        for entry in gone:
+            self._remove(entry)
+        self.stats.invalidations[source] += len(gone)
+        return len(gone)
+
+    def written(self, writing: Writing) -> None:
+        """A transaction that has passed the pooler may have been committed."""
+        if writing.schema:
+            self.changed("schema")
+        else:
+            self.drop(None if writing.anything else writing.tables, "writes")
+
+    def changed(self, source: str) -> None:
+        """The schema may have changed: nothing is served before the catalog has been read again."""
+        self.version += 1
+        self.pending = True
+        self.catalog_due = 0.0
+        self.drop(None, source)
+
+    def renew(self, source: str) -> None:
+        """It may be another database now."""
+        self.generation += 1
+        self.catalog = None
+        self.changed(source)
+
+    # -- the catalog ---------------------------------------------------------------------------------------------
+
+    def due(self, now: float) -> bool:
+        """Whether the catalog is to be read."""
+        return now >= self.catalog_due and now >= self.asked
+
+    def asks(self, now: float) -> tuple[int, str]:
+        """The catalog is being read. Returns what `told` is to be given, and the SQL."""
+        self.asked = now + _PATIENCE
+        return self.version, question("" if self.catalog is None else self.catalog.version)
+
+    def told(self, version: int, rows: Sequence[Sequence[str | None]], due: float) -> None:
+        """The catalog has been read.
+
+        Args:
+            version: what `asks` has returned.
+            rows: of the answer.
+            due: when to read it again.
+
+        Raises:
+            ValueError: the rows are not what was asked for.
+        """
+        self.asked = 0.0
+        if version != self.version:
+            return
+        before = self.catalog
+        self.catalog = Catalog(rows) if before is None else before.renewed(rows)
+        if before is not None and before is not self.catalog and not self.pending:
+            self.version += 1
+            self.drop(None, "catalog")
+        self.pending = False
+        self.catalog_due = due
+
+    def untold(self) -> None:
+        """The catalog could not be read."""
+        self.asked = 0.0

@@ -1,0 +1,434 @@
+"""What the cache keeps for one pool: who its clients are to PostgreSQL, ways to entries, and answers on their way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+from cachetools import LRUCache
+
+from hyperpool.cache.ages import Ages, ages, find_rule
+from hyperpool.cache.catalog import search_path
+from hyperpool.cache.database import ANY_TABLE
+from hyperpool.cache.keys import current_user, pack, pack_settings
+from hyperpool.cache.store import FRONT, Entry
+from hyperpool.sql.clock import mentions_clock
+from hyperpool.sql.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    from hyperpool.cache.counters import QueryStats
+    from hyperpool.cache.database import DatabaseCache, Writing
+    from hyperpool.cache.flights import Flight
+    from hyperpool.cache.store import Store
+    from hyperpool.cache.verdict import Verdict
+    from hyperpool.config.cache import CacheSettings
+    from hyperpool.sql.reader import QueryReader
+    from hyperpool.sql.reading import Text
+
+C = TypeVar("C")
+R = TypeVar("R")
+U = TypeVar("U")
+
+_RETRY: Final = 5.0
+"""Seconds after which a server is asked again what could not be told."""
+
+_UNFIT_TIME: Final = 10.0
+"""Seconds for which nobody waits for the answer to a query again whose last one could not be kept."""
+
+_MAX_UNFIT: Final = 1000
+
+_OFF: Final = frozenset({"off", "false", "no", "0", "of", "f", "n"})
+
+SWITCH: Final = "hyperpool.cache"
+"""The setting with which a client turns the cache off for its session."""
+
+
+class HasValues(Protocol):
+    """Session parameters: the same object for all clients that have the same."""
+
+    @property
+    def values(self) -> Mapping[str, str]:
+        """Their values by name."""
+
+
+class HasData(Protocol):
+    """An answer that may be kept."""
+
+    data: bytes
+    rows: int
+
+
+class Session:
+    """A client's settings, as the cache needs them; one for all clients that have the same.
+
+    Attributes:
+        settings: by name.
+        key: what of them goes into every key.
+        path: the schemas of the ``search_path``; None if that is not known.
+        off: the client has turned the cache off.
+        utf8: texts are in UTF-8.
+        conforming: a backslash in a plain string is a backslash (``standard_conforming_strings``).
+    """
+
+    __slots__ = ("conforming", "key", "off", "path", "settings", "utf8")
+
+    def __init__(self, settings: Mapping[str, str], user: str, path: str | None) -> None:
+        self.settings = settings
+        # What has no influence on an answer: a policy that reads it is provided for by the verdict.
+        self.key = pack_settings(
+            item
+            for item in settings.items()
+            if item[0] not in {"application_name", SWITCH} and not item[0].endswith("timeout")
+        )
+        shown = settings.get("search_path", path)
+        self.path = None if shown is None else search_path(shown, current_user(settings, user))
+        self.off = settings.get(SWITCH, "").lower() in _OFF
+        self.utf8 = settings.get("client_encoding") == "UTF8"
+        self.conforming = settings.get("standard_conforming_strings") == "on"
+
+
+class Plan:
+    """What is to be done with one query.
+
+    Attributes:
+        reason: why it is not cached; None if it is.
+        stats: numbers of the queries with its fingerprint; None if it could not be read.
+        key: everything that its answer depends on.
+        ages: how old its answer may be.
+        tables: oids of those that it depends on.
+    """
+
+    __slots__ = ("ages", "key", "reason", "stats", "tables")
+
+    def __init__(self, reason: Reason | None, stats: QueryStats | None = None) -> None:
+        self.reason = reason
+        self.stats = stats
+        self.key = b""
+        self.ages = _NO_AGE
+        self.tables: frozenset[int] = frozenset()
+
+
+_NO_AGE: Final = Ages(0.0, 0.0, 0.0)
+
+
+class Front(Generic[U]):
+    """A way to an entry: for bytes that have led there before, and would do so again.
+
+    Attributes:
+        path: under what the lane has it.
+        fronts: where the lane has it.
+        entry: where it leads to.
+        prefix: what the answer has in front of the entry's.
+        closes: a Close is answered, too.
+        unnamed: the client's unnamed statement afterwards.
+        size: bytes that it counts for.
+    """
+
+    __slots__ = ("closes", "entry", "fronts", "path", "prefix", "size", "unnamed")
+
+    def __init__(
+        self,
+        fronts: dict[Hashable, Front[U]],
+        path: Hashable,
+        entry: Entry,
+        size: int,
+        *,
+        prefix: bytes,
+        closes: bool,
+        unnamed: U | None,
+    ) -> None:
+        self.fronts = fronts
+        self.path = path
+        self.entry = entry
+        self.prefix = prefix
+        self.closes = closes
+        self.unnamed = unnamed
+        self.size = size + FRONT
+
+    def forget(self) -> None:
+        """It leads nowhere any more."""
+        self.fronts.pop(self.path, None)
+
+
+class Lane(Generic[C, R, U]):
+    """The cache's part of one pool.
+
+    Args:
+        identity: what tells its pool from all others.
+        user: as whom it logs in to the server.
+        database: shared with all pools of the same database.
+        store: shared by all pools.
+        reader: shared by all pools.
+        random: numbers in [0, 1), for jitter.
+
+    Attributes:
+        settings: of the database and user; None if nothing is cached for them: then it only tells of writes.
+        path: the ``search_path`` that its sessions begin with; None as long as that is not known.
+        fronts: ways to entries: by settings and bytes.
+        flights: answers on their way, by key.
+        refreshes: how many of them were asked for in the background.
+    """
+
+    def __init__(
+        self,
+        identity: bytes,
+        user: str,
+        database: DatabaseCache,
+        store: Store,
+        reader: QueryReader,
+        random: Callable[[], float],
+    ) -> None:
+        self._identity = identity
+        self._user = user
+        self.database = database
+        self._store = store
+        self._reader = reader
+        self._random = random
+        self._asks_after = 0.0
+        self.settings: CacheSettings | None = None
+        self.path: str | None = None
+        self.fronts: dict[Hashable, Front[U]] = {}
+        self.flights: dict[bytes, Flight[C, R]] = {}
+        self.refreshes = 0
+        self._sessions: WeakKeyDictionary[HasValues, Session] = WeakKeyDictionary()
+        self._unfit: LRUCache[bytes, float] = LRUCache(_MAX_UNFIT)
+
+    def configure(self, settings: CacheSettings | None) -> None:
+        """Take over settings; what was kept under others is out of reach of the shortest way."""
+        if settings != self.settings:
+            self.settings = settings
+            for front in list(self.fronts.values()):
+                self._part(front)
+
+    def begins_with(self, path: str) -> None:
+        """What sessions begin with, as a server has told."""
+        if path != self.path:
+            self.path = path
+            self._sessions.clear()
+            for front in list(self.fronts.values()):
+                self._part(front)
+
+    @property
+    def wait(self) -> float:
+        """Seconds that a client waits for another one's answer."""
+        return 0.0 if self.settings is None else self.settings.wait
+
+    def asks(self, now: float) -> bool:
+        """Whether a server is to be asked for what must be known."""
+        return (
+            self.settings is not None
+            and now >= self._asks_after
+            and (self.path is None or self.database.due(now))
+        )
+
+    def untold(self, now: float) -> None:
+        """A server could not tell it."""
+        self._asks_after = now + _RETRY
+        self.database.untold()
+
+    def session(self, tracked: HasValues) -> Session:
+        """A client's settings."""
+        found = self._sessions.get(tracked)
+        if found is None:
+            found = self._sessions[tracked] = Session(tracked.values, self._user, self.path)
+        return found
+
+    # -- what is to be cached ------------------------------------------------------------------------------------
+
+    def plan(self, session: Session, kind: bytes, text: bytes, types: bytes, values: bytes) -> Plan:
+        """Say what is to be done with one query.
+
+        Args:
+            session: whose it is.
+            kind: of the request: what its answer consists of.
+            text: the SQL.
+            types: of the parameters, as in Parse behind the text.
+            values: of the parameters, and the formats of all, as in Bind behind the names.
+        """
+        settings, database = self.settings, self.database
+        catalog = database.catalog
+        if settings is None or session.off:
+            return self.refuse(Reason.SESSION_OFF)
+        if session.path is None:
+            return self.refuse(Reason.SETTINGS_UNKNOWN)
+        read = self._reader.read(text, utf8=session.utf8, conforming=session.conforming)
+        reading = read.reading
+        if reading.reason is Reason.NOT_A_QUERY:
+            return self.refuse(reading.reason)
+        stats = database.queries.of(reading.fingerprint, reading.template)
+        stats.calls += 1
+        if reading.reason is not None:
+            return self.refuse(reading.reason, stats)
+        if database.pending or catalog is None:
+            return self.refuse(Reason.CATALOG_PENDING, stats)
+        verdict = catalog.judge(read, session.path, _oids(types))
+        return self._planned(settings, session, read, verdict, stats, (kind, types, values))
+
+    def _planned(
+        self,
+        settings: CacheSettings,
+        session: Session,
+        read: Text,
+        verdict: Verdict,
+        stats: QueryStats,
+        parts: tuple[bytes, bytes, bytes],
+    ) -> Plan:
+        reading = read.reading
+        rule = find_rule(settings.rules, reading.fingerprint, verdict.table_names)
+        if rule is not None and rule.never:
+            return self.refuse(Reason.RULE, stats)
+        waived = rule is not None and bool(rule.always) and verdict.reason in _WAIVED
+        if verdict.reason is not None and not waived:
+            return self.refuse(verdict.reason, stats)
+        if reading.hint is not None and reading.hint.nocache:
+            return self.refuse(Reason.HINT, stats)
+        kind, types, values = parts
+        if verdict.clock and mentions_clock(values):
+            return self.refuse(Reason.CLOCK_LITERAL, stats)
+        plan = Plan(None, stats)
+        plan.ages = ages(settings, rule, reading.hint)
+        if plan.ages.never:
+            return self.refuse(Reason.HINT if reading.hint is not None else Reason.RULE, stats)
+        plan.tables = ANY_TABLE if waived else verdict.tables
+        policies = pack_settings((name, session.settings.get(name, "")) for name in verdict.settings)
+        plan.key = pack(
+            self._identity,
+            b"%d" % self.database.generation,
+            session.key,
+            policies,
+            kind,
+            read.canonical,
+            types,
+            values,
+        )
+        return plan
+
+    def refuse(self, reason: Reason, stats: QueryStats | None = None) -> Plan:
+        """Count a query that is not cached."""
+        self.database.stats.refused[reason] += 1
+        if stats is not None:
+            stats.last = reason
+        return Plan(reason, stats)
+
+    # -- what is kept --------------------------------------------------------------------------------------------
+
+    def find(self, key: bytes, now: float) -> Entry | None:
+        """The entry with this key, if it may still be served."""
+        entry = self._store.get(key)
+        if entry is not None and now >= entry.dead_after:
+            self._store.remove(entry)
+            return None
+        return entry
+
+    def make(
+        self, plan: Plan, stats: QueryStats, answer: HasData, times: tuple[float, float], *, keep: bool
+    ) -> Entry:
+        """Make an entry of an answer.
+
+        Args:
+            plan: for the query.
+            stats: of its fingerprint.
+            answer: its bytes and rows.
+            times: when the query was sent, and when the answer had come, monotonic seconds.
+            keep: keep it.
+
+        Returns:
+            The entry; it is `Entry.gone` if it is not kept.
+        """
+        database = self.database
+        known = self._store.get(plan.key) if keep else None
+        entry = Entry(plan.key, database, stats) if known is None else known
+        if known is not None:
+            database.removed(entry)
+        started, ended = times
+        entry.answer = answer.data
+        entry.tables = plan.tables
+        entry.cost = ended - started
+        entry.fresh_until, entry.dead_after = plan.ages.limits(started, answer.rows, self._random)
+        entry.gone = not keep
+        if keep:
+            database.added(entry)
+            if self._store.put(entry):
+                database.stats.stored += 1
+            elif not entry.gone:
+                entry.gone = True
+                database.removed(entry)
+        return entry
+
+    def drop(self, entry: Entry) -> None:
+        """Keep an entry no longer."""
+        self._store.remove(entry)
+
+    def lead(
+        self, path: Hashable, size: int, entry: Entry, *, prefix: bytes, closes: bool, unnamed: U | None
+    ) -> None:
+        """Remember a way to an entry.
+
+        Args:
+            path: a client's settings and bytes.
+            size: of the bytes.
+            entry: where they lead to.
+            prefix: what the answer has in front of the entry's.
+            closes: a Close is answered, too.
+            unnamed: the client's unnamed statement afterwards.
+        """
+        if path in self.fronts or entry.gone or not entry.takes_front():
+            return
+        front = Front(self.fronts, path, entry, size, prefix=prefix, closes=closes, unnamed=unnamed)
+        self.fronts[path] = front
+        entry.fronts.append(front)
+        self._store.put(entry)
+
+    def _part(self, front: Front[U]) -> None:
+        front.forget()
+        front.entry.fronts.remove(front)
+
+    # -- answers on their way ------------------------------------------------------------------------------------
+
+    def unfit(self, key: bytes, now: float) -> None:
+        """The answer to this query could not be kept: for a while, nobody waits for it."""
+        self._unfit[key] = now + _UNFIT_TIME
+
+    def is_unfit(self, key: bytes, now: float) -> bool:
+        """Whether nobody waits for this answer."""
+        return now < self._unfit.get(key, 0.0)
+
+    # -- writes --------------------------------------------------------------------------------------------------
+
+    def note(self, writing: Writing, session: Session, text: bytes, *, resolved: bool) -> None:
+        """A text is about to be executed: take down what it may write.
+
+        Args:
+            writing: what has been taken down so far.
+            session: of its client.
+            text: the SQL.
+            resolved: the session has the settings that are known of it: names without a schema mean what they seem to.
+        """
+        catalog = self.database.catalog
+        reading = self._reader.read(text, utf8=session.utf8, conforming=session.conforming).reading
+        writes, path = reading.writes, session.path
+        tables: frozenset[int] | None = None
+        if resolved and path is not None and catalog is not None and not self.database.pending:
+            tables = catalog.touched(reading, path)
+        elif not writes and not reading.functions:
+            tables = frozenset()
+        writing.add(tables, schema=writes.schema)
+
+
+_WAIVED: Final = frozenset(
+    {
+        Reason.VOLATILE_FUNCTION,
+        Reason.STABLE_FUNCTION,
+        Reason.UNKNOWN_FUNCTION,
+        Reason.UNCERTAIN,
+        Reason.FOREIGN_TABLE,
+    }
+)
+"""What somebody may have signed for that it does not matter."""
+
+
+def _oids(types: bytes) -> tuple[int, ...]:
+    """The types of parameters in a Parse, behind its text; 0 for those that the server shall find out."""
+    return tuple(int.from_bytes(types[at : at + 4], "big") for at in range(2, len(types), 4))

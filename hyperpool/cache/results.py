@@ -1,0 +1,97 @@
+"""The cache of the whole pooler: one store, and what belongs to databases and pools."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from hyperpool.cache.database import DatabaseCache
+from hyperpool.cache.keys import pack
+from hyperpool.cache.lane import Lane
+from hyperpool.cache.store import Store
+from hyperpool.config import PoolMode, SessionState
+from hyperpool.sql.reader import QueryReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from hyperpool.cache.store import Entry
+    from hyperpool.config import PoolSettings
+
+C = TypeVar("C")
+R = TypeVar("R")
+U = TypeVar("U")
+Endpoint = tuple[object, ...]
+
+
+class ResultCache(Generic[C, R, U]):
+    """The result cache.
+
+    Args:
+        limit: bytes for all answers.
+        random: numbers in [0, 1), for jitter.
+
+    Attributes:
+        store: all entries.
+        random: as given.
+    """
+
+    def __init__(self, limit: int, random: Callable[[], float]) -> None:
+        self.store = Store(limit, self._forgotten)
+        self.random = random
+        self._reader = QueryReader()
+        self._databases: dict[Endpoint, DatabaseCache] = {}
+
+    @property
+    def databases(self) -> Mapping[Endpoint, DatabaseCache]:
+        """What is known of each database, by where it is."""
+        return self._databases
+
+    def lane(self, settings: PoolSettings, old: Lane[C, R, U] | None = None) -> Lane[C, R, U] | None:
+        """The cache's part of a pool.
+
+        Args:
+            settings: of the pool.
+            old: the one that it has had so far; it is kept if the database is still the same.
+
+        Returns:
+            None if nothing of this database is cached, whoever asks for it.
+        """
+        endpoint = (settings.servers, settings.transport, settings.dbname)
+        asks = settings.cache is not None and not settings.replication and follows(settings)
+        database = self._databases.get(endpoint)
+        if database is None and asks:
+            database = self._databases[endpoint] = DatabaseCache(self.store.remove)
+        if database is None:
+            return None
+        if old is None or old.database is not database:
+            identity = pack(settings.database.encode(), settings.user.encode(), repr(endpoint).encode())
+            old = Lane(identity, settings.user, database, self.store, self._reader, self.random)
+        old.configure(settings.cache if asks else None)
+        return old
+
+    def _forgotten(self, entry: Entry, evicted: bool) -> None:
+        for front in entry.fronts:
+            front.forget()
+        entry.fronts.clear()
+        entry.database.removed(entry)
+        entry.database.stats.evictions += evicted
+
+    # -- purging -------------------------------------------------------------------------------------------------
+
+    def purge(self, databases: Iterator[DatabaseCache] | None = None) -> int:
+        """Drop everything, or everything of some databases. Returns how many entries that were."""
+        chosen = list(self._databases.values()) if databases is None else list(databases)
+        return sum(database.drop(None, "purge") for database in chosen)
+
+    def purge_fingerprint(self, fingerprint: str) -> int:
+        """Drop the answers to the queries with one fingerprint. Returns how many that were."""
+        gone = [entry for entry in self.store if entry.stats.fingerprint == fingerprint]
+        for entry in gone:
+            entry.database.stats.invalidations["purge"] += 1
+            self.store.remove(entry)
+        return len(gone)
+
+
+def follows(settings: PoolSettings) -> bool:
+    """Whether it is known what sessions of a pool look like."""
+    return settings.pool_mode is not PoolMode.SESSION and settings.session_state is SessionState.FOLLOW

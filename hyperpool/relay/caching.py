@@ -1,0 +1,411 @@
+"""The result cache in the relay: answers from memory, answers that are kept, and clients that wait for the same one.
+
+What is decided here is when to look; what may be kept, and for how long, is decided in `hyperpool.cache`.
+
+A client is answered from memory when it has no server and has sent one request, whole (`relay.requests`). If the bytes
+are known, `hit` does it with one look into a dictionary; else `ask` reads the request and makes its key. If nothing is
+kept under that, the client's own answer is collected on its way (`relay.filling`), and other clients that ask for the
+same wait for it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from hyperpool.cache.database import Writing
+from hyperpool.cache.flights import Flight
+from hyperpool.cache.lane import SWITCH
+from hyperpool.relay.connection import HEADER
+from hyperpool.relay.filling import Answer, Fill, examine
+from hyperpool.relay.requests import CLOSED, DESCRIBED, READY, SIMPLE, Request, read
+from hyperpool.sql.reasons import Reason
+from hyperpool.wire import constants as wire
+from hyperpool.wire import messages
+
+if TYPE_CHECKING:
+    from hyperpool.cache.lane import Plan
+    from hyperpool.cache.store import Entry
+    from hyperpool.relay.client import ClientConnection
+    from hyperpool.relay.handover import RelayLane
+    from hyperpool.relay.server import ServerConnection
+
+_SWITCH: Final = re.compile(
+    rb"(?i)\s*set\s+(?:session\s+)?hyperpool\.cache\s*(?:=|\bto\b)\s*'?(on|off|true|false|default)'?\s*;?\s*"
+)
+_SET: Final = messages.frame(wire.COMMAND_COMPLETE, b"SET\0")
+_BOUND: Final = bytes((wire.BIND_COMPLETE, 0, 0, 0, 4))
+_NO_DATA: Final = bytes((wire.NO_DATA, 0, 0, 0, 4))
+
+
+# -- answers from memory -------------------------------------------------------------------------------------------
+
+
+def hit(
+    client: ClientConnection, lane: RelayLane, buffer: bytes | bytearray, view: memoryview, end: int
+) -> bool:
+    """Answer a client whose bytes are known, if the answer is fresh.
+
+    Args:
+        client: has no server.
+        lane: its pool's part of the cache.
+        buffer: holds what it has sent, from the beginning.
+        view: the same memory.
+        end: behind the last byte.
+
+    Returns:
+        Whether it has been answered.
+    """
+    if buffer[0] == wire.BIND:
+        own = client.statements
+        nul = buffer.find(0, 6, end)
+        statement = own.names.get(bytes(view[6:nul])) if own is not None and not buffer[5] else None
+        if statement is None:
+            return False
+        front = lane.fronts.get((client.tracked, statement, bytes(view[nul:end])))
+    else:
+        front = lane.fronts.get((client.tracked, bytes(view[:end])))
+    if front is None or not client.caching or client.outbox:
+        return False
+    entry = front.entry
+    now = client.relay.now
+    pool = client.pool
+    if now >= entry.fresh_until or pool.paused:
+        return False
+    answer = entry.answer
+    if front.prefix:
+        answer = front.prefix + answer
+    if front.closes:
+        answer = answer[: -len(READY)] + CLOSED + READY
+    if buffer[0] != wire.BIND:
+        client.unnamed = front.unnamed
+    client.active = now
+    entry.used = True
+    stats = entry.stats
+    stats.calls += 1
+    stats.hits += 1
+    stats.bytes += len(answer)
+    stats.saved += entry.cost
+    counted = pool.stats
+    counted.queries += 1
+    counted.transactions += 1
+    counted.received += end
+    counted.sent += len(answer)
+    totals = entry.database.stats
+    totals.hits += 1
+    totals.bytes += len(answer)
+    totals.saved += entry.cost
+    client.transmit(answer)
+    return True
+
+
+def ask(
+    client: ClientConnection, lane: RelayLane, buffer: bytes | bytearray, view: memoryview, at: int, end: int
+) -> bool:
+    """Answer a client from memory, or let it wait for an answer that is on its way.
+
+    Args:
+        client: has no server.
+        lane: its pool's part of the cache.
+        buffer: holds what it has sent.
+        view: the same memory.
+        at: the first byte, at a message boundary.
+        end: behind the last byte.
+
+    Returns:
+        Whether it needs no server now. If it does, `ClientConnection.fill` may have been set.
+    """
+    size = 1 + HEADER(buffer, at)[1]
+    if end - at < size <= len(client.relay.small_view):
+        # The rest may come at once, and nobody holds a server meanwhile.
+        client.rest = bytes(view[at:end])
+        client.skip = 0
+        return True
+    found = read(client, buffer, at, end)
+    if not isinstance(found, Request):
+        if found is not None:
+            lane.refuse(found)
+        return False
+    if b"hyperpool" in found.text and _switched(client, found):
+        return True
+    now = client.relay.now
+    pool = client.pool
+    if not client.caching:
+        lane.refuse(Reason.SESSION_OFF)
+        return False
+    plan = lane.plan(lane.session(client.tracked), found.kind, found.text, found.types, found.values)
+    if plan.reason is not None or plan.stats is None:
+        return False
+    reader = pool.reader
+    if client.outbox or pool.paused or reader is None or reader.read(found.text) is not None:
+        return False
+    entry = lane.find(plan.key, now)
+    if entry is not None:
+        if now >= entry.fresh_until:
+            client.relay.refresh(client, lane, plan, found, entry)
+            lane.database.stats.stale += 1
+            plan.stats.stale += 1
+        else:
+            lane.database.stats.hits += 1
+            plan.stats.hits += 1
+        serve(client, lane, found, entry)
+        return True
+    if _joins(client, lane, plan, found, now):
+        client.parked = bytes(view[at:end])
+        client.notified = False
+        return True
+    return False
+
+
+def _joins(client: ClientConnection, lane: RelayLane, plan: Plan, request: Request, now: float) -> bool:
+    """Let a client wait for an answer that is on its way, or have its own one collected."""
+    database, key = lane.database, plan.key
+    database.stats.misses += 1
+    if plan.stats is not None:
+        plan.stats.misses += 1
+    if lane.is_unfit(key, now):
+        return False
+    flight = lane.flights.get(key)
+    if flight is not None and database.holds(flight.mark, plan.tables):
+        if client.patience <= 0.0:
+            client.patience = now + lane.wait
+        if now >= client.patience:
+            return False
+        client.flight = flight
+        flight.join(client, request, client.patience)
+        return True
+    flight = lane.flights[key] = Flight(key, database.mark())
+    client.fill = Fill(plan, request, flight)
+    return False
+
+
+def serve(client: ClientConnection, lane: RelayLane, request: Request, entry: Entry) -> None:
+    """Answer a client with an entry, as if a server had."""
+    answer = request.prefix + entry.answer
+    if request.closes:
+        answer = answer[: -len(READY)] + CLOSED + READY
+    _prepared(client, request)
+    now = client.relay.now
+    client.active = now
+    client.patience = 0.0
+    entry.used = True
+    stats = entry.stats
+    stats.bytes += len(answer)
+    stats.saved += entry.cost
+    totals = lane.database.stats
+    totals.bytes += len(answer)
+    totals.saved += entry.cost
+    counted = client.pool.stats
+    counted.queries += 1
+    counted.transactions += 1
+    counted.received += request.size
+    counted.sent += len(answer)
+    if request.path is not None:
+        lane.lead(
+            request.path,
+            request.size,
+            entry,
+            prefix=request.prefix,
+            closes=request.closes,
+            unnamed=client.unnamed,
+        )
+    client.transmit(answer)
+
+
+def _prepared(client: ClientConnection, request: Request) -> None:
+    """A request has been answered without a server: the client has prepared what it has prepared."""
+    if request.kind == SIMPLE:
+        client.unnamed = None
+    elif request.name is not None and request.statement is not None:
+        if request.name:
+            client.remembered().put(request.name, request.statement)
+        else:
+            client.unnamed = request.statement
+
+
+def _switched(client: ClientConnection, request: Request) -> bool:
+    """Answer ``SET hyperpool.cache``. Returns whether it was that."""
+    switch = _SWITCH.fullmatch(request.text)
+    if switch is None or request.kind not in (SIMPLE, b"E", DESCRIBED) or client.tracked.values.get(SWITCH):
+        return False
+    client.caching = switch[1].lower() in (b"on", b"true", b"default")
+    _prepared(client, request)
+    answer = request.prefix
+    if request.kind != SIMPLE:
+        answer += _BOUND
+        if request.kind == DESCRIBED:
+            answer += _NO_DATA
+    client.transmit(answer + _SET + (CLOSED if request.closes else b"") + READY)
+    return True
+
+
+# -- answers that are kept -----------------------------------------------------------------------------------------
+
+
+def passed(client: ClientConnection, fill: Fill, data: bytes | memoryview, server: ServerConnection) -> None:
+    """A part of an answer has been sent to the client that has asked for it.
+
+    Args:
+        client: as said.
+        fill: its.
+        data: the part.
+        server: whose answer it is.
+    """
+    lane = client.pool.cache
+    if lane is None or lane.settings is None:
+        abandon(client)
+        return
+    fill.take(data)
+    if fill.size > lane.settings.max_entry:
+        _failed(client, lane, fill, Reason.TOO_LARGE)
+        return
+    if not fill.ended:
+        return
+    answer = examine(fill.request, fill.whole())
+    if not isinstance(answer, Answer):
+        _failed(client, lane, fill, answer)
+        return
+    plan, now = fill.plan, client.relay.now
+    stats = plan.stats
+    if stats is None:
+        raise AssertionError("what is kept is counted")
+    started = server.linked
+    current = lane.database.holds(fill.flight.mark, plan.tables)
+    entry = lane.make(plan, stats, answer, (started, now), keep=current)
+    if not current:
+        lane.database.stats.unstored[Reason.OWN_WRITE] += 1
+    _landed(client, lane, fill)
+    if fill.renews is not None:
+        lane.database.stats.refreshes += 1
+        stats.refreshes += 1
+    for other, (request, _) in fill.flight.land().items():
+        other.flight = None
+        other.parked = None
+        lane.database.stats.coalesced += 1
+        stats.coalesced += 1
+        serve(other, lane, request, entry)
+        if other.unread and not other.closed:
+            other.relay.resume(other)
+
+
+def abandon(client: ClientConnection) -> None:
+    """The answer that a client has asked for will not come to it: who waits for the same asks anew."""
+    fill, lane = client.fill, client.pool.cache
+    if fill is not None and lane is not None:
+        _landed(client, lane, fill)
+        _released(fill)
+
+
+def _failed(client: ClientConnection, lane: RelayLane, fill: Fill, reason: Reason) -> None:
+    """An answer cannot be kept: who waits for it asks a server."""
+    lane.database.stats.unstored[reason] += 1
+    if fill.plan.stats is not None:
+        fill.plan.stats.last = reason
+    lane.unfit(fill.plan.key, client.relay.now)
+    if fill.renews is not None and not fill.renews.gone:
+        # What it has been is not what it would be now.
+        lane.drop(fill.renews)
+    _landed(client, lane, fill)
+    _released(fill)
+
+
+def _landed(client: ClientConnection, lane: RelayLane, fill: Fill) -> None:
+    client.fill = None
+    flight = fill.flight
+    if lane.flights.get(flight.key) is flight:
+        del lane.flights[flight.key]
+    if fill.renews is not None:
+        fill.renews.refreshing = False
+        lane.refreshes -= 1
+
+
+def _released(fill: Fill) -> None:
+    for other in fill.flight.land():
+        reconsider(other)
+
+
+def reconsider(client: ClientConnection) -> None:
+    """A client has waited for another one's answer, and does so no longer: ask for it."""
+    parked, client.parked, client.flight = client.parked, None, None
+    if parked is None or client.closed:
+        return
+    client.ask(parked)
+
+
+def sweep(lane: RelayLane, now: float) -> None:
+    """Find clients that have waited for another one's answer for long enough."""
+    for flight in list(lane.flights.values()):
+        for client in flight.overdue(now):
+            reconsider(client)
+
+
+# -- writes --------------------------------------------------------------------------------------------------------
+
+
+def is_harmless(client: ClientConnection, lane: RelayLane, text: bytes) -> bool:
+    """Whether a text writes nothing, when it is sent to a server that owes nothing and has the client's settings."""
+    writing = Writing()
+    lane.note(writing, lane.session(client.tracked), text, resolved=True)
+    return not writing
+
+
+def note(client: ClientConnection, server: ServerConnection, text: bytes | None) -> None:
+    """A text is about to be executed on a server: take down what it may write.
+
+    Args:
+        client: whose it is.
+        server: its server.
+        text: the SQL; None if nobody knows it.
+    """
+    server.writes = _added(client, server, server.writes, text)
+
+
+def prepared(client: ClientConnection, server: ServerConnection, text: bytes) -> None:
+    """A text is prepared on a server that is the client's alone, and may be executed at any time."""
+    server.prepared_writes = _added(client, server, server.prepared_writes, text)
+
+
+def note_prepared(server: ServerConnection) -> None:
+    """One of the texts is executed that have been `prepared`."""
+    if server.prepared_writes is not None:
+        if server.writes is None:
+            server.writes = Writing()
+        server.writes.merge(server.prepared_writes)
+
+
+def _added(
+    client: ClientConnection, server: ServerConnection, writing: Writing | None, text: bytes | None
+) -> Writing | None:
+    """What a text may write, added to what has been taken down; None for nothing."""
+    lane = client.pool.cache
+    if lane is None:
+        return writing
+    if writing is None:
+        writing = Writing()
+    if text is None:
+        writing.add(None, schema=True)
+    else:
+        suspicion = server.suspicion
+        settled = server.asking is None and (suspicion is None or not suspicion.touches_settings)
+        resolved = settled and lane.settings is not None
+        lane.note(writing, lane.session(client.tracked), text, resolved=resolved)
+    return writing or None
+
+
+def written(server: ServerConnection) -> None:
+    """What a server has been asked to write may be there for all to see: drop what depends on it.
+
+    It is called before its client is told so, and may be called too often.
+    """
+    lane, writing = server.pool.cache, server.writes
+    if lane is not None and writing is not None:
+        lane.database.written(writing)
+    if not server.ledger.entries:
+        server.writes = None
+
+
+def visible(server: ServerConnection) -> None:
+    """A part of an answer is about to be sent, and a transaction may have been committed within it."""
+    lane, writing = server.pool.cache, server.writes
+    if lane is not None and writing is not None:
+        lane.database.drop(None if writing.anything or writing.schema else writing.tables, "writes")
