@@ -15,9 +15,9 @@ from hyperpool.config.tls import ServerTls, server_tls
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hyperpool.config.cache import CacheSettings
     from hyperpool.config.hba import HbaRule
     from hyperpool.config.ident import IdentEntry
-    from hyperpool.config.cache import CacheSettings
     from hyperpool.config.kinds import PoolMode, SessionState
     from hyperpool.config.model import PeerSettings
     from hyperpool.config.transports import Steps
