@@ -32,7 +32,7 @@ class _Peer:
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Read a request."""
         async with stream:
-            self.requests.append(await stream.receive_some())
+            self.requests.append(bytes(await stream.receive_some()))
             self.came.set()
             await self.let_go.wait()
 
