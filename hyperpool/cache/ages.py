@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 _JITTER: Final = 0.1
 """The part of ``max_age`` by which entries of one moment become stale at different moments."""
+
+_doubles: Final = Struct("!ddd").pack
 
 LONGEST: Final = 86400.0
 """Seconds beyond which no hint reaches: the largest value of the settings, too."""
@@ -32,6 +35,11 @@ class Ages:
     fresh: float
     stale: float
     empty: float
+
+    @property
+    def key(self) -> bytes:
+        """What of it goes into keys: whoever wants to have it fresher must not get what others take."""
+        return _doubles(self.fresh, self.stale, self.empty)
 
     @property
     def never(self) -> bool:

@@ -80,6 +80,7 @@ class DatabaseCache:
         self._drops = 0
         self._dropped: dict[int, int] = {}
         self._all_dropped = 0
+        self._server: object = None
         self.catalog: Catalog | None = None
         self.catalog_due = 0.0
         self.pending = True
@@ -172,6 +173,12 @@ class DatabaseCache:
         self.generation += 1
         self.catalog = None
         self.changed(source)
+
+    def reached(self, server: object) -> None:
+        """A connection has been made to one of several servers of which one is used at a time."""
+        if self._server not in (None, server):
+            self.renew("failover")
+        self._server = server
 
     # -- the catalog ---------------------------------------------------------------------------------------------
 

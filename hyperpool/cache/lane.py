@@ -84,6 +84,7 @@ class Session:
         )
         shown = settings.get("search_path", path)
         self.path = None if shown is None else search_path(shown, current_user(settings, user))
+        self.key += pack(*(name.encode(errors="surrogateescape") for name in self.path or ()))
         self.off = settings.get(SWITCH, "").lower() in _OFF
         self.utf8 = settings.get("client_encoding") == "UTF8"
         self.conforming = settings.get("standard_conforming_strings") == "on"
@@ -296,6 +297,7 @@ class Lane(Generic[C, R, U]):
         plan.key = pack(
             self._identity,
             b"%d" % self.database.generation,
+            plan.ages.key,
             session.key,
             policies,
             kind,
@@ -397,7 +399,15 @@ class Lane(Generic[C, R, U]):
 
     # -- writes --------------------------------------------------------------------------------------------------
 
-    def note(self, writing: Writing, session: Session, text: bytes, *, resolved: bool) -> None:
+    def note(
+        self,
+        writing: Writing,
+        session: Session,
+        text: bytes,
+        *,
+        resolved: bool,
+        why: Reason | None = None,
+    ) -> None:
         """A text is about to be executed: take down what it may write.
 
         Args:
@@ -405,9 +415,12 @@ class Lane(Generic[C, R, U]):
             session: of its client.
             text: the SQL.
             resolved: the session has the settings that are known of it: names without a schema mean what they seem to.
+            why: why it could not be cached just now, if it could be otherwise.
         """
         catalog = self.database.catalog
         reading = self._reader.read(text, utf8=session.utf8, conforming=session.conforming).reading
+        if why is not None and reading.reason is None:
+            self.refuse(why)
         writes, path = reading.writes, session.path
         tables: frozenset[int] | None = None
         if resolved and path is not None and catalog is not None and not self.database.pending:

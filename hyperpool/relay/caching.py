@@ -19,6 +19,7 @@ from hyperpool.cache.lane import SWITCH
 from hyperpool.relay.connection import HEADER
 from hyperpool.relay.filling import Answer, Fill, examine
 from hyperpool.relay.requests import CLOSED, DESCRIBED, READY, SIMPLE, Request, read
+from hyperpool.relay.tables import IDLE
 from hyperpool.sql.reasons import Reason
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from hyperpool.relay.server import ServerConnection
 
 _SWITCH: Final = re.compile(
-    rb"(?i)\s*set\s+(?:session\s+)?hyperpool\.cache\s*(?:=|\bto\b)\s*'?(on|off|true|false|default)'?\s*;?\s*"
+    rb"(?i)\s*(?:(set)\s+(?:session\s+)?|reset\s+)hyperpool\.cache\s*"
+    rb"(?(1)(?:=|\bto\b)\s*('?)(on|off|true|false|default)\2\s*);?\s*"
 )
 _SET: Final = messages.frame(wire.COMMAND_COMPLETE, b"SET\0")
+_RESET: Final = messages.frame(wire.COMMAND_COMPLETE, b"RESET\0")
 _BOUND: Final = bytes((wire.BIND_COMPLETE, 0, 0, 0, 4))
 _NO_DATA: Final = bytes((wire.NO_DATA, 0, 0, 0, 4))
 
@@ -224,18 +227,20 @@ def _prepared(client: ClientConnection, request: Request) -> None:
 
 
 def _switched(client: ClientConnection, request: Request) -> bool:
-    """Answer ``SET hyperpool.cache``. Returns whether it was that."""
+    """Answer ``SET hyperpool.cache`` and ``RESET hyperpool.cache``. Returns whether it was that."""
     switch = _SWITCH.fullmatch(request.text)
     if switch is None or request.kind not in (SIMPLE, b"E", DESCRIBED) or client.tracked.values.get(SWITCH):
         return False
-    client.caching = switch[1].lower() in (b"on", b"true", b"default")
+    client.caching = switch[1] is None or switch[3].lower() in (b"on", b"true", b"default")
     _prepared(client, request)
     answer = request.prefix
     if request.kind != SIMPLE:
         answer += _BOUND
         if request.kind == DESCRIBED:
             answer += _NO_DATA
-    client.transmit(answer + _SET + (CLOSED if request.closes else b"") + READY)
+    client.transmit(
+        answer + (_RESET if switch[1] is None else _SET) + (CLOSED if request.closes else b"") + READY
+    )
     return True
 
 
@@ -387,8 +392,14 @@ def _added(
     else:
         suspicion = server.suspicion
         settled = server.asking is None and (suspicion is None or not suspicion.touches_settings)
-        resolved = settled and lane.settings is not None
-        lane.note(writing, lane.session(client.tracked), text, resolved=resolved)
+        why = Reason.IN_TRANSACTION if server.status != IDLE else Reason.PINNED if server.pinned else None
+        lane.note(
+            writing,
+            lane.session(client.tracked),
+            text,
+            resolved=settled and lane.settings is not None,
+            why=None if lane.settings is None else why,
+        )
     return writing or None
 
 

@@ -58,6 +58,8 @@ class Following(Backend):
         self.suspicion.add(effects, text, self.pinned, pool.reported)
         if self.client is not None and (effects.resets or effects.resets_all or self.suspicion.restores):
             self.suspicion.resets(effects, self.client.begun(), self.ledger.asked + 1)
+        if effects.resets_all and self.client is not None:
+            self.client.caching = True
         if effects.local:
             # It holds until the transaction ends: nothing may be set over it.
             self.suspicion.not_reset()

@@ -253,6 +253,9 @@ class Relay(EventLoop):
         if not current or pool.paused:
             ready.sock.close()
         else:
+            lane = pool.cache
+            if lane is not None and ready.way is not None and pool.settings.load_balance_hosts == "disable":
+                lane.database.reached(ready.way.target)
             server = ServerConnection(self, ready)
             pool.servers.add(server)
             self._register(server)

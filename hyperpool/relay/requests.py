@@ -141,7 +141,7 @@ def read(client: ClientConnection, buffer: bytes | bytearray, at: int, end: int)
         if statement is None or statement.flavor != client.tracked.flavor or not statement.body:
             return Reason.PROTOCOL
         found = _used(statement, buffer, at, nul, end)
-        if isinstance(found, Request) and name:
+        if isinstance(found, Request) and name and kind == wire.BIND:
             found.path = client.tracked, statement, bytes(buffer[nul:end])
         return found
     return None

@@ -53,6 +53,7 @@ def config_for(pg: PostgresCluster, cache: dict[str, Any] | bool | None = None, 
             "auth_type": "trust",
             "pool_mode": "transaction",
             "default_pool_size": 4,
+            "max_client_conn": 300,
             **pooler,
         },
         "databases": {
@@ -130,6 +131,12 @@ class Stage:
     def read(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask PostgreSQL itself."""
         return self._pg.sql(sql, dbname=DATABASE)
+
+    def waiting(self) -> int:
+        """How many queries wait for a lock."""
+        return len(
+            self.read("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'other'")
+        )
 
     def rename(self, key: int, name: str, table: str = "item") -> None:
         """Change a row behind the pooler's back."""
