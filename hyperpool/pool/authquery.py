@@ -157,16 +157,14 @@ class _Directory:
         try:
             outcomes = await self._ask(source, context, users)
         except UpstreamError as error:
-            log.warning(
-                "auth_query failed",
-                database=source.settings.database,
-                user=source.settings.user,
-                error=str(error),
-            )
             outcomes = [error] * len(users)
         finally:
             for question, outcome in zip(questions, outcomes, strict=True):
                 question.settle(outcome)
+        failures = {str(outcome): None for outcome in outcomes if isinstance(outcome, UpstreamError)}
+        for failure in failures:
+            database, user = source.settings.database, source.settings.user
+            log.warning("auth_query failed", database=database, user=user, error=failure)
 
     async def _ask(self, source: AuthSource, context: DialContext, users: list[str]) -> list[Outcome]:
         if self._source != source:

@@ -40,7 +40,7 @@ def cancel_packet(pid: int, secret: bytes) -> bytes:
 
 def cstring(text: str) -> bytes:
     """Encode a zero-terminated string."""
-    return text.encode() + b"\0"
+    return text.encode(errors="surrogateescape") + b"\0"
 
 
 def query(sql: str) -> bytes:
