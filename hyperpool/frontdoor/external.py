@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pwd
 import ssl
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("auth")
 
-_LDAP_TIMEOUT: Final = 10.0
+_LDAP_TIMEOUT: Final = 10
 """Seconds that an LDAP server may take to connect, and for each answer."""
 
 _PLACEHOLDER: Final = "$username"
@@ -74,9 +75,7 @@ def check_ldap(options: LdapOptions, user: str, password: str) -> bool:
     Raises:
         ClientRefused: no server can be asked, or it refuses what has nothing to do with this user.
     """
-    import ldap3  # noqa: PLC0415 - an extra
-    from ldap3.core.exceptions import LDAPException  # noqa: PLC0415
-
+    ldap3 = _library()
     servers = [
         ldap3.Server(
             host,
@@ -98,7 +97,7 @@ def check_ldap(options: LdapOptions, user: str, password: str) -> bool:
         if name is None:
             return False
         return _bind(ldap3, pool, options, name, password)
-    except LDAPException as error:
+    except ldap3.core.exceptions.LDAPException as error:
         log.warning(
             "LDAP cannot be asked",
             servers=" ".join(options.servers),
@@ -107,6 +106,15 @@ def check_ldap(options: LdapOptions, user: str, password: str) -> bool:
         raise ClientRefused(
             "the LDAP server cannot be asked", _UNAVAILABLE, "try again later; the pooler's log says more"
         ) from None
+
+
+def _library() -> Any:  # noqa: ANN401 - it has no types
+    # It uses names that pyasn1, and functions that Python, will drop.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ldap3\.")
+    import ldap3.core.exceptions  # noqa: PLC0415 - an extra
+    import ldap3.utils.conv  # noqa: PLC0415
+
+    return ldap3
 
 
 def _bind(ldap3: Any, pool: Any, options: LdapOptions, name: str, password: str) -> bool:  # noqa: ANN401 - no types
@@ -119,16 +127,13 @@ def _bind(ldap3: Any, pool: Any, options: LdapOptions, name: str, password: str)
 
 def _search(ldap3: Any, pool: Any, options: LdapOptions, user: str) -> str | None:  # noqa: ANN401 - no types
     """The distinguished name of the one entry that is about a user; None if there is none, or several."""
-    from ldap3.core.exceptions import LDAPBindError  # noqa: PLC0415
-    from ldap3.utils.conv import escape_filter_chars  # noqa: PLC0415
-
-    escaped = escape_filter_chars(user)
+    escaped = ldap3.utils.conv.escape_filter_chars(user)
     wanted = options.searchfilter.replace(_PLACEHOLDER, escaped) or f"({options.searchattribute}={escaped})"
     scopes = {"base": ldap3.BASE, "one": ldap3.LEVEL, "sub": ldap3.SUBTREE}
     connection = _connection(ldap3, pool, options, options.binddn, options.bindpasswd.reveal())
     try:
         if not connection.bind():
-            raise LDAPBindError("the server refuses ldapbinddn and ldapbindpasswd")
+            raise ldap3.core.exceptions.LDAPBindError("the server refuses ldapbinddn and ldapbindpasswd")
         connection.search(options.basedn, wanted, search_scope=scopes[options.scope], size_limit=2)
         found = [one["dn"] for one in connection.response or () if one.get("type") == "searchResEntry"]
     finally:
@@ -150,7 +155,5 @@ def _connection(ldap3: Any, pool: Any, options: LdapOptions, name: str, password
     connection.open()
     if options.tls and not connection.start_tls():
         connection.unbind()
-        from ldap3.core.exceptions import LDAPStartTLSError  # noqa: PLC0415
-
-        raise LDAPStartTLSError("the server refuses StartTLS")
+        raise ldap3.core.exceptions.LDAPStartTLSError("the server refuses StartTLS")
     return connection

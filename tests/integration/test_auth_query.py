@@ -152,7 +152,7 @@ def test_unknown_users_meet_the_same(make_pooler: PoolerFactory, pg: PostgresClu
 )
 def test_any_name_may_be_asked_for(make_pooler: PoolerFactory, pg: PostgresCluster, name: str) -> None:
     """A name is a value, never SQL; one that cannot be one of this server's is unknown like others."""
-    pooler = make_pooler(asking(pg))
+    pooler = make_pooler(asking(pg, auth_type="md5"))
     fields = pooler.refused("app", Role(name, "wrong", "")).fields
     assert fields["C"] == "28P01"
     assert whoami(pooler, ANN) == ANN.name
@@ -207,7 +207,7 @@ def test_answers_may_be_used_again(make_pooler: PoolerFactory, pg: PostgresClust
 
 
 def test_many_at_once(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
-    """Forty clients log in through one connection that asks."""
+    """All clients log in through one connection that asks."""
     pooler = make_pooler(asking(pg, auth_type="md5", default_pool_size=3, pool_mode="transaction"))
     failures: list[BaseException] = []
 
@@ -217,16 +217,12 @@ def test_many_at_once(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
         except BaseException as error:  # noqa: BLE001 - told below
             failures.append(error)
 
-    threads = [
-        threading.Thread(target=log_in, args=(role,)) for role in (ANN, BOB, MIRA, TRUDY) for _ in range(10)
-    ]
-    threads = [thread for thread in threads if thread]
+    threads = [threading.Thread(target=log_in, args=(role,)) for role in (ANN, BOB, MIRA) * 13]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert all("trudy" in str(failure) for failure in failures), failures
-    assert len(failures) == 10  # Trudy has no password, which lets nobody in but with trust
+    assert failures == []
     assert asked(pg) == 1
 
 
