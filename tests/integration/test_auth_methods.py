@@ -130,7 +130,7 @@ def test_certificates(make_pooler: PoolerFactory, pg: PostgresCluster, tmp_path:
     pooler = make_pooler(with_hba(pg, tmp_path, rules, "people Ann ann\n", **tls))
 
     def log_in(role: Role, name: str = "", password: str = "") -> str:
-        shown = {"sslcert": "", "sslkey": ""}
+        shown: dict[str, Any] = {"sslcert": "", "sslkey": ""}
         if name:
             own = issue(tmp_path / name, "client.example", common_name=name)
             own.key.chmod(0o600)
@@ -170,7 +170,7 @@ def test_auth_type_cert(make_pooler: PoolerFactory, pg: PostgresCluster, tmp_pat
     for name, expected in (("ann", ""), ("stranger", 'role "stranger" does not exist')):
         own = issue(tmp_path / name, "client.example", common_name=name)
         own.key.chmod(0o600)
-        shown = {"sslmode": "require", "sslcert": str(own.cert), "sslkey": str(own.key)}
+        shown: dict[str, Any] = {"sslmode": "require", "sslcert": str(own.cert), "sslkey": str(own.key)}
         if expected:
             with pytest.raises(psycopg.OperationalError, match=expected):
                 pooler.connect("app", Role(name, "", ""), **shown)

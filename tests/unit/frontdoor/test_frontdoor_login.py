@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -264,3 +265,91 @@ def test_arbitrary_bytes(auth_type: AuthType, before: bytes, chunks: list[bytes]
     unasked = auth_type in {AuthType.TRUST, AuthType.ANY, AuthType.CERT, AuthType.PEER}
     assert login.done <= (unasked or b"pencil" in b"".join(chunks))
     assert not (login.done and refusal)
+
+
+# -- waiting for somebody else ---------------------------------------------------------------------------------------
+
+
+def pending_login(auth_type: AuthType = AuthType.PLAIN) -> tuple[Login, ClientAuthentication]:
+    """A login whose user must be looked up first, and how it goes on then."""
+    login = Login(lambda message: None)
+    assert answers(login, MODERN, PASSWORD) == b""
+    assert login.held
+    return login, ClientAuthentication(auth_type, "ann", Secret("pencil"), b"mock", scram_iterations=10)
+
+
+def test_a_user_that_must_be_looked_up() -> None:
+    """Nothing is answered before; what the client has sent ahead is kept."""
+    login, authentication = pending_login()
+    assert login.receive(QUERY) == b""
+    assert login.begin(authentication) == b""
+    assert (login.done, login.held, login.pending) == (True, False, NEGOTIATED + CLEARTEXT)
+    assert login.leftover() == QUERY
+
+
+def test_a_user_that_is_not_known_after_all() -> None:
+    """The refusal comes as if it had been known at once."""
+    login, _ = pending_login()
+    unknown = ClientAuthentication(AuthType.TRUST, "ann", None, b"mock")
+    with pytest.raises(AuthenticationError, match='role "ann" does not exist'):
+        login.begin(unknown)
+
+
+@pytest.mark.parametrize("auth_type", [AuthType.LDAP, AuthType.PAM])
+@pytest.mark.parametrize("matches", [True, False])
+def test_a_password_that_somebody_else_checks(auth_type: AuthType, *, matches: bool) -> None:
+    """The login is held until the outcome is known."""
+    login = new_login(auth_type)
+    assert answers(login, STARTUP, PASSWORD + QUERY) == CLEARTEXT
+    assert (login.held, login.done) == (True, False)
+    assert login.authentication is not None
+    assert login.authentication.password == b"pencil"
+    if matches:
+        assert login.judge(matches=True) == b""
+        assert (login.done, login.held, login.leftover()) == (True, False, QUERY)
+        assert login.authentication.shown.secret == Secret("pencil")
+    else:
+        failure = f'{auth_type.name} authentication failed for user "ann"'
+        with pytest.raises(AuthenticationError, match=failure) as caught:
+            login.judge(matches=False)
+        assert caught.value.sqlstate == "28000"
+    assert login.authentication.password is None
+
+
+@pytest.mark.parametrize("auth_type", [AuthType.LDAP, AuthType.PAM, AuthType.PLAIN])
+def test_an_empty_password_is_nobodys(auth_type: AuthType) -> None:
+    """LDAP servers would let it in."""
+    login = new_login(auth_type)
+    with pytest.raises(AuthenticationError):
+        answers(login, STARTUP, messages.password_message(b""))
+
+
+@pytest.mark.parametrize("auth_type", [AuthType.PLAIN, AuthType.MD5, AuthType.SCRAM_SHA_256, AuthType.PAM])
+def test_a_password_that_comes_too_early(auth_type: AuthType) -> None:
+    """Its message is kept, and looked at when it may be; all before it goes on as ever."""
+    allowed = False
+
+    def admit(message: StartupMessage) -> ClientAuthentication:
+        return ClientAuthentication(auth_type, message.user, Secret("pencil"), b"mock", scram_iterations=10)
+
+    login = Login(admit, may_try=lambda: allowed)
+    first = login.receive(STARTUP)
+    if auth_type is AuthType.SCRAM_SHA_256:
+        client = ScramClient("pencil")
+        challenge = login.receive(messages.sasl_initial_response("SCRAM-SHA-256", client.first()))
+        assert not login.early
+        final = messages.sasl_response(client.respond(challenge[9:]))
+    elif auth_type is AuthType.MD5:
+        inner = hashlib.md5(b"pencilann").hexdigest().encode()
+        final = messages.password_message(b"md5" + hashlib.md5(inner + first[9:13]).hexdigest().encode())
+    else:
+        final = PASSWORD
+    assert login.receive(final + QUERY) == b""
+    assert (login.early, login.held, login.done) == (True, True, False)
+    assert login.proceed() == b""
+    assert login.early
+    allowed = True
+    login.proceed()
+    if auth_type is AuthType.PAM:
+        login.judge(matches=True)
+    assert (login.early, login.held, login.done, login.leftover()) == (False, False, True, QUERY)
