@@ -250,7 +250,9 @@ class Lane(Generic[C, R, U]):
         """
         settings, database = self.settings, self.database
         catalog = database.catalog
-        if settings is None or session.off:
+        if settings is None or settings.off:
+            return self.refuse(Reason.USER_OFF)
+        if session.off:
             return self.refuse(Reason.SESSION_OFF)
         if session.path is None:
             return self.refuse(Reason.SETTINGS_UNKNOWN)

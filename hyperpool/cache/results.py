@@ -57,16 +57,19 @@ class ResultCache(Generic[C, R, U]):
             None if nothing of this database is cached, whoever asks for it.
         """
         endpoint = (settings.servers, settings.transport, settings.dbname)
-        asks = settings.cache is not None and not settings.replication and follows(settings)
+        cache = settings.cache if follows(settings) and not settings.replication else None
         database = self._databases.get(endpoint)
-        if database is None and asks:
-            database = self._databases[endpoint] = DatabaseCache(self.store.remove)
+        if database is None and cache is not None:
+            database = DatabaseCache(self.store.remove, unlogged=cache.unlogged)
+            self._databases[endpoint] = database
         if database is None:
             return None
+        if cache is not None and not cache.unlogged:
+            database.refuse_unlogged()
         if old is None or old.database is not database:
             identity = pack(settings.database.encode(), settings.user.encode(), repr(endpoint).encode())
             old = Lane(identity, settings.user, database, self.store, self._reader, self.random)
-        old.configure(settings.cache if asks else None)
+        old.configure(cache)
         return old
 
     def _forgotten(self, entry: Entry, evicted: bool) -> None:

@@ -104,9 +104,17 @@ class CacheSettings:
         "age at which what is known of the database's tables and functions is read again; DDL through the pooler makes "
         "that due at once",
     )
+    unlogged: bool = _setting(
+        default=False,
+        parse=kinds.flag,
+        about="queries of unlogged tables are cached, too, which a crash of the server empties; only if all entries "
+        "that lead to the same database say so",
+    )
     rules: tuple[CacheRule, ...] = _setting(
         (), _rules, "what holds for some queries: a list; the first that fits decides"
     )
+    off: bool = False
+    """For the user of a pool, whatever the database's entry says."""
 
 
 @attrs.frozen(kw_only=True)
@@ -146,7 +154,7 @@ def for_pool(database: CacheSettings | None, user: UserCacheSettings | None) -> 
     if database is None or user is None:
         return database
     if not user.enabled:
-        return None
+        return attrs.evolve(database, off=True)
     changes = {
         name: value
         for name in ("max_age", "stale_while_revalidate")

@@ -50,7 +50,8 @@ def test_a_user_may_have_other_ages_or_no_cache(load_with: Loader) -> None:
     assert ann.cache is not None
     assert (ann.cache.max_age, ann.cache.stale_while_revalidate, ann.cache.wait) == (2.0, 15.0, 1.0)
     assert bob is not None
-    assert bob.cache is None
+    assert bob.cache is not None
+    assert bob.cache.off
     assert other is not None
     assert other.cache is not None
     assert other.cache.max_age == 5.0
