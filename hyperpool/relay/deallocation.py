@@ -106,16 +106,15 @@ class Deallocations:
             text.later.add(name)
             text.open.discard(name)
 
-    def one_done(self) -> bytes | None:
-        """CommandComplete says DEALLOCATE: the name, if the client's statement had not been replaced."""
+    def one_done(self) -> tuple[bytes, bool]:
+        """CommandComplete says DEALLOCATE: the name, and whether it means something else by now; b"" if unknown."""
         for text in self._texts:
             if text.names:
                 name = text.names.popleft()
-                if name in text.open:
-                    text.open.remove(name)
-                    return name
-                break
-        return None
+                replaced = name not in text.open
+                text.open.discard(name)
+                return name, replaced
+        return b"", True
 
     def all_done(self) -> set[bytes]:
         """CommandComplete says DEALLOCATE ALL or DISCARD ALL: the names that have been given again behind it."""

@@ -340,9 +340,11 @@ class ServerConnection(Upkeep):
         elif tag == b"ROLLBACK\0":
             suspicion.has_reset = False
         if tag == b"DEALLOCATE\0":
-            name = suspicion.deallocations.one_done()
-            if name is not None:
+            name, replaced = suspicion.deallocations.one_done()
+            if not replaced:
                 own.put(name, None)
+            if name:
+                self._gone({name})
         everything = _FORGETS.get(tag)
         if everything is not None:
             # Not all are gone: what was prepared behind it may be there already.
@@ -350,8 +352,17 @@ class ServerConnection(Upkeep):
             later = suspicion.deallocations.all_done()
             for name in [name for name in own.names if name not in later]:
                 own.put(name, None)
+            self._gone({change.name for change in self.ledger.changes if change is not None and change.name})
             if everything:
                 self.tracked = self.relay.tracker.reported_alone(self.tracked, self.pool.reported)
+
+    def _gone(self, names: set[bytes]) -> None:
+        """The server has deallocated what these names meant: no error in what comes brings it back."""
+        for change in self.ledger.changes:
+            if change is not None and change.name in names:
+                # What the name means to those behind has been sent, too.
+                names.remove(change.name)
+                change.before = None
 
     def _error(self, head: int, at: int, stop: int) -> int | bytes:
         """ErrorResponse. Returns what to do with it: 0 to forward, SKIP to drop, or what to send instead."""

@@ -224,6 +224,13 @@ DEALLOCATE: Final = {
         0: Ba=1 | E | S | Ba | E | S
         0: Bb | E | S
     """,
+    "what is prepared behind it fails": """
+        0: Pa: select 1 | Pb: select 2 | S
+        0: P: deallocate a | B | E | Ep | Pa: select 3 | S
+        0: Pa: select 4 | Ba | E | S
+        0: P: deallocate all | B | E | Ep | Pb: select 3 | S
+        0: Pb: select 5 | Bb | E | S
+    """,
     "by a prepared statement that is bound twice": """
         0: Pa: deallocate b | Pb: select 1 | S
         0: Ba | Ba | E | S

@@ -179,6 +179,41 @@ def test_bound_again_behind_a_pipeline_that_deallocates() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("again", "sent"),
+    [
+        ("Pa:select 3", "P~2:select 3|"),
+        ("CSa", ""),
+        ("CSa|Pa:select 3", "P~2:select 3|"),
+        ("Pa:select 3|CSa|Pa:select 4", "P~2:select 3|P~3:select 4|"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("deallocate", "parsed", "parses", "tag"),
+    [
+        ("deallocate all", "P:deallocate all|B", "1", "DEALLOCATE ALL"),
+        ("deallocate a", 'P:deallocate a|P~9:deallocate "~1"|B~9', "1|1", "DEALLOCATE"),
+    ],
+)
+def test_what_is_done_behind_it_fails(
+    again: str, sent: str, deallocate: str, parsed: str, parses: str, tag: str
+) -> None:
+    """The name means nothing then: what it meant before the text is gone."""
+    if "~9" in parsed:
+        parsed, sent = parsed.replace("~9", "~2"), sent.replace("~3", "~4").replace("~2", "~3")
+    play(
+        f"""
+        {_A}
+        c1 > P:{deallocate}|B|E|Ep|{again}|S
+        s1 < {parsed}|E|Ep|{sent}S
+        s1 > {parses}|2|C{tag}|E34000 portal "p" does not exist|Z
+        c1 < 1|2|C{tag}|E34000 portal "p" does not exist|Z
+        {_GONE}
+        """,
+        **_FOLLOW,
+    )
+
+
 def test_deallocate_fails() -> None:
     """Then the client still has its statement; and a later one is not taken for it."""
     play(
