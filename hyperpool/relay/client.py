@@ -176,7 +176,8 @@ class ClientConnection(Connection):
             self._go_on_after_stall(server)
             return
         if server is None:
-            view = relay.small_view
+            # The beginning of a long message may be there already, from when it had a server.
+            view = relay.small_view if len(self.rest) < len(relay.small_view) else relay.view
         elif server.outbox or len(server.ledger.entries) > _MAX_LEDGER:
             self.unread = True
             return

@@ -456,3 +456,22 @@ def test_too_many_clients_keep_their_servers(state: SessionState) -> None:
         pool_size=2,
         session_state=state,
     )
+
+
+@pytest.mark.parametrize("there", [8191, 8192, 8193, 15000])
+@pytest.mark.parametrize("first", ["Qselect 1", "Pa:select 1|S"])
+def test_the_server_is_given_back_while_a_long_message_is_on_its_way(first: str, there: int) -> None:
+    """What has come of it is more than what is read of a client without a server."""
+    text = "select '" + "x" * 15000 + "'"
+    with Stage(buffer=65536, **_FOLLOWING) as stage:
+        stage.play("c1 > Qselect 0\ns1 < Qselect 0\ns1 > CSELECT 1|Z\nc1 < CSELECT 1|Z")
+        whole = requests(f"Q{text}")
+        stage.split = lambda sent: [sent + whole[:there]]
+        stage._send("c1", first)
+        stage.play(
+            "s1 < Qselect 1\ns1 > CSELECT 1|Z\nc1 < CSELECT 1|Z"
+            if first == "Qselect 1"
+            else "s1 < P~1:select 1|S\ns1 > 1|Z\nc1 < 1|Z"
+        )
+        stage.split = lambda sent: [sent[there:]]
+        stage.play(f"c1 > Q{text}\ns1 < Q{text}\ns1 > CSELECT 1|Z\nc1 < CSELECT 1|Z")
