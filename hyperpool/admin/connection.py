@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from hyperpool import COMPATIBLE
 from hyperpool.admin.console import Console, Role, role_of
 from hyperpool.admin.conversation import Conversation
 from hyperpool.admin.operations import Mode
-from hyperpool.admin.views import COMPATIBLE, Register
+from hyperpool.admin.views import Register
 from hyperpool.errors import ClientRefused, ProtocolError
 from hyperpool.relay.connection import HANG_UP
 from hyperpool.relay.transient import TransientConnection

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.admin.tables import columns
 from hyperpool.frontdoor.console import peer_credentials
+from hyperpool.transport.endpoint import tls_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,7 +133,7 @@ def _client(around: Surroundings, client: ClientConnection, state: str) -> Row:
         *_addresses(around, client.sock),
         *_times(around, client, client.active, since),
         0,
-        *(_pointer(client), _pointer(server), _peer_pid(client.sock), _tls(client.sock)),
+        *(_pointer(client), _pointer(server), _peer_pid(client.sock), tls_name(client.sock)),
         *(client.tracked.values.get("application_name", ""), statements, client.number),
     )
 
@@ -146,7 +146,7 @@ def _server(around: Surroundings, server: ServerConnection, state: str) -> Row:
         *_server_addresses(around, server),
         *_times(around, server, server.linked, since),
         int(bool(server.retiring)),
-        *(_pointer(server), _pointer(server.client), server.pid, _tls(server.sock)),
+        *(_pointer(server), _pointer(server.client), server.pid, tls_name(server.sock)),
         *(server.tracked.values.get("application_name", ""), len(server.statements), server.number),
     )
 
@@ -158,7 +158,7 @@ def _console(around: Surroundings, console: ConsoleConnection, state: str) -> Ro
         *_addresses(around, console.sock),
         *_times(around, console, console.active, since),
         0,
-        *(_pointer(console), "", _peer_pid(console.sock), _tls(console.sock)),
+        *(_pointer(console), "", _peer_pid(console.sock), tls_name(console.sock)),
         *(console.application_name, 0, console.number),
     )
 
@@ -220,10 +220,3 @@ def _address(around: Surroundings, name: object) -> tuple[str, int]:
 
 def _peer_pid(sock: socket.socket) -> int:
     return peer_credentials(sock)[0] if sock.family == socket.AF_UNIX else 0
-
-
-def _tls(sock: socket.socket) -> str:
-    if not isinstance(sock, ssl.SSLSocket):
-        return ""
-    cipher = sock.cipher()
-    return f"{sock.version()}/{cipher[0]}" if cipher is not None else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from hyperpool import __version__
+from hyperpool import COMPATIBLE, __version__
 from hyperpool.admin import configuration, inventory, sockets, statistics
 from hyperpool.admin.operations import Mode
 from hyperpool.admin.tables import columns
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from hyperpool.admin.surroundings import Surroundings
     from hyperpool.admin.tables import Column, Row
-
-COMPATIBLE: Final = "1.25.2"
-"""The version of pgbouncer whose console this is."""
 
 _HELP: Final = """
 	SHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION

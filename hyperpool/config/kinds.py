@@ -366,10 +366,9 @@ def path(value: object, source: Source) -> str:
 
 
 def socket_directory(value: object, source: Source) -> str:
-    """A directory for a Unix socket; an empty text stays as it is."""
-    if isinstance(value, str) and value.startswith("@"):
-        raise Unfit("a directory", "the abstract namespace has no file permissions, so it is not offered")
-    return path(value, source)
+    """A directory for a Unix socket, or an abstract name that starts with ``@``; an empty text stays as it is."""
+    found = text(value, source)
+    return found if found.startswith("@") else path(value, source)
 
 
 def state_directory(value: object, source: Source) -> Path:

@@ -47,7 +47,10 @@ class PoolerSettings:
     )
     listen_port: int = _setting(6432, kinds.port, "port, also in the Unix socket's name", reload=False)
     unix_socket_dir: str = _setting(
-        "", kinds.socket_directory, "directory of the Unix socket; empty: no Unix socket", reload=False
+        "",
+        kinds.socket_directory,
+        "directory of the Unix socket, or an abstract name (@...), which has no permissions; empty: no Unix socket",
+        reload=False,
     )
     unix_socket_mode: int = _setting(
         0o777, kinds.file_mode, "permissions of the Unix socket, octal", reload=False

@@ -17,7 +17,7 @@ from hyperpool.doctor.walk import Walk
 from hyperpool.embedded.cluster import PORT, Cluster
 from hyperpool.embedded.postmaster import find
 from hyperpool.transport.kinds import DialContext
-from hyperpool.transport.resolve import Resolver
+from hyperpool.transport.nameservers import make_resolver
 from hyperpool.transport.route import Route
 from hyperpool.transport.sockets import TcpOptions
 
@@ -87,7 +87,7 @@ class Examination:
         self._wishes = wishes
         self._context = DialContext(
             options=TcpOptions.of(settings.pooler),
-            resolver=Resolver(settings.pooler.dns_max_ttl, settings.pooler.dns_nxdomain_ttl),
+            resolver=make_resolver(settings.pooler),
         )
         names = self._names()
         self.plans = [self._plan(name) for name in names]

@@ -40,7 +40,7 @@ from hyperpool.frontdoor.tls import HANDSHAKE, make_offer
 from hyperpool.relay.connection import HANG_UP
 from hyperpool.relay.handover import ClientReady
 from hyperpool.relay.transient import TransientConnection
-from hyperpool.transport.endpoint import TlsSocket, wrap
+from hyperpool.transport.endpoint import TlsSocket, tls_name, wrap
 from hyperpool.wire import cancelkeys, messages
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ log = structlog.get_logger("login")
 _SPARE_LOGINS: Final = 256
 """Connections that may be logging in beyond max_client_conn: cancel requests, and clients that will be refused."""
 
+_LOGIN_TIMEOUT: Final = "client_login_timeout"
 _MAX_GREETINGS: Final = 1024
 _MAX_ACCEPTED: Final = 1024
 
@@ -219,6 +220,7 @@ class FrontDoor:
             self._give_place(guest, message.database, message.user)
         pool.learn(message.user, guest.shown)
         if pool.parameters is None:
+            guest.wait_for_server(pool.settings.query_wait_timeout)
             self.relay.await_parameters(pool, guest.continued)
             return
         wanted = sort_parameters(guest.requested, pool, self.relay.tracker)
@@ -347,6 +349,7 @@ class Guest(TransientConnection):
         "_direct",
         "_door",
         "_fresh",
+        "_late",
         "_login",
         "_offer",
         "_shaking",
@@ -379,6 +382,7 @@ class Guest(TransientConnection):
         self._fresh = self._offer is not None
         self._shaking: TlsSocket | None = None
         self._direct = False
+        self._late = _LOGIN_TIMEOUT
         self.encrypted = False
         self.endpoint = b""
         self._waiting = False
@@ -516,6 +520,16 @@ class Guest(TransientConnection):
             # What the kernel has announced already may lie behind the handshake.
             self.relay.resume(self)
 
+    def wait_for_server(self, timeout: float) -> None:
+        """Its login goes on when its pool has a server: not later than a query's would (``query_wait_timeout``).
+
+        Args:
+            timeout: in seconds; 0 is no limit.
+        """
+        until = self.relay.now + timeout
+        if timeout and until < self.deadline and self._late == _LOGIN_TIMEOUT:
+            self.deadline, self._late = until, "query_wait_timeout"
+
     def continued(self, error: UpstreamError | None) -> None:
         """The pool's parameters have arrived, or cannot be had."""
         if self.closed or self._login.message is None:
@@ -586,7 +600,15 @@ class Guest(TransientConnection):
         if isinstance(error, AuthenticationError) and self.claim is not None:
             self._door.access.failed(self.claim)
         if self._door.log_errors:
-            log.warning("login refused", client=self.address, reason=str(error), sqlstate=error.sqlstate)
+            log.warning(
+                "login refused",
+                **self._identity(),
+                reason=str(error),
+                sqlstate=error.sqlstate,
+                age=self.relay.age(self),
+                tls=tls_name(self.sock),
+                replication=self.replication,
+            )
         response = error.response if isinstance(error, UpstreamError) else b""
         if not response:
             hint = error.hint if isinstance(error, ClientRefused) else ""
@@ -596,12 +618,21 @@ class Guest(TransientConnection):
         self.relay.see_off(self, self._login.pending + response)
         self._give_up_place()
 
+    def _identity(self) -> dict[str, str | int]:
+        message = self._login.message
+        return {
+            "id": self.number,
+            "client": self.address,
+            "database": message.database if message is not None else "",
+            "user": message.user if message is not None else "",
+        }
+
     def timed_out(self) -> None:
         """It has taken too long (``client_login_timeout``)."""
         if self._shaking is not None:
             self.lost("client_login_timeout during the TLS handshake")
             return
-        self.refuse(ClientRefused("client_login_timeout", "08P01"))
+        self.refuse(ClientRefused(self._late, "08P01"))
 
     def flushed(self) -> None:
         """The client has taken what it was sent."""
@@ -611,7 +642,9 @@ class Guest(TransientConnection):
     def gone(self, reason: str) -> None:
         """The login has ended without a client."""
         if self._door.settings.pooler.log_disconnections:
-            log.info("closing client before login", client=self.address, reason=reason)
+            log.info(
+                "closing client before login", **self._identity(), reason=reason, age=self.relay.age(self)
+            )
         self._give_up_place()
 
     def _give_up_place(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import socket
 from pathlib import Path
@@ -35,23 +36,30 @@ class Listener:
     Attributes:
         sock: non-blocking.
         name: its address, for people.
-        path: the file of a Unix socket, removed on close; None for TCP, and afterwards.
+        path: the file of a Unix socket, removed on close; None for TCP and abstract names, and afterwards.
     """
 
     sock: socket.socket
     name: str
     path: Path | None = None
+    _identity: tuple[int, int] = attrs.field(init=False)
+
+    @_identity.default
+    def _identify(self) -> tuple[int, int]:
+        return _identity(self.path) if self.path is not None else (0, 0)
 
     def configure(self, options: TcpOptions) -> None:
         """Set TCP options for the connections to come, unless it has stopped listening."""
-        if self.path is None and self.sock.fileno() >= 0:
+        if self.sock.family != socket.AF_UNIX and self.sock.fileno() >= 0:
             options.apply_to_listener(self.sock)
 
     def close(self) -> None:
         """Stop listening, and remove a Unix socket's file; once, since it may be another process's afterwards."""
         self.sock.close()
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            # Another process may have taken its place (-R).
+            if _identity(self.path) == self._identity:
+                self.path.unlink(missing_ok=True)
             self.path = None
 
 
@@ -127,8 +135,12 @@ class Acceptor(TransientConnection):
             )
 
 
-def open_listeners(settings: PoolerSettings) -> list[Listener]:
+def open_listeners(settings: PoolerSettings, *, take_over: bool = False) -> list[Listener]:
     """Listen on every configured address.
+
+    Args:
+        settings: the addresses, and options.
+        take_over: put the Unix socket in the place of another process's.
 
     Raises:
         StartupError: an address cannot be had; nothing is left open then.
@@ -138,7 +150,7 @@ def open_listeners(settings: PoolerSettings) -> list[Listener]:
         for host in settings.listen_addr:
             _listen_tcp(host, settings, listeners)
         if settings.unix_socket_dir:
-            listeners.append(_listen_unix(settings))
+            listeners.append(_listen_unix(settings, take_over=take_over))
     except BaseException:
         for listener in listeners:
             listener.close()
@@ -195,23 +207,52 @@ def _bind(family: int, kind: int, proto: int, address: object, settings: PoolerS
     return sock
 
 
-def _listen_unix(settings: PoolerSettings) -> Listener:
-    path = Path(settings.unix_socket_dir) / f".s.PGSQL.{settings.listen_port}"
+def _listen_unix(settings: PoolerSettings, *, take_over: bool) -> Listener:
+    name = f"{settings.unix_socket_dir}/.s.PGSQL.{settings.listen_port}"
+    path = None if name.startswith("@") else Path(name)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if path.is_socket() and _is_abandoned(path):
-            path.unlink(missing_ok=True)
-        sock.bind(str(path))
-        path.chmod(settings.unix_socket_mode)
+        if path is None:
+            sock.bind(f"\0{name[1:]}")
+        else:
+            if path.is_socket() and (take_over or _is_abandoned(path)):
+                path.unlink(missing_ok=True)
+            sock.bind(name)
+            if settings.unix_socket_group:
+                os.chown(path, -1, _group(settings.unix_socket_group))
+            path.chmod(settings.unix_socket_mode)
         sock.listen(settings.listen_backlog)
         sock.setblocking(False)
     except OSError as error:
         sock.close()
         reason = error.strerror or str(error)
         raise StartupError(
-            f"cannot listen on {path}: {reason}; see unix_socket_dir and listen_port"
+            f"cannot listen on {name}: {reason}; see unix_socket_dir and listen_port"
         ) from error
-    return Listener(sock, str(path), path)
+    return Listener(sock, name, path)
+
+
+def _group(name: str) -> int:
+    """The id of a group that is named, or is its id already.
+
+    Raises:
+        OSError: there is no such group.
+    """
+    if name.isdecimal():
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise OSError(errno.ENOENT, f"there is no group {name!r} (unix_socket_group)") from None
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells a file from another one that has its name later."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def _is_abandoned(path: Path) -> bool:

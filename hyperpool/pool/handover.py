@@ -29,6 +29,8 @@ class ServerReady:
         secret: the server's cancel secret.
         expires: when its lifetime ends, monotonic seconds; 0 for never.
         way: leads to the same server once more; None if nothing does.
+        address: the server's, for logs.
+        local: our own end's, for logs.
     """
 
     sock: socket.socket
@@ -39,6 +41,8 @@ class ServerReady:
     secret: bytes
     expires: float
     way: Way | None = None
+    address: str = ""
+    local: str = ""
 
 
 @attrs.frozen(eq=False)

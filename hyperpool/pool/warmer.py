@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
@@ -13,14 +14,14 @@ from hyperpool.errors import ConnectFailed, UpstreamError
 from hyperpool.pool.handover import AnyPool, ServerFailed, ServerReady
 from hyperpool.pool.login import connect
 from hyperpool.transport.route import Route
+from hyperpool.transport.sockets import address_name
 from hyperpool.wire.startup import NEWEST_MINOR, OLDEST_MINOR
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from hyperpool.pool.login import LoggedIn
+    from hyperpool.pool.login import LoggedIn, Way
     from hyperpool.transport.kinds import DialContext
     from hyperpool.transport.route import Target
 
@@ -102,8 +103,18 @@ class Warmer:
             # Jitter, so that connections opened together do not all end together.
             expires = time.monotonic() + lifetime * (1 - _LIFETIME_JITTER * self._random())
         sock = self._endpoint(login.stream)
+        address, local = _addresses(sock, login.way)
         return ServerReady(
-            sock, pool, generation, login.parameters, login.pid, login.secret, expires, login.way
+            sock,
+            pool,
+            generation,
+            login.parameters,
+            login.pid,
+            login.secret,
+            expires,
+            login.way,
+            address,
+            local,
         )
 
     def _route(self, pool: AnyPool) -> Route:
@@ -124,3 +135,18 @@ class Warmer:
 
     def _minor_for(self, target: Target) -> int:
         return OLDEST_MINOR if time.monotonic() < self._old.get(target, 0.0) else NEWEST_MINOR
+
+
+def _addresses(sock: socket.socket, way: Way) -> tuple[str, str]:
+    """Where a server connection leads to, and where it begins, for people."""
+    target = way.target
+    if way.route.settings.transport:
+        # The socket itself leads to a task of ours.
+        return f"{target.host}:{target.port}", "a transport"
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{target.port}", "unix"
+    try:
+        return address_name(sock.family, sock.getpeername()), address_name(sock.family, sock.getsockname())
+    except OSError:
+        # It has gone already, as will be noticed.
+        return f"{target.host}:{target.port}", "unknown"

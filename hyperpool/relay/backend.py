@@ -37,6 +37,7 @@ class Backend(Connection):
 
     Attributes:
         pool: the pool that it belongs to.
+        address: of the server, for logs.
         client: the client that it serves; None while idle or conditioning.
         ledger: what it still owes.
         status: the transaction status of its newest ReadyForQuery (``I``, ``T``, ``E`` as a byte).
@@ -82,6 +83,7 @@ class Backend(Connection):
         "_rejection",
         "_resets",
         "_tainted",
+        "address",
         "answered",
         "asked",
         "asking",
@@ -123,6 +125,7 @@ class Backend(Connection):
     def __init__(self, relay: Relay, ready: ServerReady) -> None:
         super().__init__(relay, ready.sock)
         self.pool = ready.pool
+        self.address = ready.address
         self.client: ClientConnection | None = None
         self.ledger = Ledger()
         self.status = IDLE

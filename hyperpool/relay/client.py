@@ -121,6 +121,15 @@ class ClientConnection(Connection):
     def __repr__(self) -> str:
         return f"<client {self.pool.name}@{self.address}>"
 
+    def identity(self) -> dict[str, str | int]:
+        """Who it is, for logs."""
+        return {
+            "id": self.number,
+            "client": self.address,
+            "database": self.pool.settings.database,
+            "user": self.user,
+        }
+
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def readable(self, mask: int) -> None:
@@ -478,7 +487,7 @@ class ClientConnection(Connection):
             self.statements.clear()
         self.pool.clients -= 1
         server = self.server
-        self.relay.forget_client(self, reason)
+        self.relay.forget_client(self, reason, told=bool(farewell))
         if farewell is None:
             self.sock.close()
         else:

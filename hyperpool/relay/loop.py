@@ -21,6 +21,7 @@ from hyperpool.relay.server import ServerConnection
 from hyperpool.relay.timeouts import sweep_clients, sweep_servers, sweep_waiting
 from hyperpool.relay.transient import LeavingConnection
 from hyperpool.relay.translate import Translator
+from hyperpool.transport.endpoint import tls_name
 from hyperpool.wire import cancelkeys
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Relay(EventLoop):
         self._slice = options.slice
         self._log_connections = options.log_connections
         self._log_disconnections = options.log_disconnections
+        self._log_errors = options.log_errors
         self.max_packet_size = options.max_packet_size
         self.extended_only = options.extended_only
         # Without simple queries, nothing has the form that the short way is for.
@@ -140,8 +142,8 @@ class Relay(EventLoop):
         """The client keeps its server for the first time, or for another reason than before."""
         log.info("client keeps its server", pool=client.pool.name, client=client.address, reasons=reasons)
 
-    def forget_client(self, client: ClientConnection, reason: str) -> None:
-        """The client is about to be closed."""
+    def forget_client(self, client: ClientConnection, reason: str, *, told: bool) -> None:
+        """The client is about to be closed; `told` says whether it gets an error of the pooler's."""
         self._connections.pop(client.fd, None)
         if self.clients.pop(client.pid, None) is not None:
             self.census.leave(client.pool.settings.database, client.user)
@@ -149,17 +151,25 @@ class Relay(EventLoop):
             log.info(
                 "closing client",
                 pool=client.pool.name,
-                client=client.address,
+                **client.identity(),
                 reason=reason,
-                age=self._age(client),
+                age=self.age(client),
             )
+        if told and self._log_errors:
+            log.warning("pooler error", **client.identity(), reason=reason)
 
     def forget_server(self, server: ServerConnection, reason: str) -> None:
         """The server connection has been closed."""
         self._connections.pop(server.fd, None)
         if self._log_connections:
             log.info(
-                "closing server", pool=server.pool.name, pid=server.pid, reason=reason, age=self._age(server)
+                "closing server",
+                pool=server.pool.name,
+                id=server.number,
+                server=server.address,
+                pid=server.pid,
+                reason=reason,
+                age=self.age(server),
             )
         pool = server.pool
         if server.purpose == "connect_query" and not pool.paused:
@@ -169,7 +179,8 @@ class Relay(EventLoop):
             pool.idle.pop().reuse()
         self.want(pool)
 
-    def _age(self, connection: Connection) -> float:
+    def age(self, connection: Connection) -> float:
+        """For how many seconds a connection has been there."""
         return round(self._clock() - connection.since, 3)
 
     # -- connections come --------------------------------------------------------------------------------------------
@@ -234,7 +245,13 @@ class Relay(EventLoop):
         self._reserved.discard(client.pid)
         self._register(client)
         if self._log_connections:
-            log.info("client logged in", pool=client.pool.name, client=client.address)
+            log.info(
+                "client logged in",
+                pool=client.pool.name,
+                **client.identity(),
+                tls=tls_name(client.sock),
+                replication=client.pool.settings.replication,
+            )
         if ready.welcome:
             client.transmit(ready.welcome)
         if ready.greet is not None:
@@ -260,7 +277,14 @@ class Relay(EventLoop):
             pool.servers.add(server)
             self._register(server)
             if self._log_connections:
-                log.info("new connection to server", pool=pool.name, pid=server.pid)
+                log.info(
+                    "new connection to server",
+                    pool=pool.name,
+                    id=server.number,
+                    server=server.address,
+                    pid=server.pid,
+                    local=ready.local,
+                )
             self._guard(server, server.start, ready.parameters)
         self.want(pool)
 

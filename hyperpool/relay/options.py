@@ -20,6 +20,7 @@ class RelayOptions:
         extended_only: refuse the simple query protocol.
         log_connections: log each client that comes.
         log_disconnections: log each client that goes, with the reason.
+        log_errors: log the errors that clients are told.
     """
 
     buffer: int = 262144
@@ -32,3 +33,4 @@ class RelayOptions:
     extended_only: bool = False
     log_connections: bool = True
     log_disconnections: bool = True
+    log_errors: bool = True

@@ -1,5 +1,6 @@
 """The composition root: settings become a running pooler."""
 
-from hyperpool.service.run import serve
+from hyperpool.service.process import Manner
+from hyperpool.service.start import serve
 
-__all__ = ["serve"]
+__all__ = ["Manner", "serve"]

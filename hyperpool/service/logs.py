@@ -5,17 +5,30 @@ from __future__ import annotations
 import logging
 import os
 import select
+import socket
 import sys
-from typing import TYPE_CHECKING, Final
+from logging.handlers import SysLogHandler
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+import attrs
 import structlog
 
+from hyperpool.config import PoolerSettings
+from hyperpool.errors import StartupError
+from hyperpool.service.logform import render, stamp
+
 if TYPE_CHECKING:
-    from hyperpool.config import PoolerSettings
     from hyperpool.config.tunnel import ProcessSettings
+
+    Entry: TypeAlias = "str | list[tuple[str, str]]"
 
 _AT_ONCE: Final = select.PIPE_BUF
 """Bytes of one write. A pipe that polls as writable takes as many without blocking (poll(2), pipe(7))."""
+
+
+_DEV_LOG: Final = "/dev/log"
+_LONGEST_DATAGRAM: Final = 8192
+"""Bytes of a line for the system's log, at most."""
 
 
 class LogFile:
@@ -64,27 +77,167 @@ class LogFile:
         return True
 
 
+class Syslog:
+    """Writes lines to the system's log, and drops them rather than wait or fail, as `LogFile` does.
+
+    Args:
+        ident: the name that they get.
+        facility: ``daemon``, ``local0`` and so on.
+        path: the system's socket.
+    """
+
+    def __init__(self, ident: str, facility: str, path: str) -> None:
+        self._ident = ident
+        self._facility = SysLogHandler.facility_names[facility]
+        self._path = path
+        self._sock: socket.socket | None = None
+
+    def write(self, level: str, text: str) -> None:
+        """Write a line, or drop it."""
+        priority = self._facility << 3 | SysLogHandler.priority_names[level]
+        line = f"<{priority}>{self._ident}[{os.getpid()}]: {text}".encode(errors="backslashreplace")
+        for _ in range(2):
+            try:
+                if self._sock is None:
+                    self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                    self._sock.setblocking(False)
+                    self._sock.connect(self._path)
+                self._sock.send(line[:_LONGEST_DATAGRAM])
+            except BlockingIOError:
+                return
+            except OSError:
+                # The system's log has been restarted, perhaps: once more, from the beginning.
+                self.close()
+            else:
+                return
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+class Outlet:
+    """Where the log goes: any of standard error, a file, and the system's log. structlog calls the method of the level.
+
+    An entry is one line without its end; or the levels and texts of several ones, as `service.logform` makes them.
+
+    Args:
+        files: get the lines as they are.
+        syslog: gets them without time and level; None for none.
+    """
+
+    def __init__(self, files: list[LogFile], syslog: Syslog | None) -> None:
+        self._files = files
+        self._syslog = syslog
+
+    def debug(self, entry: Entry) -> None:
+        """Write an entry, as do the others."""
+        self._write("debug", entry)
+
+    def info(self, entry: Entry) -> None:  # noqa: D102 - as `debug`
+        self._write("info", entry)
+
+    def warning(self, entry: Entry) -> None:  # noqa: D102
+        self._write("warning", entry)
+
+    def error(self, entry: Entry) -> None:  # noqa: D102
+        self._write("error", entry)
+
+    def critical(self, entry: Entry) -> None:  # noqa: D102
+        self._write("critical", entry)
+
+    def _write(self, level: str, entry: Entry) -> None:
+        if isinstance(entry, str):
+            self._put(level, entry, entry)
+        else:
+            for one, text in entry:
+                self._put(one, stamp(one, text), text)
+
+    def _put(self, level: str, line: str, bare: str) -> None:
+        for file in self._files:
+            file.write(f"{line}\n")
+        if self._syslog is not None:
+            self._syslog.write(level, bare)
+
+
+@attrs.define
+class _Place:
+    """Where the process logs to now.
+
+    Attributes:
+        quiet: not to standard error.
+        file: descriptor of the open log file; -1 for none.
+        syslog: the system's log; None for none.
+    """
+
+    quiet: bool = False
+    file: int = -1
+    syslog: Syslog | None = None
+
+
+_place: Final = _Place()
+
+
+def be_quiet() -> None:
+    """Log no more to standard error, from the next `configure_logging` on (``-q``, ``-d``)."""
+    _place.quiet = True
+
+
 def configure_logging(settings: PoolerSettings | ProcessSettings) -> None:
-    """Log to standard error: for people on a terminal, else as ``log_format`` says (auto: plain lines)."""
-    renderer: structlog.typing.Processor
-    if settings.log_format == "json":
-        renderer = structlog.processors.JSONRenderer()
-    else:
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=settings.log_format == "auto" and sys.stderr.isatty(),
-            pad_event_to=0,
-            exception_formatter=structlog.dev.plain_traceback,
-        )
+    """Log as the settings say: to standard error, and for the pooler to a file and to the system's log, too.
+
+    On a terminal, the lines are for people, if ``log_format`` is auto. A file is opened anew each time.
+
+    Raises:
+        StartupError: the file cannot be opened; the log goes where it went before.
+    """
+    files = [] if _place.quiet else [LogFile(sys.stderr.fileno())]
+    syslog, level = None, settings.log_level
+    if isinstance(settings, PoolerSettings):
+        files += _open(settings.logfile)
+        if settings.syslog:
+            syslog = Syslog(settings.syslog_ident, settings.syslog_facility, _DEV_LOG)
+        if settings.verbose:
+            level = "debug"
+    if _place.syslog is not None:
+        _place.syslog.close()
+    _place.syslog = syslog
+    outlet = Outlet(files, syslog)
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            *((structlog.processors.format_exc_info,) if settings.log_format == "json" else ()),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[settings.log_level.upper()]
-        ),
-        logger_factory=structlog.WriteLoggerFactory(file=LogFile(sys.stderr.fileno())),  # type: ignore[arg-type]
+        processors=[structlog.processors.add_log_level, *_processors(settings.log_format)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=lambda *_: outlet,
         cache_logger_on_first_use=False,
     )
+
+
+def _open(path: str) -> list[LogFile]:
+    """Open the file of the log, and close the one that was open; nothing happens when it cannot be opened."""
+    opened = -1
+    if path:
+        try:
+            opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StartupError(
+                f"cannot write to the log file {path}: {error.strerror}; see logfile"
+            ) from error
+    if _place.file >= 0:
+        os.close(_place.file)
+    _place.file = opened
+    return [LogFile(opened)] if opened >= 0 else []
+
+
+def _processors(form: str) -> list[structlog.typing.Processor]:
+    if form == "pgbouncer":
+        return [lambda _logger, _method, event: ((render(event),), {})]
+    when = structlog.processors.TimeStamper(fmt="iso")
+    if form == "json":
+        return [when, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=form == "auto" and not _place.quiet and sys.stderr.isatty(),
+        pad_event_to=0,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+    return [when, renderer]

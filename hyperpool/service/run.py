@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sys
 import time
 from contextlib import AsyncExitStack, closing, suppress
@@ -47,20 +48,19 @@ from hyperpool.relay.loop import Relay
 from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
 from hyperpool.service.cancels import Canceller
-from hyperpool.service.limits import raise_open_file_limit
 from hyperpool.service.logs import configure_logging
+from hyperpool.service.process import Manner
 from hyperpool.service.shutdown import SIGNALS, Shutdown
 from hyperpool.service.signals import drop
 from hyperpool.stats import PoolStats, StatsBook
 from hyperpool.transport.bridge import Bridges
 from hyperpool.transport.kinds import DialContext
-from hyperpool.transport.resolve import Resolver
+from hyperpool.transport.nameservers import make_resolver
 from hyperpool.transport.sockets import TcpOptions
 from hyperpool.tunnel.reception import Reception
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from hyperpool.config import DatabaseSettings, Settings
@@ -74,29 +74,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger("pooler")
 
 _SIGNALS: Final = (*SIGNALS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_PLAIN: Final = Manner()
 _SWEEP: Final = 0.1
 _SWEEPS_PER_MAINTENANCE: Final = 10
 _CHANNEL: Final = 64
 """Connections that may be on their way to the relay; a sender waits beyond that."""
-
-
-def serve(settings: Settings, config_path: Path) -> int:
-    """Run the pooler until a signal ends it.
-
-    Args:
-        settings: as loaded from `config_path`.
-        config_path: read again on SIGHUP.
-
-    Returns:
-        The exit code of the process.
-
-    Raises:
-        StartupError: it cannot start; nothing is left open.
-    """
-    configure_logging(settings.pooler)
-    _tell(settings.notes)
-    raise_open_file_limit(settings)
-    return trio.run(Pooler(settings, config_path).run)
 
 
 class Pooler:
@@ -105,10 +87,20 @@ class Pooler:
     Args:
         settings: the whole settings.
         config_path: read again on SIGHUP.
+        manner: how the process runs.
+        serving: called when clients are served.
     """
 
-    def __init__(self, settings: Settings, config_path: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        config_path: Path,
+        manner: Manner = _PLAIN,
+        serving: Callable[[], None] = lambda: None,
+    ) -> None:
         self._settings = settings
+        self._serving = serving
+        self._manner = manner
         self._at_start = settings
         self._config_path = config_path
         self._embedded: dict[str, EmbeddedPostgres] = {}
@@ -131,7 +123,7 @@ class Pooler:
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with AsyncExitStack() as stack:
                 # First of all: what is most likely to fail. Clients that come early wait in the backlog.
-                self._listeners = open_listeners(self._settings.pooler)
+                self._listeners = open_listeners(self._settings.pooler, take_over=self._manner.take_over)
                 for listener in self._listeners:
                     stack.callback(listener.close)
                 agents = await self._listen_for_agents(stack)
@@ -185,7 +177,7 @@ class Pooler:
         self._pools = Pools(settings, random.random, self._cache)
         tracker = ParameterTracker(settings.pooler.track_extra_parameters)
         self._relay = Relay(_relay_options(settings.pooler), tracker)
-        resolver = Resolver(settings.pooler.dns_max_ttl, settings.pooler.dns_nxdomain_ttl)
+        resolver = make_resolver(settings.pooler)
         agents = None if self._reception is None else self._reception.registry
         context = DialContext(options=TcpOptions.of(settings.pooler), resolver=resolver, agents=agents)
         # Bounded by the logins that may be under way at once.
@@ -224,6 +216,7 @@ class Pooler:
                     self._relay.welcome(acceptor)
                 self._shutdown = Shutdown(self._relay, self._pools, self._door, self._operations, acceptors)
                 self._announce()
+                self._serving()
                 nursery.start_soon(self._obey, signals)
                 try:
                     await self._shutdown.over.wait()
@@ -281,7 +274,12 @@ class Pooler:
                     queries_per_s=round(done.queries / period, 1),
                     client_bytes_per_s=round(done.received / period),
                     server_bytes_per_s=round(done.sent / period),
-                    wait_us_per_query=round(done.waited * 1e6 / max(done.queries, 1)),
+                    client_parses_per_s=round(done.client_parses / period, 1),
+                    server_parses_per_s=round(done.server_parses / period, 1),
+                    binds_per_s=round(done.binds / period, 1),
+                    xact_us=round(done.transaction_time * 1e6 / max(done.transactions, 1)),
+                    query_us=round(done.query_time * 1e6 / max(done.queries, 1)),
+                    wait_us=round(done.waited * 1e6 / max(done.queries, 1)),
                     clients=len(self._relay.clients),
                 )
 
@@ -324,13 +322,13 @@ class Pooler:
     def reload(self) -> list[str]:
         """Take over the settings file as it is now, as `admin.console.Process`; a bad one changes nothing."""
         try:
-            settings = load(self._config_path)
+            settings = self._manner.adjusted(load(self._config_path))
         except ConfigError as error:
             problems = error.problems
         else:
             self._warn_of_restarts(settings)
             problems = self._apply(self._with_embedded(settings))
-            _tell(settings.notes)
+            tell(settings.notes)
         for problem in problems:
             log.error("reload: settings are unchanged", problem=problem)
         if not problems:
@@ -367,6 +365,7 @@ class Pooler:
             tls = self._door.prepare(settings)
             if self._reception is not None and settings.agents is not None:
                 self._reception.configure(settings.agents)
+            configure_logging(settings.pooler)
         except StartupError as error:
             return [str(error)]
         except TlsFault as fault:
@@ -374,7 +373,6 @@ class Pooler:
         except ConfigError as error:
             return error.problems
         self._settings = settings
-        configure_logging(settings.pooler)
         self._door.configure(settings, tls)
         self._relay.configure(_relay_options(settings.pooler))
         options = TcpOptions.of(settings.pooler)
@@ -453,7 +451,8 @@ class Pooler:
             "listening", addresses=names, version=__version__, python=sys.version.split()[0], pid=os.getpid()
         )
         for name, server in self._embedded.items():
-            address = next((listener.name for listener in self._listeners if listener.path is None), None)
+            tcp = (listener.name for listener in self._listeners if listener.sock.family != socket.AF_UNIX)
+            address = next(tcp, None)
             if address is not None:
                 user = self._settings.databases[name].user
                 log.info("embedded database is served", connect=f"psql postgres://{user}@{address}/{name}")
@@ -472,7 +471,8 @@ async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope
             scope.cancel()
 
 
-def _tell(notes: tuple[str, ...]) -> None:
+def tell(notes: tuple[str, ...]) -> None:
+    """Log what the settings say and the pooler does not do."""
     for note in notes:
         log.warning("settings", note=note)
 
@@ -489,4 +489,5 @@ def _relay_options(settings: PoolerSettings) -> RelayOptions:
         extended_only=settings.disable_pqexec,
         log_connections=settings.log_connections,
         log_disconnections=settings.log_disconnections,
+        log_errors=settings.log_pooler_errors,
     )

@@ -235,3 +235,11 @@ def explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     return str(error)
+
+
+def tls_name(sock: socket.socket) -> str:
+    """Version and cipher of a connection, as pgbouncer writes them; empty without TLS."""
+    if not isinstance(sock, ssl.SSLSocket):
+        return ""
+    cipher = sock.cipher()
+    return f"{sock.version()}/{cipher[0]}" if cipher is not None else ""

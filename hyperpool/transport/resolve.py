@@ -16,7 +16,7 @@ import attrs
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 Address: TypeAlias = "tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]"
 
@@ -50,14 +50,20 @@ class Resolver:
         max_ttl: seconds for which addresses are used; 0 looks up each time.
         nxdomain_ttl: seconds for which a name that does not exist is not asked for again.
         clock: monotonic seconds.
+        lookup: finds the addresses of a host and port; by default, the system's resolver.
     """
 
     def __init__(
-        self, max_ttl: float, nxdomain_ttl: float, clock: Callable[[], float] = time.monotonic
+        self,
+        max_ttl: float,
+        nxdomain_ttl: float,
+        clock: Callable[[], float] = time.monotonic,
+        lookup: Callable[[str, int], Awaitable[list[Address]]] | None = None,
     ) -> None:
         self.max_ttl = max_ttl
         self.nxdomain_ttl = nxdomain_ttl
         self._clock = clock
+        self._find = lookup or _by_system
         self._entries: dict[tuple[str, int], _Entry] = {}
 
     async def resolve(self, host: str, port: int) -> list[Address]:
@@ -111,14 +117,13 @@ class Resolver:
 
     async def _look_up(self, host: str, port: int, entry: _Entry, done: trio.Event) -> None:
         try:
-            found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await self._find(host, port)
         except (OSError, UnicodeError) as error:
             # What cannot be found out now does not make the addresses wrong that are still good.
             if not entry.addresses or self._pause(error) or self._clock() - entry.since >= self.max_ttl:
                 entry.addresses, entry.error, entry.since = [], error, self._clock()
         else:
-            entry.addresses = [(family, address) for family, _, _, _, address in found]  # type: ignore[misc]
-            entry.error, entry.since = None, self._clock()
+            entry.addresses, entry.error, entry.since = found, None, self._clock()
         finally:
             entry.lookup = None
             done.set()
@@ -126,3 +131,8 @@ class Resolver:
     def _forget_oldest(self) -> None:
         while len(self._entries) > _MOST:
             del self._entries[next(iter(self._entries))]
+
+
+async def _by_system(host: str, port: int) -> list[Address]:
+    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]  # type: ignore[misc]

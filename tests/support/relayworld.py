@@ -110,9 +110,9 @@ class WatchedRelay(Relay):
         super().__init__(options, tracker, clock)
         self.translator = Translator(clock)
 
-    def forget_client(self, client: ClientConnection, reason: str) -> None:
+    def forget_client(self, client: ClientConnection, reason: str, *, told: bool) -> None:
         """Take note of the reason."""
-        super().forget_client(client, reason)
+        super().forget_client(client, reason, told=told)
         self.reasons[client.address] = reason
 
     reasons: dict[str, str]

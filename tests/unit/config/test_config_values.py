@@ -147,12 +147,6 @@ _ADDRESS = "a host name or address; the port has a setting of its own, and IPv6 
         ("unix_socket_mode", 770, "770", _MODE),
         ("unix_socket_mode", "0999", "the text '0999'", _MODE),
         ("unix_socket_mode", False, "false", _MODE),
-        (
-            "unix_socket_dir",
-            "@hyperpool",
-            "the text '@hyperpool'",
-            "a directory; the abstract namespace has no file permissions, so it is not offered",
-        ),
         ("listen_addr", "127.0.0.1:6432", "the text '127.0.0.1:6432'", _ADDRESS),
         ("listen_addr", ["[::1]"], "a list of the text '[::1]'", _ADDRESS),
         ("listen_addr", "a b", "the text 'a b'", "one host name or address; no list, and no spaces"),

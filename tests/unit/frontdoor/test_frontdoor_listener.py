@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import socket
 import stat
@@ -281,6 +282,39 @@ def test_unix_socket_that_cannot_be(directory: Path, name: str, reason: str) -> 
     """The reason is told."""
     message = refusal(unix_socket_dir=str(directory / name))
     assert message.endswith(f"/.s.PGSQL.6432: {reason}; see unix_socket_dir and listen_port")
+
+
+def test_unix_socket_of_a_group(directory: Path) -> None:
+    """A name or a number; one that is not there is told."""
+    path = directory / ".s.PGSQL.6432"
+    number = os.getgid()
+    for group in (str(number), grp.getgrgid(number).gr_name):
+        with Opened(unix_socket_dir=str(directory), unix_socket_group=group):
+            assert path.stat().st_gid == number
+    message = refusal(unix_socket_dir=str(directory), unix_socket_group="nobody-in-particular")
+    assert "there is no group 'nobody-in-particular' (unix_socket_group)" in message
+
+
+def test_unix_socket_without_a_file() -> None:
+    """An abstract name, as pgbouncer takes it: there is no file to remove, and none to set permissions of."""
+    name = f"@hyperpool-test-{os.getpid()}"
+    with Opened(unix_socket_dir=name, unix_socket_group="whatever") as (listener,):
+        assert (listener.name, listener.path) == (f"{name}/.s.PGSQL.6432", None)
+        assert reaches(f"\0{listener.name[1:]}", socket.AF_UNIX)
+        listener.configure(TcpOptions(keepidle=99))
+    assert not reaches(f"\0{name[1:]}/.s.PGSQL.6432", socket.AF_UNIX)
+
+
+def test_unix_socket_that_is_taken_over(directory: Path) -> None:
+    """From a process that still listens, and does not remove it when it ends (-R)."""
+    settings = PoolerSettings(unix_socket_dir=str(directory))
+    (old,) = open_listeners(settings)
+    (new,) = open_listeners(settings, take_over=True)
+    old.close()
+    assert new.path is not None
+    assert reaches(str(new.path), socket.AF_UNIX)
+    new.close()
+    assert not list(directory.iterdir())
 
 
 def test_a_successors_unix_socket_is_left_alone(directory: Path) -> None:

@@ -14,7 +14,8 @@ from hyperpool.config import PoolerSettings, Settings, load
 from hyperpool.errors import StartupError
 from hyperpool.relay.loop import Relay
 from hyperpool.service import run as run_module
-from hyperpool.service.run import Pooler, serve
+from hyperpool.service import start
+from hyperpool.service.run import Pooler
 from hyperpool.wire import messages
 from tests.support.checkpoints import no_descriptor_left
 from tests.support.network import free_port
@@ -84,8 +85,8 @@ def test_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It configures the log and the limits, runs, and returns the exit code."""
     calls: list[object] = []
     settings = Settings(pooler=PoolerSettings(listen_addr=("127.0.0.1",), listen_port=free_port()))
-    monkeypatch.setattr(run_module, "configure_logging", calls.append)
-    monkeypatch.setattr(run_module, "raise_open_file_limit", calls.append)
+    monkeypatch.setattr(start, "configure_logging", calls.append)
+    monkeypatch.setattr(start, "raise_open_file_limit", calls.append)
 
     async def run(pooler: Pooler) -> int:
         calls.append(type(pooler))
@@ -93,7 +94,7 @@ def test_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return 42
 
     monkeypatch.setattr(Pooler, "run", run)
-    assert serve(settings, tmp_path / "pooler.yaml") == 42
+    assert start.serve(settings, tmp_path / "pooler.yaml") == 42
     assert calls == [settings.pooler, settings, Pooler]
 
 

@@ -51,6 +51,25 @@ def test_keepalive_can_be_switched_off() -> None:
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
 
 
+def test_the_size_of_buffers() -> None:
+    """Both; the kernel doubles what it is told (socket(7))."""
+    with socket.socket() as sock:
+        TcpOptions.of(PoolerSettings(tcp_socket_buffer=8192)).apply(sock)
+        for name in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            assert sock.getsockopt(socket.SOL_SOCKET, name) == 2 * 8192
+
+
+def test_connections_that_say_nothing_can_be_kept_back() -> None:
+    """By the kernel, for the time that it has room for; a reload can end that."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        TcpOptions.of(PoolerSettings(tcp_defer_accept=True)).apply_to_listener(sock)
+        assert option(sock, socket.TCP_DEFER_ACCEPT) >= 45
+        TcpOptions.of(PoolerSettings()).apply_to_listener(sock)
+        assert option(sock, socket.TCP_DEFER_ACCEPT) == 0
+
+
 def test_accepted_sockets_inherit_the_options() -> None:
     """So a listener's options are set once, not once per client."""
     with socket.socket() as listener:

@@ -1,0 +1,193 @@
+"""What makes a pooler a process of the system's: its user, its pid file, and life in the background.
+
+As in pgbouncer: the user is changed before anything is opened, and a pid file whose process is still there stops
+another one from starting.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import attrs
+
+from hyperpool.errors import StartupError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hyperpool.config import Settings
+
+
+@attrs.frozen
+class Manner:
+    """How the process runs, as the command line says.
+
+    Attributes:
+        daemon: in the background.
+        quiet: without a log to standard error.
+        take_over: in the place of another process (``-R``): once this one serves, the one in the pid file is told to
+            end when its clients have left.
+        user: goes before the setting of that name.
+        verbose: is added to the setting of that name.
+    """
+
+    daemon: bool = False
+    quiet: bool = False
+    take_over: bool = False
+    user: str = ""
+    verbose: int = 0
+
+    def adjusted(self, settings: Settings) -> Settings:
+        """The settings, with what the command line says in place of what the file does."""
+        pooler = settings.pooler
+        changed = attrs.evolve(pooler, user=self.user or pooler.user, verbose=pooler.verbose + self.verbose)
+        return settings if changed == pooler else attrs.evolve(settings, pooler=changed)
+
+
+def become(name: str) -> None:
+    """Go on as another user, with that one's groups; nothing happens when the process is that user already.
+
+    Args:
+        name: the user's name or number; empty for no change.
+
+    Raises:
+        StartupError: there is no such user, or the process may not become it.
+    """
+    if not name:
+        return
+    try:
+        user = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except KeyError:
+        raise StartupError(f"there is no user {name!r}; see the setting user") from None
+    if user.pw_uid == os.getuid():
+        return
+    try:
+        os.initgroups(user.pw_name, user.pw_gid)
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+    except OSError as error:
+        raise StartupError(
+            f"cannot become user {name!r}: {error.strerror}; start as root, or as that user, or remove the setting user"
+        ) from error
+    if not os.access(os.__file__, os.R_OK):
+        raise StartupError(
+            f"user {name!r} cannot read {os.__file__}: install Python and hyperpool where that user can read them"
+        )
+
+
+def check_manner(settings: Settings, manner: Manner) -> None:
+    """Look whether the process can run in this way.
+
+    Raises:
+        StartupError: a setting that it needs is missing.
+    """
+    pooler = settings.pooler
+    if manner.daemon and not pooler.pidfile:
+        raise StartupError("a daemon needs a pidfile: set it, so that the process can be found")
+    if manner.daemon and not (pooler.logfile or pooler.syslog):
+        raise StartupError("a daemon needs a log: set logfile or syslog")
+    if manner.take_over and not pooler.pidfile:
+        raise StartupError("-R needs a pidfile, which names the process to replace")
+    if manner.take_over and running(pooler.pidfile) and not pooler.so_reuseport:
+        raise StartupError(
+            "-R needs so_reuseport = 1 in both processes, or the port is not free for this one"
+        )
+
+
+def running(pidfile: str) -> int:
+    """The process that a pid file names, if there is one; 0 for none."""
+    try:
+        pid = int(Path(pidfile).read_text("utf-8"))
+        os.kill(pid, 0)
+    except PermissionError:
+        return pid
+    except (OSError, ValueError):
+        return 0
+    return pid if pid != os.getpid() else 0
+
+
+@contextmanager
+def pid_file(path: str, *, take_over: bool) -> Iterator[None]:
+    """Hold a pid file; it is removed in the end, unless it names another process by then.
+
+    Args:
+        path: the file; empty for none.
+        take_over: another process may hold it already.
+
+    Raises:
+        StartupError: another process holds it, or it cannot be written.
+    """
+    if not path:
+        yield
+        return
+    file, own = Path(path), f"{os.getpid()}\n"
+    if not take_over and (other := running(path)):
+        raise StartupError(
+            f"process {other} is running already, as {path} says; stop it, or give this one another pidfile"
+        )
+    try:
+        file.write_text(own, "utf-8")
+    except OSError as error:
+        raise StartupError(f"cannot write {path}: {error.strerror}; see pidfile") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if file.read_text("utf-8") == own:
+                file.unlink()
+
+
+def tell_to_end(pid: int) -> None:
+    """Have another pooler end when its clients have left."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+
+
+class Daemon:
+    """A process that goes to the background: the one that was started waits until it serves, and tells how that went.
+
+    `detach` returns in the background process only.
+    """
+
+    def __init__(self) -> None:
+        self._fd = -1
+
+    def detach(self) -> None:
+        """Go on in the background, in a session of its own, with nothing on the standard streams."""
+        reading, self._fd = os.pipe2(os.O_CLOEXEC)
+        if os.fork():
+            os.close(self._fd)
+            _wait(reading)
+        os.close(reading)
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in range(3):
+            os.dup2(null, standard)
+        os.close(null)
+
+    def report(self, problem: str = "") -> None:
+        """Tell the process that was started that this one serves, or what the problem is; once."""
+        if self._fd >= 0:
+            with suppress(BrokenPipeError):
+                os.write(self._fd, problem.encode() or b"\0")
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _wait(reading: int) -> NoReturn:
+    """End as the background process says."""
+    with os.fdopen(reading, "rb") as pipe:
+        told = pipe.read()
+    if told == b"\0":
+        os._exit(0)
+    sys.stderr.write(f"hyperpool: cannot start: {told.decode() or 'the process has ended'}\n")
+    sys.stderr.flush()
+    os._exit(1)

@@ -1,0 +1,75 @@
+"""From a command line to a running process, and to its exit code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from hyperpool.errors import StartupError
+from hyperpool.service.limits import raise_open_file_limit
+from hyperpool.service.logs import be_quiet, configure_logging
+from hyperpool.service.process import Daemon, Manner, become, check_manner, pid_file, running, tell_to_end
+from hyperpool.service.run import Pooler, tell
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hyperpool.config import Settings
+
+log = structlog.get_logger("pooler")
+
+_FOREGROUND: Final = Manner()
+
+
+def serve(settings: Settings, config_path: Path, manner: Manner = _FOREGROUND) -> int:
+    """Run the pooler until a signal ends it.
+
+    Args:
+        settings: as loaded from `config_path`.
+        config_path: read again on SIGHUP.
+        manner: how the process runs. In the background, this returns there alone.
+
+    Returns:
+        The exit code of the process.
+
+    Raises:
+        StartupError: it cannot start; nothing is left open.
+    """
+    settings = manner.adjusted(settings)
+    check_manner(settings, manner)
+    become(settings.pooler.user)
+    daemon = Daemon()
+    if manner.daemon:
+        daemon.detach()
+    if manner.daemon or manner.quiet:
+        be_quiet()
+    try:
+        return _serve(settings, config_path, manner, daemon)
+    except StartupError as error:
+        if manner.daemon or manner.quiet:
+            log.critical("cannot start", reason=str(error))
+        daemon.report(str(error))
+        raise
+    except Exception as error:
+        if manner.daemon or manner.quiet:
+            log.critical("the pooler failed", exc_info=error)
+        daemon.report(f"{type(error).__name__}: {error}")
+        raise
+
+
+def _serve(settings: Settings, config_path: Path, manner: Manner, daemon: Daemon) -> int:
+    configure_logging(settings.pooler)
+    tell(settings.notes)
+    raise_open_file_limit(settings)
+    other = running(settings.pooler.pidfile) if manner.take_over else 0
+
+    def serving() -> None:
+        daemon.report()
+        if other:
+            log.info("the process before is told to end when its clients have left", pid=other)
+            tell_to_end(other)
+
+    with pid_file(settings.pooler.pidfile, take_over=bool(other)):
+        return trio.run(Pooler(settings, config_path, manner, serving).run)
