@@ -5,6 +5,7 @@ So the clock of a test may jump, and each run has the same checkpoints.
 
 from __future__ import annotations
 
+import socket
 import struct
 from typing import TYPE_CHECKING, cast
 
@@ -37,8 +38,18 @@ def dial_context(options: TcpOptions) -> DialContext:
 class FakeSocket:
     """What is left of a stream when it is detached: something that must be closed once."""
 
+    family = socket.AF_INET
+
     def __init__(self) -> None:
         self.closed = False
+
+    def getpeername(self) -> tuple[str, int]:
+        """Where it leads to."""
+        return "192.0.2.1", 5432
+
+    def getsockname(self) -> tuple[str, int]:
+        """Where it begins."""
+        return "192.0.2.2", 40000
 
     def close(self) -> None:
         """Close it."""

@@ -158,6 +158,7 @@ async def test_it_opens_what_is_missing(
         assert one.generation == pool.generation
         assert (one.pool, one.parameters, one.pid, one.secret) == (pool, {"TimeZone": "UTC"}, 4711, b"s3cr")
         assert one.expires == 0.0
+        assert (one.address, one.local) == ("192.0.2.1:5432", "192.0.2.2:40000")
     assert (attention.times, attention.level) == (2, 0)
 
 
