@@ -33,6 +33,8 @@ from hyperpool.wire import messages
 from hyperpool.wire.frames import hop
 
 if TYPE_CHECKING:
+    import socket
+
     from hyperpool.pool.statements import Statement
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.session import Suspicion
@@ -75,7 +77,7 @@ class ServerConnection(Upkeep):
             self.lost(f"server connection broke: {error.strerror}")
             return
         if not end:
-            self.lost("server closed the connection")
+            self.lost(_end(self.sock))
             return
         if end == len(relay.view):
             self.unread = True
@@ -133,7 +135,7 @@ class ServerConnection(Upkeep):
         if end > 0:
             self._scan(end)
         elif end == 0:
-            self.lost("server closed the connection")
+            self.lost(_end(self.sock))
 
     def _scan(self, end: int) -> None:
         """Go through the first `end` bytes of the buffer, frame by frame, and send the client what is its own."""
@@ -489,3 +491,9 @@ class ServerConnection(Upkeep):
             client.server = None
             told = self.failing or self.skip
             client.close(reason, b"" if told else messages.error_response(reason, "08006"))
+
+
+def _end(sock: socket.socket) -> str:
+    """Why nothing comes any more; what is no socket may know more than that."""
+    told = getattr(sock, "ending", "")
+    return f"server connection lost: {told}" if told else "server closed the connection"

@@ -21,6 +21,7 @@ import structlog
 import trio
 
 from hyperpool.errors import ConnectFailed
+from hyperpool.transport.ending import ending_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,7 +64,7 @@ async def receive_line(stream: trio.abc.Stream, received: bytes = b"") -> tuple[
     while b"\n" not in received:
         data = await stream.receive_some()
         if not data:
-            raise trio.BrokenResourceError("the connection was closed")
+            raise trio.BrokenResourceError(ending_of(stream) or "the connection was closed")
         received += data
         if len(received) > MAX_LINE and b"\n" not in received[:MAX_LINE]:
             raise trio.BrokenResourceError("a line is too long")
@@ -81,28 +82,45 @@ class AgentStream(trio.abc.Stream):
         stream: the connection; belongs to it from now on.
         early: what the target said already.
         closed: called once it is closed.
+        agent: its name, for people.
+        verdict: tells why the connection was taken from under the stream, if it was.
     """
 
-    def __init__(self, stream: trio.abc.Stream, early: bytes, closed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        early: bytes,
+        closed: Callable[[], None],
+        agent: str,
+        verdict: Callable[[], str],
+    ) -> None:
         self._stream = stream
         self._early = early
         self._closed = closed
+        self._agent = agent
+        self._verdict = verdict
         self._open = True
+
+    @property
+    def ending(self) -> str:
+        """How the stream has ended, for people; empty before, or if there is nothing to say."""
+        how = ending_of(self._stream)
+        return f"agent {self._agent}: {how}" if how else ""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`. Cancelled midway, the only sound use of the stream is to close it."""
-        with self._not_ours_to_close():
+        with self._in_its_name():
             await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the connection takes more data."""
-        with self._not_ours_to_close():
+        with self._in_its_name():
             await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive at least one byte, or b"" at the end of the stream. Cancelled, it has received nothing."""
         if not self._early:
-            with self._not_ours_to_close():
+            with self._in_its_name():
                 return await self._stream.receive_some(max_bytes)
         await trio.lowlevel.checkpoint()
         count = len(self._early) if max_bytes is None else max_bytes
@@ -118,13 +136,16 @@ class AgentStream(trio.abc.Stream):
             self._closed()
 
     @contextmanager
-    def _not_ours_to_close(self) -> Iterator[None]:
-        """A connection that was taken from under this stream, as when its token is revoked, is a broken one."""
+    def _in_its_name(self) -> Iterator[None]:
+        """Errors say which agent; a connection that was taken from under this stream is a broken one."""
         try:
             yield
+        except trio.BrokenResourceError as error:
+            raise trio.BrokenResourceError(f"agent {self._agent}: {error}") from error
         except trio.ClosedResourceError as error:
             if self._open:
-                raise trio.BrokenResourceError("the agent's connection was ended by the pooler") from error
+                reason = self._verdict() or "its connection was ended by the pooler"
+                raise trio.BrokenResourceError(f"agent {self._agent}: {reason}") from error
             raise
 
 
@@ -138,11 +159,13 @@ class _Connection:
         line: its answer; empty if it is gone.
         rest: what came behind it.
         done: set once nobody needs the connection any more.
+        verdict: tells why it has to go, if it has.
     """
 
-    def __init__(self, agent: _Agent, stream: trio.abc.Stream) -> None:
+    def __init__(self, agent: _Agent, stream: trio.abc.Stream, verdict: Callable[[], str]) -> None:
         self.agent = agent
         self.stream = stream
+        self.verdict = verdict
         self.answered = trio.Event()
         self.line = ""
         self.rest = b""
@@ -217,7 +240,14 @@ class AgentRegistry:
             for name, group in self._groups.items()
         }
 
-    async def keep(self, name: str, instance: str, peer: str, stream: trio.abc.Stream) -> None:
+    async def keep(
+        self,
+        name: str,
+        instance: str,
+        peer: str,
+        stream: trio.abc.Stream,
+        verdict: Callable[[], str] = str,
+    ) -> None:
         """Keep an agent's connection until it is used up or gone; then it is for the caller to close it.
 
         Args:
@@ -225,6 +255,7 @@ class AgentRegistry:
             instance: tells agents of the same name apart.
             peer: its address, for people.
             stream: the connection.
+            verdict: tells why the connection has to go, if it has.
         """
         group = self._groups.setdefault(name, _Group())
         agent = group.agents.get(instance)
@@ -233,7 +264,7 @@ class AgentRegistry:
             group.most = max(group.most, len(group.agents))
             log.info("agent came", agent=name, instance=instance, peer=peer, agents=len(group.agents))
         agent.connections += 1
-        connection = _Connection(agent, stream)
+        connection = _Connection(agent, stream, verdict)
         reason = ""
         try:
             await send_line(stream, GREETING)
@@ -253,7 +284,7 @@ class AgentRegistry:
             connection.answered.set()
             agent.connections -= 1
             if not agent.connections:
-                self._gone(group, agent, reason)
+                self._gone(group, agent, verdict() or reason)
 
     def _gone(self, group: _Group, agent: _Agent, reason: str) -> None:
         del group.agents[agent.instance]
@@ -306,7 +337,13 @@ class AgentRegistry:
         try:
             answer = await connection.ask(target, self.open_timeout)
             if answer == OK:
-                return AgentStream(connection.stream, connection.rest, connection.done.set)
+                return AgentStream(
+                    connection.stream,
+                    connection.rest,
+                    connection.done.set,
+                    connection.agent.name,
+                    connection.verdict,
+                )
         finally:
             if answer != OK:
                 connection.done.set()

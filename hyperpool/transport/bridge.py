@@ -31,6 +31,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast, runtime_
 import structlog
 import trio
 
+from hyperpool.transport.ending import ending_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
@@ -94,6 +96,9 @@ class BridgeEnd:
 
     Args:
         stirred: called whenever bytes move.
+
+    Attributes:
+        ending: how the stream has ended, for people, if it can tell; empty before.
     """
 
     family = socket.AF_UNSPEC
@@ -114,6 +119,7 @@ class BridgeEnd:
         self._leaving = False
         self._over = False
         self._error: OSError | None = None
+        self.ending = ""
 
     # -- the relay's side ----------------------------------------------------------------------------------------------
 
@@ -275,6 +281,7 @@ class BridgeEnd:
         except _BROKEN as error:
             self._finish(_as_os_error(error))
         else:
+            self.ending = ending_of(stream)
             self._over = True
             self._tell()
 

@@ -16,6 +16,7 @@ from typing import Final
 import trio
 from wsproto.frame_protocol import CloseReason
 
+from hyperpool.transport.endpoint import explain
 from hyperpool.transport.framing import FrameReader, Opcode, Violation, make_frame
 
 MAX_MESSAGE_SENT: Final = 16 * 1024
@@ -47,6 +48,7 @@ class WebSocketStream(trio.abc.Stream):
         received: what was read from below already.
         max_message: bytes of a message that is sent.
         max_received: bytes of a message that is received.
+        name: what messages call the other end.
         keepalive: seconds after which a ping is sent while somebody receives and nothing moves in either direction;
             0 for none. It is never sent into what this end is sending. (A ping that meets a frame which cloudflared is
             sending may end up inside of that.) When nothing at all arrives in as much time after it, the stream breaks;
@@ -57,6 +59,7 @@ class WebSocketStream(trio.abc.Stream):
         active: the time at which something was received or sent last.
         listening: the time since which somebody receives; infinite while nobody does.
         closed_by_peer: the code and reason of the peer's Close frame; None before there is one.
+        ending: how the stream has ended, for people; empty before.
     """
 
     def __init__(
@@ -68,8 +71,10 @@ class WebSocketStream(trio.abc.Stream):
         max_message: int = MAX_MESSAGE_SENT,
         max_received: int = MAX_MESSAGE_RECEIVED,
         keepalive: float = 0.0,
+        name: str = "the peer",
     ) -> None:
         self._below = below
+        self._name = name
         self._client = client
         self._reader = FrameReader(masked=not client, max_message=max_received)
         self._max_message = max_message
@@ -92,6 +97,7 @@ class WebSocketStream(trio.abc.Stream):
         self.heard = self.active = trio.current_time()
         self.listening = inf
         self.closed_by_peer: tuple[int, str] | None = None
+        self.ending = ""
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
@@ -233,7 +239,7 @@ class WebSocketStream(trio.abc.Stream):
         try:
             await self._below.send_all(frames)
         except trio.BrokenResourceError as error:
-            raise trio.BrokenResourceError(self._broken or str(error)) from error
+            raise trio.BrokenResourceError(self._broken or self._cut(error)) from error
         self._torn = False
         self.active = trio.current_time()
 
@@ -266,7 +272,10 @@ class WebSocketStream(trio.abc.Stream):
         """Receive from below; when nothing comes for long, see to pings."""
         while True:
             with trio.CancelScope(deadline=self._next_look()):
-                return await self._below.receive_some(_RECEIVE_SIZE)
+                try:
+                    return await self._below.receive_some(_RECEIVE_SIZE)
+                except trio.BrokenResourceError as error:
+                    raise trio.BrokenResourceError(self._cut(error)) from error
             await self._look_after()
 
     def _silent_since(self) -> float:
@@ -285,7 +294,7 @@ class WebSocketStream(trio.abc.Stream):
         if self._keepalive and now >= self._silent_since() + self._keepalive:
             if self._pinged is not None and self._unanswered <= _PASSES:
                 reason = (
-                    f"the peer did not answer a ping within {self._keepalive:g} s: the connection is dead"
+                    f"{self._name} did not answer a ping within {self._keepalive:g} s: the connection is dead"
                 )
                 await self._break(CloseReason.GOING_AWAY, reason)
                 raise trio.BrokenResourceError(reason)
@@ -303,11 +312,12 @@ class WebSocketStream(trio.abc.Stream):
         try:
             reader.feed(data)
         except Violation as error:
-            await self._break(error.code, f"the peer sent what a WebSocket must not carry: {error}")
+            await self._break(error.code, f"{self._name} sent what a WebSocket must not carry: {error}")
         if len(reader.payload) > before:
             self._unanswered = 0
         if reader.close is not None:
             self.closed_by_peer = reader.close
+            self.ending = f"{self._name} has closed the WebSocket ({_meaning(reader.close[0])})"
             self._ended = True
         elif reader.ping is not None:
             self._pong_unsent, reader.ping, self._pong_due = reader.ping, None, -inf
@@ -327,8 +337,15 @@ class WebSocketStream(trio.abc.Stream):
     def _end_below(self) -> None:
         """What is below has ended."""
         if not self._reader.between_frames:
-            self._broken = "the connection ended within a frame"
+            self._broken = f"the connection to {self._name} ended within a frame"
+        self.ending = f"the connection to {self._name} has ended"
         self._ended = True
+
+    def _cut(self, error: trio.BrokenResourceError) -> str:
+        """What to say when what is below broke."""
+        cause = error.__cause__
+        reason = str(error) or (explain(cause) if isinstance(cause, OSError) else "no reason is known")
+        return f"the connection to {self._name} broke: {reason}"
 
     def _next_payload(self, max_bytes: int | None) -> bytes:
         payload = self._reader.payload
@@ -352,4 +369,12 @@ class WebSocketStream(trio.abc.Stream):
         if self._sending:
             raise trio.BusyResourceError("another task is sending data on this stream")
         if self._broken or self.closed_by_peer is not None:
-            raise trio.BrokenResourceError(self._broken or "the peer has closed the WebSocket")
+            raise trio.BrokenResourceError(self._broken or self.ending)
+
+
+def _meaning(code: int) -> str:
+    """The code of a Close frame, in words where it has some; the reason is the peer's text, and not to be shown."""
+    try:
+        return f"{code} {CloseReason(code).name.replace('_', ' ').lower()}"
+    except ValueError:
+        return str(code)

@@ -9,6 +9,7 @@ Encryption"; of what the modes do: chapter "libpq", section "SSL Support".
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import ssl
 from struct import Struct
@@ -324,6 +325,11 @@ async def _shake_hands_on_socket(
     return secured
 
 
+_CUT: Final = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
+_CUT_ADVICE: Final = (
+    "check that TLS is spoken at that host and port, and look at the log there: it may have restarted, or want another "
+    "name, version or certificate"
+)
 _ADVICE: Final = {
     "WRONG_VERSION_NUMBER": "what answers there does not speak TLS, or only a version that is too old",
     "UNSUPPORTED_PROTOCOL": "the other side speaks only a version that is too old: see the oldest version in the "
@@ -345,6 +351,8 @@ def _advise(what: str, error: Exception) -> str:
             else "see the file with the certificates that are trusted"
         )
         return f"{what}: {explain(error)}; {hint}"
+    if isinstance(error, ssl.SSLEOFError) or getattr(error, "errno", None) in _CUT:
+        return f"{what}: the handshake failed: the other side ended the connection; {_CUT_ADVICE}"
     reason = getattr(error, "reason", None)
     advice = _ADVICE.get(reason or "", "")
     return f"{what}: the handshake failed: {explain(error)}" + (f"; {advice}" if advice else "")

@@ -62,6 +62,7 @@ async def open_websocket(
         max_message=step.max_message,
         max_received=step.max_received,
         keepalive=step.keepalive,
+        name=gateway,
     )
 
 

@@ -118,9 +118,13 @@ class Guest:
     peer: str
     token: Token
     request: UpgradeRequest
-    _stream: trio.abc.Stream
+    _visitor: Visitor
     _handshake: Handshake
     _options: GateOptions
+
+    def verdict(self) -> str:
+        """Why it has to go, for people; empty as long as it may stay."""
+        return self._visitor.verdict
 
     async def accept(self) -> WebSocketStream:
         """Answer that the WebSocket is open.
@@ -131,11 +135,12 @@ class Guest:
         early = await self._handshake.accept()
         options = self._options
         return WebSocketStream(
-            self._stream,
+            self._visitor.stream,
             client=False,
             received=early,
             max_received=options.max_message_size,
             keepalive=options.keepalive,
+            name=self.peer,
         )
 
 
@@ -290,7 +295,7 @@ class Gate:
         limit = options.max_connections_per_token
         if limit and self._per_token[token.name] >= limit:
             raise Refused("max_connections_per_token is reached", _TOO_MANY)
-        return Guest(visitor.peer, token, request, visitor.stream, handshake, options)
+        return Guest(visitor.peer, token, request, visitor, handshake, options)
 
     async def _refuse(self, visitor: Visitor, refusal: Refused) -> None:
         """Say no, and nothing else."""
@@ -334,6 +339,11 @@ async def _start_tls(stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.a
         await secured.do_handshake()
     except trio.BrokenResourceError as error:
         cause = error.__cause__
+        if isinstance(cause, ssl.SSLEOFError):
+            raise Refused(
+                "the TLS handshake failed: it ended the connection; its own log may say why, as when it does not trust "
+                "our certificate"
+            ) from None
         if isinstance(cause, ssl.SSLError) and cause.reason:
             reason = cause.reason.lower().replace("_", " ")
             raise Refused(f"the TLS handshake failed: {reason}") from None

@@ -66,6 +66,6 @@ class Reception:
         instance = printable(guest.request.headers.get(_INSTANCE, b"").decode("latin-1")) or guest.peer
         stream = await guest.accept()
         try:
-            await self.registry.keep(name, instance, guest.peer, stream)
+            await self.registry.keep(name, instance, guest.peer, stream, guest.verdict)
         finally:
             await stream.aclose()

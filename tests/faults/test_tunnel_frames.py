@@ -197,8 +197,11 @@ _MISCHIEF: Final = {
     "a message that continues nothing": (message(b"x", 0x80), "what a WebSocket must not carry"),
     "a ping that is too long": (message(b"x" * 200, 0x89), "what a WebSocket must not carry"),
     "a size with its highest bit set": (b"\x82\x7f" + b"\xff" * 8, "1048576 bytes|must not carry"),
-    "the end within a frame": (message(_NOTICE)[:3], "the connection ended within a frame"),
-    "the end": (message(struct.pack("!H", 1011) + b"out of order", 0x88), "server closed the connection"),
+    "the end within a frame": (message(_NOTICE)[:3], "ended within a frame"),
+    "the end": (
+        message(struct.pack("!H", 1011) + b"out of order", 0x88),
+        "has closed the WebSocket (1011 internal error)",
+    ),
     "another protocol within": (message(b"SSH-2.0-OpenSSH_9.2\r\n"), "closing server"),
 }
 """What is sent, by what it is, and what the log says about it (one of several)."""
@@ -209,7 +212,7 @@ def test_mischief_in_a_query(scene: Scene, hostile: _HostilePath, what: str) -> 
     """The client's query fails with the reason, nothing is left open, and the next client is served."""
     data, reason = _MISCHIEF[what]
     before = scene.wait_served()
-    files = scene.files_at_rest()
+    rest = scene.at_rest()
     mark = scene.pooler.log_size()
     with scene.asking() as asking:
         hostile.gateway.say(data, last="end within" in what)
@@ -217,7 +220,7 @@ def test_mischief_in_a_query(scene: Scene, hostile: _HostilePath, what: str) -> 
     scene.logged("closing server", mark)
     assert any(one in scene.pooler.log_text(mark) for one in reason.split("|"))
     assert scene.wait_served() != before
-    scene.wait_files(files)
+    scene.wait_rest(rest)
 
 
 @pytest.mark.parametrize("what", _MISCHIEF)
@@ -225,13 +228,13 @@ def test_mischief_at_rest(scene: Scene, hostile: _HostilePath, what: str) -> Non
     """Nobody has asked anything: nobody is told, and the next client is served by another server."""
     data, reason = _MISCHIEF[what]
     before = scene.wait_served()
-    files = scene.files_at_rest()
+    rest = scene.at_rest()
     mark = scene.pooler.log_size()
     hostile.gateway.say(data, last="end within" in what)
     scene.logged("closing server", mark)
     assert any(one in scene.pooler.log_text(mark) for one in reason.split("|"))
     assert scene.ask() != before
-    scene.wait_files(files)
+    scene.wait_rest(rest)
 
 
 def test_pings_are_no_mischief(scene: Scene, hostile: _HostilePath) -> None:

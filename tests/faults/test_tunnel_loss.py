@@ -19,6 +19,14 @@ pytestmark = [pytest.mark.hyperpool_only]
 
 private_pg, make_scene = scenes.private_pg, scenes.make_scene
 
+_CUT = {
+    "tcp": "server",
+    "gateway": "the connection to the WebSocket gateway localhost",
+    "ingress": "the connection to the WebSocket gateway localhost",
+    "agent": "agent site: the connection to 127.0.0.1",
+}
+"""Whose end it is that is told: the tunnel's own, where there is one."""
+
 _SOON = 10.0  # seconds; everything here takes well below a second on a quiet machine
 
 
@@ -27,15 +35,15 @@ def test_a_path_that_is_cut_in_a_query(make_scene: SceneFactory, kind: str) -> N
     """The client is told that the server is lost; the next one is served, and nothing stays open."""
     scene = make_scene(kind, default_pool_size=1)
     before = scene.wait_served()
-    files = scene.files_at_rest()
+    rest = scene.at_rest()
     with scene.asking() as asking:
         scene.path.proxy.cut_all()
     assert asking.fields["C"] == "08006"
     assert asking.fields["S"] == "FATAL"
-    assert "server" in asking.fields["M"]
-    scene.logged("closing server")
+    assert _CUT[kind] in asking.fields["M"]
+    scene.logged(_CUT[kind])
     assert scene.wait_served() != before
-    scene.wait_files(files)
+    scene.wait_rest(rest)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -43,7 +51,7 @@ def test_a_far_end_that_restarts(make_scene: SceneFactory, kind: str) -> None:
     """While it is away, new clients are told so at once, with the tunnel's own reason; then they are served."""
     scene = make_scene(kind, default_pool_size=1)
     scene.wait_served()
-    files = scene.files_at_rest()
+    rest = scene.at_rest()
     mark = scene.pooler.log_size()
     with scene.pooler.connect() as connection:
         connection.execute("BEGIN")
@@ -62,7 +70,7 @@ def test_a_far_end_that_restarts(make_scene: SceneFactory, kind: str) -> None:
     scene.logged("cannot connect to the server", mark)
     scene.path.put_far_end_up()
     scene.wait_served()
-    scene.wait_files(files)
+    scene.wait_rest(rest)
 
 
 @pytest.mark.parametrize("kind", TUNNELS)
@@ -70,7 +78,7 @@ def test_a_half_open_path(make_scene: SceneFactory, kind: str) -> None:
     """When a path swallows everything without a word, pings find out, and the client is told why."""
     scene = make_scene(kind, keepalive=1, default_pool_size=1)
     scene.wait_served()
-    files = scene.files_at_rest()
+    rest = scene.at_rest()
     proxy = scene.path.proxy
     with scene.asking() as asking:
         proxy.stall(proxy.to_target, proxy.from_target)
@@ -78,7 +86,7 @@ def test_a_half_open_path(make_scene: SceneFactory, kind: str) -> None:
     scene.logged("did not answer a ping within 1 s")
     proxy.resume(proxy.to_target, proxy.from_target)
     scene.wait_served()
-    scene.wait_files(files)
+    scene.wait_rest(rest)
 
 
 @pytest.mark.parametrize("kind", TUNNELS)
@@ -119,7 +127,7 @@ def test_a_path_that_is_cut_in_every_phase(make_scene: SceneFactory, kind: str) 
     """Wherever it breaks while a connection is made, the next one works, and nothing stays open."""
     scene = make_scene(kind, default_pool_size=1)
     scene.wait_served()
-    files = scene.files_at_rest()
+    rest = scene.at_rest()
     proxy = scene.path.proxy
     refused = 0
     for bytes_passed in (0, 1, 100, 700, 1500, 2500, 3500):
@@ -133,4 +141,4 @@ def test_a_path_that_is_cut_in_every_phase(make_scene: SceneFactory, kind: str) 
         proxy.from_target.cut_after = None
         scene.wait_served()
     assert refused
-    scene.wait_files(files)
+    scene.wait_rest(rest)

@@ -21,6 +21,12 @@ private_pg, make_scene = scenes.private_pg, scenes.make_scene
 _CUTS: Final = frozenset({"ingress", "agent"})
 """The ways that end what came in with a token once that is revoked. (nginx looks at requests alone.)"""
 
+_CUT_OFF: Final = {
+    "ingress": "the WebSocket gateway localhost:",
+    "agent": "agent site: its token is revoked",
+}
+"""What the clients of such streams are told, by the way."""
+
 _REFUSED: Final = {
     "gateway": "refused the service token (302 to an Access login): check token_id and token_secret",
     "ingress": "refused the service token (403 Forbidden): check its expiry",
@@ -40,13 +46,15 @@ def test_a_token_that_is_revoked(make_scene: SceneFactory, kind: str) -> None:
     """Nothing new comes through, clients are told why, the log says it, and the right token mends it."""
     scene = make_scene(kind, default_pool_size=1)
     scene.wait_served()
-    files = scene.files_at_rest()
+    rest = scene.at_rest()
     mark = scene.pooler.log_size()
     with scene.pooler.connect() as connection:
         connection.execute("BEGIN")
         scene.path.replace_token(scene.pooler, OTHER_TOKEN)
         if kind in _CUTS:
-            assert scene.broken(connection).sqlstate == "08006"
+            broken = scene.broken(connection)
+            assert broken.sqlstate == "08006"
+            assert _CUT_OFF[kind] in str(broken)
         else:
             connection.execute("COMMIT")
     scene.end_servers()
@@ -58,9 +66,10 @@ def test_a_token_that_is_revoked(make_scene: SceneFactory, kind: str) -> None:
         told = scene.path.log_text() if kind == "ingress" else scene.pooler.log_text(mark)
         assert "its token is revoked" in told
         assert "no token, or one that is not accepted" in told
+        assert "its last stream was closed" not in told
     scene.path.replace_token(scene.pooler, TOKEN)
     scene.wait_served()
-    scene.wait_files(files)
+    scene.wait_rest(rest)
 
 
 @pytest.mark.parametrize("kind", TUNNELS)
@@ -68,7 +77,7 @@ def test_a_certificate_that_expires(make_scene: SceneFactory, kind: str) -> None
     """What is open goes on; nothing new comes through an expired certificate; a new one mends it."""
     scene = make_scene(kind, default_pool_size=1)
     scene.wait_served()
-    files = scene.files_at_rest()
+    rest = scene.at_rest()
     mark = scene.pooler.log_size()
     scene.path.certify(scene.pooler, dt.datetime.now(dt.UTC) - dt.timedelta(seconds=5))
     scene.ask()
@@ -81,4 +90,4 @@ def test_a_certificate_that_expires(make_scene: SceneFactory, kind: str) -> None
         assert "certificate has expired" in scene.path.log_text()
     scene.path.certify(scene.pooler)
     scene.wait_served()
-    scene.wait_files(files)
+    scene.wait_rest(rest)

@@ -23,6 +23,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
@@ -30,6 +31,7 @@ import yaml
 
 from tests.support import launch, targets
 from tests.support.certificates import issue
+from tests.support.counted import tasks_of
 from tests.support.gateways import HOST, OTHER_TOKEN, TOKEN, Nginx, Token, Websockify, find_program
 from tests.support.network import ESTABLISHED, free_port, tcp_sockets
 from tests.support.poolers import config_for
@@ -213,6 +215,10 @@ class Path:
         """How many files the far end has open, if it is hyperpool's; else 0."""
         return 0
 
+    def tasks(self) -> Counter[str]:
+        """The tasks of the far end by name, if it is hyperpool's; else none."""
+        return Counter()
+
     def put_far_end_down(self) -> None:
         """Kill the far end with all that it carries."""
         raise NotImplementedError
@@ -332,7 +338,7 @@ class _TunnelPath(Path):
         self._port = free_port()
         self._files = issue(self.directory / "tls", "localhost")
         self.proxy = self._stack.enter_context(FaultProxy(self._port))
-        command = targets.hyperpool_command("tunnel", str(self.directory / "tunnel.yaml"))
+        command = targets.counted_command("tunnel", str(self.directory / "tunnel.yaml"))
         self._far = FarEnd(self.kind, command, self.directory, up="tunnel is up")
         self._stack.callback(self._far.stop)
         self._write()
@@ -352,10 +358,10 @@ class _TunnelPath(Path):
     def _steps(self) -> list[dict[str, Any]]:
         """The way to whoever listens."""
         return [
-            {"tcp": {"host": "localhost", "port": self.proxy.port}},
-            {"tls": {"ca_file": str(self._files.ca)}},
             {
                 "websocket": {
+                    "url": f"wss://localhost:{self.proxy.port}",
+                    "ca_file": str(self._files.ca),
                     "token_id": TOKEN.id,
                     "token_secret": TOKEN.secret,
                     "keepalive": self._keepalive,
@@ -366,6 +372,10 @@ class _TunnelPath(Path):
     def open_files(self) -> int:
         """How many files it has open."""
         return self._far.open_files()
+
+    def tasks(self) -> Counter[str]:
+        """Its tasks by name."""
+        return tasks_of(self._far.pid)
 
     def put_far_end_down(self) -> None:
         """Kill it."""

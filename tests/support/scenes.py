@@ -12,10 +12,13 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import attrs
 import psycopg
 import pytest
 
 from tests.support import rawclient as raw
+from tests.support import targets
+from tests.support.counted import tasks_of
 from tests.support.network import CLOSE_WAIT, ESTABLISHED, tcp_sockets
 from tests.support.paths import SECRETS, WAYS, PrivatePostgres, missing_program
 from tests.support.poolers import Pooler
@@ -23,6 +26,7 @@ from tests.support.postgres import ANN, find_binaries
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterator
 
     from tests.support.paths import Path
@@ -31,6 +35,19 @@ if TYPE_CHECKING:
 _STRANGER: Final = "nobody"
 _SOON: Final = 10.0  # seconds
 _numbers = itertools.count()
+
+
+@attrs.frozen
+class Rest:
+    """What two processes have: the pooler, and the far end if that is hyperpool's.
+
+    Attributes:
+        files: how many are open in each of them.
+        tasks: of Trio, by name.
+    """
+
+    files: tuple[int, int]
+    tasks: tuple[Counter[str], Counter[str]]
 
 
 class Asking(threading.Thread):
@@ -58,8 +75,7 @@ class Asking(threading.Thread):
 
     def wait_running(self) -> None:
         """Wait until the statement runs on the server."""
-        asked = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = %s"
-        eventually(lambda: self._scene.pg.sql(asked, self._statement), what="the statement runs")
+        eventually(lambda: self._scene.pg.waiting("PgSleep", self._statement), what="the statement runs")
 
     def end_on_server(self) -> None:
         """End what sleeps on: PostgreSQL does not look whether somebody is still there while a query runs."""
@@ -134,30 +150,31 @@ class Scene:
         assert not asking.is_alive(), "the client still waits"
         asking.end_on_server()
 
-    def files_at_rest(self) -> tuple[int, int]:
-        """How many files the pooler and the far end have open, once no client is there and the path has one stream."""
+    def at_rest(self) -> Rest:
+        """What the pooler and the far end have, once no client is there and the path has one stream."""
         clients = {ESTABLISHED, CLOSE_WAIT}
 
-        def at_rest() -> bool:
+        def quiet() -> bool:
             mine = tcp_sockets(local_port=self.pooler.port)
             return (
                 not any(one.state in clients for one in mine)
                 and self.path.connections() == self.path.spare + 1
             )
 
-        eventually(at_rest, what="no client is there, and there is one server connection")
-        return self.pooler.open_files(), self.path.open_files()
+        eventually(quiet, what="no client is there, and there is one server connection")
+        files = self.pooler.open_files(), self.path.open_files()
+        return Rest(files, (tasks_of(self.pooler.pid), self.path.tasks()))
 
-    def wait_files(self, expected: tuple[int, int]) -> None:
-        """Wait until as many files are open as `files_at_rest` found before: nothing has leaked."""
+    def wait_rest(self, expected: Rest) -> None:
+        """Wait until all is as `at_rest` found it before: no file and no task has leaked."""
 
         def as_before() -> bool:
-            found = self.files_at_rest()
+            found = self.at_rest()
             if found != expected:
-                raise AssertionError(f"{found} files are open")
+                raise AssertionError(f"found {found}")
             return True
 
-        eventually(as_before, what=f"{expected} files are open again", despite=(AssertionError,))
+        eventually(as_before, what=f"there is again {expected}", despite=(AssertionError,))
 
     def end_servers(self) -> None:
         """End all backends of the pooler's, and wait until it has noticed."""
@@ -228,7 +245,9 @@ def started(config: Config) -> Iterator[Pooler]:
 
     What it has logged is printed, for tests that fail.
     """
-    pooler = Pooler(config, user=_STRANGER if os.geteuid() == 0 else None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(targets, "command", lambda path: targets.counted_command("serve", str(path)))
+        pooler = Pooler(config, user=_STRANGER if os.geteuid() == 0 else None)
     try:
         pooler.wait_listening()
         yield pooler

@@ -247,7 +247,8 @@ async def test_the_step() -> None:
     assert context.trace.hops[0].name == "agent site"
 
 
-async def test_sent_away(registry: AgentRegistry, book: LogBook) -> None:
+@pytest.mark.parametrize("verdict", ["its token is revoked", ""])
+async def test_sent_away(registry: AgentRegistry, book: LogBook, verdict: str) -> None:
     """When a connection is closed under its stream, as for a revoked token, the stream is broken; not closed."""
     theirs, ours = trio.testing.memory_stream_pair()
     with trio.CancelScope() as revoked:
@@ -255,7 +256,7 @@ async def test_sent_away(registry: AgentRegistry, book: LogBook) -> None:
 
             async def keep() -> None:
                 try:
-                    await registry.keep("site", "one", "192.0.2.1:5", ours)
+                    await registry.keep("site", "one", "192.0.2.1:5", ours, lambda: verdict)
                 finally:
                     await ours.aclose()
 
@@ -263,7 +264,9 @@ async def test_sent_away(registry: AgentRegistry, book: LogBook) -> None:
                 stream = await registry.open("site", "db")
                 with trio.CancelScope(shield=True):
                     revoked.cancel()
-                    with pytest.raises(trio.BrokenResourceError, match="ended by the pooler"):
+                    with pytest.raises(
+                        trio.BrokenResourceError, match=f"agent site: {verdict or 'its connection was ended'}"
+                    ):
                         await stream.receive_some()
                     with pytest.raises(trio.BrokenResourceError):
                         await stream.send_all(b"x")
@@ -277,6 +280,8 @@ async def test_sent_away(registry: AgentRegistry, book: LogBook) -> None:
             await _answer(theirs, "ok")
             await trio.sleep_forever()
     assert registry.counts() == {"site": (0, 0, 0)}
+    assert book.entries[-1]["event"] == "agent went"
+    assert book.entries[-1]["reason"] == (verdict or "its last stream was closed")
 
 
 async def test_lines() -> None:

@@ -193,6 +193,7 @@ async def test_ends_with_a_close_frame() -> None:
         assert await stream.receive_some() == b""
         assert await stream.receive_some() == b""
         assert stream.closed_by_peer == (1001, "restart")
+        assert stream.ending == "the peer has closed the WebSocket (1001 going away)"
         with pytest.raises(trio.BrokenResourceError, match="closed the WebSocket"):
             await stream.send_all(b"late")
         await stream.aclose()
@@ -207,7 +208,9 @@ async def test_ends_without_a_close_frame() -> None:
         await peer.send(BytesMessage(data=b"last"))
         await peer.stream.aclose()
         assert await stream.receive_some() == b"last"
+        assert stream.ending == ""
         assert await stream.receive_some() == b""
+        assert stream.ending == "the connection to the peer has ended"
 
 
 async def test_end_within_a_frame() -> None:

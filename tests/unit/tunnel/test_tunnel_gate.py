@@ -244,8 +244,12 @@ async def test_tls(book: LogBook, tmp_path: Path) -> None:
             await wrong.do_handshake()
         for one in (stream, other, wrong):
             await trio.aclose_forcefully(one)
+        cut = await trio.open_tcp_stream("127.0.0.1", port)
+        await cut.aclose()
+        await book.wait_for("refused")
     assert all(entry["reason"].startswith("the TLS handshake failed: ") for entry in book.entries)
-    assert len(book.entries) == 2
+    assert len(book.entries) == 3
+    assert "it ended the connection" in book.entries[-1]["reason"]
 
 
 async def test_address_is_taken() -> None:
