@@ -62,5 +62,5 @@ def tasks_of(pid: int) -> Counter[str]:
 if __name__ == "__main__":
     from hyperpool.cli import main
 
-    trio.run = functools.partial(trio.run, instruments=[TaskCounter()])
+    trio.run = functools.partial(trio.run, instruments=[TaskCounter()])  # type: ignore[assignment]
     main(prog_name="hyperpool")
