@@ -61,8 +61,20 @@ _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 class Detachable(Protocol):
     """A stream that is a socket underneath, or behaves like one."""
 
-    def detach(self) -> socket.socket:
-        """Hand over what the relay can drive; the stream behaves as if closed from then on."""
+    def detach(self) -> socket.socket | None:
+        """Hand over what the relay can drive; the stream behaves as if closed from then on.
+
+        Returns:
+            None if that cannot be done now: the stream stays as it is.
+        """
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """What the relay drives, and what needs somebody who looks after it."""
+
+    async def watch(self) -> None:
+        """Look after it until it is closed."""
 
 
 class _Sleeper:
@@ -346,8 +358,11 @@ class Bridges:
         Returns:
             A non-blocking socket, or what behaves like one.
         """
-        if isinstance(stream, Detachable):
-            return stream.detach()
+        sock = stream.detach() if isinstance(stream, Detachable) else None
+        if sock is not None:
+            if isinstance(sock, Watched):
+                self._nursery.start_soon(sock.watch)
+            return sock
         end = BridgeEnd(self._stirred)
         self._nursery.start_soon(self._run, end, stream)
         return cast("socket.socket", end)

@@ -11,13 +11,18 @@ from __future__ import annotations
 from contextlib import suppress
 from math import inf
 from operator import index
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 from wsproto.frame_protocol import CloseReason
 
+from hyperpool.transport.bridge import Detachable
+from hyperpool.transport.carried import PASSES, WebSocketSocket
 from hyperpool.transport.endpoint import explain
-from hyperpool.transport.framing import FrameReader, Opcode, Violation, make_frame
+from hyperpool.transport.framing import FrameReader, Opcode, Violation, make_frame, make_messages, meaning
+
+if TYPE_CHECKING:
+    import socket
 
 MAX_MESSAGE_SENT: Final = 16 * 1024
 """Bytes of a message that is sent. cloudflared's end drops what is beyond 16 KiB of a message."""
@@ -29,8 +34,6 @@ _GOODBYE: Final = 1.0
 """Seconds that the end may take when the peer does not read."""
 _ROOM: Final = 0.02
 """Seconds in which what is below can say whether it takes a control frame at once."""
-_PASSES: Final = 16 * 1024
-"""Bytes that were sent and not answered, and certainly do not keep the peer from reading what comes after them."""
 _LATER: Final = 1.0
 """Seconds until a pong that found no room is tried again."""
 
@@ -119,7 +122,7 @@ class WebSocketStream(trio.abc.Stream):
                 while rest:
                     piece, rest = rest[:_AT_ONCE], rest[_AT_ONCE:]
                     self._unanswered += len(piece)
-                    await self._write(self._frames(piece))
+                    await self._write(make_messages(piece, self._max_message, mask=self._client))
                     if self._ping_unsent or self._pong_unsent is not None:
                         await self._write(self._control_frames())
             finally:
@@ -184,6 +187,31 @@ class WebSocketStream(trio.abc.Stream):
             self._receiving = False
             self.listening = inf
 
+    def detach(self) -> socket.socket | None:
+        """Hand over what the relay can drive; from now on the stream behaves as if closed.
+
+        Returns:
+            None when there is no socket below, or something has come that was not received yet: it stays open then.
+        """
+        self._check_open()
+        untold = self._early or self._reader.payload or self._reader.ping or self._ended or self._broken
+        unsaid = self._torn or self._ping_unsent or self._pong_unsent is not None or self._sending
+        if untold or unsaid or self._receiving or not isinstance(self._below, Detachable):
+            return None
+        sock = self._below.detach()
+        if sock is None:
+            return None
+        self._open = False
+        end = WebSocketSocket(
+            sock,
+            self._reader,
+            client=self._client,
+            max_message=self._max_message,
+            keepalive=self._keepalive,
+            name=self._name,
+        )
+        return cast("socket.socket", end)
+
     # -- the end -----------------------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
@@ -210,15 +238,6 @@ class WebSocketStream(trio.abc.Stream):
             await self._writing.acquire()
         else:
             self._writing.acquire_nowait()
-
-    def _frames(self, data: memoryview) -> bytes:
-        """`data` as binary messages."""
-        limit, mask = self._max_message, self._client
-        if len(data) <= limit:
-            return make_frame(Opcode.BINARY, data, mask=mask)
-        return b"".join(
-            make_frame(Opcode.BINARY, data[at : at + limit], mask=mask) for at in range(0, len(data), limit)
-        )
 
     def _control_frames(self) -> bytes:
         """Those that have been waiting."""
@@ -292,7 +311,7 @@ class WebSocketStream(trio.abc.Stream):
         """Nothing was received for a while: send what waits, and find out whether the peer is still there."""
         now = trio.current_time()
         if self._keepalive and now >= self._silent_since() + self._keepalive:
-            if self._pinged is not None and self._unanswered <= _PASSES:
+            if self._pinged is not None and self._unanswered <= PASSES:
                 reason = (
                     f"{self._name} did not answer a ping within {self._keepalive:g} s: the connection is dead"
                 )
@@ -317,7 +336,7 @@ class WebSocketStream(trio.abc.Stream):
             self._unanswered = 0
         if reader.close is not None:
             self.closed_by_peer = reader.close
-            self.ending = f"{self._name} has closed the WebSocket ({_meaning(reader.close[0])})"
+            self.ending = f"{self._name} has closed the WebSocket ({meaning(reader.close[0])})"
             self._ended = True
         elif reader.ping is not None:
             self._pong_unsent, reader.ping, self._pong_due = reader.ping, None, -inf
@@ -370,11 +389,3 @@ class WebSocketStream(trio.abc.Stream):
             raise trio.BusyResourceError("another task is sending data on this stream")
         if self._broken or self.closed_by_peer is not None:
             raise trio.BrokenResourceError(self._broken or self.ending)
-
-
-def _meaning(code: int) -> str:
-    """The code of a Close frame, in words where it has some; the reason is the peer's text, and not to be shown."""
-    try:
-        return f"{code} {CloseReason(code).name.replace('_', ' ').lower()}"
-    except ValueError:
-        return str(code)

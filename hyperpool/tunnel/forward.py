@@ -10,6 +10,9 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_PIECE: Final = 64 * 1024
+"""Bytes that are received at once, at most."""
+
 _LAST_WORDS: Final = 2.0
 """Seconds that one side's last bytes may take when the other side takes no more."""
 
@@ -51,7 +54,7 @@ async def forward(tunnel: trio.abc.Stream, target: trio.abc.Stream, traffic: Tra
         source: trio.abc.Stream, sink: trio.abc.Stream, count: Callable[[int], None], name: str
     ) -> None:
         try:
-            while data := await source.receive_some():
+            while data := await source.receive_some(_PIECE):
                 try:
                     await sink.send_all(data)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):

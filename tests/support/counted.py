@@ -1,6 +1,4 @@
-"""hyperpool's command line, with its Trio tasks counted where a test can see it.
-
-    python -m tests.support.counted serve pooler.yaml
+"""The Trio tasks of a process that tests have started, counted where a test can see it.
 
 The count stands in a file in memory that the process holds open; whoever may look into its descriptors can read it.
 """
@@ -49,6 +47,11 @@ class TaskCounter(trio.abc.Instrument):
         os.pwrite(self._file, text, 0)
 
 
+def count_tasks() -> None:
+    """Have the tasks of this process counted, once it runs Trio."""
+    trio.run = functools.partial(trio.run, instruments=[TaskCounter()])  # type: ignore[assignment]
+
+
 def tasks_of(pid: int) -> Counter[str]:
     """The tasks of a process that runs this, by name, without those that come and go by themselves."""
     for file in Path(f"/proc/{pid}/fd").iterdir():
@@ -57,10 +60,3 @@ def tasks_of(pid: int) -> Counter[str]:
                 pairs = (line.split(" ", 1) for line in file.read_text().splitlines())
                 return Counter({name: int(count) for count, name in pairs if name not in _PASSING})
     raise AssertionError(f"process {pid} does not count its tasks")
-
-
-if __name__ == "__main__":
-    from hyperpool.cli import main
-
-    trio.run = functools.partial(trio.run, instruments=[TaskCounter()])  # type: ignore[assignment]
-    main(prog_name="hyperpool")

@@ -21,6 +21,7 @@ from typing import Any
 
 import hyperpool
 from hyperpool.cli import main
+from tests.support.counted import count_tasks
 
 _MAX_REQUEST = 1 << 20
 _MAX_FILES = 2
@@ -53,6 +54,7 @@ def _become(request: dict[str, Any], outputs: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = ["hyperpool", *request["arguments"]]
+    count_tasks()
 
 
 def serve(wire: socket.socket) -> bool:

@@ -338,7 +338,7 @@ class _TunnelPath(Path):
         self._port = free_port()
         self._files = issue(self.directory / "tls", "localhost")
         self.proxy = self._stack.enter_context(FaultProxy(self._port))
-        command = targets.counted_command("tunnel", str(self.directory / "tunnel.yaml"))
+        command = targets.hyperpool_command("tunnel", str(self.directory / "tunnel.yaml"))
         self._far = FarEnd(self.kind, command, self.directory, up="tunnel is up")
         self._stack.callback(self._far.stop)
         self._write()

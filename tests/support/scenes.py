@@ -17,7 +17,6 @@ import psycopg
 import pytest
 
 from tests.support import rawclient as raw
-from tests.support import targets
 from tests.support.counted import tasks_of
 from tests.support.network import CLOSE_WAIT, ESTABLISHED, tcp_sockets
 from tests.support.paths import SECRETS, WAYS, PrivatePostgres, missing_program
@@ -245,9 +244,7 @@ def started(config: Config) -> Iterator[Pooler]:
 
     What it has logged is printed, for tests that fail.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(targets, "command", lambda path: targets.counted_command("serve", str(path)))
-        pooler = Pooler(config, user=_STRANGER if os.geteuid() == 0 else None)
+    pooler = Pooler(config, user=_STRANGER if os.geteuid() == 0 else None)
     try:
         pooler.wait_listening()
         yield pooler

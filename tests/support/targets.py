@@ -36,19 +36,9 @@ def command(config_path: Path) -> list[str]:
     return hyperpool_command("serve", str(config_path))
 
 
-def hyperpool_command(*arguments: str, module: str = "hyperpool") -> list[str]:
-    """Return a command line of hyperpool's CLI; warnings are errors and a fatal signal prints all stacks.
-
-    Args:
-        arguments: for hyperpool.
-        module: what is run in its place.
-    """
-    return [sys.executable, "-W", "error", "-X", "faulthandler", "-m", module, *arguments]
-
-
-def counted_command(*arguments: str) -> list[str]:
-    """Return the same, for a process whose tasks can be counted: see `tests.support.counted`."""
-    return hyperpool_command(*arguments, module="tests.support.counted")
+def hyperpool_command(*arguments: str) -> list[str]:
+    """Return a command line of hyperpool's CLI; warnings are errors and a fatal signal prints all stacks."""
+    return [sys.executable, "-W", "error", "-X", "faulthandler", "-m", "hyperpool", *arguments]
 
 
 def environment() -> dict[str, str]:

@@ -1,0 +1,344 @@
+"""The WebSocket that the relay drives itself: what it reads and sends, how it ends, and who looks after it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import random
+import select
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.lowlevel
+from trio.testing import wait_all_tasks_blocked
+from wsproto.events import BytesMessage, CloseConnection, Ping, Pong
+
+from hyperpool.transport.bridge import BridgeEnd, Bridges
+from hyperpool.transport.carried import WebSocketSocket
+from hyperpool.transport.frames import WebSocketStream
+from hyperpool.transport.plain import PlainStream
+from tests.support.checkpoints import no_descriptor_left
+from tests.unit.transport.test_websocket_stream import Peer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from trio.testing import MockClock
+
+LARGE = random.Random(1).randbytes(3_000_000)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_open() -> Iterator[None]:
+    with no_descriptor_left():
+        yield
+
+
+@contextlib.asynccontextmanager
+async def end_and_peer(keepalive: float = 0.0) -> AsyncIterator[tuple[WebSocketSocket, Peer]]:
+    """What the relay has, with a task that looks after it, and the other end."""
+    left, right = socket.socketpair()
+    stream = WebSocketStream(PlainStream(left), client=True, keepalive=keepalive, name="the gateway")
+    async with trio.open_nursery() as nursery, PlainStream(right) as other:
+        end = Bridges(nursery, contextlib.nullcontext).endpoint(stream)
+        assert isinstance(end, WebSocketSocket)
+        try:
+            yield end, Peer(other)
+        finally:
+            end.close()  # and the nursery ends
+
+
+def told(poll: select.epoll) -> bool:
+    """Whether there was news."""
+    return bool(poll.poll(0))
+
+
+@contextlib.contextmanager
+def watching(end: WebSocketSocket) -> Iterator[select.epoll]:
+    """The events that the relay would see; those of the beginning are over."""
+    with select.epoll() as poll:
+        poll.register(end.fileno(), select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+        told(poll)
+        yield poll
+
+
+def read(end: WebSocketSocket, size: int = 65536) -> bytes:
+    """Read once."""
+    buffer = bytearray(size)
+    return bytes(buffer[: end.recv_into(buffer)])
+
+
+def fill(end: WebSocketSocket) -> memoryview:
+    """Send until the kernel takes no more; what is left of `LARGE`."""
+    rest = memoryview(LARGE)
+    while True:
+        try:
+            rest = rest[end.send(rest) :]
+        except BlockingIOError:
+            return rest
+
+
+async def test_bytes_go_both_ways() -> None:
+    """In messages of any size, with fragments; what was read is the end of what came."""
+    async with end_and_peer() as (end, peer):
+        with pytest.raises(BlockingIOError):
+            read(end)
+        await peer.send(BytesMessage(data=b"ab", message_finished=False), BytesMessage(data=b"c"))
+        await peer.send(BytesMessage(data=b""), BytesMessage(data=b"d" * 300))
+        assert read(end) == b"abc" + b"d" * 300
+        with pytest.raises(BlockingIOError):
+            read(end)
+        assert end.send(memoryview(b"hello")) == 5
+        event = await peer.receive()
+        assert isinstance(event, BytesMessage)
+        assert event.data == b"hello"
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 65536])
+async def test_views_of_any_size(size: int) -> None:
+    """A full read leaves the rest for the next one, wherever a message or its header is cut."""
+    sizes = random.Random(size)
+    wanted = LARGE[: 20 * size + 3000]
+    async with end_and_peer() as (end, peer), trio.open_nursery() as nursery:
+
+        async def say() -> None:
+            at = 0
+            while at < len(wanted):
+                count = sizes.choice([1, 50, 125, 126, 3000])
+                await peer.send(BytesMessage(data=wanted[at : at + count]))
+                at += count
+
+        nursery.start_soon(say)
+        got = bytearray()
+        while len(got) < len(wanted):
+            try:
+                piece = read(end, size)
+            except BlockingIOError:
+                await trio.lowlevel.checkpoint()
+            else:
+                assert 0 < len(piece) <= size
+                got += piece
+        assert got == wanted
+
+
+async def test_what_is_not_taken_is_sent_again() -> None:
+    """Nothing counts as sent before its messages are; the peer gets every byte once, in whole messages."""
+    async with end_and_peer() as (end, peer), trio.open_nursery() as nursery:
+        got = bytearray()
+
+        async def listen() -> None:
+            while len(got) < len(LARGE):
+                event = await peer.receive()
+                assert isinstance(event, BytesMessage)
+                got.extend(event.data)
+
+        rest = fill(end)
+        nursery.start_soon(listen)
+        while rest:
+            try:
+                rest = rest[end.send(rest) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(end.fileno())
+        while len(got) < len(LARGE):
+            await trio.lowlevel.checkpoint()
+        assert got == LARGE
+
+
+async def test_less_than_what_is_half_sent() -> None:
+    """Somebody who forgets what stands half sent is told, instead of the peer getting something else."""
+    async with end_and_peer() as (end, _):
+        fill(end)
+        with pytest.raises(OSError, match="half sent"):
+            end.send(b"x")
+
+
+async def test_pings_are_answered() -> None:
+    """By whoever reads, though there is nothing to be read; the last one of several."""
+    async with end_and_peer() as (end, peer):
+        await peer.send(Ping(payload=b"one"), Ping(payload=b"two"))
+        with pytest.raises(BlockingIOError):
+            read(end)
+        event = await peer.receive()
+        assert isinstance(event, Pong)
+        assert event.payload == b"two"
+
+
+async def test_a_pong_never_cuts_a_message() -> None:
+    """While one stands half sent, the pong waits, and follows it."""
+    async with end_and_peer() as (end, peer):
+        rest = fill(end)
+        await peer.send(Ping(payload=b"?"))
+        with pytest.raises(BlockingIOError):
+            read(end)
+        kinds = []
+        while Pong not in kinds:
+            with contextlib.suppress(BlockingIOError):
+                rest = rest[end.send(rest) :]
+            kinds.append(type(await peer.receive()))
+        assert BytesMessage in kinds
+
+
+@pytest.mark.parametrize(
+    ("last", "ending"),
+    [
+        (
+            CloseConnection(code=1011, reason="secret"),
+            "the gateway has closed the WebSocket (1011 internal error)",
+        ),
+        (None, "the connection to the gateway has ended"),
+    ],
+)
+@pytest.mark.parametrize("data", [b"last", b""])
+async def test_an_end(last: CloseConnection | None, ending: str, data: bytes) -> None:
+    """It is read behind what came before it, and the kernel tells of it; nothing can be sent any more."""
+    async with end_and_peer() as (end, peer):
+        with watching(end) as poll:
+            await peer.send(*([BytesMessage(data=data)] if data else []), *([last] if last else []))
+            if last is None:
+                await peer.stream.aclose()
+            assert told(poll)
+            if data:
+                assert read(end) == data
+                assert told(poll) or last is None  # of the end that the kernel has seen, it has told
+            assert read(end) == b""
+            assert end.ending == ending
+            with pytest.raises(OSError, match=r"closed the WebSocket|has ended"):
+                end.send(b"late")
+
+
+@pytest.mark.parametrize("data", [b"\x82\x03abc", b""])
+async def test_a_violation(data: bytes) -> None:
+    """What came before is delivered; then comes the error, and the peer is told why."""
+    async with end_and_peer() as (end, peer):
+        with watching(end) as poll:
+            await peer.stream.send_all(data + b"\x81\x02hi")
+            assert told(poll)
+            if data:
+                assert read(end) == b"abc"
+                assert told(poll)
+            for _ in range(2):
+                with pytest.raises(OSError, match="the gateway sent what a WebSocket must not carry: a text"):
+                    read(end)
+            with pytest.raises(OSError, match="a text message"):
+                end.send(b"x")
+        event = await peer.receive()
+        assert isinstance(event, CloseConnection)
+        assert event.code == 1003
+
+
+async def test_an_end_within_a_frame() -> None:
+    """What was cut off is not taken for the end."""
+    async with end_and_peer() as (end, peer):
+        await peer.stream.send_all(b"\x82\x05cut")
+        await peer.stream.aclose()
+        assert read(end) == b"cut"
+        with pytest.raises(OSError, match="the connection to the gateway ended within a frame"):
+            read(end)
+
+
+async def test_a_reset() -> None:
+    """The error says whose connection it was."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock = socket.create_connection(server.getsockname())
+        other, _ = server.accept()
+    stream = WebSocketStream(PlainStream(sock), client=True, name="the gateway")
+    end = stream.detach()
+    assert end is not None
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    other.close()
+    with pytest.raises(
+        OSError, match="the connection to the gateway broke: Connection reset by peer"
+    ) as caught:
+        end.recv_into(bytearray(10))
+    assert caught.value.errno == errno.ECONNRESET
+    end.close()
+
+
+async def test_a_close() -> None:
+    """The peer is told, if that can be done at once, and not in the middle of a message."""
+    async with end_and_peer() as (end, peer):
+        end.close()
+        end.close()
+        event = await peer.receive()
+        assert isinstance(event, CloseConnection)
+        assert event.code == 1000
+    async with end_and_peer() as (end, peer):
+        fill(end)
+        end.close()
+        got = b""
+        while data := await peer.stream.receive_some():
+            got += data
+        assert len(got) % (16384 + 8)  # the last message is not whole, and nothing is behind it
+
+
+async def test_a_silent_peer_is_pinged(autojump_clock: MockClock) -> None:
+    """After so long without a byte; an answer is a sign of life, and what is sent puts the ping off."""
+    async with end_and_peer(keepalive=10) as (end, peer):
+        for _ in range(3):
+            began = trio.current_time()
+            event = await peer.receive()
+            assert isinstance(event, Ping)
+            assert trio.current_time() - began == pytest.approx(10)
+            await peer.send(event.response())
+            with pytest.raises(BlockingIOError):
+                read(end)
+        await trio.sleep(6)
+        end.send(b"x")
+        assert isinstance(await peer.receive(), BytesMessage)
+        began = trio.current_time()
+        assert isinstance(await peer.receive(), Ping)
+        assert trio.current_time() - began == pytest.approx(10)
+
+
+async def test_a_dead_peer_is_found_out(autojump_clock: MockClock) -> None:
+    """When no ping is answered, the reader is told, though nothing has come."""
+    async with end_and_peer(keepalive=10) as (end, _):
+        with watching(end) as poll:
+            await trio.sleep(19)
+            assert not told(poll)
+            await trio.sleep(2)
+            assert told(poll)
+            with pytest.raises(OSError, match="the gateway did not answer a ping within 10 s"):
+                read(end)
+
+
+async def test_a_slow_reader_is_not_a_dead_peer(autojump_clock: MockClock) -> None:
+    """What nobody has read yet may have the pong behind it."""
+    async with end_and_peer(keepalive=10) as (end, peer):
+        await peer.send(BytesMessage(data=b"unread"))
+        await trio.sleep(100)
+        assert read(end) == b"unread"
+
+
+async def test_a_busy_peer_is_not_a_dead_one(autojump_clock: MockClock) -> None:
+    """What was sent and not answered may keep it from reading the ping."""
+    async with end_and_peer(keepalive=10) as (end, peer):
+        assert end.send(bytes(20_000)) == 20_000
+        await trio.sleep(100)
+        with pytest.raises(BlockingIOError):
+            read(end)
+        await peer.send(BytesMessage(data=b"answer"))
+        assert read(end) == b"answer"
+        await trio.sleep(30)
+        with pytest.raises(OSError, match="did not answer a ping"):
+            read(end)
+
+
+async def test_what_cannot_be_taken_apart() -> None:
+    """Over what is no socket, or with bytes that came early, the stream goes on to be one, behind a bridge."""
+    one, other = trio.testing.memory_stream_pair()
+    left, right = socket.socketpair()
+    early = WebSocketStream(PlainStream(left), client=True, received=b"\x82\x01x")
+    for stream in (WebSocketStream(one, client=True), early):
+        assert stream.detach() is None
+    async with trio.open_nursery() as nursery:
+        end: object = Bridges(nursery, contextlib.nullcontext).endpoint(early)
+        assert isinstance(end, BridgeEnd)
+        await wait_all_tasks_blocked()
+        buffer = bytearray(10)
+        assert buffer[: end.recv_into(buffer)] == b"x"
+        end.close()
+    right.close()
+    await other.aclose()
