@@ -4,7 +4,7 @@ It stands on a plain socket or a `TlsSocket`. What is received is taken apart in
 sent is framed and masked there and then: no task runs for a message, and no byte waits in a buffer in between. What the
 relay relies on is kept in the same way as in `hyperpool.transport.endpoint`:
 
-- A read goes on until the kernel has no more, or the view is full.
+- A read goes on until the kernel has no more, or the view is full. There is nothing to read only if the kernel says so.
 - What is not taken is sent again, with the same bytes in front: what stands half sent is a whole number of messages,
   and none of their bytes counts as sent before all of them are.
 - An end or an error that is found behind bytes comes with the next read, and the kernel is made to tell of it.
@@ -114,8 +114,8 @@ class WebSocketSocket:
                 self._end_below()
                 break
             at += self._take_in(room, got)
-            if got < len(room):
-                break
+            if at and got < len(room):
+                break  # without a byte to show for it, an end that has come along would not be read again
         if self._late is None and not self._over:
             if not at:
                 raise BlockingIOError(errno.EAGAIN, "nothing to read")

@@ -18,6 +18,7 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, Pong
 from hyperpool.transport.bridge import BridgeEnd, Bridges
 from hyperpool.transport.carried import WebSocketSocket
 from hyperpool.transport.frames import WebSocketStream
+from hyperpool.transport.framing import apply_mask, mask_with_tables
 from hyperpool.transport.plain import PlainStream
 from tests.support.checkpoints import no_descriptor_left
 from tests.unit.transport.test_websocket_stream import Peer
@@ -238,6 +239,22 @@ async def test_an_end_within_a_frame() -> None:
             read(end)
 
 
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [(b"\x82\x7e\x01", "ended within a frame"), (b"\x82", "ended within a frame"), (b"\x89\x00", "")],
+)
+async def test_an_end_behind_no_bytes(said: bytes, found: str) -> None:
+    """What came along with the end carried nothing: it is found in the same read, as there is one event for both."""
+    async with end_and_peer() as (end, peer):
+        await peer.stream.send_all(said)
+        await peer.stream.aclose()
+        if found:
+            with pytest.raises(OSError, match=found):
+                read(end)
+        else:
+            assert read(end) == b""
+
+
 async def test_a_reset() -> None:
     """The error says whose connection it was."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -342,3 +359,10 @@ async def test_what_cannot_be_taken_apart() -> None:
         end.close()
     right.close()
     await other.aclose()
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 1000])
+def test_masks_without_a_compiled_part(size: int) -> None:
+    """Are the same."""
+    data, key = LARGE[:size], b"\x01\x80\xff\x5a"
+    assert mask_with_tables(memoryview(data), key) == apply_mask(data, key)
