@@ -47,15 +47,17 @@ class Violation(Exception):
         self.code = code
 
 
-def mask_with_tables(data: bytes | memoryview, key: bytes) -> bytes:
-    """Mask, or unmask: each byte XOR one of the key's four, in turn (section 5.3)."""
-    return bytes(XorMaskerSimple(key).process(bytearray(data)))
+def mask_with_tables(data: bytes | bytearray | memoryview, mask: bytes | bytearray) -> bytes:
+    """Mask, or unmask: each byte XOR one of the mask's four, in turn (section 5.3)."""
+    return bytes(XorMaskerSimple(bytes(mask)).process(bytearray(data)))
 
 
 try:
-    from websockets.speedups import apply_mask
+    from websockets import speedups
 except ImportError:  # there is no compiled part for this platform
     apply_mask = mask_with_tables
+else:
+    apply_mask = speedups.apply_mask
 
 
 def make_frame(opcode: Opcode, payload: bytes | memoryview, *, mask: bool) -> bytes:
