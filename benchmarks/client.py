@@ -89,6 +89,34 @@ class Client:
         self._send_query(sql)
         self._until_ready()
 
+    def value(self, sql: str) -> str:
+        """Run a simple query that gives one row of one column, as text.
+
+        Raises:
+            BenchError: the server answers with an error, or without a row.
+        """
+        self._send_query(sql)
+        found = self._until_ready()
+        if not found:
+            raise BenchError(f"no row from: {sql}")
+        return found[6:].decode()
+
+    def ask(self, sql: str) -> None:
+        """Send a simple query; the answer is for `answered`."""
+        self._send_query(sql)
+
+    def answered(self, timeout: float) -> None:
+        """Wait for the answer to a query that has been sent, and drop its rows.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            BenchError: the server answers with an error.
+        """
+        self._socket.settimeout(timeout)
+        self._until_ready()
+
     def copy_out(self, sql: str) -> tuple[int, float]:
         """Run a COPY ... TO STDOUT in text format and throw the data away; as `drain`."""
         return self.drain(sql, b"COPY ")
@@ -153,12 +181,14 @@ class Client:
         body = sql.encode() + b"\0"
         self._socket.sendall(b"Q" + struct.pack("!i", 4 + len(body)) + body)
 
-    def _until_ready(self) -> None:
-        """Read messages up to ReadyForQuery."""
-        problem = ""
+    def _until_ready(self) -> bytes:
+        """Read messages up to ReadyForQuery; returns the last DataRow's body, if there was one."""
+        problem, row = "", b""
         while True:
             kind, body = self._message()
-            if kind == b"E":
+            if kind == b"D":
+                row = body
+            elif kind == b"E":
                 fields = {part[:1]: part[1:] for part in body.split(b"\0") if part}
                 problem = fields.get(b"M", b"unknown error").decode(errors="replace")
                 if fields.get(b"S") != b"ERROR":
@@ -170,6 +200,7 @@ class Client:
                 break
         if problem:
             raise BenchError(f"port {self.endpoint.port}: {problem}")
+        return row
 
     def _message(self) -> tuple[bytes, bytes]:
         while len(self._buffer) < 5 or len(self._buffer) < 1 + int.from_bytes(self._buffer[1:5], "big"):

@@ -33,6 +33,7 @@ POOL_SIZE = 20
 MAX_CLIENTS = 12_000
 SCALE = 20
 
+CACHING = "hyperpool, cache"
 TRUST = "trust"
 SCRAM = "scram-sha-256"
 _SCRAM_USER = "bench_scram"
@@ -294,7 +295,7 @@ class Peers:
         """Start a pooler and wait until it lets clients in; `direct` is the PostgreSQL that already runs.
 
         Args:
-            target: direct, pgbouncer or hyperpool.
+            target: direct, pgbouncer, hyperpool, or hyperpool with its result cache: "hyperpool, cache".
             auth: how clients log in, `TRUST` or `SCRAM`.
 
         Raises:
@@ -305,8 +306,11 @@ class Peers:
                 self.postgres.child, self._endpoint(self.postgres.endpoint.port, auth), is_pooler=False
             )
         port = free_port()
-        launch = self._start_pgbouncer if target == "pgbouncer" else self._start_hyperpool
-        server = Server(launch(port, auth), self._endpoint(port, auth))
+        if target == "pgbouncer":
+            child = self._start_pgbouncer(port, auth)
+        else:
+            child = self._start_hyperpool(port, auth, cache=target == CACHING)
+        server = Server(child, self._endpoint(port, auth))
         server.wait_until_up()
         return server
 
@@ -340,7 +344,7 @@ class Peers:
         file.write_text("\n".join(lines) + "\n")
         return self.workspace.spawn("pgbouncer", [*self.pgbouncer, file])
 
-    def _start_hyperpool(self, port: int, auth: str) -> Child:
+    def _start_hyperpool(self, port: int, auth: str, *, cache: bool) -> Child:
         postgres = self.postgres.endpoint
         pooler: dict[str, str | int | bool] = {
             "listen_addr": "127.0.0.1",
@@ -357,6 +361,8 @@ class Peers:
         }
         pooler.update({name: yaml.safe_load(value) for name, value in self.overrides.items()})
         database = {"host": postgres.host, "port": postgres.port, "dbname": "bench", "user": "bench"}
+        if cache:
+            database["cache"] = True
         file = self.workspace.directory / f"hyperpool-{port}.yaml"
         file.write_text(yaml.safe_dump({"pooler": pooler, "databases": {"bench": database}}, sort_keys=False))
         environment = clean_environment(PYTHONPATH=str(ROOT))

@@ -72,9 +72,9 @@ class Ways:
         """The port that leads straight to PostgreSQL."""
         return self._delayed(self._postgres)
 
-    def tcp(self) -> Near:
-        """Plain TCP."""
-        return self._near([_tcp(self.direct())])
+    def tcp(self, *, cache: bool = False) -> Near:
+        """Plain TCP, to a pooler without or with a result cache."""
+        return self._near([_tcp(self.direct())], cache=cache)
 
     def websockify_port(self) -> int:
         """The port of a websockify that leads to PostgreSQL."""
@@ -145,7 +145,9 @@ class Ways:
         file.write_text(yaml.safe_dump({"targets": targets, **settings}))
         self._spawn("tunnel", [sys.executable, "-m", "hyperpool", "tunnel", file], port)
 
-    def _near(self, transport: Sequence[Mapping[str, Any]], **sections: object) -> Near:
+    def _near(
+        self, transport: Sequence[Mapping[str, Any]], *, cache: bool = False, **sections: object
+    ) -> Near:
         port = free_port()
         pooler = {
             "listen_addr": _HOST,
@@ -160,7 +162,10 @@ class Ways:
             "log_disconnections": False,
             "log_stats": False,
         }
-        database = {"dbname": "bench", "user": "bench", "sslmode": "disable", "transport": list(transport)}
+        database: dict[str, Any] = {"dbname": "bench", "user": "bench", "sslmode": "disable"}
+        database["transport"] = list(transport)
+        if cache:
+            database["cache"] = True
         file = self._workspace.directory / f"near-{port}.yaml"
         file.write_text(yaml.safe_dump({"pooler": pooler, "databases": {"bench": database}, **sections}))
         return Near(port, self._spawn("hyperpool", [sys.executable, "-m", "hyperpool", "serve", file], port))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
+from hyperpool.admin import caching
 from hyperpool.admin.outcomes import ConsoleError, Done, Waits
 from hyperpool.admin.statements import Assignment, Command
 from hyperpool.admin.tables import columns
@@ -89,6 +90,8 @@ class Console:
 
     def describe(self, statement: Statement) -> tuple[Column, ...] | None:
         """The columns of a statement's result, as `Executor.describe`."""
+        if isinstance(statement, Command) and statement.verb == "explain cache":
+            return caching.EXPLAINED
         if not isinstance(statement, Command) or statement.verb != "show" or statement.is_parameter:
             return None
         name = statement.argument.lower()
@@ -108,6 +111,8 @@ class Console:
         verb, argument = statement.verb, statement.argument
         if verb == "show":
             return self._show(statement)
+        if verb == "explain cache":
+            return caching.explained(self.around, argument)
         known = _VERBS.get(verb)
         if known is None or (argument and verb in _WITHOUT_ARGUMENT):
             raise _invalid(statement)
@@ -195,6 +200,9 @@ class Console:
             )
         return Done("RELOAD")
 
+    def _purge_cache(self, argument: str) -> Done:
+        return caching.purge(self.around, argument)
+
     def _shutdown(self, word: str) -> Done:
         mode = ShutdownMode(word.upper())
         self.process.shut_down(mode)
@@ -207,6 +215,7 @@ _VERBS: Final[dict[str, Callable[[Console, str], Outcome]]] = {
     "kill": Console._kill,  # noqa: SLF001
     "kill_client": Console._kill_client,  # noqa: SLF001
     "pause": Console._pause,  # noqa: SLF001
+    "purge cache": Console._purge_cache,  # noqa: SLF001
     "reconnect": Console._reconnect,  # noqa: SLF001
     "reload": Console._reload,  # noqa: SLF001
     "resume": Console._resume,  # noqa: SLF001

@@ -16,6 +16,9 @@ _COMMAND: Final = re.compile(rf"({_WORD})(?:\s+({_WORD}|{_PARAMETER}))?", re.IGN
 _SET: Final = re.compile(
     rf"set\s+({_WORD})\s*(?:=|\sto\s)\s*('(?:[^']|'')*'|{_PARAMETER}|{_WORD}|[-+.0-9a-z_]+)", re.IGNORECASE
 )
+_CACHE: Final = re.compile(r"\s*(explain|purge)\s+cache\b\s*(.*)", re.IGNORECASE | re.DOTALL)
+"""What follows may be a query, whose comments count."""
+
 _COMMENT: Final = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _TRANSACTION: Final = re.compile(
     r"(begin|start\s+transaction|commit|end|rollback|abort)(\s+(work|transaction))?"
@@ -35,8 +38,9 @@ class Command:
     """A verb with its argument.
 
     Attributes:
-        verb: in lower case; ``show`` also for ``SELECT``.
-        argument: without quotes; ``$1`` for a parameter that is not bound yet; empty for none.
+        verb: in lower case; ``show`` also for ``SELECT``. ``EXPLAIN CACHE`` and ``PURGE CACHE`` are two words.
+        argument: without quotes; ``$1`` for a parameter that is not bound yet; empty for none. All that is behind the
+            two words, as it is.
         is_parameter: the argument stands for a parameter.
         text: as the client has written it, for errors.
     """
@@ -89,6 +93,9 @@ def parse(text: str) -> Statement:
     Raises:
         Unintelligible: it is no command of the console; the message quotes it as pgbouncer does.
     """
+    if found := _CACHE.fullmatch(text):
+        argument = found[2].strip().removesuffix(";").rstrip()
+        return Command(f"{found[1].lower()} cache", argument, text=text[:_LONGEST_SHOWN])
     bare = _COMMENT.sub(" ", text).strip().removesuffix(";").rstrip()
     if not bare:
         return Nothing()

@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 
     from hyperpool.admin.connection import ConsoleConnection
     from hyperpool.admin.operations import Operations
+    from hyperpool.cache.results import ResultCache
     from hyperpool.config import Settings
     from hyperpool.frontdoor.listener import Listener
     from hyperpool.frontdoor.peers import Peers
     from hyperpool.pool.login import Way
     from hyperpool.pool.state import Pools
+    from hyperpool.pool.statements import Statement
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.loop import Relay
+    from hyperpool.relay.requests import Request
     from hyperpool.relay.server import ServerConnection
     from hyperpool.stats import PoolStats, StatsBook
     from hyperpool.transport.agents import AgentRegistry
@@ -34,6 +37,7 @@ class Surroundings:
     Attributes:
         relay: the data plane.
         pools: all pools.
+        cache: the result cache.
         settings: gives the settings as they are now.
         operations: what operators have done.
         book: the counters of the last period.
@@ -49,6 +53,7 @@ class Surroundings:
 
     relay: Relay
     pools: Pools[ServerConnection, ClientConnection]
+    cache: ResultCache[ClientConnection, Request, Statement]
     settings: Callable[[], Settings]
     operations: Operations
     book: StatsBook

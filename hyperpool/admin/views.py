@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from hyperpool import COMPATIBLE, __version__
-from hyperpool.admin import configuration, inventory, sockets, statistics
+from hyperpool.admin import caching, configuration, inventory, sockets, statistics
 from hyperpool.admin.operations import Mode
 from hyperpool.admin.tables import columns
 
@@ -39,7 +39,9 @@ _HELP: Final = """
 	SUSPEND
 	SHUTDOWN
 	SHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS
-	WAIT_CLOSE [<db>]"""
+	WAIT_CLOSE [<db>]
+	EXPLAIN CACHE [(<db>[, <user>])] <query>
+	PURGE CACHE [DATABASE <db> | TABLE <table> | FINGERPRINT <hex>]"""
 
 
 @attrs.frozen
@@ -107,6 +109,9 @@ _VIEWS: Final[dict[str, View]] = {
     "pins": View(inventory.PINS, inventory.pins, own=True),
     "transports": View(inventory.TRANSPORTS, inventory.transports, own=True),
     "tunnels": View(inventory.TUNNELS, inventory.tunnels, own=True),
+    "cache": View(caching.CACHE, caching.cache, own=True),
+    "cache_queries": View(caching.QUERIES, caching.queries, own=True),
+    "cache_reasons": View(caching.REASONS, caching.reasons, own=True),
     "clients": View(sockets.SOCKETS, sockets.clients),
     "servers": View(sockets.SOCKETS, sockets.servers),
     "sockets": View(sockets.DEBUG, sockets.sockets),

@@ -36,7 +36,6 @@ class Catalog:
 
     Args:
         rows: the answer to `question`, each row a list of texts.
-        unlogged: queries of unlogged tables may be cached. A crash of the server empties such a table.
 
     Attributes:
         version: names this state of the catalog, for `question`.
@@ -45,11 +44,10 @@ class Catalog:
         ValueError: the rows are not such an answer.
     """
 
-    def __init__(self, rows: Iterable[Sequence[str | None]], *, unlogged: bool = False) -> None:
+    def __init__(self, rows: Iterable[Sequence[str | None]]) -> None:
         self._rows = Rows(rows)
         self.version = self._rows.version
-        self._unlogged = unlogged
-        self._judge = Judge(self._rows, self._open, unlogged=unlogged)
+        self._judge = Judge(self._rows, self._open)
         self._writers = Writers(self._rows)
         self._verdicts: dict[tuple[Reading, bytes, tuple[str, ...], tuple[int, ...]], Verdict] = {}
 
@@ -70,7 +68,7 @@ class Catalog:
         """
         if len(rows) == 1 and rows[0][:2] == ["v", self.version]:
             return self
-        return Catalog(rows, unlogged=self._unlogged)
+        return Catalog(rows)
 
     def judge(
         self, text: Text, search_path: tuple[str, ...], parameter_types: tuple[int, ...] = ()
@@ -90,7 +88,7 @@ class Catalog:
         key = (reading, named, search_path, parameter_types)
         known = self._verdicts.get(key)
         if known is None:
-            known = self._decide(text.canonical.decode(), search_path, parameter_types)
+            known = self._decide(text, search_path, parameter_types)
             while len(self._verdicts) >= _REMEMBERED:
                 del self._verdicts[next(iter(self._verdicts))]
             self._verdicts[key] = known
@@ -120,22 +118,33 @@ class Catalog:
         found = self._rows.relation_names.get(relation, ())
         return frozenset(one.oid for one in found if not dot or one.schema == schema)
 
-    def _decide(self, text: str, path: tuple[str, ...], parameters: tuple[int, ...]) -> Verdict:
+    def _decide(self, read: Text, path: tuple[str, ...], parameters: tuple[int, ...]) -> Verdict:
         judge = QueryJudge(self._judge, path, parameters)
+        text = read.canonical.decode()
         try:
             judge.judge_text(text)
         except Refused as refused:
-            return Verdict(reason=refused.reason, detail=refused.detail)
+            return Verdict(refused.reason, refused.detail, table_names=self._named(read.reading, path))
         except RecursionError:
-            return Verdict(reason=Reason.TOO_DEEP)
+            return Verdict(Reason.TOO_DEEP)
         tables = frozenset(judge.reached.tables)
         undeclared = "$" in text and (not parameters or 0 in parameters)
         return Verdict(
             tables=tables,
             table_names=self.names(tables),
+            unlogged=self.names(judge.reached.unlogged),
             settings=frozenset(judge.reached.settings),
             clock=undeclared or self._judge.types.tells_time(parameters),
         )
+
+    def _named(self, reading: Reading, path: tuple[str, ...]) -> tuple[str, ...]:
+        """The tables and views that a text names."""
+        found = set()
+        for schema, name in reading.relations:
+            for relation in self._rows.relation_names.get(name, ()):
+                if relation.schema == schema or (schema is None and relation.schema in path):
+                    found.add(str(relation))
+        return tuple(sorted(found))
 
     def _open(self, function: Function, path: tuple[str, ...]) -> Reached:
         """What the text of an SQL function depends on."""

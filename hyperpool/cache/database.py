@@ -61,7 +61,6 @@ class DatabaseCache:
 
     Args:
         remove: takes an entry out of the store.
-        unlogged: queries of unlogged tables may be cached.
 
     Attributes:
         catalog: what is known of tables and functions; None until it has been read.
@@ -74,9 +73,8 @@ class DatabaseCache:
         queries: totals by fingerprint.
     """
 
-    def __init__(self, remove: Callable[[Entry], None], *, unlogged: bool) -> None:
+    def __init__(self, remove: Callable[[Entry], None]) -> None:
         self._remove = remove
-        self._unlogged = unlogged
         self._by_table: dict[int, set[Entry]] = {}
         self._tableless: set[Entry] = set()
         self._drops = 0
@@ -176,13 +174,6 @@ class DatabaseCache:
         self.catalog = None
         self.changed(source)
 
-    def refuse_unlogged(self) -> None:
-        """Somebody does not want queries of unlogged tables to be cached."""
-        if self._unlogged:
-            self._unlogged = False
-            self.catalog = None
-            self.changed("settings")
-
     def reached(self, server: object) -> None:
         """A connection has been made to one of several servers of which one is used at a time."""
         if self._server not in (None, server):
@@ -215,7 +206,7 @@ class DatabaseCache:
         if version != self.version:
             return
         before = self.catalog
-        self.catalog = Catalog(rows, unlogged=self._unlogged) if before is None else before.renewed(rows)
+        self.catalog = Catalog(rows) if before is None else before.renewed(rows)
         if before is not None and before is not self.catalog and not self.pending:
             self.version += 1
             self.drop(None, "catalog")

@@ -86,14 +86,16 @@ class Refused(Exception):
 
 @attrs.define(eq=False)
 class Reached:
-    """What has been reached so far: oids of tables, and names of settings."""
+    """What has been reached so far: oids of tables, of those that are unlogged, and names of settings."""
 
     tables: set[int] = attrs.field(factory=set)
+    unlogged: set[int] = attrs.field(factory=set)
     settings: set[str] = attrs.field(factory=set)
 
     def add(self, other: Reached) -> None:
         """Add what has been reached elsewhere."""
         self.tables |= other.tables
+        self.unlogged |= other.unlogged
         self.settings |= other.settings
 
 
@@ -103,7 +105,6 @@ class Judge:
     Args:
         rows: the catalog.
         open_text: judges the text of an SQL function, called along a search_path.
-        unlogged: unlogged tables may be cached.
 
     Attributes:
         operations: the types of an operator's result, and what it depends on.
@@ -113,13 +114,10 @@ class Judge:
         self,
         rows: Rows,
         open_text: Callable[[Function, tuple[str, ...]], Reached],
-        *,
-        unlogged: bool,
     ) -> None:
         self.rows = rows
         self.types = TypeRules(rows)
         self._open_text = open_text
-        self._unlogged = unlogged
         self._found: dict[tuple[object, ...], Reached | Refused] = {}
         self._open: set[tuple[object, ...]] = set()
         self._good_types: dict[int, Refused | None] = {}
@@ -182,6 +180,8 @@ class Judge:
             reached.add(self.tree(relation.view, path, itself=oid))
             return reached
         reached.tables.add(oid)
+        if relation.persistence == "u":
+            reached.unlogged.add(oid)
         if relation.row_security:
             for policy in relation.policies:
                 try:
@@ -199,8 +199,6 @@ class Judge:
             raise Refused(Reason.UNKNOWN_RELATION, f"{relation} is no table or view")
         if relation.persistence == "t":
             raise Refused(Reason.TEMPORARY_TABLE, str(relation))
-        if relation.persistence == "u" and not self._unlogged:
-            raise Refused(Reason.UNLOGGED_TABLE, str(relation))
         if relation.foreign_method:
             raise Refused(Reason.UNCERTAIN, f"{relation} has an access method of an extension")
 

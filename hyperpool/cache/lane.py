@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hyperpool.cache.verdict import Verdict
     from hyperpool.config.cache import CacheSettings
     from hyperpool.sql.reader import QueryReader
-    from hyperpool.sql.reading import Text
+    from hyperpool.sql.reading import Reading, Text
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -278,22 +278,14 @@ class Lane(Generic[C, R, U]):
         stats: QueryStats,
         parts: tuple[bytes, bytes, bytes],
     ) -> Plan:
-        reading = read.reading
-        rule = find_rule(settings.rules, reading.fingerprint, verdict.table_names)
-        if rule is not None and rule.never:
-            return self.refuse(Reason.RULE, stats)
-        waived = rule is not None and bool(rule.always) and verdict.reason in _WAIVED
-        if verdict.reason is not None and not waived:
-            return self.refuse(verdict.reason, stats)
-        if reading.hint is not None and reading.hint.nocache:
-            return self.refuse(Reason.HINT, stats)
+        reason, how_old, waived = decide(settings, read.reading, verdict)
         kind, types, values = parts
-        if verdict.clock and mentions_clock(values):
-            return self.refuse(Reason.CLOCK_LITERAL, stats)
+        if reason is None and verdict.clock and mentions_clock(values):
+            reason = Reason.CLOCK_LITERAL
+        if reason is not None:
+            return self.refuse(reason, stats)
         plan = Plan(None, stats)
-        plan.ages = ages(settings, rule, reading.hint)
-        if plan.ages.never:
-            return self.refuse(Reason.HINT if reading.hint is not None else Reason.RULE, stats)
+        plan.ages = how_old
         plan.tables = ANY_TABLE if waived else verdict.tables
         policies = pack_settings((name, session.settings.get(name, "")) for name in verdict.settings)
         plan.key = pack(
@@ -430,6 +422,34 @@ class Lane(Generic[C, R, U]):
         elif not writes and not reading.functions:
             tables = frozenset()
         writing.add(tables, schema=writes.schema)
+
+
+def decide(settings: CacheSettings, reading: Reading, verdict: Verdict) -> tuple[Reason | None, Ages, bool]:
+    """Say what the settings make of a verdict.
+
+    Args:
+        settings: of the database and user.
+        reading: what the text says.
+        verdict: what the catalog says.
+
+    Returns:
+        Why the query is not cached, or None; how old an answer may be; whether somebody has signed for what the catalog
+        refuses.
+    """
+    rule = find_rule(settings.rules, reading.fingerprint, verdict.table_names)
+    how_old = ages(settings, rule, reading.hint)
+    waived = rule is not None and bool(rule.always) and verdict.reason in _WAIVED
+    reason = None if waived else verdict.reason
+    if rule is not None and rule.never:
+        reason = Reason.RULE
+    elif reason is None:
+        if verdict.unlogged and not settings.unlogged:
+            reason = Reason.UNLOGGED_TABLE
+        elif reading.hint is not None and (reading.hint.nocache or how_old.never):
+            reason = Reason.HINT
+        elif how_old.never:
+            reason = Reason.RULE
+    return reason, how_old, waived
 
 
 _WAIVED: Final = frozenset(

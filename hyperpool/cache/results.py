@@ -60,12 +60,10 @@ class ResultCache(Generic[C, R, U]):
         cache = settings.cache if follows(settings) and not settings.replication else None
         database = self._databases.get(endpoint)
         if database is None and cache is not None:
-            database = DatabaseCache(self.store.remove, unlogged=cache.unlogged)
+            database = DatabaseCache(self.store.remove)
             self._databases[endpoint] = database
         if database is None:
             return None
-        if cache is not None and not cache.unlogged:
-            database.refuse_unlogged()
         if old is None or old.database is not database:
             identity = pack(settings.database.encode(), settings.user.encode(), repr(endpoint).encode())
             old = Lane(identity, settings.user, database, self.store, self._reader, self.random)

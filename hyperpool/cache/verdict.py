@@ -19,7 +19,8 @@ class Verdict:
         detail: what it was about, for people: a function with its argument types, a relation, a type. Never a value.
         tables: oids of all tables whose rows the answer can depend on: also those behind views, functions and
             policies, and the descendants of partitioned and inherited tables.
-        table_names: the same, for people: ``schema.name``.
+        table_names: the same, for people: ``schema.name``. With a reason, those that the text names.
+        unlogged: those of them that are unlogged: a crash of the server empties them.
         settings: lower-case names of the settings, apart from PostgreSQL's own, that the answer can depend on: those
             that policies of row security read.
         clock: a parameter may be read as a date or a time: an answer for a value in text format that
@@ -30,5 +31,6 @@ class Verdict:
     detail: str = ""
     tables: frozenset[int] = frozenset()
     table_names: tuple[str, ...] = ()
+    unlogged: tuple[str, ...] = ()
     settings: frozenset[str] = frozenset()
     clock: bool = False

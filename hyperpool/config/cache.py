@@ -107,8 +107,7 @@ class CacheSettings:
     unlogged: bool = _setting(
         default=False,
         parse=kinds.flag,
-        about="queries of unlogged tables are cached, too, which a crash of the server empties; only if all entries "
-        "that lead to the same database say so",
+        about="queries that read unlogged tables are cached, too; a crash of the server empties those",
     )
     rules: tuple[CacheRule, ...] = _setting(
         (), _rules, "what holds for some queries: a list; the first that fits decides"

@@ -155,6 +155,7 @@ class Pooler:
         around = Surroundings(
             relay=self._relay,
             pools=self._pools,
+            cache=self._cache,
             settings=lambda: self._settings,
             operations=self._operations,
             book=self._book,

@@ -157,7 +157,7 @@ class Reason(enum.Enum):
         "unlogged_table",
         Stage.CATALOG,
         "The query reads an unlogged table, and the settings exclude those.",
-        "Change the setting if they may be cached.",
+        "Set `cache.unlogged: true` for the database if they may be cached.",
     )
     ROW_SECURITY = (
         "row_security",

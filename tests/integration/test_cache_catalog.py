@@ -160,7 +160,6 @@ REFUSED: Final[dict[str, Reason]] = {
     "SELECT * FROM information_schema.tables": Reason.SYSTEM_CATALOG,
     "SELECT * FROM pg_stat_activity": Reason.SYSTEM_CATALOG,
     "SELECT * FROM odd": Reason.ROW_SECURITY,
-    "SELECT * FROM quick": Reason.UNLOGGED_TABLE,
     "SELECT last_value FROM counter": Reason.UNKNOWN_RELATION,
     "SELECT * FROM missing": Reason.UNKNOWN_RELATION,
     "SELECT * FROM alone": Reason.UNKNOWN_RELATION,
@@ -316,13 +315,18 @@ def test_settings_that_policies_read_are_told(catalog: Catalog) -> None:
     assert _judge(catalog, "SELECT * FROM owned").settings == frozenset()
 
 
-def test_unlogged_tables_are_refused_unless_they_are_asked_for(database: psycopg.Connection[Any]) -> None:
-    """That is a choice, and a renewed catalog keeps it."""
-    catalog = Catalog(fetch(database), unlogged=True)
-    assert _judge(catalog, "SELECT * FROM quick").table_names == ("judged.quick",)
-    database.execute("CREATE TABLE judged.more (a int)")
-    assert _judge(catalog.renewed(fetch(database, catalog.version)), "SELECT * FROM quick").reason is None
-    database.execute("DROP TABLE judged.more")
+def test_unlogged_tables_are_told(catalog: Catalog) -> None:
+    """A crash empties them: whether they are cached is for the settings to say."""
+    assert _judge(catalog, "SELECT * FROM quick").unlogged == ("judged.quick",)
+    assert _judge(catalog, "SELECT * FROM quick_view JOIN t USING (a)").unlogged == ("judged.quick",)
+    assert _judge(catalog, "SELECT * FROM t").unlogged == ()
+
+
+def test_a_refusal_tells_the_tables_that_the_text_names(catalog: Catalog) -> None:
+    """So that a rule for a table can be found."""
+    verdict = _judge(catalog, "SELECT now() FROM judged.plain, t", path=("judged", "other"))
+    assert verdict.reason is Reason.STABLE_FUNCTION
+    assert verdict.table_names == ("judged.plain", "judged.t", "other.t")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ CREATE TABLE parted_high PARTITION OF parted FOR VALUES FROM (10) TO (20);
 CREATE TABLE mother (a int);
 CREATE TABLE daughter (b int) INHERITS (mother);
 CREATE UNLOGGED TABLE quick (a int);
+CREATE VIEW quick_view AS SELECT a FROM quick;
 CREATE TABLE tenants (a int, tenant text);
 ALTER TABLE tenants ENABLE ROW LEVEL SECURITY;
 CREATE POLICY mine ON tenants USING (tenant = current_setting('app.tenant', true));

@@ -16,6 +16,7 @@ from hyperpool.admin.outcomes import ConsoleError
 from hyperpool.admin.surroundings import Surroundings
 from hyperpool.admin.tables import columns
 from hyperpool.admin.views import View
+from hyperpool.cache.results import ResultCache
 from hyperpool.config import PoolMode, SessionState
 from hyperpool.frontdoor.peers import Peers
 from hyperpool.stats import PoolStats, StatsBook
@@ -65,6 +66,7 @@ class _Desk:
         around = Surroundings(
             relay=house.relay,
             pools=house.pools,
+            cache=ResultCache(1 << 20, lambda: 0.5),
             settings=lambda: house.settings,
             operations=self.operations,
             book=StatsBook(0.0),

@@ -11,7 +11,7 @@ class _Cache(DatabaseCache):
     """A database whose entries are forgotten at once."""
 
     def __init__(self) -> None:
-        super().__init__(self.removed, unlogged=False)
+        super().__init__(self.removed)
 
     def entry(self, *tables: int) -> Entry:
         entry = Entry(b"", self, QueryStats("", ""))

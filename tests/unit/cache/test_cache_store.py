@@ -16,7 +16,7 @@ class _Kept:
     def __init__(self) -> None:
         self.forgotten: list[tuple[bytes, bool]] = []
         self.store = Store(_LIMIT, lambda entry, evicted: self.forgotten.append((entry.key, evicted)))
-        self._database = DatabaseCache(self.store.remove, unlogged=False)
+        self._database = DatabaseCache(self.store.remove)
 
     def put(self, key: str, size: int = 10 * _KIB) -> Entry:
         entry = Entry(key.encode(), self._database, QueryStats("", ""))
