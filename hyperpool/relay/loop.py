@@ -172,7 +172,9 @@ class Relay(EventLoop):
                 age=self.age(server),
             )
         pool = server.pool
-        if server.purpose == "connect_query" and not pool.paused:
+        # One that is replaced before it was of any use is no failure.
+        replaced = server.retiring and server.refusal is None
+        if server.purpose == "connect_query" and not (pool.paused or replaced):
             self._failed(pool, server.refusal or ConnectFailed(reason))
         if pool.waiting and pool.idle and not pool.paused:
             # It was being checked, for a client that may as well have another one.

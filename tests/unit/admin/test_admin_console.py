@@ -282,6 +282,26 @@ def test_reconnect_makes_void_what_is_being_dialed(desk: _Desk) -> None:
     assert _spell(received(second)) == "WAIT_CLOSE"
 
 
+def test_a_server_that_is_replaced_during_its_connect_query(desk: _Desk) -> None:
+    """It is no failure: who waits goes on waiting, for the next one."""
+    desk.house.warm()
+    pool = desk.house.pool()
+    client = desk.house.connect(startup(), QUERY)
+    pool.configure(attrs.evolve(pool.settings, connect_query="SELECT 2"))
+    second = desk.house.connect(startup(), QUERY)
+    received(client), received(second)
+    server = desk.house.warm()
+    assert received(server) == messages.query("SELECT 2")
+    assert desk.ask(desk.open(), "RECONNECT app") == "RECONNECT"
+    desk.house.wanted.clear()
+    server.send(ANSWER)
+    desk.house.relay.turn()
+    assert received(server).endswith(b"END")
+    assert received(second) == b""
+    assert desk.house.wanted
+    assert not pool.backoff.holds(desk.house.clock.now)
+
+
 def test_kill_ends_clients_that_are_logging_in(desk: _Desk) -> None:
     """And those that are there."""
     guest = desk.house.connect(startup())
