@@ -67,15 +67,15 @@ def compare(pg: PostgresCluster) -> list[Outcome]:
 
 
 def _views(stage: Stage) -> Iterator[Outcome]:
-    """The console's tables: their columns, some of their rows, and every setting."""
+    """The console's tables: their columns, some of their rows, and every setting that pgbouncer has."""
     for view in scenarios.VIEWS:
         yield Outcome(f"columns: {view}", *(side.rows(view)[0] for side in stage.sides))
     for view in scenarios.ROWS:
         names = [" ".join(row[0] for row in side.rows(view)[1]) for side in stage.sides]
         yield Outcome(f"rows: {view}", *names)
     theirs, ours = ({row[0]: " | ".join(row[1:]) for row in side.rows("CONFIG")[1]} for side in stage.sides)
-    for key in sorted({*theirs, *ours}):
-        yield Outcome(f"config: {key}", theirs.get(key, "not there"), ours.get(key, "not there"))
+    for key, value in theirs.items():
+        yield Outcome(f"config: {key}", value, ours.get(key, "not there"))
 
 
 def documented() -> list[str]:
