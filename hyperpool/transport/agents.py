@@ -354,7 +354,8 @@ class AgentRegistry:
         if answer is None:
             reason = f"no answer within {self.open_timeout:g} s (agents.open_timeout)"
         elif answer.startswith(NO):
-            reason = answer.removeprefix(NO)[:_SHOWN_REASON]
+            told = answer.removeprefix(NO)[:_SHOWN_REASON]
+            reason = "".join(one if one.isprintable() else "?" for one in told)
         else:
             reason = "it gave an answer that makes no sense"
         refusals[connection.agent.instance] = reason

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _AT_ONCE: Final = 64 * 1024
 """Bytes that are made messages of at once."""
 
+_MOST_IDLE: Final = 1 << 20
+"""Bytes that one read takes in which carry nothing: whoever sends them without a pause would keep the reader."""
+
 PASSES: Final = 16 * 1024
 """Bytes that were sent and not answered, and certainly do not keep the peer from reading what comes after them."""
 
@@ -99,7 +102,7 @@ class WebSocketSocket:
             BlockingIOError: nothing is there now.
             OSError: the connection broke, or the peer did what is not allowed.
         """
-        view, at = memoryview(buffer), 0
+        view, at, idle = memoryview(buffer), 0, 0
         size, receive = len(view), self._sock.recv_into
         while at < size and not self._over and self._late is None:
             room = view[at:]
@@ -114,6 +117,9 @@ class WebSocketSocket:
                 self._end_below()
                 break
             at += self._take_in(room, got)
+            idle = 0 if at else idle + got
+            if idle > _MOST_IDLE:
+                self._late = OSError(errno.EPROTO, f"{self._name} sent nothing but control frames")
             if at and got < len(room):
                 break  # without a byte to show for it, an end that has come along would not be read again
         if self._late is None and not self._over:

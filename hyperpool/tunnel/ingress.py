@@ -75,8 +75,19 @@ class Ingress:
             log.warning("target cannot be reached", target=target.name, peer=guest.peer, error=str(error))
             raise Refused(str(error), _UNREACHABLE, noteworthy=False) from error
         await self._targets.serve(
-            guest.accept, server, target, peer=guest.peer, token=guest.token.name, id=guest.token.id
+            guest.accept,
+            server,
+            target,
+            lambda: self._allowed(guest.token.name),
+            peer=guest.peer,
+            token=guest.token.name,
+            id=guest.token.id,
         )
+
+    def _allowed(self, token: str) -> tuple[str, ...]:
+        """The targets that a token is good for now; empty for all, as for one that is gone: that ends its guests."""
+        settings = self._settings.tokens.get(token)
+        return settings.targets if settings is not None else ()
 
 
 def _wanted(request: UpgradeRequest) -> str:

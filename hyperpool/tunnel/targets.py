@@ -31,7 +31,7 @@ class Targets:
     def __init__(self, settings: Mapping[str, TargetSettings], context: DialContext) -> None:
         self._settings = dict(settings)
         self._context = context
-        self._open: dict[trio.CancelScope, TargetSettings] = {}
+        self._open: dict[trio.CancelScope, tuple[TargetSettings, Callable[[], tuple[str, ...]]]] = {}
         self._idle = trio.Event()
 
     @property
@@ -46,10 +46,11 @@ class Targets:
             await self._idle.wait()
 
     def configure(self, settings: Mapping[str, TargetSettings]) -> None:
-        """Take other targets over; streams to what is not a target any more are ended."""
+        """Take other targets over; streams to what is not a target any more, or not for them, are ended."""
         self._settings = dict(settings)
-        for scope, target in self._open.items():
-            if self._settings.get(target.name) != target:
+        for scope, (target, allowed) in self._open.items():
+            names = allowed()
+            if self._settings.get(target.name) != target or (names and target.name not in names):
                 scope.cancel()
 
     def find(self, wanted: str, allowed: tuple[str, ...]) -> TargetSettings | None:
@@ -84,6 +85,7 @@ class Targets:
         tunnel: Callable[[], Awaitable[trio.abc.Stream]],
         server: trio.abc.Stream,
         target: TargetSettings,
+        allowed: Callable[[], tuple[str, ...]] = tuple,
         **facts: object,
     ) -> None:
         """Move bytes between a tunnel's stream and a target until one of them ends, and close both.
@@ -92,13 +94,14 @@ class Targets:
             tunnel: makes the stream of the tunnel.
             server: the stream of the target.
             target: what it leads to.
+            allowed: the targets that the stream may have, as the settings are now; empty for all.
             facts: for the log.
         """
         began = trio.current_time()
         traffic = Traffic()
         stream: trio.abc.Stream | None = None
         scope = trio.CancelScope()
-        self._open[scope] = target
+        self._open[scope] = target, allowed
         try:
             with scope:
                 stream = await tunnel()
@@ -109,7 +112,8 @@ class Targets:
             await trio.aclose_forcefully(server)
             if stream is not None:
                 seconds = round(trio.current_time() - began, 3)
-                ended_by = "reload: the target was changed" if scope.cancelled_caught else traffic.ended_by
+                reloaded = "reload: the target was changed or taken away"
+                ended_by = reloaded if scope.cancelled_caught else traffic.ended_by
                 log.info(
                     "stream closed",
                     target=target.name,

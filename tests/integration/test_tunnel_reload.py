@@ -80,9 +80,28 @@ def test_a_target_is_taken_away(pg: PostgresCluster, make_pooler: PoolerFactory)
             far.reload({**document, "targets": {"other": {"port": 1}}})
             with pytest.raises(psycopg.OperationalError):
                 connection.execute("SELECT 1")
-        assert "ended_by='reload: the target was changed'" in far.log_text()
+        assert "ended_by='reload: the target was changed or taken away'" in far.log_text()
         # A login that was under way has another reason.
         eventually(lambda: "404" in _refusal(pooler), what="there is no such target")
+
+
+def test_a_target_is_taken_from_a_token(pg: PostgresCluster, make_pooler: PoolerFactory) -> None:
+    """Streams that came in with it end, though the token is good for others."""
+    document = ingress(pg.port)
+    document["targets"]["other"] = {"port": 1}
+    (token,) = document["ingress"]["tokens"].values()
+    with _far_end(document) as far:
+        pooler = make_pooler(_settings(pg, to_ingress(far.port, path="/db")))
+        with pooler.connect() as connection:
+            connection.execute("BEGIN")
+            token["targets"] = ["db"]
+            far.reload(document)
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+            token["targets"] = ["other"]
+            far.reload(document)
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute("SELECT 1")
+        eventually(lambda: "404" in _refusal(pooler), what="there is no such target for the token")
 
 
 def test_certificates(pg: PostgresCluster, make_pooler: PoolerFactory, tmp_path: Path) -> None:

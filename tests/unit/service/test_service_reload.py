@@ -12,9 +12,12 @@ import pytest
 import trio
 import trio.testing
 
+from hyperpool.admin.outcomes import ConsoleError
 from hyperpool.service import run as run_module
 from hyperpool.stats import PoolStats
 from hyperpool.wire import messages
+from tests.support.certificates import issue
+from tests.support.network import free_port
 from tests.support.service import Service, pooler_process
 from tests.support.triopostgres import TrioClient, TrioPostgres
 
@@ -70,6 +73,27 @@ async def test_a_reload_back_to_what_runs(service: Service, book: LogBook) -> No
         signal.raise_signal(signal.SIGHUP)
         await book.wait_for("reloaded")
         assert book.count("reload: this setting needs a restart") == warnings
+    await service.stop()
+
+
+async def test_files_that_are_gone(service: Service, book: LogBook, tmp_path: Path) -> None:
+    """A setting that is changed by hand is not taken over with a certificate that cannot be read; all goes on."""
+    files = issue(tmp_path / "tls", "localhost")
+    agents = {
+        "listen_port": free_port(),
+        "tls_cert_file": str(files.cert),
+        "tls_key_file": str(files.key),
+        "tokens": {"site": {"id": "site.access", "secret": "0123456789abcdef"}},
+    }
+    await service.start({**service.document(), "agents": agents})  # it listens for agents first
+    await book.wait_for("listening")
+    files.cert.unlink()
+    with pytest.raises(ConsoleError) as caught:
+        service.pooler.set("max_client_conn", "7")
+    assert "agents.tls_cert_file" in caught.value.detail
+    client = await service.client()
+    assert await client.ask("SELECT 1") == "SELECT 1"
+    await client.close()
     await service.stop()
 
 

@@ -135,6 +135,14 @@ async def test_none_can_do_it(registry: AgentRegistry, book: LogBook) -> None:
         assert "two: no such target" in message
 
 
+async def test_a_reason_is_one_plain_line(registry: AgentRegistry, book: LogBook) -> None:
+    """What an agent says moves no cursor, in a log or elsewhere."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_answer, await _join(nursery, registry), "no \x1b[2Jroom\r")
+        with pytest.raises(ConnectFailed, match=r"one: \?\[2Jroom\?$"):
+            await registry.open("site", "db")
+
+
 async def test_nobody_has_ever_come(registry: AgentRegistry, autojump_clock: trio.testing.MockClock) -> None:
     """The message says so, after the wait."""
     began = trio.current_time()

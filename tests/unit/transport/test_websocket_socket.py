@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import random
 import select
 import socket
@@ -24,7 +25,7 @@ from tests.support.checkpoints import no_descriptor_left
 from tests.unit.transport.test_websocket_stream import Peer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from trio.testing import MockClock
 
@@ -359,6 +360,32 @@ async def test_what_cannot_be_taken_apart() -> None:
         end.close()
     right.close()
     await other.aclose()
+
+
+async def test_a_flood_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that sends control frames without a pause does not keep the relay for good."""
+    async with end_and_peer() as (end, _):
+        flood, reads = b"\x8a\x02??" * 16384, itertools.count()
+
+        def receive(room: memoryview) -> int:
+            assert next(reads) < 100, "it reads for ever"
+            room[:] = flood[: len(room)]
+            return len(room)
+
+        monkeypatch.setattr(end, "_sock", Endless(end._sock, receive))
+        with pytest.raises(OSError, match="nothing but control frames"):
+            read(end)
+
+
+class Endless:
+    """A socket that always has something."""
+
+    def __init__(self, sock: socket.socket, receive: Callable[[memoryview], int]) -> None:
+        self._sock = sock
+        self.recv_into = receive
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._sock, name)
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 1000])
