@@ -69,6 +69,8 @@ def written(name: str, value: object) -> str:
     """A setting's value in pgbouncer's notation: 1 and 0 for flags, commas between names, seconds as numbers."""
     if word := _WORDS.get((name, value)):
         return word
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, enum.Enum):
@@ -100,6 +102,8 @@ def assigned(pooler: PoolerSettings, key: str, value: str, directory: Path) -> P
         raise ConsoleError("SET failed", detail=f"there is no setting {key}", hint="use SHOW CONFIG;")
     if not field.metadata["reload"]:
         raise ConsoleError("SET failed", detail=f"{field.name} can be changed by a restart alone")
+    if not value and field.default is None:
+        return attrs.evolve(pooler, **{field.name: None})
     try:
         found = read_value(field, _plain(field, value), Source(directory, {}))
     except Problem as problem:
