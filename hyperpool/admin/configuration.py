@@ -102,10 +102,10 @@ def assigned(pooler: PoolerSettings, key: str, value: str, directory: Path) -> P
         raise ConsoleError("SET failed", detail=f"there is no setting {key}", hint="use SHOW CONFIG;")
     if not field.metadata["reload"]:
         raise ConsoleError("SET failed", detail=f"{field.name} can be changed by a restart alone")
-    if not value and field.default is None:
-        return attrs.evolve(pooler, **{field.name: None})
+    found: Any = None
     try:
-        found = read_value(field, _plain(field, value), Source(directory, {}))
+        if value or field.default is not None:
+            found = read_value(field, _plain(field, value), Source(directory, {}))
     except Problem as problem:
         raise ConsoleError("SET failed", detail=f"{field.name}: {problem}") from None
     except Problems as problems:
