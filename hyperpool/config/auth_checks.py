@@ -6,12 +6,17 @@ import re
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
+from hyperpool.config.auth_files import read_hba, read_ident, read_userlist
 from hyperpool.config.kinds import AuthType, SslMode
+from hyperpool.config.report import Report
 from hyperpool.config.settings import FALLBACK
 
 if TYPE_CHECKING:
-    from hyperpool.config.report import KeyPath, Report
+    from hyperpool.config.report import KeyPath
     from hyperpool.config.settings import Settings
+    from hyperpool.config.source import Source
 
 MD5: Final = re.compile("md5[0-9a-f]{32}")
 """A stored secret that is an MD5 digest."""
@@ -39,6 +44,24 @@ def check_auth(settings: Settings, report: Report) -> None:
     _check_certificates(settings, report)
     _check_libraries(settings, report)
     _check_auth_dbname(settings, report)
+
+
+def with_auth_files(settings: Settings, source: Source) -> tuple[Settings, list[str]]:
+    """Settings of authentication have changed: read the files that they name.
+
+    Returns:
+        The settings with what the files say, and what is wrong with them.
+    """
+    report = Report()
+    pooler = settings.pooler
+    found = attrs.evolve(
+        settings,
+        userlist=read_userlist(pooler, source, report),
+        hba=read_hba(pooler, source, report),
+        ident=read_ident(pooler, source, report),
+    )
+    check_auth(found, report)
+    return found, report.problems
 
 
 def _check_hba(settings: Settings, report: Report) -> None:

@@ -63,6 +63,24 @@ class LdapOptions:
     searchattribute: str = "uid"
     searchfilter: str = ""
 
+    def __str__(self) -> str:
+        """As in a file, without the password."""
+        given = {
+            "server": " ".join(self.servers),
+            "port": str(self.port),
+            "scheme": self.scheme,
+            "tls": str(int(self.tls)),
+            "prefix": self.prefix,
+            "suffix": self.suffix,
+            "basedn": self.basedn,
+            "binddn": self.binddn,
+            "bindpasswd": "***" if self.bindpasswd else "",
+            "searchattribute": self.searchattribute if self.basedn and not self.searchfilter else "",
+            "searchfilter": self.searchfilter,
+        }
+        quoted = {name: value.replace('"', '""') for name, value in given.items() if value}
+        return " ".join(f'ldap{name}="{value}"' for name, value in quoted.items())
+
 
 def ldap_options(value: object, source: Source) -> LdapOptions | None:
     """A text like ``ldapserver=a.example.net ldapprefix="cn=" ldapsuffix=", dc=example, dc=net"``; empty for none."""

@@ -32,6 +32,8 @@ from hyperpool.admin.outcomes import ConsoleError
 from hyperpool.admin.surroundings import Surroundings
 from hyperpool.cache.results import ResultCache
 from hyperpool.config import PoolerSettings, load
+from hyperpool.config.auth_checks import with_auth_files
+from hyperpool.config.source import Source
 from hyperpool.config.tls import TlsFault
 from hyperpool.embedded import EmbeddedPostgres
 from hyperpool.errors import ConfigError, StartupError
@@ -315,10 +317,15 @@ class Pooler:
         """Change a setting until the next reload, as `admin.console.Process`."""
         pooler = assigned(self._settings.pooler, key, value, self._config_path.absolute().parent)
         settings = attrs.evolve(self._settings, pooler=pooler)
-        problems = self._apply(settings)
+        if key.lower().startswith("auth_"):
+            settings, problems = with_auth_files(settings, Source(self._config_path.absolute().parent, {}))
+        else:
+            problems = []
+        problems = problems or self._apply(settings)
         if problems:
             raise ConsoleError("SET failed", detail="\n".join(problems))
-        log.info("setting changed", setting=key, value=value)
+        secret = attrs.fields_dict(PoolerSettings)[key.lower()].metadata["secret"]
+        log.info("setting changed", setting=key, value="***" if secret else value)
 
     def reload(self) -> list[str]:
         """Take over the settings file as it is now, as `admin.console.Process`; a bad one changes nothing."""

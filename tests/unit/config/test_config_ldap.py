@@ -108,5 +108,11 @@ def test_anything_is_read_or_refused(text: str) -> None:
 
 
 def test_the_password_is_not_shown() -> None:
-    """It is a secret like others."""
-    assert "hunter2" not in repr(parse_ldap("ldapbasedn=x ldapbindpasswd=hunter2"))
+    """It is a secret like others; the rest can be read again."""
+    options = parse_ldap('ldapbasedn="dc=a, dc=""b""" ldapbinddn=x ldapbindpasswd=hunter2 ldaptls=1')
+    assert "hunter2" not in repr(options) + str(options)
+    again = parse_ldap(str(options).replace("***", "hunter2"))
+    assert again == options
+    filtered = parse_ldap('ldapurl="ldaps://h/dc=a??sub?(cn=$username)"')
+    assert parse_ldap(str(filtered)) == filtered
+    assert parse_ldap(str(parse_ldap("ldapsuffix=@x"))) == parse_ldap("ldapsuffix=@x")
