@@ -37,7 +37,7 @@ from hyperpool.config.source import Source
 from hyperpool.config.tls import TlsFault
 from hyperpool.embedded import EmbeddedPostgres
 from hyperpool.errors import ConfigError, StartupError
-from hyperpool.frontdoor.guest import FrontDoor
+from hyperpool.frontdoor.door import FrontDoor
 from hyperpool.frontdoor.inquiries import Inquiries
 from hyperpool.frontdoor.listener import Acceptor, open_listeners
 from hyperpool.frontdoor.orders import CancelOrder, PeerOrder

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from hyperpool.admin.operations import Operations
-    from hyperpool.frontdoor.guest import FrontDoor
+    from hyperpool.frontdoor.door import FrontDoor
     from hyperpool.frontdoor.listener import Acceptor
     from hyperpool.pool.state import Pools
     from hyperpool.relay.client import ClientConnection

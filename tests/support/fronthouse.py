@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from structlog.testing import capture_logs
 
 from hyperpool.config import AuthType, DatabaseSettings, PoolerSettings, Secret, Settings, UserSettings
-from hyperpool.frontdoor.guest import FrontDoor
+from hyperpool.frontdoor.door import FrontDoor
 from hyperpool.frontdoor.orders import CancelOrder
 from hyperpool.pool.handover import ServerFailed, ServerReady
 from hyperpool.pool.state import Pools

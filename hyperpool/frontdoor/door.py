@@ -1,0 +1,315 @@
+"""The front door: from an accepted socket to a logged-in client.
+
+A client's login costs no round trip to a server: its password is checked here, and what the server would report at
+login is known from the pool's first server connection. It runs in the relay's loop, and costs no task either; what
+has to wait for something else (a pool's first server, a cancel request on its way) calls back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import structlog
+
+from hyperpool.auth.server_side import ClientAuthentication
+from hyperpool.config import AuthType
+from hyperpool.config.tls import TlsFault, client_tls
+from hyperpool.errors import (
+    ClientRefused,
+    StartupError,
+)
+from hyperpool.frontdoor.access import Access
+from hyperpool.frontdoor.console import CONSOLE, is_owner
+from hyperpool.frontdoor.guest import Guest
+from hyperpool.frontdoor.orders import CancelOrder, PeerOrder
+from hyperpool.frontdoor.startup import (
+    own_parameters,
+    requested_parameters,
+    sort_parameters,
+    wanted_replication,
+)
+from hyperpool.frontdoor.tls import make_offer
+from hyperpool.wire import cancelkeys, messages
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from hyperpool.config import Settings
+    from hyperpool.frontdoor.console import ConsoleDoor
+    from hyperpool.frontdoor.inquiries import CheckInquiry, SecretInquiry
+    from hyperpool.frontdoor.startup import Wanted
+    from hyperpool.frontdoor.tls import TlsOffer
+    from hyperpool.pool.state import Pools
+    from hyperpool.relay.client import ClientConnection
+    from hyperpool.relay.handover import RelayPool
+    from hyperpool.relay.loop import Relay
+    from hyperpool.relay.parameters import ParameterSet
+    from hyperpool.relay.server import ServerConnection
+    from hyperpool.wire.startup import CancelRequest, StartupMessage
+
+log = structlog.get_logger("login")
+
+_SPARE_LOGINS: Final = 256
+"""Connections that may be logging in beyond max_client_conn: cancel requests, and clients that will be refused."""
+
+_MAX_GREETINGS: Final = 1024
+_MAX_ACCEPTED: Final = 1024
+
+
+@attrs.frozen(eq=False)
+class _Greeting:
+    """What clients that ask for the same parameters of the same pool are told.
+
+    Attributes:
+        reported: the pool's parameters that it was made of.
+        statuses: the ParameterStatus messages.
+        tracked: the session parameters that such a client expects.
+    """
+
+    reported: dict[str, str]
+    statuses: bytes
+    tracked: ParameterSet
+
+
+class FrontDoor:
+    """Lets clients in.
+
+    Args:
+        settings: the whole settings.
+        relay: the data plane; limits count its clients.
+        pools: where clients get their servers from.
+        cancel: takes a cancel request that has to be sent to a server or to another pooler; must not block.
+        inquire: takes what others must be asked about a client; must not block, nor answer at once.
+
+    Attributes:
+        access: how clients prove who they are.
+        tls: what clients are offered; None for nothing.
+        console: where clients of the admin console go; None for nowhere.
+        closing: the pooler is shutting down: only clients of the console are let in.
+        notice: what clients are told when they have logged in; empty for nothing.
+
+    Raises:
+        StartupError: certificate or key cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        relay: Relay,
+        pools: Pools[ServerConnection, ClientConnection],
+        cancel: Callable[[CancelOrder | PeerOrder], None],
+        inquire: Callable[[SecretInquiry | CheckInquiry], None],
+    ) -> None:
+        self.relay = relay
+        self._pools = pools
+        self._cancel = cancel
+        self.access = Access(settings, inquire, relay.time)
+        self.console: ConsoleDoor | None = None
+        self.closing = False
+        self._greetings: dict[tuple[RelayPool, tuple[tuple[str, str], ...]], _Greeting] = {}
+        self.configure(settings, self.prepare(settings))
+
+    @staticmethod
+    def prepare(settings: Settings) -> TlsOffer | None:
+        """Read what the settings name: certificate and key.
+
+        Returns:
+            What clients are to be offered; None for nothing.
+
+        Raises:
+            StartupError: certificate or key cannot be used.
+        """
+        try:
+            return make_offer(client_tls(settings.pooler, asks=settings.uses(AuthType.CERT)))
+        except (TlsFault, OSError, ValueError) as error:
+            raise StartupError(f"cannot offer TLS: {error}; see client_tls_cert_file") from error
+
+    def configure(self, settings: Settings, tls: TlsOffer | None) -> None:
+        """Take over settings, and what has been read with them.
+
+        Logins under way go on under those that they began with, as far as they have come.
+
+        Args:
+            settings: the whole settings.
+            tls: from `prepare`.
+        """
+        self.tls = tls
+        self.settings = settings
+        self.access.configure(settings)
+        self.log_errors = settings.pooler.log_pooler_errors
+        self.notice = settings.pooler.login_notify_message
+        self._ignored = frozenset(name.lower() for name in settings.pooler.ignore_startup_parameters)
+
+    def welcome(self, sock: socket.socket, address: str) -> None:
+        """Start to log in an accepted socket; turn it away when too many are at it already."""
+        sock.setblocking(False)
+        limit = self.settings.pooler.max_client_conn + _SPARE_LOGINS
+        if len(self.relay.transients) >= limit:
+            log.warning("too many connections are logging in", client=address)
+            sock.close()
+            return
+        timeout = self.settings.pooler.client_login_timeout or float("inf")
+        guest = Guest(self, sock, address, self.relay.now + timeout)
+        self.relay.welcome(guest)
+
+    def admit(self, guest: Guest, message: StartupMessage) -> ClientAuthentication | None:
+        """Decide whether a client may try to log in, and reserve its place.
+
+        Returns:
+            How it must prove who it is; None while that is being found out.
+
+        Raises:
+            ClientRefused: there are too many clients, or what it asks for cannot be understood.
+            AuthenticationError: nobody is let in like this.
+        """
+        settings = self.settings
+        if self.tls is not None and self.tls.required and not guest.encrypted and not guest.local:
+            raise ClientRefused(
+                "connections without TLS are not allowed (client_tls_sslmode)",
+                "28000",
+                "connect with sslmode=require",
+            )
+        guest.wants_console = self.console is not None and message.database in CONSOLE
+        if self.closing and not guest.wants_console:
+            raise ClientRefused("pooler is shutting down", "57P03")
+        if self.relay.population >= settings.pooler.max_client_conn and not guest.wants_console:
+            raise ClientRefused(
+                "no more connections allowed (max_client_conn)",
+                "08P01",
+                "raise max_client_conn, or let clients close connections that they do not use",
+            )
+        guest.key = self.relay.reserve_key(message.secret_length)
+        guest.replication = wanted_replication(message)
+        if not guest.replication:
+            guest.requested = requested_parameters(message, self._ignored)
+            if settings.pooler.application_name_add_host:
+                name = message.parameters.get("application_name") or "app"
+                guest.requested["application_name"] = f"{name} - {guest.address}"
+        if guest.wants_console and is_owner(guest.sock, message):
+            guest.owner = True
+            return ClientAuthentication(AuthType.ANY, message.user, None, b"")
+        return self.access.admit(guest, message)
+
+    def enter(self, guest: Guest, message: StartupMessage) -> None:
+        """An authenticated client becomes the relay's, as soon as its pool knows what to tell it.
+
+        Raises:
+            ClientRefused: there is no such database, too many clients replicate from it, or it asks for a parameter
+                that cannot be honoured. A replication client may ask for anything: its server decides.
+        """
+        if guest.wants_console and self.console is not None:
+            self.console.check(message.user, owner=guest.owner)
+            guest.admitted_to(self.console, message)
+            return
+        pool = guest.private or self._find_pool(guest, message)
+        if guest.place is None:
+            self._give_place(guest, message.database, message.user)
+        pool.learn(message.user, guest.shown)
+        if pool.parameters is None:
+            guest.wait_for_server(pool.settings.query_wait_timeout)
+            self.relay.await_parameters(pool, guest.continued)
+            return
+        wanted = sort_parameters(guest.requested, pool, self.relay.tracker)
+        if wanted.unproven:
+            tracked = self.relay.tracker.intern(
+                {**pool.parameters, **wanted.reported}, {**pool.base, **wanted.others}
+            )
+            guest.admitted(pool, tracked, lambda made: self._proven(pool, guest.requested, made))
+        else:
+            greeting = self._greeting(pool, pool.parameters, wanted)
+            guest.admitted(pool, greeting.tracked, greeting.statuses)
+
+    def _give_place(self, guest: Guest, database: str, user: str) -> None:
+        """Count a client before it waits for anything, so that those that come together do not pass a limit.
+
+        Raises:
+            ClientRefused: the database or the user has as many clients as it may have.
+        """
+        census = self.relay.census
+        of_database, of_user = self.settings.client_limits(database, user)
+        for limit, count, setting in (
+            (of_database, census.databases[database], "max_db_client_connections"),
+            (of_user, census.users[user], "max_user_client_connections"),
+        ):
+            if limit and count >= limit:
+                raise ClientRefused(
+                    f"client connections exceeded ({setting})",
+                    "08P01",
+                    f"raise {setting}, or let clients close connections that they do not use",
+                )
+        guest.place = database, user
+        census.enter(database, user)
+
+    def _proven(self, pool: RelayPool, requested: dict[str, str], made: ParameterSet) -> bytes:
+        """A server has taken a client's parameters: the next client that asks for the same need not wait for one.
+
+        Args:
+            pool: the pool.
+            requested: what the client asked for.
+            made: what the server made of that.
+
+        Returns:
+            The ParameterStatus messages for the client.
+        """
+        if len(pool.accepted) >= _MAX_ACCEPTED:
+            pool.accepted.clear()
+        reported = {name: value for name, value in made.values.items() if name.lower() in pool.reported}
+        for name, value in requested.items():
+            canonical = self.relay.tracker.canonical(name) or name.lower()
+            pool.accepted[name.lower(), value] = reported.get(canonical, value)
+        return _statuses({**(pool.parameters or {}), **reported})
+
+    def _find_pool(self, guest: Guest, message: StartupMessage) -> RelayPool:
+        database, user = message.database, message.user
+        if guest.replication:
+            pool = self._pools.private(database, user, guest.replication, own_parameters(message))
+            guest.private = pool
+        else:
+            pool = self._pools.find(database, user)
+        if pool is None:
+            raise ClientRefused(f'database "{database}" does not exist', "3D000")
+        if database in self._pools.disabled:
+            raise ClientRefused(
+                f'database "{database}" is disabled', "08P01", "the console's ENABLE lets clients in"
+            )
+        return pool
+
+    def cancel(self, guest: Guest, request: CancelRequest) -> None:
+        """Pass a cancel request on, if its key is right.
+
+        The guest's connection stays open until the server has taken the request: its end tells the client that what
+        it sends next will not be hit (protocol chapter "Canceling Requests in Progress").
+        """
+        pid, secret = request.pid, request.secret
+        if self.relay.peer_id:
+            peer_id = cancelkeys.peer_of(pid)
+            if peer_id != self.relay.peer_id:
+                self._cancel(PeerOrder(guest, peer_id, pid, secret))
+                return
+            secret = cancelkeys.complete(secret)
+        server = self.relay.cancel_target(pid, secret)
+        if server is None:
+            if self.console is not None:
+                self.console.cancel(pid, secret)
+            guest.lost("cancel request done")
+        else:
+            self._cancel(CancelOrder(server, guest))
+
+    def _greeting(self, pool: RelayPool, parameters: dict[str, str], wanted: Wanted) -> _Greeting:
+        key = (pool, (*wanted.reported.items(), *wanted.others.items()))
+        greeting = self._greetings.get(key)
+        if greeting is None or greeting.reported is not parameters:
+            if len(self._greetings) >= _MAX_GREETINGS:
+                self._greetings.clear()
+            reported = {**parameters, **wanted.reported}
+            tracked = self.relay.tracker.intern(reported, {**pool.base, **wanted.others})
+            greeting = _Greeting(parameters, _statuses(reported), tracked)
+            if not pool.settings.replication:
+                self._greetings[key] = greeting
+        return greeting
+
+
+def _statuses(parameters: dict[str, str]) -> bytes:
+    return b"".join(messages.parameter_status(name, value) for name, value in parameters.items())
