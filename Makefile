@@ -36,6 +36,7 @@ bench: $(VENV)/.stamp-dev  ## Compare with a direct connection and with pgbounce
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.far
 	$(BIN)/python -m benchmarks.tunnel
+	$(BIN)/python -m benchmarks.cache
 
 check: lint types  ## Run every static check: lint, types and layers
 	$(BIN)/lint-imports

@@ -1,3 +1,3 @@
 -- One row by its primary key, of a thousand that everybody asks for: what a result cache is for.
 \set aid random(1, 1000)
-SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
+SELECT abalance FROM bench_hot WHERE aid = :aid;

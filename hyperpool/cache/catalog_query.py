@@ -196,8 +196,8 @@ _QUESTION: Final = (
 def question(version: str = "") -> str:
     """The text to ask a database with: several statements, for the simple protocol.
 
-    It takes 60 ms for a database with 2,000 tables and 2,000 functions whose catalog is of that version still, and
-    0.4 s otherwise (PostgreSQL 15).
+    With 2,000 tables, 500 views and 2,000 functions of 2 kB each, it takes about 0.3 s and gives one row if nothing has
+    changed, and 1.7 s and 9 MB otherwise; in an empty database, 0.25 s and 0.5 MB (PostgreSQL 15, two busy cores).
 
     Args:
         version: `Catalog.version` of what is known already; then there is one row, unless that has changed.
