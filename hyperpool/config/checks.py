@@ -162,6 +162,11 @@ def _check_cache(path: KeyPath, database: DatabaseSettings, settings: Settings, 
             here,
             f"found with session_state {state.value}, in which nobody knows a client's settings; set follow",
         )
+    if not pooler.max_prepared_statements and report.is_sound(("pooler", "max_prepared_statements")):
+        report.add(
+            here,
+            "found with max_prepared_statements 0, so that nobody knows what prepared statements write; raise that",
+        )
     if cache.max_entry > pooler.cache_size // MIN_ENTRIES and report.is_sound(("pooler", "cache_size")):
         report.add(
             (*here, "max_entry"),

@@ -337,11 +337,9 @@ def reconsider(client: ClientConnection) -> None:
     client.ask(parked)
 
 
-def sweep(lane: RelayLane, now: float) -> None:
-    """Find clients that have waited for another one's answer for long enough."""
-    for flight in list(lane.flights.values()):
-        for client in flight.overdue(now):
-            reconsider(client)
+def overdue(lane: RelayLane, now: float) -> list[ClientConnection]:
+    """Clients that have waited for another one's answer for long enough: each is to be reconsidered."""
+    return [client for flight in lane.flights.values() for client in flight.overdue(now)]
 
 
 # -- writes --------------------------------------------------------------------------------------------------------

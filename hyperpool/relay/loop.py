@@ -374,7 +374,8 @@ class Relay(EventLoop):
                 self.want(pool)
             sweep_servers(pool, now)
             if pool.cache is not None and pool.cache.flights:
-                caching.sweep(pool.cache, now)
+                for client in caching.overdue(pool.cache, now):
+                    self._guard(client, caching.reconsider, client)
             idle_clients = idle_clients or bool(pool.settings.client_idle_timeout)
             for server, deadline in list(pool.conditioning.items()):
                 if now >= deadline:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -223,6 +222,20 @@ def test_who_asks_after_a_write_does_not_get_an_answer_from_before(stage: Stage)
     first.receive_until()
 
 
+@pytest.mark.usefixtures("stage")
+def test_nobody_waits_for_longer_than_is_set(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """Then each asks for itself."""
+    with Stage(make_pooler(config_for(pg, {"wait": "200ms"})), pg) as stage:
+        locker, first, second = stage.direct(), stage.client(), stage.client()
+        locker.fetch("BEGIN; LOCK TABLE cached.item IN ACCESS EXCLUSIVE MODE")
+        first.send(raw.query(_SQL))
+        eventually(lambda: stage.waiting() == 1, what="the query waits for its lock")
+        second.send(raw.query(_SQL))
+        eventually(lambda: stage.waiting() == 2, what="the second one has waited long enough")
+        locker.fetch("ROLLBACK")
+        assert rows(first.receive_until()) == rows(second.receive_until()) == [[b"item 1"]]
+
+
 # -- rules and switches ----------------------------------------------------------------------------------------
 
 
@@ -296,11 +309,6 @@ def test_a_reload_that_leads_elsewhere(stage: Stage) -> None:
     client.fetch(_SQL)
     stage.rename(1, "new")
     assert client.fetch(_SQL) == [[b"item 1"]]
-    threads = [threading.Thread(target=stage.client().fetch, args=(_SQL,)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
     stage.pooler.reload(
         {
             **stage.pooler.config,

@@ -71,6 +71,14 @@ def test_a_user_may_have_other_ages_or_no_cache(load_with: Loader) -> None:
             f"{_HERE}: found with session_state keep, in which nobody knows a client's settings; set follow",
         ),
         (
+            {**_TRANSACTION, "max_prepared_statements": 0},
+            {"cache": True},
+            (
+                f"{_HERE}: found with max_prepared_statements 0, so that nobody knows what prepared statements write; "
+                "raise that"
+            ),
+        ),
+        (
             {**_TRANSACTION, "cache_size": "1MiB"},
             {"cache": True},
             f"{_HERE}.max_entry: found more than 1/8 of pooler.cache_size; make that larger, or this smaller",
