@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.support import rawclient as raw
+from tests.support.network import free_port
 from tests.support.poolers import config_for
 from tests.support.postgres import ANN, BOB, CLARA, MIRA, SUPERUSER, TRUDY, Role
 from tests.support.waiting import eventually
@@ -101,6 +102,23 @@ def test_a_query_of_the_operators_own(make_pooler: PoolerFactory, pg: PostgresCl
     config["users"] = {ANN.name: {"password": ANN.password}}
     pooler = make_pooler(config)
     assert [whoami(pooler, role) for role in (ANN, BOB)] == [ANN.name, BOB.name]
+
+
+def test_a_verifier_of_our_own(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """Copied from the server, clients' keys open it; made anew for the same password, they do not, and it is said."""
+    ((copied,),) = pg.sql("SELECT rolpassword FROM pg_authid WHERE rolname = 'ann'")
+    with altered(pg, BOB, "PASSWORD 'ann''s secret'"):
+        ((other,),) = pg.sql("SELECT rolpassword FROM pg_authid WHERE rolname = 'bob'")
+    config = config_for(pg)
+    config["users"] = {ANN.name: {"password": copied}}
+    pooler = make_pooler(config)
+    assert whoami(pooler, ANN) == ANN.name
+    config["users"] = {ANN.name: {"password": other}}
+    mismatched = make_pooler({**config, "pooler": {**config["pooler"], "listen_port": free_port()}})
+    with pytest.raises(
+        psycopg.OperationalError, match="SCRAM secret of this user is another one than the pooler's"
+    ):
+        whoami(mismatched, ANN)
 
 
 def test_a_forced_user(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:

@@ -260,3 +260,27 @@ async def test_statistics_that_are_switched_on_and_off(
         await periods.wait()
     assert book.count("stats") == told
     await service.stop()
+
+
+async def test_settings_of_authentication_that_the_console_sets(
+    service: Service, book: LogBook, tmp_path: Path
+) -> None:
+    """The files that they name are read; what is wrong with them changes nothing; a password is not logged."""
+    rules = tmp_path / "hba.conf"
+    rules.write_text("host all all all trust\n")
+    await service.start()
+    pooler = service.pooler
+    pooler.set("auth_hba_file", str(rules))
+    pooler.set("auth_type", "hba")
+    client = await service.client()
+    await client.close()
+    rules.write_text("nonsense\n")
+    with pytest.raises(ConsoleError) as caught:
+        pooler.set("auth_hba_file", str(rules))
+    assert "line 1: expected local, host" in caught.value.detail
+    client = await service.client()
+    await client.close()
+    rules.write_text("host all all all trust\n")
+    pooler.set("AUTH_LDAP_OPTIONS", "ldapbasedn=x ldapbindpasswd=hunter2")
+    assert "hunter2" not in str(book.entries)
+    await service.stop()
