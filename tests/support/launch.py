@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import itertools
 import json
@@ -173,7 +174,7 @@ class _Forks:
         return self._ask({"pid": pid})
 
     def _ask(self, request: Mapping[str, object], files: Sequence[int] = ()) -> int:
-        with self._lock:
+        with self._lock, contextlib.suppress(ConnectionError):
             number = next(self._numbers)
             socket.send_fds(self._wire, [json.dumps({"number": number, **request}).encode()], files)
             # A test that ran out of time may have left an answer unread.
