@@ -380,10 +380,10 @@ class Translator(Placement):
             meant = statement if name else client.unnamed
             if client.pool.cache is not None:
                 caching.note(client, self._server, meant.text if meant is not None and meant.body else None)
-            whole = stop <= self._end
-            instead = self._instead(meant, view[nul:last], at, whole=whole) if meant is not None else None
-            fits = instead == REFUSAL or buffer[nul + 1 : nul + 5] == _NO_PARAMETERS
-            if instead is not None and fits and whole:
+            instead = None
+            if effects is not None and meant is not None:
+                instead = self._instead(meant.text, effects, at, nul, stop)
+            if instead is not None:
                 other = client.pool.statements.intern(instead + b"\0\0\0", client.tracked.flavor)
                 self._ensure(other, at)
                 self._replace(at, stop, extended.bind_nothing(bytes(view[at + 5 : mark]), other.name))
@@ -403,25 +403,26 @@ class Translator(Placement):
             statement = client.statements.names.get(name) if client.statements is not None else None
         return client.pool.statements.effects(statement) if statement is not None else None
 
-    def _instead(self, statement: Statement, parameters: memoryview, at: int, *, whole: bool) -> bytes | None:
-        """The text to be executed instead of a statement's; None for the same.
+    def _instead(self, text: bytes, effects: Effects, at: int, behind: int, stop: int) -> bytes | None:
+        """The text to be executed by a Bind instead of a statement's; None for the same.
 
         Args:
-            statement: what the client wants to be executed.
-            parameters: what it is bound to, or the beginning of that.
+            text: what the client wants to be executed.
+            effects: what that may do.
             at: where the Bind begins.
-            whole: all of it is there.
+            behind: where the zero byte is behind its names.
+            stop: where it ends.
         """
-        effects = self._client.pool.statements.effects(statement)
-        if effects is None:
-            return None
-        text = statement.text
-        if text == REFUSAL:
-            return text
-        # What is set may be named by a parameter.
-        return self._note(
-            effects, text + parameters if effects.unknown_settings else text, at, replaceable=whole
-        )
+        whole = stop <= self._end
+        instead: bytes | None = text
+        if text != REFUSAL:
+            if effects.unknown_settings:
+                # What is set may be named by a parameter.
+                text += self._view[behind : min(stop, self._end)]
+            instead = self._note(effects, text, at, replaceable=whole)
+        # Another text than that has no parameters, and what is bound to some will fail.
+        fits = instead == REFUSAL or self._buffer[behind + 1 : behind + 5] == _NO_PARAMETERS
+        return instead if whole and fits else None
 
     def _describe(self, at: int, stop: int) -> bool:
         if stop > self._end or stop - at < _SHORTEST:
