@@ -9,8 +9,15 @@ NO_DEFAULT: Final = None
 SETTINGS: Final[dict[str, tuple[str | None, str]]] = {
     "admin_users": ("", "ann, bob"),
     "application_name_add_host": ("0", "1"),
+    "auth_dbname": ("", "app"),
     "auth_file": (NO_DEFAULT, "users.txt"),
-    "auth_type": ("md5", "SCRAM-SHA-256"),
+    "auth_hba_file": ("", "hba.conf"),
+    "auth_ident_file": (NO_DEFAULT, "ident.conf"),
+    "auth_ldap_options": (NO_DEFAULT, 'ldapserver=ldap.example ldapprefix="cn="'),
+    # The default of ours is the same with every name in its schema.
+    "auth_query": (NO_DEFAULT, "SELECT usename, passwd FROM my_users($1)"),
+    "auth_type": ("md5", "HBA"),
+    "auth_user": (NO_DEFAULT, "asker"),
     "autodb_idle_timeout": ("3600", "10"),
     "cancel_wait_timeout": ("10", "2.5"),
     "client_idle_timeout": ("0", "60"),
@@ -62,6 +69,7 @@ SETTINGS: Final[dict[str, tuple[str | None, str]]] = {
     "reserve_pool_timeout": ("5", "1"),
     "resolv_conf": ("", "resolv.conf"),
     "sbuf_loopcnt": ("5", "0"),
+    "scram_iterations": ("4096", "10000"),
     "server_check_delay": ("30", "0"),
     "server_check_query": ("<empty>", "select 1"),
     "server_connect_timeout": ("15", "3"),
@@ -106,6 +114,9 @@ SETTINGS: Final[dict[str, tuple[str | None, str]]] = {
 
 DATABASE: Final = {
     "application_name": "app",
+    "auth_dbname": "app",
+    "auth_query": "'select * from f($1)'",
+    "auth_user": "asker",
     "client_encoding": "UTF8",
     "connect_query": "'select ''${x}'''",
     "datestyle": "ISO",

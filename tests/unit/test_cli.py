@@ -352,3 +352,36 @@ def test_a_tunnel_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "fine.yaml").write_text(_TUNNEL)
     result = _run("tunnel", "fine.yaml")
     assert (result.exit_code, result.stderr) == (1, "hyperpool: cannot start: the address is taken\n")
+
+
+def test_convert(tmp_path: Path) -> None:
+    """A pgbouncer.ini becomes YAML that says the same; problems are told as for any settings file."""
+    ini = tmp_path / "pgbouncer.ini"
+    ini.write_text("[databases]\n; the shop\nshop = host=db.example\n[pgbouncer]\nlisten_addr = *\n")
+    result = _run("convert", str(ini))
+    assert result.exit_code == 0
+    assert "  # the shop\n  shop:\n    host: db.example\n" in result.output
+    (tmp_path / "pooler.yaml").write_text(result.output + "users: {ann: {password: x}}\n")
+    assert _run("check", str(tmp_path / "pooler.yaml")).exit_code == 0
+    ini.write_text("[pgbouncer]\nlog_stats = yes\n")
+    result = _run("convert", str(ini))
+    assert result.exit_code == 2
+    assert "pgbouncer.ini:2: log_stats: found the text 'yes', expected 0 or 1" in result.stderr
+
+
+def test_what_is_yaml_already_is_not_converted(tmp_path: Path) -> None:
+    """That is told."""
+    file = tmp_path / "pooler.yaml"
+    file.write_text("pooler: {}\n")
+    result = _run("convert", str(file))
+    assert result.exit_code == 2
+    assert "is not a file of pgbouncer's" in result.stderr
+
+
+def test_check_tells_what_has_no_effect(tmp_path: Path) -> None:
+    """With its line; the file is fine all the same."""
+    ini = tmp_path / "pgbouncer.ini"
+    ini.write_text("[pgbouncer]\nlisten_addr = *\npkt_buf = 4096\n[databases]\n* =\n")
+    result = _run("check", str(ini))
+    assert result.exit_code == 0
+    assert "pgbouncer.ini:3: pkt_buf: has no effect" in "".join(result.output.split("\n"))

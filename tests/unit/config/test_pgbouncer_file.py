@@ -40,6 +40,8 @@ def make_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for blob in (*certificate.cert_chain_pems, authority.cert_pem):
         blob.write_to_path("cert.pem", append=True)
     (tmp_path / "users.txt").write_text('"ann" "secret"\n')
+    (tmp_path / "hba.conf").write_text("host all all 0.0.0.0/0 scram-sha-256\n")
+    (tmp_path / "ident.conf").write_text("map root ann\n")
     return tmp_path
 
 
