@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from hyperpool.admin.sockets import server_state
 from hyperpool.admin.tables import columns
-from hyperpool.config import PoolMode
+from hyperpool.config import DatabaseSettings, PoolMode, UserSettings
+from hyperpool.config.settings import FALLBACK
 from hyperpool.relay.client import ClientConnection
 from hyperpool.relay.server import ServerConnection
 from hyperpool.relay.session import names_of
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from hyperpool.admin.surroundings import Surroundings
     from hyperpool.admin.tables import Row
+    from hyperpool.config import PoolerSettings
 
 DATABASES: Final = columns(
     "name host port:int4 database force_user pool_size:int4 min_pool_size:int4 reserve_pool_size:int4"
@@ -44,61 +46,77 @@ PINS: Final = columns("database user client_id:int4 server_id:int4 addr remote_p
 TRANSPORTS: Final = columns("database user transport sv_connections:int4 sv_login:int4 last_error")
 TUNNELS: Final = columns("agent agents:int4 waiting:int4 connections:int4")
 
+T = TypeVar("T")
+
 _CONSOLE: Final = "pgbouncer"
 _CONSOLE_POOL_SIZE: Final = 2
 """pgbouncer's, for its own database."""
+_NO_SETTINGS: Final = UserSettings()
 
 
 def databases(around: Surroundings) -> Iterator[Row]:
     """SHOW DATABASES: the entries of the settings, the names that ``*`` has stood for, and the console."""
-    settings = around.settings()
-    pooler = settings.pooler
     servers, logged_in = Counter[str](), Counter[str]()
     for pool in around.pools:
         servers[pool.settings.database] += len(pool.servers) + pool.dialing
         logged_in[pool.settings.database] += pool.clients
-    for name in sorted(
-        {*settings.databases, *servers, *around.pools.paused, *around.pools.disabled, _CONSOLE}
-    ):
-        if name == _CONSOLE:
-            yield (
-                *(_CONSOLE, None, pooler.listen_port, _CONSOLE, _CONSOLE, _CONSOLE_POOL_SIZE, 0, 0),
-                *(
-                    int(pooler.server_lifetime),
-                    PoolMode.STATEMENT.value,
-                    None,
-                    0,
-                    0,
-                    0,
-                    len(around.consoles),
-                    0,
-                    0,
-                ),
+    paused, disabled = around.pools.paused, around.pools.disabled
+    names = {*around.settings().databases, *servers, *paused, *disabled, _CONSOLE} - {FALLBACK}
+    for name in sorted(names):
+        entry = _console_entry(around) if name == _CONSOLE else around.settings().find_database(name)
+        if entry is not None:
+            current = len(around.consoles) if name == _CONSOLE else logged_in[name]
+            yield _database(
+                around.settings().pooler,
+                name,
+                entry,
+                (servers[name], current),
+                (int(name in paused), int(name in disabled)),
             )
-            continue
-        entry = settings.find_database(name)
-        if entry is None:
-            continue
-        lifetime = pooler.server_lifetime if entry.server_lifetime is None else entry.server_lifetime
-        yield (
-            name,
-            entry.host,
-            entry.port if isinstance(entry.port, int) else entry.port[0],
-            entry.dbname or name,
-            entry.user,
-            pooler.default_pool_size if entry.pool_size is None else entry.pool_size,
-            pooler.min_pool_size if entry.min_pool_size is None else entry.min_pool_size,
-            pooler.reserve_pool_size if entry.reserve_pool_size is None else entry.reserve_pool_size,
-            int(lifetime),
-            None if entry.pool_mode is None else entry.pool_mode.value,
-            entry.load_balance_hosts if "," in entry.host else None,
-            _limit(entry, pooler, "max_db_connections"),
-            servers[name],
-            _limit(entry, pooler, "max_db_client_connections"),
-            logged_in[name],
-            int(name in around.pools.paused),
-            int(name in around.pools.disabled),
-        )
+
+
+def _console_entry(around: Surroundings) -> DatabaseSettings:
+    """The console, as if it stood in the settings; pgbouncer shows it so."""
+    port = around.settings().pooler.listen_port
+    return DatabaseSettings(
+        host="",
+        port=port,
+        user=_CONSOLE,
+        pool_size=_CONSOLE_POOL_SIZE,
+        min_pool_size=0,
+        reserve_pool_size=0,
+        pool_mode=PoolMode.STATEMENT,
+        max_db_connections=0,
+        max_db_client_connections=0,
+    )
+
+
+def _database(
+    pooler: PoolerSettings,
+    name: str,
+    entry: DatabaseSettings,
+    current: tuple[int, int],
+    states: tuple[int, int],
+) -> Row:
+    servers, clients = current
+    return (
+        name,
+        entry.host or None,
+        entry.port if isinstance(entry.port, int) else entry.port[0],
+        entry.dbname or name,
+        entry.user,
+        _first(entry.pool_size, pooler.default_pool_size),
+        _first(entry.min_pool_size, pooler.min_pool_size),
+        _first(entry.reserve_pool_size, pooler.reserve_pool_size),
+        int(_first(entry.server_lifetime, pooler.server_lifetime)),
+        None if entry.pool_mode is None else entry.pool_mode.value,
+        entry.load_balance_hosts if "," in entry.host else None,
+        _first(entry.max_db_connections, pooler.max_db_connections),
+        servers,
+        _first(entry.max_db_client_connections, pooler.max_db_client_connections),
+        clients,
+        *states,
+    )
 
 
 def pools(around: Surroundings) -> Iterator[Row]:
@@ -137,15 +155,14 @@ def users(around: Surroundings) -> Iterator[Row]:
     logged_in = Counter(client.user for client in around.relay.clients.values())
     logged_in.update(console.user for console in around.consoles.values())
     for name in sorted({*settings.credentials, *servers, *logged_in, "pgbouncer"}):
-        entry = settings.users.get(name)
-        sizes = (None, None) if entry is None else (entry.pool_size, entry.reserve_pool_size)
+        entry = settings.users.get(name, _NO_SETTINGS)
         yield (
             name,
-            *("" if size is None else f"{size:9d}" for size in sizes),
-            None if entry is None or entry.pool_mode is None else entry.pool_mode.value,
-            _limit(entry, settings.pooler, "max_user_connections"),
+            *("" if size is None else f"{size:9d}" for size in (entry.pool_size, entry.reserve_pool_size)),
+            None if entry.pool_mode is None else entry.pool_mode.value,
+            _first(entry.max_user_connections, settings.pooler.max_user_connections),
             servers[name],
-            _limit(entry, settings.pooler, "max_user_client_connections"),
+            _first(entry.max_user_client_connections, settings.pooler.max_user_client_connections),
             logged_in[name],
         )
 
@@ -250,6 +267,5 @@ def tunnels(around: Surroundings) -> Iterator[Row]:
         yield name, agents, waiting, connections
 
 
-def _limit(entry: object, pooler: object, name: str) -> int:
-    own = getattr(entry, name, None)
-    return int(getattr(pooler, name, 0) if own is None else own)
+def _first(own: T | None, common: T) -> T:
+    return common if own is None else own

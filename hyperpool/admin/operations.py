@@ -212,10 +212,10 @@ class Operations:
         return lambda: not any(server.retiring for pool in self._of(database) for server in pool.servers)
 
     def kill(self, database: str = "") -> None:
-        """Close all clients and servers at once, and pause (KILL).
+        """Close all clients and servers at once, and pause their databases (KILL).
 
         Args:
-            database: whose; empty for all.
+            database: whose; empty for all that have any.
 
         Raises:
             ConsoleError: the pooler is paused, or there is no such database.
@@ -225,7 +225,7 @@ class Operations:
             self._must_be_known(database, "kill")
             names = {database}
         else:
-            names = {*self._settings().databases, *(pool.settings.database for pool in self._pools)}
+            names = {pool.settings.database for pool in self._pools}
         log.info("KILL", database=database or "*")
         self._pools.paused |= names
         for pool in self._of(database):

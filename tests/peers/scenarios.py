@@ -308,6 +308,16 @@ _TIMEOUTS: Final = (
         "a connect brief ann\na: SELECT 1\nb connect brief ann\n"
         "a& BEGIN; SELECT pg_sleep(0.9)\nb& SELECT 1\nb!",
     ),
+    Scenario(
+        "timeout: query_wait_timeout while paused",
+        "timeouts",
+        "a connect app ann\na: SELECT 1\nconsole: PAUSE\na& SELECT 1\na!\nconsole: RESUME",
+    ),
+    Scenario(
+        "timeout: a login while paused",
+        "timeouts",
+        "a connect app ann\nconsole: PAUSE\nb connect app ann\nd connect renamed ann patience=5\nconsole: RESUME",
+    ),
     Scenario("timeout: client_idle_timeout", "timeouts", "a connect app ann\na: SELECT 1\na!"),
 )
 

@@ -17,7 +17,7 @@ from hyperpool.admin.surroundings import Surroundings
 from hyperpool.admin.tables import columns
 from hyperpool.admin.views import View
 from hyperpool.cache.results import ResultCache
-from hyperpool.config import PoolMode, SessionState
+from hyperpool.config import DatabaseSettings, PoolMode, SessionState
 from hyperpool.frontdoor.peers import Peers
 from hyperpool.stats import PoolStats, StatsBook
 from hyperpool.transport.resolve import Resolver
@@ -406,6 +406,26 @@ def test_states_of_servers_and_clients(desk: _Desk) -> None:
     assert [
         row["wait"] for row in desk.rows("CLIENTS") if row["state"] == "active" and row["database"] == "app"
     ] == ["31"]
+
+
+def test_databases(desk: _Desk) -> None:
+    """Those of the settings and the console, sorted; not the entry that stands for all others, but what it stood for."""
+    desk.house.settings = attrs.evolve(
+        desk.house.settings,
+        databases={
+            "app": DatabaseSettings(host="a,b", port=(1, 2)),
+            "*": DatabaseSettings(pool_size=3, user="x"),
+        },
+    )
+    desk.house.pools.reload(desk.house.settings)
+    desk.house.pool("ann", "zoo").paused = True
+    desk.house.pools.paused.add("zoo")
+    shown = {row["name"]: row for row in desk.rows("DATABASES")}
+    assert list(shown) == ["app", "pgbouncer", "zoo"]
+    expected = {"host": "127.0.0.1", "database": "zoo", "force_user": "x", "pool_size": "3", "paused": "1"}
+    assert {name: shown["zoo"][name] for name in expected} == expected
+    assert (shown["app"]["port"], shown["app"]["load_balance_hosts"]) == ("1", "round-robin")
+    assert (shown["pgbouncer"]["host"], shown["pgbouncer"]["current_client_connections"]) == ("NULL", "1")
 
 
 def test_a_client_that_waits(desk: _Desk) -> None:
