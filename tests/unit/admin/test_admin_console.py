@@ -409,7 +409,7 @@ def test_states_of_servers_and_clients(desk: _Desk) -> None:
 
 
 def test_databases(desk: _Desk) -> None:
-    """Those of the settings and the console, sorted; not the entry that stands for all others, but what it stood for."""
+    """Those of the settings and the console, sorted; not the entry that stands for others, but what it stood for."""
     desk.house.settings = attrs.evolve(
         desk.house.settings,
         databases={
