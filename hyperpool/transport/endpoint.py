@@ -38,6 +38,8 @@ _RECORD: Final = 16384
 _SMALL: Final = 2048
 """Bytes of a record, behind which there are likely to be more."""
 
+_CUT: Final = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
+
 _DECORATION: Final = re.compile(r"^\[SSL\] | \(_ssl\.c:\d+\)$")
 """What Python puts around OpenSSL's words."""
 
@@ -63,7 +65,9 @@ class TlsSocket(ssl.SSLSocket):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except (OSError, ValueError) as error:
-            raise OSError(errno.EPROTO, explain(error)) from error
+            cut = "the other side ended the connection; its own log may say why"
+            reason = cut if was_cut(error) else explain(error)
+            raise OSError(errno.EPROTO, reason) from error
 
     def recv_into(
         self,
@@ -220,6 +224,11 @@ def wrap(sock: socket.socket, context: ssl.SSLContext, server_name: str | None =
         raise OSError(errno.EPROTO, explain(error)) from error
     assert isinstance(made, TlsSocket)  # noqa: S101 - the context was told so
     return made
+
+
+def was_cut(error: BaseException) -> bool:
+    """Whether the other side has hung up, rather than said what it does not like."""
+    return isinstance(error, ssl.SSLEOFError) or (isinstance(error, OSError) and error.errno in _CUT)
 
 
 def explain(error: Exception) -> str:

@@ -9,7 +9,6 @@ Encryption"; of what the modes do: chapter "libpq", section "SSL Support".
 from __future__ import annotations
 
 import enum
-import errno
 import os
 import ssl
 from struct import Struct
@@ -24,7 +23,7 @@ from hyperpool.config.kinds import SslMode, SslNegotiation
 from hyperpool.config.tls import ALPN, SYSTEM, TlsFault, step_material
 from hyperpool.config.tls_contexts import server_context
 from hyperpool.errors import ConnectFailed, LoginFailed
-from hyperpool.transport.endpoint import TlsSocket, explain, wrap
+from hyperpool.transport.endpoint import TlsSocket, explain, was_cut, wrap
 from hyperpool.transport.plain import PlainStream
 from hyperpool.wire import constants as c
 
@@ -325,7 +324,6 @@ async def _shake_hands_on_socket(
     return secured
 
 
-_CUT: Final = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
 _CUT_ADVICE: Final = (
     "check that TLS is spoken at that host and port, and look at the log there: it may have restarted, or want another "
     "name, version or certificate"
@@ -351,7 +349,7 @@ def _advise(what: str, error: Exception) -> str:
             else "see the file with the certificates that are trusted"
         )
         return f"{what}: {explain(error)}; {hint}"
-    if isinstance(error, ssl.SSLEOFError) or getattr(error, "errno", None) in _CUT:
+    if was_cut(error):
         return f"{what}: the handshake failed: the other side ended the connection; {_CUT_ADVICE}"
     reason = getattr(error, "reason", None)
     advice = _ADVICE.get(reason or "", "")

@@ -23,6 +23,7 @@ import structlog
 import trio
 
 from hyperpool.errors import StartupError
+from hyperpool.transport.endpoint import was_cut
 from hyperpool.transport.frames import WebSocketStream
 from hyperpool.transport.plain import PlainStream
 from hyperpool.transport.sockets import TcpOptions, address_name
@@ -339,7 +340,7 @@ async def _start_tls(stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.a
         await secured.do_handshake()
     except trio.BrokenResourceError as error:
         cause = error.__cause__
-        if isinstance(cause, ssl.SSLEOFError):
+        if cause is not None and was_cut(cause):
             raise Refused(
                 "the TLS handshake failed: it ended the connection; its own log may say why, as when it does not trust "
                 "our certificate"

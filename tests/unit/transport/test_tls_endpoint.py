@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import select
 import shutil
 import socket
 import ssl
@@ -114,6 +115,8 @@ def test_a_read_takes_all_records_that_there_are() -> None:
     """A read that is not full leaves nothing behind, in the kernel or in OpenSSL: no other event would come."""
     with pair() as (ours, theirs):
         for number in range(50):
+            # On a busy machine, the kernel may want to hear from the other end first.
+            assert select.select([], [theirs], [], 10)[1]
             theirs.send(bytes([number]) * 1000)
 
         assert len(read_within(ours)) == 50_000
@@ -438,9 +441,8 @@ def test_a_peer_that_hangs_up() -> None:
     """Before a handshake, and within it."""
     near, far = connected()
     far.close()
-    with closing(wrap(near, CLIENT, "localhost")) as ours, pytest.raises(OSError, match=r"\w") as caught:
+    with closing(wrap(near, CLIENT, "localhost")) as ours, pytest.raises(OSError, match="other side ended"):
         shake_hands(ours)
-    assert caught.value.strerror
 
 
 def test_a_socket_that_is_not_connected() -> None:
