@@ -187,7 +187,8 @@ class FrontDoor:
             if settings.pooler.application_name_add_host:
                 name = message.parameters.get("application_name") or "app"
                 guest.requested["application_name"] = f"{name} - {guest.address}"
-        if guest.wants_console and is_owner(guest.sock, message):
+        anybody = settings.pooler.auth_type is AuthType.ANY
+        if guest.wants_console and (anybody or is_owner(guest.sock, message)):
             guest.owner = True
             return ClientAuthentication(AuthType.ANY, message.user, None, b"")
         return self.access.admit(guest, message)

@@ -55,7 +55,8 @@ class Guest(TransientConnection):
         replication: the startup parameter of that name, if it asked for a replication connection.
         private: its own pool, once it has been let in for that.
         wants_console: it has asked for the admin console.
-        owner: it is the pooler's own operating system user, and wants the console.
+        owner: it wants the console, and need not stand in admin_users: it is the pooler's own operating system user, or
+            anybody with auth_type any.
         place: the database and the user for which it is counted already.
         claim: who it says it is.
     """

@@ -39,12 +39,31 @@ crowded = {server} dbname=app max_db_client_connections=1
 set = {server} dbname=app application_name=preset timezone=UTC datestyle=German client_encoding=LATIN1
 greeted = {server} dbname=app connect_query='SET work_mem = ''3MB'''
 missing = {server} dbname=no_such_database
+asked = {server} dbname=app
 """
 
 _USERS: Final = """\
 [users]
 bob = max_user_client_connections=2
 clara = max_user_connections=1 pool_mode=session
+"""
+
+_HBA: Final = """\
+# the first rule that fits counts
+local all          ann                            peer map=people
+local all          bob                            trust
+host  renamed      all    all                     reject
+host  session      ann    127.0.0.1/32            trust
+host  session      all    10.0.0.0 255.0.0.0      trust
+host  sameuser     all    127.0.0.1/32            trust
+host  app,tiny     "ann"  127.0.0.0/8             md5
+host  app          @names all                     scram-sha-256
+host  app          bob    0.0.0.0/0               password # in clear text
+hostssl all        all    all                     trust
+host  replication  all    all                     trust
+"""
+_IDENT: Final = """\
+people nobody_at_all ann
 """
 
 
@@ -79,6 +98,19 @@ def stages(passwords: dict[str, str]) -> dict[str, Setting]:
             "query_wait_timeout = 1\nclient_idle_timeout = 1\nclient_login_timeout = 2\n"
         ),
         "full": stage("auth_type = trust\nmax_client_conn = 2\n"),
+        "any": stage("auth_type = any\n"),
+        "hba": Setting(
+            f"{databases}\n{_USERS}\n{_COMMON}auth_type = hba\nauth_hba_file = {{directory}}/hba.conf\n"
+            "auth_ident_file = {directory}/ident.conf\n",
+            {**files, "hba.conf": _HBA, "ident.conf": _IDENT, "names": "clara\n"},
+        ),
+        # Passwords of ann, bob and mira are asked for with a function, as clara; none of theirs is in the file.
+        "asking": Setting(
+            f"{databases}\n{_COMMON}auth_type = scram-sha-256\nauth_user = clara\nauth_dbname = asked\n"
+            "auth_query = SELECT $1::text, CASE $1 WHEN 'ann' THEN 'ann''s secret' WHEN 'bob' THEN NULL END "
+            "WHERE $1 IN ('ann', 'bob')\n",
+            {"userlist.txt": files["userlist.txt"].splitlines()[2] + "\n"},
+        ),
     }
 
 
@@ -217,6 +249,41 @@ _LOGINS: Final = (
     Scenario("login: replication that is nonsense", "trust", "a connect app ann replication=maybe"),
 )
 
+_AUTHENTICATION: Final = (
+    *(
+        Scenario(f"hba: {what}", "hba", f"a connect {what}")
+        for what in (
+            "app ann",
+            "app ann password=no",
+            "app clara",
+            "app bob",
+            "app bob password=no",
+            "app mira",
+            "tiny ann",
+            "tiny bob",
+            "session ann password=no",
+            "session bob",
+            "renamed ann",
+            "forced ann",
+            "nothing ann",
+            "app nobody",
+            "app ann host=unix",
+            "app bob host=unix",
+            "app clara host=unix",
+            "app ann replication=yes",
+        )
+    ),
+    Scenario("any: whoever", "any", "a connect forced whoever\na: SELECT current_user"),
+    Scenario("any: a database without a user", "any", "a connect app ann"),
+    Scenario("any: the console", "any", "a connect pgbouncer whoever\na: SHOW STATE"),
+    Scenario("asking: a password", "asking", "a connect forced ann\na: SELECT current_user"),
+    Scenario("asking: a wrong password", "asking", "a connect forced ann password=no"),
+    Scenario("asking: no password", "asking", "a connect forced bob"),
+    Scenario("asking: somebody else", "asking", "a connect forced mira"),
+    Scenario("asking: somebody in the file", "asking", "a connect forced clara\na: SELECT current_user"),
+    Scenario("asking: the server's password", "asking", "a connect app ann\na: SELECT current_user"),
+)
+
 _POOLS: Final = (
     Scenario("pool: a query", "trust", "a connect app ann\na: SELECT current_user, current_database()"),
     Scenario("pool: forced user", "trust", "a connect forced ann\na: SELECT current_user"),
@@ -324,6 +391,7 @@ _TIMEOUTS: Final = (
 SCENARIOS: Final = (
     *_CONSOLE,
     *_LOGINS,
+    *_AUTHENTICATION,
     *_POOLS,
     *_LIMITS,
     *_TIMEOUTS,
