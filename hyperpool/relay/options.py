@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
+
+if TYPE_CHECKING:
+    from hyperpool.config import PoolerSettings
 
 
 @attrs.frozen
@@ -34,3 +39,20 @@ class RelayOptions:
     log_connections: bool = True
     log_disconnections: bool = True
     log_errors: bool = True
+
+    @classmethod
+    def of(cls, settings: PoolerSettings) -> RelayOptions:
+        """The options that the settings ask for."""
+        return cls(
+            buffer=settings.relay_buffer,
+            linger=settings.relay_linger,
+            slice=settings.relay_slice,
+            max_packet_size=settings.max_packet_size,
+            cancel_wait_timeout=settings.cancel_wait_timeout,
+            max_prepared_memory=settings.max_prepared_memory,
+            peer_id=settings.peer_id,
+            extended_only=settings.disable_pqexec,
+            log_connections=settings.log_connections,
+            log_disconnections=settings.log_disconnections,
+            log_errors=settings.log_pooler_errors,
+        )

@@ -179,7 +179,7 @@ class Pooler:
         self._cache = ResultCache(settings.pooler.cache_size, random.random)
         self._pools = Pools(settings, random.random, self._cache)
         tracker = ParameterTracker(settings.pooler.track_extra_parameters)
-        self._relay = Relay(_relay_options(settings.pooler), tracker)
+        self._relay = Relay(RelayOptions.of(settings.pooler), tracker)
         resolver = make_resolver(settings.pooler)
         agents = None if self._reception is None else self._reception.registry
         context = DialContext(options=TcpOptions.of(settings.pooler), resolver=resolver, agents=agents)
@@ -382,7 +382,7 @@ class Pooler:
             return error.problems
         self._settings = settings
         self._door.configure(settings, tls)
-        self._relay.configure(_relay_options(settings.pooler))
+        self._relay.configure(RelayOptions.of(settings.pooler))
         options = TcpOptions.of(settings.pooler)
         context = self._warmer.context
         context.resolver.max_ttl = settings.pooler.dns_max_ttl
@@ -483,19 +483,3 @@ def tell(notes: tuple[str, ...]) -> None:
     """Log what the settings say and the pooler does not do."""
     for note in notes:
         log.warning("settings", note=note)
-
-
-def _relay_options(settings: PoolerSettings) -> RelayOptions:
-    return RelayOptions(
-        buffer=settings.relay_buffer,
-        linger=settings.relay_linger,
-        slice=settings.relay_slice,
-        max_packet_size=settings.max_packet_size,
-        cancel_wait_timeout=settings.cancel_wait_timeout,
-        max_prepared_memory=settings.max_prepared_memory,
-        peer_id=settings.peer_id,
-        extended_only=settings.disable_pqexec,
-        log_connections=settings.log_connections,
-        log_disconnections=settings.log_disconnections,
-        log_errors=settings.log_pooler_errors,
-    )
