@@ -321,7 +321,14 @@ _POOLS: Final = (
         "trust",
         "a connect session ann\na: PREPARE p AS SELECT 1\na.\nb connect session ann\nb: EXECUTE p",
     ),
-    Scenario("pool: cancel", "trust", "a connect app ann\na& SELECT pg_sleep(20)\na cancel\na?\na: SELECT 1"),
+    Scenario(
+        "pool: cancel",
+        "trust",
+        "a connect app ann\na& SELECT pg_sleep(20), {port}\nb connect app ann\n"
+        "b: DO $$BEGIN WHILE NOT EXISTS (SELECT FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(20), {port}'"
+        " AND state = 'active') LOOP PERFORM pg_sleep(0.01), pg_stat_clear_snapshot(); END LOOP; END$$\n"
+        "a cancel\na?\na: SELECT 1",
+    ),
     Scenario(
         "pool: cancel when nothing is asked", "trust", "a connect app ann\na: SELECT 1\na cancel\na: SELECT 2"
     ),

@@ -133,12 +133,12 @@ class Side:
             a.                      leave
             a cancel                send a cancel request for it
 
-        Clients that are left at the end are closed, but for ``console``.
+        ``{port}`` is the pooler's port. Clients that are left at the end are closed, but for ``console``.
         """
         told = []
         try:
             for line in filter(None, map(str.strip, script.strip().splitlines())):
-                outcome = self._step(line)
+                outcome = self._step(line.replace("{port}", str(self.port)))
                 if outcome is not None:
                     told.append(f"{line} -> {self._plain(outcome)}")
         finally:
