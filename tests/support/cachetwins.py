@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.support.postgres import Role
 
 _REMEMBERED: Final = 30  # steps that a difference tells
+_HOT: Final = 8  # queries that are asked again and again
+_AGAIN: Final = 0.95
 _UNCOMPARED: Final = frozenset({b"S", b"N", b"A"})
 
 _COMMENTS: Final = ("", "", "", " ", " /* hello */", "-- it's a comment\n", " /* a /* nested */ one */", " ;")
@@ -129,11 +131,12 @@ class Differential:
         self._owner = connect(0)
         self._open: int | None = None
         self._done: deque[str] = deque(maxlen=_REMEMBERED)
+        self._asked: deque[tuple[Statement, str]] = deque(maxlen=_HOT)
         self.steps = 0
         self.world = World(random, self._twins[0].role.name, self._twins[1].role.name)
         for text in ("BEGIN", *self.world.drop(), *self.world.create(), "COMMIT"):
             self._setup(text)
-        for twin in self._twins:
+        for twin in self._twins[::3]:
             twin.exchange(raw.query(f"SET search_path = {random.choice(SCHEMAS)}"))
 
     def _setup(self, text: str) -> None:
@@ -180,13 +183,13 @@ class Differential:
             number = self._open
         if number == self._open:
             self._in_transaction(number, chance)
-        elif self._open is not None or chance < 0.8:
+        elif self._open is not None or chance < 0.92:
             self._read(number)
-        elif chance < 0.92:
+        elif chance < 0.96:
             self._ask(number, self.world.write())
-        elif chance < 0.95:
+        elif chance < 0.968:
             self._simple(number, self.world.setting().sql)
-        elif chance < 0.97:
+        elif chance < 0.975:
             self._simple(number, random.choice(("BEGIN", "BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ")))
             self._open = number
         elif chance < 0.98:
@@ -216,7 +219,16 @@ class Differential:
             self._open = None
 
     def _read(self, number: int) -> None:
-        self._ask(number, self.world.read())
+        """Mostly what somebody has asked not long ago, and mostly in the same way."""
+        random = self._random
+        if random.random() < _AGAIN and self._asked:
+            statement, form = random.choice(self._asked)
+            if random.random() < 0.2:
+                form = random.choice(_FORMS)
+        else:
+            statement, form = self.world.read(), random.choice(_FORMS)
+            self._asked.append((statement, form))
+        getattr(self, form)(number, statement)
 
     # -- one step ------------------------------------------------------------------------------------------------
 
@@ -246,10 +258,10 @@ class Differential:
         self._unnamed(number, statement.parameters(), statement.values)
 
     def _unnamed(self, number: int, sql: str, values: tuple[int | str, ...]) -> None:
-        describe = self._random.choice((b"", raw.describe_portal(), raw.describe_portal()))
-        rows = self._random.choice((0, 0, 0, 0, 0, 1))
-        binary = self._random.choice((0, 0, 1))
-        closes = self._random.choice((b"", b"", raw.frame(b"C", b"P\0")))
+        describe = raw.describe_portal() if self._random.random() < 0.9 else b""
+        rows = int(self._random.random() < 0.05)
+        binary = int(self._random.random() < 0.1)
+        closes = raw.frame(b"C", b"P\0") if self._random.random() < 0.1 else b""
         self._exchange(
             number,
             f"{sql} {values} describe={describe != b''} rows={rows} binary={binary} closes={closes != b''}",
@@ -265,7 +277,7 @@ class Differential:
         """Prepared once, executed many times, as drivers do it."""
         twin = self._twins[number]
         sql, values = statement.parameters(), statement.values
-        binary = self._random.choice((0, 1))
+        binary = int(self._random.random() < 0.1)
         name = twin.names.get(sql)
         prepare = b""
         if name is None:
@@ -278,7 +290,7 @@ class Differential:
                 prepare = b""
                 if any(frame.kind == b"E" for frame in frames):
                     return
-        describe = self._random.choice((b"", raw.describe_portal()))
+        describe = raw.describe_portal() if self._random.random() < 0.9 else b""
         frames = self._exchange(
             number,
             f"{'prepare and ' if prepare else ''}execute {name}: {sql} {values} binary={binary}",

@@ -23,6 +23,7 @@ ROWS: Final = 6
 """Rows of a table to begin with; keys are drawn from about as many."""
 
 _READS_OF_A_WORLD: Final = 16
+_SETTINGS_OF_A_WORLD: Final = 5
 
 
 @attrs.frozen
@@ -66,6 +67,7 @@ class World:
         self._other = other
         self._columns = 0
         self._reads = random.sample(_READS, _READS_OF_A_WORLD)
+        self._settings = random.sample(_SETTINGS, _SETTINGS_OF_A_WORLD)
 
     # -- the schema ----------------------------------------------------------------------------------------------
 
@@ -169,7 +171,7 @@ class World:
         texts += [
             f"CREATE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE ON {table} FOR EACH {each} EXECUTE FUNCTION tell()"
             for table, each in (("a", "ROW"), ("b", random.choice(("ROW", "STATEMENT"))), ("p", "STATEMENT"))
-            if random.random() < 0.5
+            if random.random() < 0.2
         ]
         if random.random() < 0.5:
             texts.append(
@@ -197,7 +199,7 @@ class World:
 
     def setting(self) -> Statement:
         """A change of the session."""
-        return Statement(self._random.choice(_SETTINGS))
+        return Statement(self._random.choice(self._settings))
 
     def ddl(self) -> list[str]:
         """Texts that change the schema; they work whatever has been done before.
