@@ -84,7 +84,8 @@ class FarEnd:
             try:
                 self.process.wait(_DRAIN_LIMIT)
             except subprocess.TimeoutExpired:
-                self.process.send_signal(signal.SIGINT)
+                if "stopped" not in self.log_text():  # behind that, a signal would end the interpreter
+                    self.process.send_signal(signal.SIGINT)
             assert self.process.wait(_LIMIT) == 0, self.log_text()[-4000:]
         self.check_log()
 

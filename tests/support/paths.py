@@ -132,7 +132,8 @@ class FarEnd:
             try:
                 process.wait(_DRAIN_LIMIT)
             except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGINT)
+                if "stopped" not in self.log_text():  # behind that, a signal would end the interpreter
+                    process.send_signal(signal.SIGINT)
             code = process.wait(_STOP_LIMIT)
             assert code == 0, f"{self._name} ended with {code}:\n{self.log_text()}"
         assert "Traceback" not in self.log_text(), self.log_text()
