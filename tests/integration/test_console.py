@@ -373,3 +373,46 @@ def test_a_reload_that_fails_says_why(make_pooler: PoolerFactory, pg: PostgresCl
         pooler.write({**config, "pooler": {**config["pooler"], "max_client_conn": 60}})
         console.execute("RELOAD")
         assert _show(console, "CONFIG", key="max_client_conn", value="60")
+
+
+def test_reloads_under_load_cost_nobody_a_query(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """Nor do RECONNECT, and PAUSE with RESUME: servers are replaced between transactions."""
+    config = config_for(pg, admin_users="ann", default_pool_size=3)
+    config["databases"]["app"]["pool_mode"] = "transaction"
+    pooler = make_pooler(config)
+    done = threading.Event()
+    counts: list[int] = []
+
+    def work() -> None:
+        with pooler.connect() as connection:
+            count = 0
+            while not done.is_set():
+                with connection.transaction():
+                    first = connection.execute("SELECT pg_backend_pid()").fetchone()
+                    assert connection.execute("SELECT pg_backend_pid()").fetchone() == first
+                count += 1
+            counts.append(count)
+
+    with _console(pooler) as console:
+        threads = [_in_thread(work) for _ in range(10)]
+        eventually(lambda: _show(console, "POOLS", database="app", user="ann"), what="they work")
+        for number in range(6):
+            config["databases"]["app"]["connect_query"] = f"SELECT {number}"
+            config["databases"]["app"]["pool_size"] = 2 + number % 3
+            pooler.write(config)
+            console.execute("RELOAD")
+            before = _show(console, "STATS_TOTALS", database="app")[0]["xact_count"]
+            eventually(
+                lambda before=before: (
+                    _show(console, "STATS_TOTALS", database="app")[0]["xact_count"] > before + 10
+                ),  # type: ignore[misc]
+                what="they go on",
+            )
+            console.execute("RECONNECT app")
+            console.execute("PAUSE app")
+            console.execute("RESUME app")
+        done.set()
+        for thread in threads:
+            thread.join(20)
+    assert len(counts) == 10
+    assert min(counts) > 0
