@@ -30,15 +30,24 @@ if TYPE_CHECKING:
 _HEAD = "[databases]\napp = host=db.example\n[pgbouncer]\nlisten_addr = 127.0.0.1\nauth_type = trust\n"
 
 
-@pytest.fixture(name="directory")
-def make_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with the files that the settings name."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(name="pems", scope="module")
+def make_pems() -> dict[str, bytes]:
+    """A key, and certificates that are their own authority."""
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
-    certificate.private_key_pem.write_to_path("key.pem")
-    for blob in (*certificate.cert_chain_pems, authority.cert_pem):
-        blob.write_to_path("cert.pem", append=True)
+    chain = (*certificate.cert_chain_pems, authority.cert_pem)
+    return {
+        "key.pem": certificate.private_key_pem.bytes(),
+        "cert.pem": b"".join(blob.bytes() for blob in chain),
+    }
+
+
+@pytest.fixture(name="directory")
+def make_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pems: dict[str, bytes]) -> Path:
+    """The working directory, with the files that the settings name."""
+    monkeypatch.chdir(tmp_path)
+    for name, content in pems.items():
+        (tmp_path / name).write_bytes(content)
     (tmp_path / "users.txt").write_text('"ann" "secret"\n')
     (tmp_path / "hba.conf").write_text("host all all 0.0.0.0/0 scram-sha-256\n")
     (tmp_path / "ident.conf").write_text("map root ann\n")

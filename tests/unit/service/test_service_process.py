@@ -13,6 +13,7 @@ import pytest
 
 from hyperpool.config import PoolerSettings, Settings
 from hyperpool.errors import StartupError
+from hyperpool.service import process
 from hyperpool.service.process import Manner, become, check_manner, pid_file, running
 
 if TYPE_CHECKING:
@@ -162,10 +163,13 @@ def test_who_may_not_become_another_user(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_a_daemon_tells_how_it_started(tmp_path: Path, ending: str, code: int, told: str) -> None:
     """Whoever starts it waits for that, and gets its standard streams back although it goes on."""
+    # The module alone: with its package comes the whole data plane, which takes its time.
     program = f"""
-import os, sys
-from hyperpool.service.process import Daemon
-daemon = Daemon()
+import importlib.util, os, sys
+spec = importlib.util.spec_from_file_location("process", {process.__file__!r})
+sys.modules["process"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+daemon = module.Daemon()
 daemon.detach()
 open({str(tmp_path / "session")!r}, "w").write(f"{{os.getsid(0)}} {{os.readlink('/proc/self/fd/1')}}")
 {ending}
