@@ -8,5 +8,6 @@ Modules:
 - ``scram``: the two sides of a SCRAM-SHA-256 exchange (RFC 5802, RFC 7677).
 - ``secrets``: what an ``auth_file`` or a settings file stores about a user.
 - ``server_side``: asks a client for its password.
+- ``penalty``: how often passwords may be tried.
 - ``client_side``: logs in to a server.
 """

@@ -66,6 +66,7 @@ class ClientAuthentication:
         mock_key: random bytes, the same for every client of this process; salts are derived from it.
         scram_iterations: rounds of PBKDF2 for plain passwords and unknown users.
         endpoint: the hash of our certificate, if the client is connected with TLS: channel binding is offered then.
+        mock_scram: with ``md5``, a user of whom nothing is stored is asked for SCRAM, as most others are.
 
     Attributes:
         done: True once the client is authenticated.
@@ -81,6 +82,7 @@ class ClientAuthentication:
         "_expected_md5",
         "_iterations",
         "_mock_key",
+        "_mock_scram",
         "_secret",
         "_step",
         "_user",
@@ -99,7 +101,10 @@ class ClientAuthentication:
         mock_key: bytes,
         scram_iterations: int = DEFAULT_ITERATIONS,
         endpoint: bytes = b"",
+        *,
+        mock_scram: bool = False,
     ) -> None:
+        self._mock_scram = mock_scram
         self._auth_type = auth_type
         self._user = user
         self._secret = secret
@@ -134,7 +139,8 @@ class ClientAuthentication:
             self._step = ClientAuthentication._check_cleartext
             return messages.authentication_cleartext_password()
         stored = self._stored_secret()
-        if self._auth_type is AuthType.MD5 and not isinstance(stored, ScramVerifier):
+        mock = stored is None and self._mock_scram
+        if self._auth_type is AuthType.MD5 and not isinstance(stored, ScramVerifier) and not mock:
             salt = os.urandom(md5.SALT_LENGTH)
             self._expected_md5 = md5.response(self._md5_digest(stored), salt)
             self._step = ClientAuthentication._check_md5

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _NOT_STORED: Final = frozenset({AuthType.ANY, AuthType.LDAP, AuthType.PAM})
 """Methods for users of whom nothing need be stored."""
 
+_SCRAM: Final = "SCRAM-SHA-256$"
 _MOST_ANSWERS: Final = 16384
 _MOST_SOURCES: Final = 4096
 _SITE: Final = 64
@@ -112,6 +113,11 @@ class Access:
         """Take over settings."""
         pooler = settings.pooler
         self._settings = settings
+        self._method_of_all = Method(
+            kind=pooler.auth_type, ldap=pooler.auth_ldap_options, pam_service=pooler.auth_pam_service
+        )
+        known = [secret.reveal().startswith(_SCRAM) for secret in settings.credentials.values() if secret]
+        self._mostly_scram = 2 * sum(known) > len(known) or not known
         self._sources: dict[str, AuthSource | None] = {}
         self._answers: dict[tuple[tuple[str, str, str], str], tuple[Secret | None, float]] = {}
         self.penalties.configure(pooler.auth_failure_burst, pooler.auth_failure_interval)
@@ -177,9 +183,7 @@ class Access:
     def _method(self, guest: Guest, message: StartupMessage, address: Address | None) -> Method:
         pooler = self._settings.pooler
         if pooler.auth_type is not AuthType.HBA:
-            return Method(
-                kind=pooler.auth_type, ldap=pooler.auth_ldap_options, pam_service=pooler.auth_pam_service
-            )
+            return self._method_of_all
         visitor = Visitor(
             address=address,
             encrypted=guest.encrypted,
@@ -268,6 +272,8 @@ class Access:
                 self._answers.clear()
             self._answers[source.key, claim.user] = answer, self._clock() + ttl
         claim.secret = answer
+        if answer:
+            self._mostly_scram = answer.reveal().startswith(_SCRAM)
         authentication = self._challenge(guest, claim, answer)
         guest.go_on(lambda login: login.begin(authentication))
 
@@ -279,6 +285,7 @@ class Access:
             self._mock_key,
             self._settings.pooler.scram_iterations,
             endpoint=guest.endpoint,
+            mock_scram=self._mostly_scram,
         )
 
     def _check(self, claim: Claim, authentication: ClientAuthentication, password: str) -> Callable[[], bool]:

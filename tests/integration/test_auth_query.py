@@ -170,7 +170,7 @@ def test_unknown_users_meet_the_same(make_pooler: PoolerFactory, pg: PostgresClu
 )
 def test_any_name_may_be_asked_for(make_pooler: PoolerFactory, pg: PostgresCluster, name: str) -> None:
     """A name is a value, never SQL; one that cannot be one of this server's is unknown like others."""
-    pooler = make_pooler(asking(pg, auth_type="md5"))
+    pooler = make_pooler(asking(pg, auth_type="plain"))
     fields = pooler.refused("app", Role(name, "wrong", "")).fields
     assert fields["C"] == "28P01"
     assert whoami(pooler, ANN) == ANN.name

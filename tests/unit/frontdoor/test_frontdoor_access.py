@@ -310,6 +310,24 @@ def test_servers_are_not_asked_at_will(open_house: Callable[..., House]) -> None
     assert received(client) == CLEARTEXT + welcome(house, REPORTED)
 
 
+def test_strangers_are_asked_for_what_most_users_are(open_house: Callable[..., House]) -> None:
+    """With md5, where a stored verifier makes it SCRAM: those that are not there do not stand out."""
+    house = asking(open_house, auth_type=AuthType.MD5)
+
+    def asked(answer: Secret | None) -> int:
+        client = house.connect(startup("stranger"))
+        question(house).then(answer)
+        return received(client)[8]
+
+    md5, scram = 5, 10
+    verifier = "SCRAM-SHA-256$1:YQ==$" + ":".join(["A" * 43 + "="] * 2)
+    assert asked(None) == md5  # ann's password is stored as it is
+    assert asked(Secret(verifier)) == scram
+    assert asked(None) == scram
+    assert asked(Secret("md5" + "0" * 32)) == md5
+    assert asked(None) == md5
+
+
 @pytest.mark.parametrize(
     ("address", "origin"),
     [
