@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from hyperpool.auth.secrets import Shown
 from hyperpool.config import PoolMode, SessionState
+from hyperpool.config.settings import FALLBACK
 from hyperpool.pool.backoff import Backoff
 from hyperpool.pool.quota import Quota
 from hyperpool.pool.replication import refuse_crowd, replication_settings
@@ -295,7 +296,7 @@ class Pools(Generic[S, C]):
         cache: the result cache; None for none.
 
     Attributes:
-        past: the counters of pools that are gone, by database.
+        past: the counters of pools that are gone, by database; ``*`` for those that have no entry in the settings.
         all_paused: every pool is paused (PAUSE), also those to come.
         paused: the databases whose pools are paused (PAUSE db, KILL db).
         disabled: the databases that take no new clients (DISABLE).
@@ -433,6 +434,9 @@ class Pools(Generic[S, C]):
             for quota in pool.quotas:
                 quota.pools.discard(pool)
             database = pool.settings.database
+            # Clients can think of any number of names that `*` stands for.
+            if database not in self._settings.databases:
+                database = FALLBACK
             self.past[database] = self.past.get(database, PoolStats()).plus(pool.stats)
         self._quotas = {key: quota for key, quota in self._quotas.items() if quota.pools}
 

@@ -106,7 +106,8 @@ def test_a_reload_removes_pools_whose_database_is_gone() -> None:
     assert pools.reload(_settings(other=DatabaseSettings())) == ([], [pool])
     assert list(pools) == [kept]
     assert pools.find("app", "ann") is None
-    assert pools.past["app"].queries == 7
+    assert pools.past["*"].queries == 7
+    assert pools.totals()["*"].queries == 7
     assert pool.generation > generation
 
 
@@ -172,3 +173,13 @@ def test_a_pool_that_no_server_was_ever_in_is_forgotten_at_once() -> None:
     automatic.parameters = None
     pools.prune(1000.0)
     assert list(pools) == [named]
+
+
+def test_names_that_the_fallback_stands_for_are_not_remembered() -> None:
+    """Clients can think of any number of them; what they have counted stays in one sum."""
+    pools = _pools(_settings(**{"*": DatabaseSettings()}))
+    for number in range(100):
+        _found(pools, f"name{number}", "ann").stats.queries = 1
+        pools.prune()
+    assert list(pools.past) == ["*"]
+    assert pools.totals()["*"].queries == 100
