@@ -177,9 +177,11 @@ def test_a_pool_that_no_server_was_ever_in_is_forgotten_at_once() -> None:
 
 def test_names_that_the_fallback_stands_for_are_not_remembered() -> None:
     """Clients can think of any number of them; what they have counted stays in one sum."""
-    pools = _pools(_settings(**{"*": DatabaseSettings()}))
+    pools = _pools(Settings(databases={"*": DatabaseSettings()}))
     for number in range(100):
         _found(pools, f"name{number}", "ann").stats.queries = 1
-        pools.prune()
+    pools.prune(0.0)
+    pools.prune(1e6)
+    assert list(pools) == []
     assert list(pools.past) == ["*"]
     assert pools.totals()["*"].queries == 100
