@@ -1,22 +1,21 @@
 """Keys: everything that an answer depends on, in one piece of bytes.
 
-Every field has its length in front, so that no two lists of fields make the same key.
+The number of fields and the length of each stand in front, so that no two lists of fields make the same key.
 """
 
 from __future__ import annotations
 
-from struct import Struct
-from typing import TYPE_CHECKING, Final
+import struct
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_length: Final = Struct("!I").pack
-
 
 def pack(*fields: bytes) -> bytes:
     """One piece of bytes for a list of fields."""
-    return b"".join([part for field in fields for part in (_length(len(field)), field)])
+    count = len(fields)
+    return struct.pack(f"!{count + 1}I", count, *map(len, fields)) + b"".join(fields)
 
 
 def pack_settings(settings: Iterable[tuple[str, str]]) -> bytes:

@@ -37,6 +37,9 @@ _RETRY: Final = 5.0
 _UNFIT_TIME: Final = 10.0
 """Seconds for which nobody waits for the answer to a query again whose last one could not be kept."""
 
+_MAX_JUDGED: Final = 1000
+"""Queries of which a lane remembers what has been found; fewer than fingerprints that are counted."""
+
 _MAX_UNFIT: Final = 1000
 
 _OFF: Final = frozenset({"off", "false", "no", "0", "of", "f", "n"})
@@ -112,6 +115,27 @@ class Plan:
 
 
 _NO_AGE: Final = Ages(0.0, 0.0, 0.0)
+
+
+class _Judged:
+    """What has been found of a query, whatever its literals are; see `Plan`.
+
+    Attributes:
+        clock: values may mean the clock.
+        head: what all keys begin with.
+        version: of the database's schema.
+    """
+
+    __slots__ = ("ages", "clock", "head", "reason", "stats", "tables", "version")
+
+    def __init__(self, reason: Reason | None, stats: QueryStats, version: int) -> None:
+        self.reason = reason
+        self.stats = stats
+        self.version = version
+        self.ages = _NO_AGE
+        self.tables: frozenset[int] = frozenset()
+        self.clock = False
+        self.head = b""
 
 
 class Front(Generic[U]):
@@ -194,12 +218,14 @@ class Lane(Generic[C, R, U]):
         self.flights: dict[bytes, Flight[C, R]] = {}
         self.refreshes = 0
         self._sessions: WeakKeyDictionary[HasValues, Session] = WeakKeyDictionary()
+        self._judged: dict[tuple[Reading, Session, bytes], _Judged] = {}
         self._unfit: LRUCache[bytes, float] = LRUCache(_MAX_UNFIT)
 
     def configure(self, settings: CacheSettings | None) -> None:
         """Take over settings; what was kept under others is out of reach of the shortest way."""
         if settings != self.settings:
             self.settings = settings
+            self._judged.clear()
             for front in list(self.fronts.values()):
                 self._part(front)
 
@@ -208,6 +234,7 @@ class Lane(Generic[C, R, U]):
         if path != self.path:
             self.path = path
             self._sessions.clear()
+            self._judged.clear()
             for front in list(self.fronts.values()):
                 self._part(front)
 
@@ -260,46 +287,49 @@ class Lane(Generic[C, R, U]):
         reading = read.reading
         if reading.reason is Reason.NOT_A_QUERY:
             return self.refuse(reading.reason)
-        stats = database.queries.of(reading.fingerprint, reading.template)
+        known = self._judged.get((reading, session, types))
+        if known is None or known.version != database.version:
+            stats = database.queries.of(reading.fingerprint, reading.template)
+            if reading.reason is None and (database.pending or catalog is None):
+                stats.calls += 1
+                return self.refuse(Reason.CATALOG_PENDING, stats)
+            known = self._judge(settings, session, read, types, stats)
+        stats = known.stats
         stats.calls += 1
-        if reading.reason is not None:
-            return self.refuse(reading.reason, stats)
-        if database.pending or catalog is None:
-            return self.refuse(Reason.CATALOG_PENDING, stats)
-        verdict = catalog.judge(read, session.path, _oids(types))
-        return self._planned(settings, session, read, verdict, stats, (kind, types, values))
-
-    def _planned(
-        self,
-        settings: CacheSettings,
-        session: Session,
-        read: Text,
-        verdict: Verdict,
-        stats: QueryStats,
-        parts: tuple[bytes, bytes, bytes],
-    ) -> Plan:
-        reason, how_old, waived = decide(settings, read.reading, verdict)
-        kind, types, values = parts
-        if reason is None and verdict.clock and mentions_clock(values):
-            reason = Reason.CLOCK_LITERAL
-        if reason is not None:
-            return self.refuse(reason, stats)
+        if known.reason is not None:
+            return self.refuse(known.reason, stats)
+        if known.clock and mentions_clock(values):
+            return self.refuse(Reason.CLOCK_LITERAL, stats)
         plan = Plan(None, stats)
-        plan.ages = how_old
-        plan.tables = ANY_TABLE if waived else verdict.tables
-        policies = pack_settings((name, session.settings.get(name, "")) for name in verdict.settings)
-        plan.key = pack(
-            self._identity,
-            b"%d" % self.database.generation,
-            plan.ages.key,
-            session.key,
-            policies,
-            kind,
-            read.canonical,
-            types,
-            values,
-        )
+        plan.ages = known.ages
+        plan.tables = known.tables
+        plan.key = known.head + pack(kind, read.canonical, types, values)
         return plan
+
+    def _judge(
+        self, settings: CacheSettings, session: Session, read: Text, types: bytes, stats: QueryStats
+    ) -> _Judged:
+        """Find out what all texts have in common that mean the same but for their literals."""
+        database, reading = self.database, read.reading
+        judged = _Judged(reading.reason, stats, database.version)
+        if reading.reason is None and database.catalog is not None:
+            verdict = database.catalog.judge(read, session.path or (), _oids(types))
+            judged.reason, judged.ages, waived = decide(settings, reading, verdict)
+            judged.tables = ANY_TABLE if waived else verdict.tables
+            judged.clock = verdict.clock
+            judged.head = pack(
+                self._identity,
+                b"%d" % database.generation,
+                judged.ages.key,
+                session.key,
+                pack_settings((name, session.settings.get(name, "")) for name in verdict.settings),
+            )
+        if b"current_setting" not in read.canonical:
+            # Otherwise a literal, the name of a setting, is part of the verdict.
+            while len(self._judged) >= _MAX_JUDGED:
+                del self._judged[next(iter(self._judged))]
+            self._judged[reading, session, types] = judged
+        return judged
 
     def refuse(self, reason: Reason, stats: QueryStats | None = None) -> Plan:
         """Count a query that is not cached."""

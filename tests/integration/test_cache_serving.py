@@ -180,13 +180,13 @@ def test_a_request_in_pieces_is_answered_from_memory(stage: Stage) -> None:
 def test_a_client_that_does_not_read_gets_its_answers_in_order(stage: Stage) -> None:
     """A client that does not read gets its answers in order."""
     client = stage.client()
-    big = "SELECT a.id, b.name FROM cached.item a, cached.item b, cached.item c ORDER BY a.id, b.id, c.id"
+    big = f"SELECT id, '{'x' * 5000}' FROM cached.item"
     for _ in range(3):
         client.fetch(big)
     for _ in range(100):
         client.send(raw.query(big))
     for _ in range(100):
-        assert len(rows(client.receive_until())) == 8000
+        assert len(rows(client.receive_until())) == 20
 
 
 def test_a_cancel_request_against_a_hit_is_ignored(stage: Stage) -> None:
