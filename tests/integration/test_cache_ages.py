@@ -164,7 +164,7 @@ def test_who_waits_goes_on_when_the_first_one_has_gone(stage: Stage) -> None:
     first.send(raw.query(_SQL))
     eventually(lambda: stage.waiting() == 1, what="the query waits for its lock")
     second.send(raw.query(_SQL))
-    third.send(raw.extended(_SQL) + raw.SYNC)
+    third.send(raw.query(_SQL))
     first.sock.close()
     eventually(lambda: stage.waiting() == 2, what="the second one has asked")
     locker.fetch("ROLLBACK")
