@@ -73,7 +73,7 @@ def test_entries_hits_and_drops_are_counted(stage: Stage, console: psycopg.Conne
     for _ in range(5):
         client.fetch(_SQL)
     after = _cache(console)
-    assert after["database"] == "app, plain, session" or after["database"] == "app"
+    assert "app" in after["database"].split(", ")
     assert after["entries"] == before["entries"] + 1
     assert after["bytes"] > before["bytes"]
     assert (after["misses"] - before["misses"], after["hits"] - before["hits"]) == (1, 4)
