@@ -58,7 +58,7 @@ _TOLD: Final = 11.0
 and one more)."""
 
 _WARM: Final = 3
-"""Seconds of the load that come before what is measured, for each target and mode."""
+"""Seconds of the same load that come before what is measured."""
 
 _ROUND_TRIP: Final = 0.04
 _ASKED: Final = 200
@@ -181,14 +181,13 @@ def _repeated(
     for name, server in servers.items():
         if name != "direct":
             warm_up(peers.workspace, peers.tools.pgbench, server.endpoint)
-        for mode in dict.fromkeys(mode for mode, _ in loads):
-            # What is asked for again and again is in the caches before anything is measured.
-            Transactions("hot", Load("hot.sql", 16, mode)).measure(peers, server, _WARM)
     steps = [(number, load) for number in range(rounds) for load in loads]
     for number, (mode, clients) in track(steps, "repeated reads", console=console, transient=True):
         names = list(servers)
         for name in names[number % len(names) :] + names[: number % len(names)]:
             scenario = Transactions("hot", Load("hot.sql", clients, mode))
+            # What is asked for again and again is in the caches before anything is measured, and young enough.
+            scenario.measure(peers, servers[name], _WARM)
             result = scenario.measure(peers, servers[name], pace)
             targets[name].results.setdefault((mode, clients), []).append(result)
     for name, server in servers.items():
