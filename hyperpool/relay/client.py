@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 from hyperpool.pool.statements import ClientStatements
 from hyperpool.relay import caching, local, shortcut, untranslated
 from hyperpool.relay.connection import HANG_UP, HEADER, Connection
-from hyperpool.relay.requests import is_whole
 from hyperpool.relay.session import Pinned
 from hyperpool.relay.tables import ANSWERED, IDLE
 from hyperpool.wire import constants as wire
@@ -442,21 +441,6 @@ class ClientConnection(Connection):
         """The connection broke."""
         self.close(reason)
 
-    def cancel_waiting(self) -> None:
-        """The client cancels a request that no server has seen: answer it, if it is a whole one."""
-        parked = self.parked
-        if parked is None:
-            return
-        reason = "canceling statement due to user request"
-        if not is_whole(parked):
-            self.close("client canceled a pipeline that waited", messages.error_response(reason, "57014"))
-            return
-        self._stop_waiting()
-        self.parked = b"" if self.server is not None else None
-        self.transmit(messages.error_response(reason, "57014", severity="ERROR") + messages.ready_for_query())
-        if self.unread and not self.closed:
-            self.relay.resume(self)
-
     def violate(self, what: str) -> None:
         """The client broke the protocol: tell it, as PostgreSQL does, and close."""
         self.close(f"protocol violation: {what}", messages.error_response(what, "08P01"))
@@ -482,7 +466,7 @@ class ClientConnection(Connection):
         if self.closed:
             return
         self.closed = True
-        self._stop_waiting()
+        self.stop_waiting()
         if self.statements is not None:
             self.statements.clear()
         self.pool.clients -= 1
@@ -498,7 +482,8 @@ class ClientConnection(Connection):
             server.client = None
             server.abandoned(mid_message=self.skip > 0 and self.gathered is None)
 
-    def _stop_waiting(self) -> None:
+    def stop_waiting(self) -> None:
+        """It waits for nobody any more: neither for a server, nor for another client's answer."""
         if self.fill is not None:
             caching.abandon(self)
         if self.flight is not None:

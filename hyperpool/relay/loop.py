@@ -17,6 +17,7 @@ from hyperpool.relay.census import Census
 from hyperpool.relay.client import ClientConnection
 from hyperpool.relay.connection import MAX_PARTIAL
 from hyperpool.relay.events import EventLoop
+from hyperpool.relay.requests import cancel_waiting
 from hyperpool.relay.server import ServerConnection
 from hyperpool.relay.timeouts import sweep_clients, sweep_servers, sweep_waiting
 from hyperpool.relay.transient import LeavingConnection
@@ -354,7 +355,7 @@ class Relay(EventLoop):
         self.now = self._clock()
         server = client.server
         if server is None or client.parked is not None:
-            client.cancel_waiting()
+            cancel_waiting(client)
             return None
         server.begin_cancel()
         return server

@@ -72,7 +72,7 @@ class Refresher(ClientConnection):
         if self.closed:
             return
         self.closed = True
-        self._stop_waiting()
+        self.stop_waiting()
         server, self.server = self.server, None
         if server is not None:
             server.client = None

@@ -95,6 +95,22 @@ class Request:
 _ENDS: Final = (wire.QUERY, wire.SYNC, wire.FUNCTION_CALL)
 
 
+def cancel_waiting(client: ClientConnection) -> None:
+    """A client cancels a request that no server has seen: answer it, if it is a whole one."""
+    parked = client.parked
+    if parked is None:
+        return
+    reason = "canceling statement due to user request"
+    if not is_whole(parked):
+        client.close("client canceled a pipeline that waited", messages.error_response(reason, "57014"))
+        return
+    client.stop_waiting()
+    client.parked = b"" if client.server is not None else None
+    client.transmit(messages.error_response(reason, "57014", severity="ERROR") + READY)
+    if client.unread and not client.closed:
+        client.relay.resume(client)
+
+
 def is_whole(parked: bytes) -> bool:
     """Whether bytes of a client are one request that is answered with one ReadyForQuery at its end."""
     at = last = ends = 0
