@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _HOURS: Final = float(os.environ.get("HYPERPOOL_CACHE_HOURS", "0"))
 _CLIENTS: Final = 8
-_STEPS: Final = 1800  # in one world
+_STEPS: Final = 1500  # in one world
 _WORLDS: Final = 5
 _CACHED, _PLAIN = "cache_one", "cache_two"
 

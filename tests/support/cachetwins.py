@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _REMEMBERED: Final = 30  # steps that a difference tells
 _HOT: Final = 8  # queries that are asked again and again
 _AGAIN: Final = 0.95
+_WARM: Final = 5
 _UNCOMPARED: Final = frozenset({b"S", b"N", b"A"})
 
 _COMMENTS: Final = ("", "", "", " ", " /* hello */", "-- it's a comment\n", " /* a /* nested */ one */", " ;")
@@ -186,7 +187,7 @@ class Differential:
         elif self._open is not None or chance < 0.92:
             self._read(number)
         elif chance < 0.96:
-            self._ask(number, self.world.write())
+            self._write(number)
         elif chance < 0.968:
             self._simple(number, self.world.setting().sql)
         elif chance < 0.975:
@@ -229,6 +230,15 @@ class Differential:
             statement, form = self.world.read(), random.choice(_FORMS)
             self._asked.append((statement, form))
         getattr(self, form)(number, statement)
+
+    def _write(self, number: int) -> None:
+        """Some of what is asked again and again is in the cache before, and is asked for again afterwards."""
+        asked = self._random.sample(self._asked, min(_WARM, len(self._asked)))
+        for statement, form in asked:
+            getattr(self, form)(number, statement)
+        self._ask(number, self.world.write())
+        for statement, form in asked:
+            getattr(self, form)(number, statement)
 
     # -- one step ------------------------------------------------------------------------------------------------
 

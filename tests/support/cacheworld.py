@@ -171,7 +171,7 @@ class World:
         texts += [
             f"CREATE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE ON {table} FOR EACH {each} EXECUTE FUNCTION tell()"
             for table, each in (("a", "ROW"), ("b", random.choice(("ROW", "STATEMENT"))), ("p", "STATEMENT"))
-            if random.random() < 0.2
+            if random.random() < 0.1
         ]
         if random.random() < 0.5:
             texts.append(
@@ -192,7 +192,7 @@ class World:
     def write(self) -> Statement:
         """A statement that writes, or might."""
         random = self._random
-        sql = random.choice(_WRITES)
+        sql = random.choice(_SWEEPING if random.random() < 0.05 else _WRITES)
         word = f"w{random.randrange(1000)}"
         count = sql.count("{")
         return Statement(sql.replace("%s", word), tuple([self._key() for _ in range(count)]), blocks=True)
@@ -323,7 +323,6 @@ _WRITES: Final = (
     "DELETE FROM ONLY h WHERE id = {0}",
     "UPDATE r SET note = '%s' WHERE id = {0}",
     "UPDATE r SET tenant = 1 - tenant WHERE id = {0}",
-    "CALL work({0})",
     "UPDATE v SET name = '%s' WHERE id = {0}",
     "DELETE FROM v WHERE id = {0}",
     "WITH x AS (UPDATE a SET name = '%s' WHERE id = {0} RETURNING id) SELECT id FROM x",
@@ -332,11 +331,16 @@ _WRITES: Final = (
         "MERGE INTO b USING (SELECT {0}::int AS i) s ON b.id = s.i WHEN MATCHED THEN UPDATE SET note = '%s'"
         " WHEN NOT MATCHED THEN INSERT VALUES (s.i, NULL, '%s')"
     ),
+    "SELECT id FROM a WHERE id = {0} FOR UPDATE",
+)
+
+_SWEEPING: Final = (
+    "CALL work({0})",
     "SELECT bump({0}::int)",
     "SELECT count(hidden({0}::int))",
     "SELECT count(hidden) FROM vh WHERE id = {0}",
-    "SELECT id FROM a WHERE id = {0} FOR UPDATE",
 )
+"""Nobody knows what they write to."""
 
 _SETTINGS: Final = (
     "SET search_path = w1",
