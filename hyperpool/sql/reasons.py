@@ -62,7 +62,7 @@ class Reason(enum.Enum):
         "parse_error",
         Stage.TEXT,
         "PostgreSQL's parser, as hyperpool has it, does not understand the text.",
-        "Look for a mistake in the query, or for syntax that is newer than PostgreSQL 17's.",
+        "Look for a mistake in the query, or for syntax that is newer than PostgreSQL 18's.",
     )
     TOO_LONG = (
         "too_long",
