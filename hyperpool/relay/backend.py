@@ -61,6 +61,7 @@ class Backend(Connection):
             outstanding; see `relay.shortcut`.
         unnamed: the unnamed statement that its client has prepared on it; None if nobody knows.
         replay: what could be sent once more, if a prepared statement turns out to be out of date.
+        described: a ParameterDescription that is for the client, unless that is so; b"" for none.
         asking: the suspicion that the server is being asked about.
         suspicion: what its client may have done to the session; None for nothing.
         pinned: why its client keeps it, or may have to.
@@ -91,6 +92,7 @@ class Backend(Connection):
         "begun",
         "cancels",
         "client",
+        "described",
         "errand",
         "expected",
         "expires",
@@ -153,6 +155,7 @@ class Backend(Connection):
         self.unnamed: Statement | None = None
         self.worked = False
         self.replay: Replay | None = None
+        self.described = b""
         self.expected: bytes | None = None
         self.suspicion: Suspicion | None = None
         self.asking: Suspicion | None = None

@@ -167,9 +167,16 @@ class ServerConnection(Upkeep):
                 return
             if stop > end and length < relay.max_partial and (self._collects(kind) or head & SKIP):
                 break
+            described = self.described
             verdict = self._take(kind, head, at, stop, whole=stop <= end)
             if self.closed:
                 return
+            if described and self.described:
+                # What stands behind it is no reason to send the pipeline once more: it goes first.
+                pieces += (relay.view[start:at], described)
+                start = at
+                self.described = b""
+                self.replay = None
             if kind == wire.READY_FOR_QUERY and self.status != IDLE and self._refuse_block(pieces, start, at):
                 return
             if verdict:
@@ -209,7 +216,13 @@ class ServerConnection(Upkeep):
         self.settled = False
         if kind == wire.ERROR_RESPONSE:
             return self._error(head, at, stop)
-        if kind == wire.COMMAND_COMPLETE and self.suspicion is not None:
+        if kind == wire.PARAMETER_DESCRIPTION and whole and not head & SKIP:
+            replay = self.replay
+            if replay is not None and replays.fits(replay, self.ledger):
+                # A statement whose result has changed says so only behind its parameters (postgres.c).
+                self.described = bytes(self.relay.buffer[at:stop])
+                return self.ledger.response(kind) or SKIP
+        elif kind == wire.COMMAND_COMPLETE and self.suspicion is not None:
             self._completed(bytes(self.relay.buffer[at + 5 : stop]))
         elif kind == wire.COMMAND_COMPLETE and self.begun and not head & SKIP:
             self.has_reset = self.has_reset or bytes(self.relay.buffer[at + 5 : stop]) in _LEADS_BACK
@@ -378,6 +391,7 @@ class ServerConnection(Upkeep):
         if replay is not None and is_stale(frame) and replays.fits(replay, self.ledger):
             # Nothing of this pipeline has been answered: the client need not know.
             self.pool.statements.version += 1
+            self.described = b""
             self.transmit(replays.prepare(replay, self))
             return SKIP
         if self.suspicion is not None and self.suspicion.resetting == self.ledger.settled + 1:

@@ -83,6 +83,24 @@ _PREPARE = """
         s1 > 3|1|t|T|2|CSELECT 0|Z
         c1 < t|T|2|CSELECT 0|Z
         """,
+        f"""
+        c1 > DSa|S
+        s1 < DS~1|S
+        s1 > t
+        s1 > {_STALE}|Z
+        s1 < CS~1|P~1:select * from t|DS~1|S
+        s1 > 3|1|t|T|Z
+        c1 < t|T|Z
+        """,
+        f"""
+        c2 > Pb:select * from t|DSb|S
+        s1 < DS~1|S
+        s1 > t|{_STALE}|Z
+        c2 < 1
+        s1 < CS~1|P~1:select * from t|DS~1|S
+        s1 > 3|1|t|T|Z
+        c2 < t|T|Z
+        """,
         """
         c1 > Ba(3)|E|S
         s1 < B~1(3)|E|S
@@ -105,6 +123,37 @@ _PREPARE = """
 def test_a_pipeline_is_sent_once_more(script: str) -> None:
     """Outside of a transaction block, when its first request fails: the client sees what a new statement returns."""
     play(_PREPARE + script, max_prepared_statements=3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("t|T|Z", "t|T|Z"),
+        ("t|n|Z", "t|n|Z"),
+        ("t|E42703 no such column|Z", "t|E42703 no such column|Z"),
+        ("t|Nis said|T|Z", "t|Nis said|T|Z"),
+    ],
+)
+def test_parameters_are_told_when_what_follows_is_there(answer: str, told: str) -> None:
+    """A statement that is out of date says so only behind them."""
+    first, rest = answer.split("|", 1)
+    script = f"{_PREPARE}\nc1 > DSa|S\ns1 < DS~1|S\n"
+    play(f"{script}s1 > {answer}\nc1 < {told}", max_prepared_statements=3)
+    play(f"{script}s1 > {first}\nc1 < \ns1 > {rest}\nc1 < {told}", max_prepared_statements=3)
+
+
+def test_what_has_been_told_is_not_asked_for_again() -> None:
+    """A notice came in between: the client sees the error."""
+    play(
+        f"""
+        {_PREPARE}
+        c1 > DSa|S
+        s1 < DS~1|S
+        s1 > t|Nis said|{_STALE}|Z
+        c1 < t|Nis said|{_STALE}|Z
+        """,
+        max_prepared_statements=3,
+    )
 
 
 def test_each_statement_is_prepared_once_more() -> None:
