@@ -80,6 +80,7 @@ class Pool(Generic[S, C]):
         logins: how many client logins wait for `parameters`.
         generation: counts the changes of where the pool connects to; a connection that was dialed before one is void.
         shown: what clients that log in as the pool's user have brought to light.
+        route: what the warmer opens connections by; None before the first one.
         kept: the pool has ``min_pool_size`` connections even without clients.
         paused: no server is handed out (shutdown, PAUSE).
         quotas: the limits that it shares with other pools.
@@ -114,6 +115,7 @@ class Pool(Generic[S, C]):
         self.stateful: frozenset[str] = frozenset()
         self.pinned = 0
         self.shown = Shown()
+        self.route: Any = None
         self.backoff = Backoff(settings.server_login_retry, random)
         self.stats = PoolStats()
         self.configure(settings)

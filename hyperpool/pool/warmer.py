@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary
 
 import structlog
 import trio
@@ -55,7 +54,6 @@ class Warmer:
         self._attention = attention
         self._asked: set[AnyPool] = set()
         self._old: dict[Target, float] = {}
-        self._routes: WeakKeyDictionary[AnyPool, Route] = WeakKeyDictionary()
         # Bounded by `_asked`: a pool is in the channel once at most.
         self._send_demand, self._demand = trio.open_memory_channel[AnyPool](float("inf"))
 
@@ -119,9 +117,9 @@ class Warmer:
 
     def _route(self, pool: AnyPool) -> Route:
         """The pool's route: the same one as long as nothing that it knows has changed."""
-        route = self._routes.get(pool)
+        route: Route | None = pool.route
         if route is None or route.settings is not pool.settings or route.context is not self.context:
-            route = self._routes[pool] = Route(pool.settings, self.context, time.monotonic)
+            route = pool.route = Route(pool.settings, self.context, time.monotonic)
         route.shown = pool.shown
         return route
 

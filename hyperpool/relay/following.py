@@ -36,10 +36,10 @@ _MAX_DEFAULTS: Final = 1000
 _KNOWN_TIME: Final = 60.0
 """Seconds for which the default of a setting is taken to be what the server has told: ALTER SYSTEM may change it."""
 
-_MAX_SETTINGS: Final = 1 << 18
+MAX_SETTINGS: Final = 1 << 18
 """Bytes of names and values that a client may set in a session that follows it."""
 
-_TOO_MUCH: Final = {"C": "53400", "M": f"its parameters have more than {_MAX_SETTINGS} bytes"}
+_TOO_MUCH: Final = {"C": "53400", "M": f"its parameters have more than {MAX_SETTINGS} bytes"}
 
 
 class Following(Backend):
@@ -118,7 +118,10 @@ class Following(Backend):
         truth = Truth(errand.rows, self._defaults)
         for name in suspicion.strange:
             self._defaults.setdefault(name)
-        if sum(len(name) + len(value or "") for name, value in truth.settings.items()) > _MAX_SETTINGS:
+        if (
+            sum(len(name) + len(value or "") for name, value in truth.settings.items())
+            > self.relay.max_settings
+        ):
             self._errand_failed("the session's state cannot be followed", errand.fail(_TOO_MUCH))
             return
         before = self.tracked

@@ -17,6 +17,7 @@ from hyperpool.relay.census import Census
 from hyperpool.relay.client import ClientConnection
 from hyperpool.relay.connection import MAX_PARTIAL
 from hyperpool.relay.events import EventLoop
+from hyperpool.relay.following import MAX_SETTINGS
 from hyperpool.relay.requests import cancel_waiting
 from hyperpool.relay.server import ServerConnection
 from hyperpool.relay.timeouts import sweep_clients, sweep_servers, sweep_waiting
@@ -67,6 +68,7 @@ class Relay(EventLoop):
         buffer: where every connection reads to.
         peer_id: what the cancel keys tell of who has drawn them; 0 for nothing.
         max_partial: a server's message that is inspected whole has a length below this.
+        max_settings: bytes of names and values that a client may set in a session that follows it.
         max_whole: a client's message that is inspected whole has at most as many bytes.
     """
 
@@ -86,6 +88,7 @@ class Relay(EventLoop):
         self.small_view = self.view[:_UNLINKED_READ]
         self.small_query = 0
         self.max_partial = min(MAX_PARTIAL, options.buffer)
+        self.max_settings = MAX_SETTINGS
         self.max_whole = options.buffer
         self.demand: Callable[[RelayPool], None] = _ignore
         self.cancel: Callable[[ServerConnection], None] = ServerConnection.end_cancel

@@ -258,10 +258,15 @@ def _is_told(value: str) -> str:
     """
 
 
-def test_values_that_are_not_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def _play_with_limit(script: str) -> None:
+    with Stage(**_FOLLOW) as stage:
+        stage.relay.max_settings = _LIMIT
+        stage.play(script)
+
+
+def test_values_that_are_not_too_long() -> None:
     """They follow their client."""
-    monkeypatch.setattr(following, "_MAX_SETTINGS", _LIMIT)
-    play(
+    _play_with_limit(
         f"""
         {_is_told("v" * (_LIMIT - len("x.y")))}
         c1 > Qselect 1
@@ -272,21 +277,18 @@ def test_values_that_are_not_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
         s1 < QRESET "x"."y";
         s1 > CRESET|Z
         s1 < Qselect 2
-        """,
-        **_FOLLOW,
+        """
     )
 
 
-def test_values_that_are_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_that_are_too_long() -> None:
     """They end the client, and the server connection that has them: nobody else will find them."""
-    monkeypatch.setattr(following, "_MAX_SETTINGS", _LIMIT)
-    play(
+    _play_with_limit(
         f"""
         {_is_told("v" * (_LIMIT - len("x.y") + 1))}
         c1 < !53400 the session's state cannot be followed: its parameters have more than 262144 bytes|END
         s1 < X|END
-        """,
-        **_FOLLOW,
+        """
     )
 
 

@@ -147,17 +147,10 @@ def test_the_longest_startup_packet_that_postgresql_accepts_is_built() -> None:
     assert len(packet) == 10_004
 
 
-class Huge(bytes):
-    """A body that only says that it is huge."""
-
-    def __len__(self) -> int:
-        return 0x7FFFFFFC
-
-
 def test_a_body_that_overflows_the_length_is_refused() -> None:
     """The length field is a positive 32-bit integer; a longer body is refused before it is copied."""
     with pytest.raises(ProtocolError, match="longer than the protocol allows"):
-        messages.frame(0x51, Huge())
+        messages.frame(0x51, bytes(0x7FFFFFFC))  # untouched memory is never there
 
 
 @given(texts, texts, texts, texts)
