@@ -79,6 +79,7 @@ class Warmer:
             try:
                 with self._attention():
                     login = await self._connect(route)
+                ready = self._ready(pool, generation, login)
             except UpstreamError as error:
                 await servers.send(ServerFailed(pool, generation, error))
                 return
@@ -87,7 +88,6 @@ class Warmer:
                 failure = ConnectFailed(f"internal error: {type(error).__name__}")
                 await servers.send(ServerFailed(pool, generation, failure))
                 return
-            ready = self._ready(pool, generation, login)
             try:
                 await servers.send(ready)
             except BaseException:
@@ -138,8 +138,8 @@ class Warmer:
 def _addresses(sock: socket.socket, way: Way) -> tuple[str, str]:
     """Where a server connection leads to, and where it begins, for people."""
     target = way.target
-    if way.route.settings.transport:
-        # The socket itself leads to a task of ours.
+    if way.route.settings.transport or sock.family == socket.AF_UNSPEC:
+        # What stands for a socket leads to a task of ours.
         return f"{target.host}:{target.port}", "a transport"
     if sock.family == socket.AF_UNIX:
         return f"unix:{target.port}", "unix"

@@ -358,6 +358,24 @@ async def test_a_mistake_of_our_own_is_reported_and_logged(
     assert isinstance((await arrived(arrivals))[0], ServerReady)
 
 
+async def test_a_connection_that_cannot_be_handed_over_costs_itself_alone(
+    network: MemoryNetwork, nursery: trio.Nursery
+) -> None:
+    """The warmer goes on, and the pool is told."""
+
+    def broken(stream: trio.abc.Stream) -> socket.socket:
+        raise ZeroDivisionError("oops")
+
+    warmer = Warmer(CONTEXT, broken, Attention(), lambda: 0.5)
+    arrivals = await run(nursery, warmer)
+    for _ in range(2):
+        pool = make_pool(min_pool_size=1)
+        warmer.demand(pool)
+        (failed,) = await arrived(arrivals)
+        assert isinstance(failed, ServerFailed)
+        assert failed.pool is pool
+
+
 @pytest.mark.parametrize(("chance", "lifetime"), [(0.0, 3600.0), (0.5, 3420.0), (0.999, 3240.36)])
 async def test_lifetime_has_jitter(
     network: MemoryNetwork, nursery: trio.Nursery, chance: float, lifetime: float
