@@ -26,17 +26,19 @@ class Writing:
         tables: oids of tables.
         anything: it may be any table.
         schema: tables, functions or rights may change, so that nothing that is known of them holds.
+        ends: the transaction may end before the server says that it is idle.
     """
 
-    __slots__ = ("anything", "schema", "tables")
+    __slots__ = ("anything", "ends", "schema", "tables")
 
     def __init__(self) -> None:
+        self.ends = False
         self.tables: set[int] = set()
         self.anything = False
         self.schema = False
 
     def __bool__(self) -> bool:
-        return self.anything or self.schema or bool(self.tables)
+        return self.anything or self.schema or self.ends or bool(self.tables)
 
     def add(self, tables: frozenset[int] | None, *, schema: bool) -> None:
         """Another statement; None for any table."""
@@ -51,6 +53,7 @@ class Writing:
         self.tables |= other.tables
         self.anything = self.anything or other.anything
         self.schema = self.schema or other.schema
+        self.ends = self.ends or other.ends
 
 
 class DatabaseCache:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from hyperpool.pool.state import HasIdleSince, Pool
+    from hyperpool.pool.state import Pool, ServerLike
 
-S = TypeVar("S", bound="HasIdleSince")
+S = TypeVar("S", bound="ServerLike")
 C = TypeVar("C")
 
 

@@ -41,13 +41,16 @@ if TYPE_CHECKING:
     from hyperpool.pool.statements import Statement
 
 
-class HasIdleSince(Protocol):
+class ServerLike(Protocol):
     """What the policy must know of a server connection."""
 
     idle_since: float
 
+    def becomes_cached(self) -> None:
+        """From now on, what it writes is taken down."""
 
-S = TypeVar("S", bound=HasIdleSince)
+
+S = TypeVar("S", bound=ServerLike)
 C = TypeVar("C")
 
 
@@ -455,7 +458,10 @@ class Pools(Generic[S, C]):
 
     def _attach(self, pool: Pool[S, C]) -> None:
         if self._cache is not None:
-            pool.cache = self._cache.lane(pool.settings, pool.cache)
+            before, pool.cache = pool.cache, self._cache.lane(pool.settings, pool.cache)
+            if before is None and pool.cache is not None:
+                for server in pool.servers:
+                    server.becomes_cached()
 
     def _new(self, settings: PoolSettings) -> Pool[S, C]:
         pool: Pool[S, C] = Pool(settings, self._random)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
+from hyperpool.cache.database import Writing
 from hyperpool.pool.statements import ServerStatements
 from hyperpool.relay.connection import Connection
 from hyperpool.relay.errand import Errand
@@ -21,7 +22,6 @@ from hyperpool.wire import messages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hyperpool.cache.database import Writing
     from hyperpool.errors import LoginFailed
     from hyperpool.pool.handover import ServerReady
     from hyperpool.pool.statements import Statement
@@ -173,6 +173,16 @@ class Backend(Connection):
 
     def __repr__(self) -> str:
         return f"<server {self.pool.name} pid={self.pid}>"
+
+    def becomes_cached(self) -> None:
+        """The result cache knows this database from now on: nobody has taken down what was written so far."""
+        self.writes, self.prepared_writes = Writing(), Writing()
+        for writing in (self.writes, self.prepared_writes):
+            writing.add(None, schema=True)
+        if self.expected is not None:
+            # The end of what is on its way must not be passed over.
+            self.expected = None
+            self.ledger.recount()
 
     # -- errands -------------------------------------------------------------------------------------------------------
 

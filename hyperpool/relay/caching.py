@@ -35,6 +35,9 @@ _SWITCH: Final = re.compile(
     rb"(?i)\s*(?:(set)\s+(?:session\s+)?|reset\s+)hyperpool\.cache\s*"
     rb"(?(1)(?:=|\bto\b)\s*('?)(on|off|true|false|default)\2\s*);?\s*"
 )
+_ENDS: Final = re.compile(rb"(?i)\b(?:commit|end)\b")
+"""What a text has in it that commits."""
+
 _SET: Final = messages.frame(wire.COMMAND_COMPLETE, b"SET\0")
 _RESET: Final = messages.frame(wire.COMMAND_COMPLETE, b"RESET\0")
 _BOUND: Final = bytes((wire.BIND_COMPLETE, 0, 0, 0, 4))
@@ -177,8 +180,12 @@ def _joins(client: ClientConnection, lane: RelayLane, plan: Plan, request: Reque
         client.flight = flight
         flight.join(client, request, client.patience)
         return True
-    flight = lane.flights[key] = Flight(key, database.mark())
+    late, flight = flight, Flight(key, database.mark())
+    lane.flights[key] = flight
     client.fill = Fill(plan, request, flight)
+    for other in late.land() if late is not None else ():
+        # What they wait for is no longer overdue to anybody: they wait for this one.
+        reconsider(other)
     return False
 
 
@@ -275,7 +282,9 @@ def passed(client: ClientConnection, fill: Fill, data: bytes | memoryview, serve
     if stats is None:
         raise AssertionError("what is kept is counted")
     started = server.linked
-    current = lane.database.holds(fill.flight.mark, plan.tables)
+    flight = fill.flight
+    # Otherwise the pool leads to another database by now, or a write has passed.
+    current = lane.flights.get(flight.key) is flight and lane.database.holds(flight.mark, plan.tables)
     entry = lane.make(plan, stats, answer, (started, now), keep=current)
     if not current:
         lane.database.stats.unstored[Reason.OWN_WRITE] += 1
@@ -283,7 +292,7 @@ def passed(client: ClientConnection, fill: Fill, data: bytes | memoryview, serve
     if fill.renews is not None:
         lane.database.stats.refreshes += 1
         stats.refreshes += 1
-    for other, (request, _) in fill.flight.land().items():
+    for other, (request, _) in flight.land().items():
         other.flight = None
         other.parked = None
         lane.database.stats.coalesced += 1
@@ -360,12 +369,18 @@ def note(client: ClientConnection, server: ServerConnection, text: bytes | None)
         server: its server.
         text: the SQL; None if nobody knows it.
     """
-    server.writes = _added(client, server, server.writes, text)
+    writing = server.writes = _added(client, server, server.writes, text)
+    if writing is not None and (text is None or _ENDS.search(text)):
+        writing.ends = True
 
 
-def prepared(client: ClientConnection, server: ServerConnection, text: bytes) -> None:
-    """A text is prepared on a server that is the client's alone, and may be executed at any time."""
-    server.prepared_writes = _added(client, server, server.prepared_writes, text)
+def prepared(client: ClientConnection, server: ServerConnection, text: bytes | None) -> None:
+    """A text is prepared on a server that is the client's alone, and may be executed at any time; see `note`."""
+    writing = _added(client, server, server.prepared_writes, text)
+    if text is None or _ENDS.search(text):
+        writing = writing or Writing()
+        writing.ends = True
+    server.prepared_writes = writing
 
 
 def note_prepared(server: ServerConnection) -> None:

@@ -256,7 +256,7 @@ class ServerConnection(Upkeep):
         if pieces:
             data = b"".join((*pieces, data))
         if data:
-            if self.writes is not None and self.status == IDLE and self.ledger.entries:
+            if self.writes is not None and (self.status == IDLE or self.writes.ends):
                 caching.visible(self)
             self.pool.stats.sent += len(data)
             client.transmit(data)

@@ -25,13 +25,13 @@ def _note(client: ClientConnection, server: ServerConnection, message: bytes, *,
     kind = message[0]
     if kind == wire.EXECUTE:
         caching.note_prepared(server)
-    elif kind == wire.FUNCTION_CALL or not whole:
-        caching.note(client, server, None)
-    elif kind == wire.QUERY:
-        caching.note(client, server, message[5:-1])
-    else:
+    elif kind == wire.PARSE and whole:
         body = message[message.find(0, 5) + 1 :]
         caching.prepared(client, server, body[: body.find(0)])
+    elif kind == wire.PARSE:
+        caching.prepared(client, server, None)
+    else:
+        caching.note(client, server, message[5:-1] if kind == wire.QUERY and whole else None)
 
 
 def forward(

@@ -24,6 +24,9 @@ class _Server:
 
     idle_since: float = _NOW
 
+    def becomes_cached(self) -> None:
+        """It has written nothing."""
+
 
 def _pool(
     *,

@@ -22,6 +22,9 @@ class _Server:
 
     idle_since: float = 0.0
 
+    def becomes_cached(self) -> None:
+        """It has written nothing."""
+
 
 def _pools(*, pool_size: int = 2, **database: Any) -> Pools[_Server, object]:
     databases = {"app": DatabaseSettings(**database), "other": DatabaseSettings(user="web")}
