@@ -94,12 +94,12 @@ class Catalog:
             self._verdicts[key] = known
         return known
 
-    def touched(self, reading: Reading, search_path: tuple[str, ...]) -> frozenset[int] | None:
+    def touched(self, reading: Reading, search_path: tuple[str, ...] | None) -> frozenset[int] | None:
         """The tables whose rows a statement may change, by itself or by the functions that it calls.
 
         Args:
             reading: what its text says.
-            search_path: the schemas of the session's search_path, see `search_path`.
+            search_path: the schemas of the session's search_path, see `search_path`; None for any schema.
 
         Returns:
             Oids; also those of tables that foreign keys and rules change, of ancestors and of descendants. Empty for a

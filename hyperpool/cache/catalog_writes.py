@@ -68,9 +68,9 @@ class Writers:
         self._writing: dict[int, bool] = {}
         self._hidden: bool | None = None
         self._spread: dict[int, frozenset[int] | None] = {}
-        self._known: dict[tuple[Reading, tuple[str, ...]], frozenset[int] | None] = {}
+        self._known: dict[tuple[Reading, tuple[str, ...] | None], frozenset[int] | None] = {}
 
-    def touched(self, reading: Reading, path: tuple[str, ...]) -> frozenset[int] | None:
+    def touched(self, reading: Reading, path: tuple[str, ...] | None) -> frozenset[int] | None:
         """The tables that a statement may change; see `Catalog.touched`."""
         key = (reading, path)
         try:
@@ -83,7 +83,7 @@ class Writers:
         self._known[key] = found
         return found
 
-    def _find(self, reading: Reading, path: tuple[str, ...]) -> frozenset[int] | None:
+    def _find(self, reading: Reading, path: tuple[str, ...] | None) -> frozenset[int] | None:
         writes = reading.writes
         if writes.anything or writes.schema or self._hides():
             return None
@@ -103,13 +103,15 @@ class Writers:
             return None
         return frozenset(found)
 
-    def _relations(self, schema: str | None, name: str, path: tuple[str, ...]) -> list[Relation]:
-        named = self._rows.relation_names.get(name, ())
+    def _relations(self, schema: str | None, name: str, path: tuple[str, ...] | None) -> list[Relation]:
+        named = self._rows.relation_names.get(name, [])
         if schema is not None:
             return [one for one in named if one.schema == schema]
+        if path is None:
+            return named
         return [one for one in named if one.schema in path or one.schema == "pg_catalog"]
 
-    def _calls(self, reading: Reading, path: tuple[str, ...]) -> bool:
+    def _calls(self, reading: Reading, path: tuple[str, ...] | None) -> bool:
         """Whether the statement may call a function that writes."""
         rows = self._rows
         names = {name for _, name, _ in reading.functions} | reading.attributes

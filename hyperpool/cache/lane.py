@@ -447,10 +447,13 @@ class Lane(Generic[C, R, U]):
             self.refuse(why)
         writes, path = reading.writes, session.path
         tables: frozenset[int] | None = None
-        if resolved and path is not None and catalog is not None and not self.database.pending:
+        if catalog is None or self.database.pending:
+            if not (writes or reading.functions or reading.relations or reading.operators or reading.types):
+                tables = frozenset()
+        elif resolved and path is not None:
             tables = catalog.touched(reading, path)
-        elif not writes and not reading.functions:
-            tables = frozenset()
+        elif not writes:
+            tables = catalog.touched(reading, None)
         writing.add(tables, schema=writes.schema)
 
 

@@ -1,0 +1,66 @@
+"""What a text may write, when the settings of its session, or the database's catalog, are not known."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+from hyperpool.cache.catalog import Catalog
+from hyperpool.cache.database import Writing
+from hyperpool.cache.results import ResultCache
+from hyperpool.config import PoolMode, SessionState
+from hyperpool.config.cache import CacheSettings
+from hyperpool.relay.parameters import ParameterTracker
+from tests.support.relayworld import POOL
+
+if TYPE_CHECKING:
+    from hyperpool.cache.lane import Lane
+
+_CACHED = attrs.evolve(POOL, session_state=SessionState.FOLLOW, cache=CacheSettings())
+_SETTINGS = {"client_encoding": "UTF8", "standard_conforming_strings": "on"}
+
+_CATALOG = (
+    ("v", "1", "150000"),
+    ("r", "20000", "s", "plain", "vp", "0", "[]", json.dumps({"view": "{:relid 20002}"})),
+    ("r", "20001", "s", "writing", "vp", "0", "[]", json.dumps({"view": "{:funcid 99999}"})),
+    ("r", "20002", "s", "t", "rp", "0", "[]", None),
+)
+"""Two views, of which one calls a function."""
+
+
+def _lane(*, known: bool) -> Lane[Any, Any, Any]:
+    """Of a pool whose sessions are its clients'; another pool caches the same database."""
+    results: ResultCache[Any, Any, Any] = ResultCache(1 << 20, lambda: 0.5)
+    assert results.lane(_CACHED) is not None
+    lane = results.lane(attrs.evolve(POOL, pool_mode=PoolMode.SESSION))
+    assert lane is not None
+    if known:
+        lane.database.catalog = Catalog(_CATALOG)
+        lane.database.pending = False
+    return lane
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "pending"),
+    [
+        (b"SELECT * FROM writing", True, True),
+        (b"SELECT * FROM s.writing", True, True),
+        (b"SELECT * FROM plain", False, True),
+        (b"SELECT 1", False, False),
+        (b"SELECT 1 + 2", False, True),
+        (b"SELECT 'x'::anything", False, True),
+        (b"BEGIN", False, False),
+        (b"DELETE FROM t", True, True),
+    ],
+)
+def test_a_query_that_reads_what_calls_functions_may_write(text: bytes, known: bool, pending: bool) -> None:
+    """In whatever schema that is; and as long as the catalog is not known, nobody knows what is harmless."""
+    for catalog, anything in ((True, known), (False, pending)):
+        lane = _lane(known=catalog)
+        writing = Writing()
+        lane.note(writing, lane.session(ParameterTracker().intern(_SETTINGS)), text, resolved=False)
+        assert writing.anything is anything
+        assert not writing.tables
