@@ -404,6 +404,9 @@ class Pools(Generic[S, C]):
         for pool in removed:
             pool.generation += 1
         self._forget(removed)
+        for pool in self:
+            # Its database may be cached since a later one was looked at.
+            self._attach(pool)
         return outdated, removed
 
     def prune(self, now: float) -> None:

@@ -170,18 +170,21 @@ def _joins(client: ClientConnection, lane: RelayLane, plan: Plan, request: Reque
     if plan.stats is not None:
         plan.stats.misses += 1
     if lane.is_unfit(key, now):
+        client.patience = 0.0
         return False
     flight = lane.flights.get(key)
     if flight is not None and database.holds(flight.mark, plan.tables):
         if client.patience <= 0.0:
             client.patience = now + lane.wait
         if now >= client.patience:
+            client.patience = 0.0
             return False
         client.flight = flight
         flight.join(client, request, client.patience)
         return True
     late, flight = flight, Flight(key, database.mark())
     lane.flights[key] = flight
+    client.patience = 0.0
     client.fill = Fill(plan, request, flight)
     for other in late.land() if late is not None else ():
         # What they wait for is no longer overdue to anybody: they wait for this one.

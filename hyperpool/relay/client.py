@@ -489,6 +489,7 @@ class ClientConnection(Connection):
         if self.flight is not None:
             self.flight.leave(self)
             self.flight = None
+            self.patience = 0.0
         since = self.pool.waiting.pop(self, None)
         if since is not None:
             self.pool.stats.waited += self.relay.now - since

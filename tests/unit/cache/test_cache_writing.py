@@ -11,8 +11,9 @@ import pytest
 from hyperpool.cache.catalog import Catalog
 from hyperpool.cache.database import Writing
 from hyperpool.cache.results import ResultCache
-from hyperpool.config import PoolMode, SessionState
+from hyperpool.config import DatabaseSettings, PoolerSettings, PoolMode, SessionState, Settings
 from hyperpool.config.cache import CacheSettings
+from hyperpool.pool.state import Pools
 from hyperpool.relay.parameters import ParameterTracker
 from tests.support.relayworld import POOL
 
@@ -64,3 +65,21 @@ def test_a_query_that_reads_what_calls_functions_may_write(text: bytes, known: b
         lane.note(writing, lane.session(ParameterTracker().intern(_SETTINGS)), text, resolved=False)
         assert writing.anything is anything
         assert not writing.tables
+
+
+def test_all_pools_tell_of_writes_when_a_reload_turns_the_cache_on() -> None:
+    """Also those that were there before the one that is cached."""
+    old = DatabaseSettings(host="none", dbname="app", pool_mode=PoolMode.SESSION)
+    app = DatabaseSettings(host="none")
+    pooler = PoolerSettings(pool_mode=PoolMode.TRANSACTION)
+    results: ResultCache[Any, Any, Any] = ResultCache(1 << 20, lambda: 0.5)
+    before = Settings(pooler=pooler, databases={"old": old, "app": app})
+    pools: Pools[Any, Any] = Pools(before, lambda: 0.5, results)
+    first, second = pools.find("old", "ann"), pools.find("app", "ann")
+    assert first is not None
+    assert second is not None
+    cached = attrs.evolve(app, cache=CacheSettings())
+    pools.reload(attrs.evolve(before, databases={"old": old, "app": cached}))
+    assert second.cache is not None
+    assert first.cache is not None
+    assert first.cache.database is second.cache.database

@@ -92,3 +92,37 @@ def test_an_answer_of_where_the_pool_led_before_is_not_kept() -> None:
         stage.play("s1 > T|D1|CSELECT 1|Z\nc1 < T|D1|CSELECT 1|Z")
         assert len(results.store) == 0
         assert elsewhere.refreshes == 0
+
+
+def test_who_has_waited_in_vain_waits_for_the_next_answer_again() -> None:
+    """Patience is for one request, whether it ends with a server's answer or a cancel request."""
+    with _stage() as (stage, _, _lane):
+        stage.play(
+            """
+            c1 > Qselect 1 from t
+            s1 < Qselect 1 from t
+            c2 > Qselect 1 from t
+            wait 5
+            s2 < Qselect 1 from t
+            s2 > T|D1|CSELECT 1|Z
+            c2 < T|D1|CSELECT 1|Z
+            c3 > Qselect 2 from t
+            s2 < Qselect 2 from t
+            c2 > Qselect 2 from t
+            """
+        )
+        waiting = stage.client("c2")
+        assert waiting.flight is not None
+        stage.relay.cancel_target(waiting.pid, waiting.secret)
+        stage.play("c2 < E57014 canceling statement due to user request|Z")
+        stage.wait(5)
+        stage.play(
+            """
+            c2 > Qselect 2 from t
+            s2 > T|D2|CSELECT 1|Z
+            c3 < T|D2|CSELECT 1|Z
+            c2 < T|D2|CSELECT 1|Z
+            s1 > T|D1|CSELECT 1|Z
+            c1 < T|D1|CSELECT 1|Z
+            """
+        )
