@@ -40,7 +40,7 @@ _TAKEN = """
         # between the answers of the server, wherever they are cut
         ("Ba|E|CSa|S", "B~1|E|S", [("2", "2"), ("CSELECT 1", "CSELECT 1|3"), ("Z", "Z")]),
         ("Ba|CSa|E|S", "B~1|E|S", [("2", "2|3"), ("CSELECT 1", "CSELECT 1"), ("Z", "Z")]),
-        ("DSa|CSa|CSa|S", "DS~1|CSa|S", [("t", "t"), ("T", "T|3"), ("3", "3"), ("Z", "Z")]),
+        ("DSa|CSa|CSa|S", "DS~1|CSa|S", [("t", ""), ("T", "t|T|3"), ("3", "3"), ("Z", "Z")]),
         # in front of them
         ("CSa|P:select 2|S", "P:select 2|S", [("1", "3|1"), ("Z", "Z")]),
         # behind ReadyForQuery
