@@ -17,6 +17,7 @@ import attrs
 
 from hyperpool.config.kinds import AuthType, Unfit
 from hyperpool.config.ldap import LdapOptions, options_of, parse_ldap
+from hyperpool.config.settings import RESERVED
 from hyperpool.config.source import Unavailable
 
 if TYPE_CHECKING:
@@ -138,7 +139,9 @@ class HbaRule:
         if visitor.physical:
             return databases.replication
         own = databases.sameuser and visitor.database == visitor.user
-        return databases.everything or own or visitor.database in databases.names
+        # The console has two names: a rule about one is about both, or the other would be a way around it.
+        asked = RESERVED if visitor.database in RESERVED else (visitor.database,)
+        return databases.everything or own or not databases.names.isdisjoint(asked)
 
 
 def find_rule(rules: Sequence[HbaRule], visitor: Visitor) -> HbaRule | None:

@@ -7,7 +7,7 @@ import secrets
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from hyperpool.config.ldap import LdapOptions
     from hyperpool.frontdoor.guest import Guest
     from hyperpool.wire.startup import StartupMessage
+
+_Answers: TypeAlias = "dict[tuple[tuple[str, str, str], str], tuple[Secret | None, float]]"
+"""What has been answered, and until when that counts, by source and user."""
 
 _NOT_STORED: Final = frozenset({AuthType.ANY, AuthType.LDAP, AuthType.PAM})
 """Methods for users of whom nothing need be stored."""
@@ -119,7 +122,7 @@ class Access:
         known = [secret.reveal().startswith(_SCRAM) for secret in settings.credentials.values() if secret]
         self._mostly_scram = 2 * sum(known) > len(known) or not known
         self._sources: dict[str, AuthSource | None] = {}
-        self._answers: dict[tuple[tuple[str, str, str], str], tuple[Secret | None, float]] = {}
+        self._answers: _Answers = {}
         self.penalties.configure(pooler.auth_failure_burst, pooler.auth_failure_interval)
 
     def admit(self, guest: Guest, message: StartupMessage) -> ClientAuthentication | None:
@@ -258,19 +261,26 @@ class Access:
         return self._sources[database]
 
     def _look_up(self, guest: Guest, claim: Claim, source: AuthSource) -> None:
-        self._inquire(SecretInquiry(guest, source, claim.user, partial(self._found, guest, claim, source)))
+        # What was asked under settings that are gone by then is not remembered for those that follow.
+        found = partial(self._found, guest, claim, source, self._answers)
+        self._inquire(SecretInquiry(guest, source, claim.user, found))
 
     def _found(
-        self, guest: Guest, claim: Claim, source: AuthSource, answer: Secret | HyperpoolError | None
+        self,
+        guest: Guest,
+        claim: Claim,
+        source: AuthSource,
+        answers: _Answers,
+        answer: Secret | HyperpoolError | None,
     ) -> None:
         if isinstance(answer, HyperpoolError):
             guest.refuse(answer)
             return
         ttl = self._settings.pooler.auth_query_ttl
         if ttl:
-            if len(self._answers) >= _MOST_ANSWERS:
-                self._answers.clear()
-            self._answers[source.key, claim.user] = answer, self._clock() + ttl
+            if len(answers) >= _MOST_ANSWERS:
+                answers.clear()
+            answers[source.key, claim.user] = answer, self._clock() + ttl
         claim.secret = answer
         if answer:
             self._mostly_scram = answer.reveal().startswith(_SCRAM)

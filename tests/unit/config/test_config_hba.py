@@ -205,3 +205,12 @@ def test_what_is_written_is_what_is_meant(
             assert method(line, visitor(str(address), database=database, user=user)) == "md5"
     other = ipaddress.ip_address(int(address) ^ (1 << 31))
     assert (method(line, visitor(str(other), database=databases[0], user=users[0])) is None) is (bits > 0)
+
+
+@pytest.mark.parametrize("written", ["pgbouncer", "hyperpool"])
+@pytest.mark.parametrize("asked", ["pgbouncer", "hyperpool"])
+def test_the_console_is_one_database(written: str, asked: str) -> None:
+    """A rule about one of its names cannot be evaded with the other one."""
+    text = f"host {written} all all reject\nhost all all all trust"
+    assert method(text, visitor(database=asked)) == "reject"
+    assert method(text, visitor()) == "trust"

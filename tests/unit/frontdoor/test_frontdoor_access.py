@@ -158,6 +158,17 @@ def test_answers_are_used_again(open_house: Callable[..., House]) -> None:
     question(house)
 
 
+def test_answers_to_former_settings_are_not_used_again(open_house: Callable[..., House]) -> None:
+    """A reload forgets what was answered, and also what is being asked."""
+    house = asking(open_house, auth_query_ttl=10.0)
+    house.connect(startup("stranger"))
+    inquiry = question(house)
+    house.door.access.configure(house.settings)
+    inquiry.then(Secret("pencil"))
+    house.connect(startup("stranger"))
+    question(house)
+
+
 def test_what_is_remembered_is_bounded(
     open_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
 ) -> None:
