@@ -75,6 +75,9 @@ def check_ldap(options: LdapOptions, user: str, password: str) -> bool:
     Raises:
         ClientRefused: no server can be asked, or it refuses what has nothing to do with this user.
     """
+    if not _is_utf8(user):
+        # LDAP has no other names (RFC 4511, section 4.1.2).
+        return False
     ldap3 = _library()
     servers = [
         ldap3.Server(
@@ -121,6 +124,9 @@ def _bind(ldap3: Any, pool: Any, options: LdapOptions, name: str, password: str)
     connection = _connection(ldap3, pool, options, name, password)
     try:
         return bool(connection.bind())
+    except ldap3.core.exceptions.LDAPSASLPrepError:
+        # It cannot be sent, so it is nobody's: that is the client's failure, and not the server's.
+        return False
     finally:
         connection.unbind()
 
@@ -139,6 +145,14 @@ def _search(ldap3: Any, pool: Any, options: LdapOptions, user: str) -> str | Non
     finally:
         connection.unbind()
     return found[0] if len(found) == 1 else None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _connection(ldap3: Any, pool: Any, options: LdapOptions, name: str, password: str) -> Any:  # noqa: ANN401
