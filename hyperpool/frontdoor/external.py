@@ -97,7 +97,8 @@ def check_ldap(options: LdapOptions, user: str, password: str) -> bool:
             if options.basedn
             else f"{options.prefix}{user}{options.suffix}"
         )
-        if name is None:
+        if not name:
+            # A server lets in anybody without a name (RFC 4513, section 5.1.2).
             return False
         return _bind(ldap3, pool, options, name, password)
     except ldap3.core.exceptions.LDAPException as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hyperpool.config.ldap import LdapOptions
+from hyperpool.frontdoor import external
 from hyperpool.frontdoor.external import check_ldap
 from hyperpool.wire.text import decode
 
@@ -80,4 +81,12 @@ def test_a_name_that_is_not_utf8_is_nobody(server: Server) -> None:
     """LDAP has names in UTF-8 alone (RFC 4511, section 4.1.2)."""
     options = LdapOptions(servers=("127.0.0.1",), port=server.port, prefix="uid=")
     assert not check_ldap(options, decode(b"ann\xff"), "pencil")
+    assert server.received == b""
+
+
+def test_an_entry_without_a_name_is_nobody(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server would take it for somebody who does not say who he is, and let him in."""
+    monkeypatch.setattr(external, "_search", lambda *arguments: "")
+    options = LdapOptions(servers=("127.0.0.1",), port=server.port, basedn="dc=example")
+    assert not check_ldap(options, "ann", "pencil")
     assert server.received == b""
