@@ -50,8 +50,8 @@ class Server:
         self._closing.set()
         with socket.create_connection(("127.0.0.1", self.port)):
             pass
-        self._listener.close()
         self._thread.join()
+        self._listener.close()
 
 
 @pytest.fixture
