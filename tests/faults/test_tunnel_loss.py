@@ -104,7 +104,7 @@ def test_a_client_that_does_not_read(make_scene: SceneFactory, kind: str) -> Non
         assert len({scene.ask() for _ in range(20)}) == 1
         assert elapsed.seconds < _SOON
         assert scene.pooler.memory() - memory < 32e6
-        assert scene.pg.sql(waits, statement)
+        eventually(lambda: scene.pg.sql(waits, statement), what="the server still waits")
         client.abort()
     eventually(lambda: not scene.pg.sql(waits, statement), what="the server is free of it")
     scene.wait_served()

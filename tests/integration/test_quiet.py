@@ -34,11 +34,18 @@ def _cpu_seconds(pooler: Pooler) -> float:
 
 
 def _assert_quiet(pooler: Pooler, pg: PostgresCluster) -> None:
-    """Check that the process uses hardly any CPU while PostgreSQL, asked past the pooler, sleeps for a while."""
-    before = _cpu_seconds(pooler)
-    elapsed = Stopwatch()
-    pg.sql("SELECT pg_sleep(0.8)")
-    assert _cpu_seconds(pooler) - before < 0.15 * elapsed.seconds
+    """Check that the process uses hardly any CPU while PostgreSQL, asked past the pooler, sleeps for a while.
+
+    What has just come may still be worked on: a pooler that is busy in vain is so in every such while.
+    """
+
+    def is_quiet() -> bool:
+        before = _cpu_seconds(pooler)
+        elapsed = Stopwatch()
+        pg.sql("SELECT pg_sleep(0.8)")
+        return _cpu_seconds(pooler) - before < 0.15 * elapsed.seconds
+
+    eventually(is_quiet, what="the pooler is quiet", within=3)
 
 
 @pytest.fixture
