@@ -6,6 +6,7 @@ The syntax trees are those of libpg_query. Each kind of node has a method here; 
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from postgast import pg_query_pb2 as pb
@@ -52,12 +53,12 @@ _BETWEEN: Final = {
 _PLAIN: Final = frozenset({pb.AEXPR_OP, pb.AEXPR_LIKE, pb.AEXPR_ILIKE, pb.AEXPR_SIMILAR})
 
 
-class Expressions(Calls):
+class Expressions(Calls, ABC):
     """Looks at expressions."""
 
+    @abstractmethod
     def query(self, statement: Message) -> Columns:
         """Look at a query inside of an expression, a SelectStmt; returns its columns."""
-        raise NotImplementedError
 
     def types_of(self, node: Message) -> Types:
         """The types that an expression may have.
