@@ -14,6 +14,7 @@ import structlog
 
 from hyperpool.errors import StartupError
 from hyperpool.relay.transient import TransientConnection
+from hyperpool.transport.passed import CLIENTS, PassedSockets, socket_name
 from hyperpool.transport.sockets import TcpOptions, address_name
 
 if TYPE_CHECKING:
@@ -36,12 +37,17 @@ class Listener:
     Attributes:
         sock: non-blocking.
         name: its address, for people.
-        path: the file of a Unix socket, removed on close; None for TCP and abstract names, and afterwards.
+        path: the file of a Unix socket, removed on close; None for TCP and abstract names, for a file that somebody
+            else looks after, and afterwards.
+        fixed: it was passed to this process in the place of what the settings say.
+        shared: another process listens on it, too, and looks after the file.
     """
 
     sock: socket.socket
     name: str
     path: Path | None = None
+    fixed: bool = False
+    shared: bool = False
     _identity: tuple[int, int] = attrs.field(init=False)
 
     @_identity.default
@@ -58,7 +64,7 @@ class Listener:
         self.sock.close()
         if self.path is not None:
             # Another process may have taken its place (-R).
-            if _identity(self.path) == self._identity:
+            if not self.shared and _identity(self.path) == self._identity:
                 self.path.unlink(missing_ok=True)
             self.path = None
 
@@ -119,6 +125,12 @@ class Acceptor(TransientConnection):
     def flushed(self) -> None:
         """A listener sends nothing."""
 
+    def lost(self, reason: str) -> None:
+        """Accept no more. Another process may hold the same socket, so closing it does not take it out of epoll."""
+        if not self.closed:
+            self.relay.unwatch(self)
+        super().lost(reason)
+
     def gone(self, reason: str) -> None:  # noqa: ARG002 - whatever it is
         """No more connections."""
         self._listener.close()
@@ -135,22 +147,29 @@ class Acceptor(TransientConnection):
             )
 
 
-def open_listeners(settings: PoolerSettings, *, take_over: bool = False) -> list[Listener]:
-    """Listen on every configured address.
+def open_listeners(
+    settings: PoolerSettings, passed: PassedSockets | None = None, *, take_over: bool = False
+) -> list[Listener]:
+    """Listen on every configured address; or on the sockets that stand in their place, if there are any.
 
     Args:
         settings: the addresses, and options.
+        passed: sockets that are open already; those that are of use here are taken.
         take_over: put the Unix socket in the place of another process's.
 
     Raises:
-        StartupError: an address cannot be had; nothing is left open then.
+        StartupError: an address cannot be had; nothing is left open then, but what has not been taken.
     """
-    listeners: list[Listener] = []
+    passed = passed or PassedSockets()
+    listeners = [Listener(sock, socket_name(sock), fixed=True) for sock in passed.fixed(CLIENTS)]
     try:
+        if listeners:
+            _prepare_fixed(listeners, settings)
+            return listeners
         for host in settings.listen_addr:
-            _listen_tcp(host, settings, listeners)
+            _listen_tcp(host, settings, passed, listeners)
         if settings.unix_socket_dir:
-            listeners.append(_listen_unix(settings, take_over=take_over))
+            listeners.append(_listen_unix(settings, passed, take_over=take_over))
     except BaseException:
         for listener in listeners:
             listener.close()
@@ -158,26 +177,46 @@ def open_listeners(settings: PoolerSettings, *, take_over: bool = False) -> list
     return listeners
 
 
-def _listen_tcp(host: str, settings: PoolerSettings, listeners: list[Listener]) -> None:
+def _prepare_fixed(listeners: list[Listener], settings: PoolerSettings) -> None:
+    """Listen on sockets that stand in the place of what the settings say.
+
+    Raises:
+        StartupError: they are no sockets to listen on.
+    """
+    for listener in listeners:
+        try:
+            _with_options(listener.sock, settings)
+        except OSError as error:
+            raise StartupError(
+                f"cannot listen on {listener.name}, which was passed to this process: {error.strerror}; "
+                "ListenStream= is what makes such sockets in a systemd unit"
+            ) from error
+
+
+def _listen_tcp(
+    host: str, settings: PoolerSettings, passed: PassedSockets, listeners: list[Listener]
+) -> None:
     """Add the listeners for one configured address, those left out that are there already.
 
     For ``*``, a family of addresses that the machine does not have is left out, too.
     """
     port = settings.listen_port
     try:
-        found = socket.getaddrinfo(
+        resolved = socket.getaddrinfo(
             None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a valid host name"
         raise StartupError(f"cannot listen on {host}:{port}: {reason}; see listen_addr") from error
     absent: StartupError | None = None
-    for family, kind, proto, _, address in found:
+    for family, kind, proto, _, address in resolved:
         name = address_name(family, address)
         if name in {listener.name for listener in listeners}:
             continue
+        found = passed.bound(CLIENTS, address)
         try:
-            listeners.append(Listener(_bind(family, kind, proto, address, settings), name))
+            sock = found or _bind(family, kind, proto, address, settings)
+            listeners.append(Listener(_with_options(sock, settings), name, shared=found is not None))
         except OSError as error:
             failure = StartupError(
                 f"cannot listen on {name}: {error.strerror}; see listen_addr and listen_port"
@@ -197,8 +236,22 @@ def _bind(family: int, kind: int, proto: int, address: object, settings: PoolerS
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        TcpOptions.of(settings).apply_to_listener(sock)
         sock.bind(address)  # type: ignore[arg-type]  # what getaddrinfo returned for this family
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _with_options(sock: socket.socket, settings: PoolerSettings) -> socket.socket:
+    """Listen on a socket that is bound, with the settings' options; it may have been listened on before.
+
+    Raises:
+        OSError: the kernel refuses; the socket is closed.
+    """
+    try:
+        if sock.family != socket.AF_UNIX:
+            TcpOptions.of(settings).apply_to_listener(sock)
         sock.listen(settings.listen_backlog)
         sock.setblocking(False)
     except OSError:
@@ -207,29 +260,29 @@ def _bind(family: int, kind: int, proto: int, address: object, settings: PoolerS
     return sock
 
 
-def _listen_unix(settings: PoolerSettings, *, take_over: bool) -> Listener:
+def _listen_unix(settings: PoolerSettings, passed: PassedSockets, *, take_over: bool) -> Listener:
     name = f"{settings.unix_socket_dir}/.s.PGSQL.{settings.listen_port}"
     path = None if name.startswith("@") else Path(name)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    address = f"\0{name[1:]}".encode() if path is None else name
+    found = passed.bound(CLIENTS, address)
+    sock = found or socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if path is None:
-            sock.bind(f"\0{name[1:]}")
-        else:
-            if path.is_socket() and (take_over or _is_abandoned(path)):
+        if found is None:
+            if path is not None and path.is_socket() and (take_over or _is_abandoned(path)):
                 path.unlink(missing_ok=True)
-            sock.bind(name)
+            sock.bind(address)
+        if path is not None:
             if settings.unix_socket_group:
                 os.chown(path, -1, _group(settings.unix_socket_group))
             path.chmod(settings.unix_socket_mode)
-        sock.listen(settings.listen_backlog)
-        sock.setblocking(False)
+        _with_options(sock, settings)
     except OSError as error:
         sock.close()
         reason = error.strerror or str(error)
         raise StartupError(
             f"cannot listen on {name}: {reason}; see unix_socket_dir and listen_port"
         ) from error
-    return Listener(sock, name, path)
+    return Listener(sock, name, path, shared=found is not None)
 
 
 def _group(name: str) -> int:

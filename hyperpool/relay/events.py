@@ -224,6 +224,10 @@ class EventLoop:
         suspended = self._is_suspended(connection)
         self._epoll.modify(connection.fd, _QUIET if suspended else _READ)
 
+    def unwatch(self, connection: Connection) -> None:
+        """Tell the connection nothing more: its socket is about to be closed, and may be open elsewhere."""
+        self._epoll.unregister(connection.fd)
+
     def _register(self, connection: Connection) -> None:
         if connection.fd not in self._connections:
             self._epoll.register(connection.fd, _READ)

@@ -58,6 +58,7 @@ from hyperpool.stats import PoolStats, StatsBook
 from hyperpool.transport.bridge import Bridges
 from hyperpool.transport.kinds import DialContext
 from hyperpool.transport.nameservers import make_resolver
+from hyperpool.transport.passed import PassedSockets
 from hyperpool.transport.sockets import TcpOptions
 from hyperpool.tunnel.reception import Reception
 
@@ -91,6 +92,7 @@ class Pooler:
         config_path: read again on SIGHUP.
         manner: how the process runs.
         serving: called when clients are served.
+        passed: listening sockets that are open already; handed over.
     """
 
     def __init__(
@@ -99,8 +101,10 @@ class Pooler:
         config_path: Path,
         manner: Manner = _PLAIN,
         serving: Callable[[], None] = lambda: None,
+        passed: PassedSockets | None = None,
     ) -> None:
         self._settings = settings
+        self._passed = passed or PassedSockets()
         self._serving = serving
         self._manner = manner
         self._at_start = settings
@@ -125,10 +129,15 @@ class Pooler:
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with AsyncExitStack() as stack:
                 # First of all: what is most likely to fail. Clients that come early wait in the backlog.
-                self._listeners = open_listeners(self._settings.pooler, take_over=self._manner.take_over)
+                stack.callback(self._passed.close)
+                self._listeners = open_listeners(
+                    self._settings.pooler, self._passed, take_over=self._manner.take_over
+                )
                 for listener in self._listeners:
                     stack.callback(listener.close)
                 agents = await self._listen_for_agents(stack)
+                for address in self._passed.close():
+                    log.warning("a socket that was passed is of no use: it is closed", address=address)
                 if await self._start_embedded_databases(signals, stack):
                     if self._reception is not None:
                         # It outlives the streams through agents, so that these can be closed in good order.
@@ -145,7 +154,7 @@ class Pooler:
         if settings is None:
             return []
         self._reception = Reception(settings)
-        listeners = await self._reception.listen()
+        listeners = await self._reception.listen(self._passed)
         for listener in listeners:
             stack.push_async_callback(listener.aclose)
         names = ", ".join(f"{address}:{settings.listen_port}" for address in settings.listen_addr)

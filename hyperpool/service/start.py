@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -12,11 +13,13 @@ from hyperpool.service.limits import raise_open_file_limit
 from hyperpool.service.logs import be_quiet, configure_logging
 from hyperpool.service.process import Daemon, Manner, become, check_manner, pid_file, running, tell_to_end
 from hyperpool.service.run import Pooler, tell
+from hyperpool.service.systemd import activated
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from hyperpool.config import Settings
+    from hyperpool.transport.passed import PassedSockets
 
 log = structlog.get_logger("pooler")
 
@@ -38,6 +41,7 @@ def serve(settings: Settings, config_path: Path, manner: Manner = _FOREGROUND) -
         StartupError: it cannot start; nothing is left open.
     """
     settings = manner.adjusted(settings)
+    passed = activated(os.environ)
     check_manner(settings, manner)
     become(settings.pooler.user)
     daemon = Daemon()
@@ -46,7 +50,7 @@ def serve(settings: Settings, config_path: Path, manner: Manner = _FOREGROUND) -
     if manner.daemon or manner.quiet:
         be_quiet()
     try:
-        return _serve(settings, config_path, manner, daemon)
+        return _serve(settings, config_path, manner, daemon, passed)
     except StartupError as error:
         if manner.daemon or manner.quiet:
             log.critical("cannot start", reason=str(error))
@@ -59,7 +63,9 @@ def serve(settings: Settings, config_path: Path, manner: Manner = _FOREGROUND) -
         raise
 
 
-def _serve(settings: Settings, config_path: Path, manner: Manner, daemon: Daemon) -> int:
+def _serve(
+    settings: Settings, config_path: Path, manner: Manner, daemon: Daemon, passed: PassedSockets
+) -> int:
     configure_logging(settings.pooler)
     tell(settings.notes)
     raise_open_file_limit(settings)
@@ -72,4 +78,4 @@ def _serve(settings: Settings, config_path: Path, manner: Manner, daemon: Daemon
             tell_to_end(other)
 
     with pid_file(settings.pooler.pidfile, take_over=bool(other)):
-        return trio.run(Pooler(settings, config_path, manner, serving).run)
+        return trio.run(Pooler(settings, config_path, manner, serving, passed).run)

@@ -25,6 +25,7 @@ import trio
 from hyperpool.errors import StartupError
 from hyperpool.transport.endpoint import was_cut
 from hyperpool.transport.frames import WebSocketStream
+from hyperpool.transport.passed import AGENTS, PassedSockets
 from hyperpool.transport.plain import PlainStream
 from hyperpool.transport.sockets import TcpOptions, address_name
 from hyperpool.tunnel.refusals import RefusalLog
@@ -352,22 +353,30 @@ async def _start_tls(stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.a
     return secured
 
 
-async def listen(addresses: Sequence[str], port: int, where: str) -> list[trio.SocketListener]:
+async def listen(
+    addresses: Sequence[str], port: int, where: str, passed: PassedSockets | None = None
+) -> list[trio.SocketListener]:
     """Open listeners.
 
     Args:
         addresses: names and addresses, or ``*`` for all.
         port: for each of them.
         where: what messages call the settings.
+        passed: sockets that are open already; those that are of use to agents are taken.
 
     Raises:
-        StartupError: an address cannot be had; nothing is left open then.
+        StartupError: an address cannot be had; nothing is left open then, but what has not been taken.
     """
-    listeners: list[trio.SocketListener] = []
+    passed = passed or PassedSockets()
+    listeners = [_listener(sock) for sock in passed.fixed(AGENTS)]
+    if listeners:
+        return listeners
     try:
         for address in addresses:
             host = None if address == "*" else address
-            listeners += await trio.open_tcp_listeners(port, host=host)
+            taken = await _taken(passed, host, port) if passed else []
+            # All of an address were opened together.
+            listeners += taken or await trio.open_tcp_listeners(port, host=host)
     except BaseException as error:
         for listener in listeners:
             listener.socket.close()
@@ -376,3 +385,13 @@ async def listen(addresses: Sequence[str], port: int, where: str) -> list[trio.S
             raise StartupError(f"cannot listen on {address}:{port}: {reason}; see {where}") from error
         raise
     return listeners
+
+
+async def _taken(passed: PassedSockets, host: str | None, port: int) -> list[trio.SocketListener]:
+    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    bound = [passed.bound(AGENTS, address) for *_, address in found]
+    return [_listener(sock) for sock in bound if sock is not None]
+
+
+def _listener(sock: socket.socket) -> trio.SocketListener:
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))

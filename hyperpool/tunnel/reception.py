@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import trio
 
     from hyperpool.config.tunnel import AgentsSettings
+    from hyperpool.transport.passed import PassedSockets
     from hyperpool.tunnel.gate import Guest
 
 _INSTANCE: Final = b"hyperpool-agent"
@@ -36,14 +37,17 @@ class Reception:
         self.registry = AgentRegistry(settings.wait_timeout, settings.open_timeout)
         self._gate = Gate("agents", gate_options(settings, settings.tokens.values()), self._handle)
 
-    async def listen(self) -> list[trio.SocketListener]:
+    async def listen(self, passed: PassedSockets | None = None) -> list[trio.SocketListener]:
         """Open the listeners.
 
+        Args:
+            passed: sockets that are open already; those that are of use here are taken.
+
         Raises:
-            StartupError: an address cannot be had; nothing is left open then.
+            StartupError: an address cannot be had; nothing is left open then, but what has not been taken.
         """
         where = "agents.listen_addr and agents.listen_port"
-        return await listen(self._settings.listen_addr, self._settings.listen_port, where)
+        return await listen(self._settings.listen_addr, self._settings.listen_port, where, passed)
 
     async def run(self, listeners: list[trio.SocketListener]) -> None:
         """Let agents in until cancelled."""

@@ -235,3 +235,14 @@ def test_a_closed_acceptor_removes_its_unix_socket(house: House, directory: Path
     house.relay.welcome(acceptor)
     acceptor.lost("shutting down")
     assert list(directory.iterdir()) == []
+
+
+def test_a_closed_acceptor_hears_nothing_of_a_shared_socket(house: House) -> None:
+    """Another process listens on it: closing ours does not take it out of the epoll object."""
+    listener, acceptor = house.listen()
+    with socket.socket(fileno=os.dup(listener.fileno())) as elsewhere:
+        acceptor.lost("another process goes on")
+        with socket.socket(elsewhere.family) as late:
+            late.connect(elsewhere.getsockname())
+            assert house.relay._epoll.poll(0) == []
+            elsewhere.accept()[0].close()

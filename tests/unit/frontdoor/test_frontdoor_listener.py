@@ -12,11 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 from hyperpool.config import PoolerSettings
 from hyperpool.errors import StartupError
 from hyperpool.frontdoor.listener import Listener, open_listeners
+from hyperpool.transport.passed import PassedSocket, PassedSockets
 from hyperpool.transport.sockets import TcpOptions
 from tests.support.checkpoints import no_descriptor_left
 from tests.support.network import free_port, has_ipv6
@@ -338,3 +340,88 @@ def test_options_of_a_listener_can_be_changed(port: int, directory: Path) -> Non
     for listener in (tcp, unix):
         listener.close()
         listener.configure(options)
+
+
+# -- sockets that are open already ---------------------------------------------------------------------------------
+
+
+def test_sockets_in_place_of_the_settings(port: int, directory: Path) -> None:
+    """They are listened on, with the settings' options, and nothing else is; whose file it is removes it."""
+    path = directory / "other"
+    tcp, unix = socket.socket(), socket.socket(socket.AF_UNIX)
+    tcp.bind(("127.0.0.1", 0))
+    unix.bind(str(path))
+    number = tcp.getsockname()[1]
+    passed = PassedSockets([PassedSocket(tcp, fixed=True), PassedSocket(unix, fixed=True)])
+    settings = PoolerSettings(
+        listen_addr=("127.0.0.1",), listen_port=port, unix_socket_dir=str(directory), tcp_keepidle=77
+    )
+    listeners = open_listeners(settings, passed)
+    assert [one.name for one in listeners] == [f"127.0.0.1:{number}", str(path)]
+    assert all(one.fixed for one in listeners)
+    assert reaches(("127.0.0.1", number))
+    assert reaches(str(path), socket.AF_UNIX)
+    assert not reaches(("127.0.0.1", port))
+    with listeners[0].sock.accept()[0] as accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
+    for listener in listeners:
+        listener.close()
+    assert path.exists()
+
+
+def test_a_socket_in_place_of_the_settings_that_is_of_no_use() -> None:
+    """A unit can pass any kind."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    with pytest.raises(StartupError, match=r"which was passed to this process: .*; ListenStream= is"):
+        open_listeners(PoolerSettings(), PassedSockets([PassedSocket(sock, fixed=True)]))
+
+
+def test_sockets_of_the_process_before(port: int, directory: Path) -> None:
+    """They are used where the settings name them, and the rest is bound; the file stays until it is ours alone."""
+    before = PoolerSettings(
+        listen_addr=("127.0.0.1",), listen_port=port, unix_socket_dir=str(directory), unix_socket_mode=0o777
+    )
+    old = open_listeners(before)
+    passed = PassedSockets([PassedSocket(one.sock.dup()) for one in old])
+    now = attrs.evolve(before, listen_addr=("127.0.0.2", "127.0.0.1"), unix_socket_mode=0o700)
+    new = open_listeners(now, passed)
+    assert not passed
+    assert [(one.name, one.shared) for one in new] == [
+        (f"127.0.0.2:{port}", False),
+        (f"127.0.0.1:{port}", True),
+        (str(directory / f".s.PGSQL.{port}"), True),
+    ]
+    path = new[-1].path
+    assert path is not None
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    for listener in old:
+        listener.shared = True
+        listener.close()
+    assert reaches(str(path), socket.AF_UNIX)
+    assert reaches(("127.0.0.1", port))
+    new[-1].shared = False
+    for listener in new:
+        listener.close()
+    assert not path.exists()
+
+
+def test_a_start_that_fails_leaves_the_process_before_alone(port: int, directory: Path) -> None:
+    """It goes on to listen, and its file stays."""
+    settings = PoolerSettings(unix_socket_dir=str(directory), listen_port=port)
+    (old,) = open_listeners(settings)
+    passed = PassedSockets([PassedSocket(old.sock.dup())])
+    (new,) = open_listeners(settings, passed)
+    new.close()
+    assert reaches(str(directory / f".s.PGSQL.{port}"), socket.AF_UNIX)
+    old.close()
+
+
+def test_an_abstract_socket_of_the_process_before() -> None:
+    """It has no file."""
+    settings = PoolerSettings(unix_socket_dir=f"@hyperpool-passed-{os.getpid()}")
+    (old,) = open_listeners(settings)
+    (new,) = open_listeners(settings, PassedSockets([PassedSocket(old.sock.dup())]))
+    old.close()
+    assert reaches(f"\0{new.name[1:]}", socket.AF_UNIX)
+    new.close()
