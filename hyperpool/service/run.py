@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import socket
 import sys
@@ -35,7 +34,6 @@ from hyperpool.config import PoolerSettings, load
 from hyperpool.config.auth_checks import with_auth_files
 from hyperpool.config.source import Source
 from hyperpool.config.tls import TlsFault
-from hyperpool.embedded import EmbeddedPostgres
 from hyperpool.errors import ConfigError, StartupError
 from hyperpool.frontdoor.door import FrontDoor
 from hyperpool.frontdoor.inquiries import Inquiries
@@ -50,6 +48,7 @@ from hyperpool.relay.loop import Relay
 from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
 from hyperpool.service.cancels import Canceller
+from hyperpool.service.embedded import EmbeddedDatabases
 from hyperpool.service.logs import configure_logging
 from hyperpool.service.process import Manner
 from hyperpool.service.shutdown import SIGNALS, Shutdown
@@ -66,7 +65,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from hyperpool.config import DatabaseSettings, Settings
+    from hyperpool.config import Settings
     from hyperpool.frontdoor.listener import Listener
     from hyperpool.pool.login import Way
     from hyperpool.pool.statements import Statement
@@ -109,7 +108,7 @@ class Pooler:
         self._manner = manner
         self._at_start = settings
         self._config_path = config_path
-        self._embedded: dict[str, EmbeddedPostgres] = {}
+        self._embedded = EmbeddedDatabases()
         self._listeners: list[Listener] = []
         self._pools: Pools[ServerConnection, ClientConnection]
         self._cache: ResultCache[ClientConnection, Request, Statement]
@@ -138,7 +137,8 @@ class Pooler:
                 agents = await self._listen_for_agents(stack)
                 for address in self._passed.close():
                     log.warning("a socket that was passed is of no use: it is closed", address=address)
-                if await self._start_embedded_databases(signals, stack):
+                if await self._embedded.start(self._settings, signals, stack):
+                    self._settings = self._embedded.located(self._settings)
                     if self._reception is not None:
                         # It outlives the streams through agents, so that these can be closed in good order.
                         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -217,7 +217,7 @@ class Pooler:
                 nursery.start_soon(inquiries.run)
                 nursery.start_soon(self._sweep)
                 nursery.start_soon(self._report)
-                for server in self._embedded.values():
+                for server in self._embedded.servers.values():
                     nursery.start_soon(server.keep_running)
                 for pool in self._pools.warm():
                     self._warmer.demand(pool)
@@ -344,7 +344,7 @@ class Pooler:
             problems = error.problems
         else:
             self._warn_of_restarts(settings)
-            problems = self._apply(self._with_embedded(settings))
+            problems = self._apply(self._embedded.located(settings))
             tell(settings.notes)
         for problem in problems:
             log.error("reload: settings are unchanged", problem=problem)
@@ -361,7 +361,7 @@ class Pooler:
             if changed and not field.metadata["reload"]:
                 log.warning("reload: this setting needs a restart", setting=f"pooler.{field.name}")
         for name, database in settings.databases.items():
-            if database.embedded and name not in self._embedded:
+            if database.embedded and name not in self._embedded.servers:
                 log.warning("reload: an embedded database needs a restart", setting=f"databases.{name}")
         agents, before = settings.agents, self._at_start.agents
         if agents is None or before is None:
@@ -412,80 +412,13 @@ class Pooler:
             self._warmer.demand(pool)
         return []
 
-    # -- embedded PostgreSQL -----------------------------------------------------------------------------------------
-
-    async def _start_embedded_databases(self, signals: AsyncIterator[int], stack: AsyncExitStack) -> bool:
-        """Start them one after the other; `stack` stops them.
-
-        Returns:
-            False when a signal asked to end before they were up.
-
-        Raises:
-            StartupError: one does not start.
-        """
-        started = False
-        failure: StartupError | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
-            try:
-                for name, database in self._settings.databases.items():
-                    if database.embedded:
-                        await self._start_embedded(name, database, stack)
-                started = True
-            except StartupError as error:
-                failure = error
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        self._settings = self._with_embedded(self._settings)
-        return started
-
-    async def _start_embedded(self, name: str, database: DatabaseSettings, stack: AsyncExitStack) -> None:
-        assert database.user  # noqa: S101 - checked with the settings
-        assert database.password is not None  # noqa: S101
-        server = EmbeddedPostgres(
-            name,
-            user=database.user,
-            password=database.password,
-            dbname=database.dbname or name,
-            state_dir=self._settings.pooler.state_dir,
-        )
-        stack.push_async_callback(server.stop)
-        await server.start()
-        self._embedded[name] = server
-
-    def _with_embedded(self, settings: Settings) -> Settings:
-        """Point embedded databases at their servers."""
-        databases = dict(settings.databases)
-        for name, server in self._embedded.items():
-            if name in databases and databases[name].embedded:
-                databases[name] = attrs.evolve(databases[name], host=server.host, port=server.port)
-        return attrs.evolve(settings, databases=databases)
-
     def _announce(self) -> None:
         names = ", ".join(listener.name for listener in self._listeners)
         log.info(
             "listening", addresses=names, version=__version__, python=sys.version.split()[0], pid=os.getpid()
         )
-        for name, server in self._embedded.items():
-            tcp = (listener.name for listener in self._listeners if listener.sock.family != socket.AF_UNIX)
-            address = next(tcp, None)
-            if address is not None:
-                user = self._settings.databases[name].user
-                log.info("embedded database is served", connect=f"psql postgres://{user}@{address}/{name}")
-            if shutil.which("psql") is None:
-                log.info(
-                    "psql and pgbench come with it",
-                    psql=str(server.psql_path),
-                    pgbench=str(server.pgbench_path),
-                )
-
-
-async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    """End what is under way when a signal asks for it; there is nothing to reload yet."""
-    async for number in signals:
-        if number in SIGNALS:
-            scope.cancel()
+        tcp = (listener.name for listener in self._listeners if listener.sock.family != socket.AF_UNIX)
+        self._embedded.announce(self._settings, next(tcp, None))
 
 
 def tell(notes: tuple[str, ...]) -> None:

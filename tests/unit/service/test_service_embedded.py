@@ -12,7 +12,7 @@ import trio.testing
 
 from hyperpool.config import AuthType, DatabaseSettings, PoolerSettings, Secret, Settings, UserSettings
 from hyperpool.errors import StartupError
-from hyperpool.service import run as run_module
+from hyperpool.service import embedded as embedded_module
 from hyperpool.service.run import Pooler
 from tests.support.service import Service, end_at_once, pooler_process
 from tests.support.triopostgres import TrioPostgres
@@ -80,7 +80,7 @@ class FakeEmbedded:
 @pytest.fixture
 def embedded(service: Service, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings with an embedded database, that is the test's server in truth."""
-    monkeypatch.setattr(run_module, "EmbeddedPostgres", FakeEmbedded)
+    monkeypatch.setattr(embedded_module, "EmbeddedPostgres", FakeEmbedded)
     monkeypatch.setattr(FakeEmbedded, "events", [])
     monkeypatch.setattr(FakeEmbedded, "target", service.server.port)
     database = DatabaseSettings(embedded=True, user="demo", password=Secret("pencil"), host="none", port=1)
