@@ -44,6 +44,7 @@ DNS_HOSTS: Final = columns("hostname ttl:int8 addrs")
 DNS_ZONES: Final = columns("zonename serial:int8 count:int4")
 PINS: Final = columns("database user client_id:int4 server_id:int4 addr remote_pid:int4 reasons age:int4")
 TRANSPORTS: Final = columns("database user transport sv_connections:int4 sv_login:int4 last_error")
+HOPS: Final = columns("database user hop:int4 name time:int8 facts error")
 TUNNELS: Final = columns("agent agents:int4 waiting:int4 connections:int4")
 
 T = TypeVar("T")
@@ -257,6 +258,18 @@ def transports(around: Surroundings) -> Iterator[Row]:
             *(settings.database, settings.user, steps, len(pool.servers), pool.dialing),
             "" if error is None else str(error),
         )
+
+
+def hops(around: Surroundings) -> Iterator[Row]:
+    """SHOW HOPS: what was done to open each pool's newest server connection, in order; times are in microseconds."""
+    for pool in around.pools:
+        settings, route = pool.settings, pool.route
+        for number, hop in enumerate(() if route is None else route.trace.hops, 1):
+            facts = " ".join(f"{name}={value}" for name, value in hop.facts.items())
+            yield (
+                *(settings.database, settings.user, number, hop.name),
+                *(int(hop.seconds * 1e6), facts, hop.error),
+            )
 
 
 def tunnels(around: Surroundings) -> Iterator[Row]:

@@ -1,12 +1,16 @@
-"""The views of connections: SHOW CLIENTS, SERVERS, SOCKETS, ACTIVE_SOCKETS and FDS."""
+"""The views of connections: SHOW CLIENTS, SERVERS, SOCKETS, ACTIVE_SOCKETS, BUSY and FDS."""
 
 from __future__ import annotations
 
+import heapq
 import socket
+from itertools import chain, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.admin.tables import columns
 from hyperpool.frontdoor.console import peer_credentials
+from hyperpool.relay.tables import IDLE
 from hyperpool.transport.endpoint import tls_name
 
 if TYPE_CHECKING:
@@ -33,6 +37,12 @@ FDS: Final = columns(
     "fd:int4 task user database addr port:int4 cancel:int8 link:int4 client_encoding std_strings datestyle timezone"
     " password scram_client_key:bytea scram_server_key:bytea"
 )
+BUSY: Final = columns(
+    "database user client_id:int4 addr application_name state time:int8 server_id:int4 server_addr remote_pid:int4"
+)
+
+_BUSIEST: Final = 50
+"""Rows of SHOW BUSY."""
 
 _FD_PARAMETERS: Final = ("client_encoding", "standard_conforming_strings", "DateStyle", "TimeZone")
 
@@ -69,6 +79,41 @@ def active_sockets(around: Surroundings) -> Iterator[Row]:
     for row in sockets(around):
         if any(row[len(SOCKETS) :]):
             yield row
+
+
+def busy(around: Surroundings) -> Iterator[Row]:
+    """SHOW BUSY: the clients that wait for a server or have one, those first that have been at it for longest.
+
+    It costs little with many clients: those that are idle are not looked at.
+    """
+    now = around.relay.clock()
+    found = chain(_waiting(around), _linked(around))
+    for since, _, client, state in heapq.nsmallest(_BUSIEST, found, key=itemgetter(0, 1)):
+        server = client.server
+        yield (
+            *(client.pool.settings.database, client.user, client.number, client.address),
+            *(client.tracked.values.get("application_name", ""), state, max(int((now - since) * 1e6), 0)),
+            *((None, None, None) if server is None else (server.number, server.address, server.pid)),
+        )
+
+
+def _waiting(around: Surroundings) -> Iterator[tuple[float, int, ClientConnection, str]]:
+    for pool in around.pools:
+        # They wait in order.
+        for client, since in islice(pool.waiting.items(), _BUSIEST):
+            yield since, client.number, client, "waiting"
+
+
+def _linked(around: Surroundings) -> Iterator[tuple[float, int, ClientConnection, str]]:
+    for server in _servers(around):
+        client = server.client
+        if client is None:
+            continue
+        if server.ledger.entries:
+            yield max(server.asked, server.linked), client.number, client, "active"
+        else:
+            state = "idle in session" if server.status == IDLE else "idle in transaction"
+            yield client.active, client.number, client, state
 
 
 def fds(around: Surroundings) -> Iterator[Row]:

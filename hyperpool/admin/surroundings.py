@@ -9,10 +9,11 @@ import attrs
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
     from hyperpool.admin.connection import ConsoleConnection
+    from hyperpool.admin.faults import Fault
     from hyperpool.admin.operations import Operations
     from hyperpool.cache.results import ResultCache
     from hyperpool.config import Settings
@@ -48,6 +49,7 @@ class Surroundings:
         listeners: where clients come in.
         way_of: the way to the server behind a socket; None if it is not known.
         config_path: the settings file.
+        faults: the newest warnings and errors.
         agents: the agents that have connected; None if there is no place for them.
     """
 
@@ -63,6 +65,7 @@ class Surroundings:
     listeners: Collection[Listener]
     way_of: Callable[[socket.socket], Way | None]
     config_path: Path
+    faults: Iterable[Fault] = ()
     agents: AgentRegistry | None = None
     consoles: dict[int, ConsoleConnection] = attrs.field(factory=dict)
 

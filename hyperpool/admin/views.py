@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from hyperpool import COMPATIBLE, __version__
-from hyperpool.admin import caching, configuration, inventory, sockets, statistics
+from hyperpool.admin import caching, configuration, faults, inventory, sockets, statistics
 from hyperpool.admin.operations import Mode
 from hyperpool.admin.tables import columns
 
@@ -112,6 +112,9 @@ _VIEWS: Final[dict[str, View]] = {
     "cache": View(caching.CACHE, caching.cache, own=True),
     "cache_queries": View(caching.QUERIES, caching.queries, own=True),
     "cache_reasons": View(caching.REASONS, caching.reasons, own=True),
+    "hops": View(inventory.HOPS, inventory.hops, own=True),
+    "busy": View(sockets.BUSY, sockets.busy, own=True),
+    "errors": View(faults.ERRORS, faults.errors, own=True),
     "clients": View(sockets.SOCKETS, sockets.clients),
     "servers": View(sockets.SOCKETS, sockets.servers),
     "sockets": View(sockets.DEBUG, sockets.sockets),

@@ -85,7 +85,7 @@ async def connect(route: Route, minor_for: Callable[[Target], int] = _newest) ->
     settings = route.settings
     timeout = settings.server_connect_timeout or float("inf")
     failures: list[str] = []
-    trace = Trace()
+    trace = route.trace = Trace()
     with trio.move_on_after(timeout):
         return await route.first(lambda target: connect_to(route, target, minor_for(target), trace), failures)
     where = ", ".join(target.name for target in route.targets)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import attrs
 import structlog
 
+from hyperpool.admin.faults import RecentFaults
 from hyperpool.config import PoolerSettings
 from hyperpool.errors import StartupError
 from hyperpool.service.logform import render, stamp
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from hyperpool.config.tunnel import ProcessSettings
 
     Entry: TypeAlias = "str | list[tuple[str, str]]"
+
+FAULTS: Final = RecentFaults()
+"""The newest warnings and errors of this process."""
 
 _AT_ONCE: Final = select.PIPE_BUF
 """Bytes of one write. A pipe that polls as writable takes as many without blocking (poll(2), pipe(7))."""
@@ -206,7 +210,7 @@ def configure_logging(settings: PoolerSettings | ProcessSettings) -> None:
     _place.syslog = syslog
     outlet = Outlet(files, syslog)
     structlog.configure(
-        processors=[structlog.processors.add_log_level, *_processors(settings.log_format)],
+        processors=[structlog.processors.add_log_level, FAULTS, *_processors(settings.log_format)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=lambda *_: outlet,
         cache_logger_on_first_use=False,

@@ -49,7 +49,7 @@ from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
 from hyperpool.service.cancels import Canceller
 from hyperpool.service.embedded import EmbeddedDatabases
-from hyperpool.service.logs import configure_logging
+from hyperpool.service.logs import FAULTS, configure_logging
 from hyperpool.service.process import Manner
 from hyperpool.service.shutdown import SIGNALS, Shutdown
 from hyperpool.service.signals import drop
@@ -176,6 +176,7 @@ class Pooler:
             listeners=self._listeners,
             way_of=self._ways.get,
             config_path=self._config_path,
+            faults=FAULTS,
             agents=None if self._reception is None else self._reception.registry,
         )
         self._consoles = Consoles(around, self)

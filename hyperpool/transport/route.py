@@ -75,6 +75,7 @@ class Route:
         context: as given.
         targets: the servers, in the order of the settings.
         shown: what clients have brought to light, for logins; None for nothing.
+        trace: what was done to open the newest connection.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Route:
         self.settings = settings
         self.context = context
         self.shown: Shown | None = None
+        self.trace = Trace()
         self._clock = clock
         self.targets = tuple(
             Target(host, port, settings.transport or _direct(host, port)) for host, port in settings.servers

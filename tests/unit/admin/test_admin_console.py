@@ -3,143 +3,27 @@
 from __future__ import annotations
 
 import re
-import struct
 from typing import TYPE_CHECKING
 
 import attrs
 import pytest
 
-from hyperpool.admin.connection import Consoles
 from hyperpool.admin.console import ShutdownMode
-from hyperpool.admin.operations import Operations
-from hyperpool.admin.outcomes import ConsoleError
-from hyperpool.admin.surroundings import Surroundings
 from hyperpool.admin.tables import columns
 from hyperpool.admin.views import View
-from hyperpool.cache.results import ResultCache
 from hyperpool.config import DatabaseSettings, PoolMode, SessionState
-from hyperpool.frontdoor.peers import Peers
-from hyperpool.stats import PoolStats, StatsBook
-from hyperpool.transport.resolve import Resolver
+from hyperpool.stats import PoolStats
 from hyperpool.wire import messages
+from tests.support.desk import ANSWER, Desk, spell
 from tests.support.fronthouse import QUERY, begin_query, open_houses, received, startup
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.fronthouse import House
-
-ANSWER = b"T\0\0\0\6\0\0" + b"C\0\0\0\x0dSELECT 0\0" + messages.ready_for_query()
-
-
-class _Process:
-    """Writes down what the console wants of the process."""
-
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-        self.done: list[object] = []
-
-    def reload(self) -> list[str]:
-        """Say what is wrong."""
-        return self.problems
-
-    def set(self, key: str, value: str) -> None:
-        """Refuse one key."""
-        if key == "bad":
-            raise ConsoleError("SET failed")
-        self.done.append((key, value))
-
-    def shut_down(self, mode: ShutdownMode) -> None:
-        """Go on."""
-        self.done.append(mode)
-
-
-class _Desk:
-    """A house with a console."""
-
-    def __init__(self, house: House, path: Path) -> None:
-        self.house = house
-        self.operations = Operations(house.relay, house.pools, lambda: house.settings)
-        self.process = _Process()
-        around = Surroundings(
-            relay=house.relay,
-            pools=house.pools,
-            cache=ResultCache(1 << 20, lambda: 0.5),
-            settings=lambda: house.settings,
-            operations=self.operations,
-            book=StatsBook(0.0),
-            own=PoolStats(),
-            resolver=Resolver(15.0, 15.0),
-            peers=Peers(lambda: house.settings),
-            listeners=(),
-            way_of=lambda _: None,
-            config_path=path,
-        )
-        self.consoles = Consoles(around, self.process)
-        house.door.console = self.consoles
-
-    def open(self, user: str = "ann") -> socket.socket:
-        """Log in to the console."""
-        client = self.house.connect(startup(user, database="pgbouncer", application_name="psql"))
-        assert received(client).endswith(messages.ready_for_query())
-        return client
-
-    def ask(self, client: socket.socket, text: str) -> str:
-        """Ask something, and spell the answer."""
-        self.house.send(client, messages.query(text))
-        return _spell(received(client))
-
-    def rows(self, view: str) -> list[dict[str, str]]:
-        """What a view shows."""
-        client = self.open()
-        self.house.send(client, messages.query(f"SHOW {view}"))
-        rows = _rows(received(client))
-        client.close()
-        self.house.relay.turn()
-        return rows
-
-
-def _frames(data: bytes) -> Iterator[tuple[str, bytes]]:
-    while len(data) > 5:
-        kind, length = struct.unpack_from("!cI", data)
-        yield kind.decode(), data[5 : length + 1]
-        data = data[length + 1 :]
-
-
-def _spell(data: bytes) -> str:
-    words = []
-    for kind, body in _frames(data.removesuffix(b"END")):
-        if kind in "EN":
-            words.append(f"{kind}{messages.error_fields(body)['M']}")
-        elif kind == "C":
-            words.append(body.rstrip(b"\0").decode())
-    return "; ".join([*words, *(["END"] if data.endswith(b"END") else [])])
-
-
-def _rows(data: bytes) -> list[dict[str, str]]:
-    names: list[str] = []
-    rows = []
-    for kind, body in _frames(data):
-        if kind == "T":
-            at = 2
-            while at < len(body):
-                end = body.index(0, at)
-                names.append(body[at:end].decode())
-                at = end + 19
-        elif kind == "D":
-            values, at = [], 2
-            for _ in names:
-                (size,) = struct.unpack_from("!i", body, at)
-                values.append("NULL" if size < 0 else body[at + 4 : at + 4 + size].decode())
-                at += 4 + max(size, 0)
-            rows.append(dict(zip(names, values, strict=True)))
-    return rows
-
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[_Desk]:
+def desk(tmp_path: Path) -> Iterator[Desk]:
     """A console: ann is an administrator, bob may read."""
     with open_houses() as make:
         house = make(
@@ -148,29 +32,29 @@ def desk(tmp_path: Path) -> Iterator[_Desk]:
             pool_mode=PoolMode.TRANSACTION,
             session_state=SessionState.KEEP,
         )
-        yield _Desk(house, tmp_path / "pooler.yaml")
+        yield Desk(house, tmp_path / "pooler.yaml")
 
 
 # -- clients of the console ----------------------------------------------------------------------------------
 
 
-def test_statements_in_one_piece_and_goodbye(desk: _Desk) -> None:
+def test_statements_in_one_piece_and_goodbye(desk: Desk) -> None:
     """What comes behind a statement is answered, too; then the client leaves."""
     client = desk.open()
     desk.house.send(client, messages.query("SHOW STATE") + messages.query("RECONNECT") + messages.TERMINATE)
-    assert _spell(received(client)) == "SHOW; RECONNECT; END"
+    assert spell(received(client)) == "SHOW; RECONNECT; END"
     assert not desk.consoles.around.consoles
 
 
-def test_a_client_that_breaks_the_protocol(desk: _Desk) -> None:
+def test_a_client_that_breaks_the_protocol(desk: Desk) -> None:
     """It is told, and closed."""
     client = desk.open()
     desk.house.send(client, b"F\0\0\0\4")
-    assert _spell(received(client)) == "Eunsupported packet type for admin console: 70; END"
+    assert spell(received(client)) == "Eunsupported packet type for admin console: 70; END"
     assert not desk.consoles.around.consoles
 
 
-def test_a_client_that_breaks_off_while_it_waits(desk: _Desk) -> None:
+def test_a_client_that_breaks_off_while_it_waits(desk: Desk) -> None:
     """What it has done stays; who else is there can undo it."""
     begin_query(desk.house)
     client, other = desk.open(), desk.open()
@@ -181,7 +65,7 @@ def test_a_client_that_breaks_off_while_it_waits(desk: _Desk) -> None:
     assert desk.ask(other, "RESUME") == "RESUME"
 
 
-def test_a_slow_client_gets_everything(desk: _Desk) -> None:
+def test_a_slow_client_gets_everything(desk: Desk) -> None:
     """Nothing more is read of it until it has taken what there is."""
     wide = View(columns("text"), lambda _: (("x" * 1000,) for _ in range(3000)), own=True)
     desk.consoles.views.add("wide", wide)
@@ -194,11 +78,11 @@ def test_a_slow_client_gets_everything(desk: _Desk) -> None:
         if got.count(b"SHOW\0Z") == 2:
             break
     assert got.count(b"x" * 1000) == 6000
-    assert _spell(received(client)) == ""
+    assert spell(received(client)) == ""
     assert desk.ask(client, "SHOW HELP") == "NConsole usage; SHOW"
 
 
-def test_what_is_done_for_whom(desk: _Desk) -> None:
+def test_what_is_done_for_whom(desk: Desk) -> None:
     """Readers read; both get errors for what is nonsense, and counted is everything."""
     admin, reader = desk.open(), desk.open("bob")
     assert desk.ask(reader, "RELOAD") == "Eadmin access needed"
@@ -220,13 +104,13 @@ def test_what_is_done_for_whom(desk: _Desk) -> None:
     assert (desk.consoles.around.own.queries, desk.consoles.around.own.logins) == (8, 2)
     desk.consoles.shut_down("the end")
     desk.house.relay.turn()
-    assert _spell(received(reader)) == "Ethe end; END"
+    assert spell(received(reader)) == "Ethe end; END"
 
 
 # -- pools ---------------------------------------------------------------------------------------------------
 
 
-def test_pause_waits_for_the_server_that_works(desk: _Desk) -> None:
+def test_pause_waits_for_the_server_that_works(desk: Desk) -> None:
     """The idle one is closed at once, new ones are not taken, and the client that waits goes on afterwards."""
     client, server = begin_query(desk.house)
     idle = desk.house.warm()
@@ -242,7 +126,7 @@ def test_pause_waits_for_the_server_that_works(desk: _Desk) -> None:
     assert received(server).endswith(b"END")
     assert received(admin) == b""
     desk.consoles.sweep()
-    assert _spell(received(admin)) == "PAUSE"
+    assert spell(received(admin)) == "PAUSE"
     desk.house.wanted.clear()
     assert desk.ask(admin, "RESUME app") == "RESUME"
     assert desk.house.wanted
@@ -255,7 +139,7 @@ def test_pause_waits_for_the_server_that_works(desk: _Desk) -> None:
     assert not client.closed
 
 
-def test_pools_to_come_are_paused_too(desk: _Desk) -> None:
+def test_pools_to_come_are_paused_too(desk: Desk) -> None:
     """Of a database that is paused, and all of them while the pooler is."""
     admin = desk.open()
     assert desk.ask(admin, "PAUSE other") == "PAUSE"
@@ -266,7 +150,7 @@ def test_pools_to_come_are_paused_too(desk: _Desk) -> None:
     assert (desk.house.pool("ann").paused, desk.house.pool("bob", "other").paused) == (False, True)
 
 
-def test_reconnect_makes_void_what_is_being_dialed(desk: _Desk) -> None:
+def test_reconnect_makes_void_what_is_being_dialed(desk: Desk) -> None:
     """And replaces the others; WAIT_CLOSE waits for the one that works."""
     _, server = begin_query(desk.house)
     pool = desk.house.pool()
@@ -279,10 +163,10 @@ def test_reconnect_makes_void_what_is_being_dialed(desk: _Desk) -> None:
     server.send(ANSWER)
     desk.house.relay.turn()
     desk.consoles.sweep()
-    assert _spell(received(second)) == "WAIT_CLOSE"
+    assert spell(received(second)) == "WAIT_CLOSE"
 
 
-def test_a_server_that_is_replaced_during_its_connect_query(desk: _Desk) -> None:
+def test_a_server_that_is_replaced_during_its_connect_query(desk: Desk) -> None:
     """It is no failure: who waits goes on waiting, for the next one."""
     desk.house.warm()
     pool = desk.house.pool()
@@ -302,16 +186,16 @@ def test_a_server_that_is_replaced_during_its_connect_query(desk: _Desk) -> None
     assert not pool.backoff.holds(desk.house.clock.now)
 
 
-def test_kill_ends_clients_that_are_logging_in(desk: _Desk) -> None:
+def test_kill_ends_clients_that_are_logging_in(desk: Desk) -> None:
     """And those that are there."""
     guest = desk.house.connect(startup())
     assert received(guest) == b""
     assert desk.ask(desk.open(), "KILL app") == "KILL"
-    assert _spell(received(guest)) == "Eadmin forced disconnect; END"
+    assert spell(received(guest)) == "Eadmin forced disconnect; END"
     assert desk.house.pool().paused
 
 
-def test_suspend_holds_everything(desk: _Desk) -> None:
+def test_suspend_holds_everything(desk: Desk) -> None:
     """Neither clients nor servers are read, nor is a hang-up seen; afterwards, all of it is."""
     client, server = begin_query(desk.house)
     idle = desk.house.connect(startup())
@@ -331,7 +215,7 @@ def test_suspend_holds_everything(desk: _Desk) -> None:
     assert received(server).endswith(QUERY)
 
 
-def test_suspend_waits_until_everything_is_sent(desk: _Desk) -> None:
+def test_suspend_waits_until_everything_is_sent(desk: Desk) -> None:
     """But not for ever: who does not take it is closed."""
     client, server = begin_query(desk.house)
     row = messages.frame(ord("D"), b"x" * 100_000)
@@ -348,11 +232,11 @@ def test_suspend_waits_until_everything_is_sent(desk: _Desk) -> None:
     assert received(admin) == b""
     desk.house.clock.now += 0.2
     desk.consoles.sweep()
-    assert _spell(received(admin)) == "SUSPEND"
+    assert spell(received(admin)) == "SUSPEND"
     assert client.closed
 
 
-def test_suspend_ends_when_the_last_console_leaves(desk: _Desk) -> None:
+def test_suspend_ends_when_the_last_console_leaves(desk: Desk) -> None:
     """However it leaves."""
     client, server = begin_query(desk.house)
     admin = desk.open()
@@ -364,7 +248,7 @@ def test_suspend_ends_when_the_last_console_leaves(desk: _Desk) -> None:
     assert client.server is None
 
 
-def test_cancel(desk: _Desk) -> None:
+def test_cancel(desk: Desk) -> None:
     """A statement that waits is given up, and the pooler goes on."""
     begin_query(desk.house)
     admin = desk.open()
@@ -373,14 +257,14 @@ def test_cancel(desk: _Desk) -> None:
     desk.consoles.cancel(console.pid, b"wrong")
     assert received(admin) == b""
     desk.house.connect(messages.cancel_request(console.pid, console.secret))
-    assert _spell(received(admin)) == "Ecanceling statement due to user request"
+    assert spell(received(admin)) == "Ecanceling statement due to user request"
     assert not desk.house.pool().paused
 
 
 # -- views ---------------------------------------------------------------------------------------------------
 
 
-def test_states_of_servers_and_clients(desk: _Desk) -> None:
+def test_states_of_servers_and_clients(desk: Desk) -> None:
     """By where they are."""
     begin_query(desk.house)
     desk.house.warm()
@@ -408,7 +292,7 @@ def test_states_of_servers_and_clients(desk: _Desk) -> None:
     ] == ["31"]
 
 
-def test_databases(desk: _Desk) -> None:
+def test_databases(desk: Desk) -> None:
     """Those of the settings and the console, sorted; not the entry that stands for others, but what it stood for."""
     desk.house.settings = attrs.evolve(
         desk.house.settings,
@@ -428,7 +312,7 @@ def test_databases(desk: _Desk) -> None:
     assert (shown["pgbouncer"]["host"], shown["pgbouncer"]["current_client_connections"]) == ("NULL", "1")
 
 
-def test_a_client_that_waits(desk: _Desk) -> None:
+def test_a_client_that_waits(desk: Desk) -> None:
     """Its wait is the pool's longest."""
     desk.house.warm()
     pool = desk.house.pool()
@@ -441,7 +325,7 @@ def test_a_client_that_waits(desk: _Desk) -> None:
     assert [row["wait"] for row in desk.rows("CLIENTS") if row["state"] == "waiting"] == ["2"]
 
 
-def test_averages(desk: _Desk) -> None:
+def test_averages(desk: Desk) -> None:
     """Per second, but for the times of queries and transactions, which are those of one."""
     counted = PoolStats(
         queries=20, transactions=10, received=5000, waited=1.0, query_time=2.0, transaction_time=3.0, logins=5
@@ -463,14 +347,14 @@ def test_averages(desk: _Desk) -> None:
     assert {name: row[name] for name in expected} == expected
 
 
-def test_help_tells_of_views_that_were_added(desk: _Desk) -> None:
+def test_help_tells_of_views_that_were_added(desk: Desk) -> None:
     """Under the names that they were added with."""
     desk.consoles.views.add("cache", View(columns("name entries:int4"), lambda _: [("app", 3)], own=True))
     assert desk.rows("CACHE") == [{"name": "app", "entries": "3"}]
     assert "PINS|TRANSPORTS|TUNNELS|CACHE" in desk.consoles.views.help()
 
 
-def test_settings_in_pgbouncer_s_notation(desk: _Desk) -> None:
+def test_settings_in_pgbouncer_s_notation(desk: Desk) -> None:
     """Flags are 1 and 0, times are seconds, and what cannot be changed says so."""
     shown = {row["key"]: (row["value"], row["changeable"]) for row in desk.rows("CONFIG")}
     assert shown["admin_users"] == ("ann", "yes")
