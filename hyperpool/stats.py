@@ -1,22 +1,90 @@
 """Counters: plain numbers that the data plane adds to and the control plane reads.
 
 Nothing here does I/O or takes a lock: one thread owns it all.
+
+Times are counted in buckets whose bounds are powers of the square root of two, in microseconds, so that the number of
+the bucket is the number of bits of the square: it takes no search, and a quantile is known to within a fifth.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
-
-import attrs
+from math import sqrt
+from operator import add, sub
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+SQUARE: Final = 1e12
+"""Square microseconds of a square second: a time's bucket is ``int(time * time * SQUARE).bit_length()``."""
 
-@attrs.define
+BUCKETS: Final = 100
+"""The last one ends at 2 ** 49.5 microseconds: 25 years."""
+
+BOUNDS: Final = tuple(sqrt(2**bits) / 1e6 for bits in range(BUCKETS))
+"""Where each bucket ends, in seconds; each begins where the one before it ends."""
+
+
+class Histogram:
+    """Times, by how long they were.
+
+    Attributes:
+        buckets: how many times were below the bound of the same place, and not below the one before it.
+        seconds: the sum of all times.
+    """
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self, buckets: list[int] | None = None, seconds: float = 0.0) -> None:
+        self.buckets = [0] * BUCKETS if buckets is None else buckets
+        self.seconds = seconds
+
+    @property
+    def count(self) -> int:
+        """How many times there were."""
+        return sum(self.buckets)
+
+    def observe(self, seconds: float) -> None:
+        """Count a time."""
+        self.buckets[int(seconds * seconds * SQUARE).bit_length()] += 1
+        self.seconds += seconds
+
+    def plus(self, other: Histogram) -> Histogram:
+        """The sum with another one."""
+        return Histogram(list(map(add, self.buckets, other.buckets)), self.seconds + other.seconds)
+
+    def since(self, earlier: Histogram) -> Histogram:
+        """The difference to an earlier copy."""
+        return Histogram(list(map(sub, self.buckets, earlier.buckets)), self.seconds - earlier.seconds)
+
+    def quantile(self, share: float) -> float:
+        """The time that a share (0 to 1) of all times did not exceed, in seconds; 0 if there were none."""
+        wanted = self.count * share
+        below = 0
+        for bucket, count in enumerate(self.buckets):
+            if count and below + count >= wanted:
+                start = BOUNDS[bucket - 1] if bucket else 0.0
+                return start + (BOUNDS[bucket] - start) * max(wanted - below, 0.0) / count
+            below += count
+        return 0.0
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Histogram):
+            return NotImplemented
+        return self.buckets == other.buckets and self.seconds == other.seconds
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<Histogram: {self.count} times, {self.seconds:.6f} s>"
+
+
 class PoolStats:
     """Totals of one pool since it was created.
+
+    Args:
+        counted: what it begins with, by the names of the attributes.
 
     Attributes:
         queries: requests that ended with ReadyForQuery.
@@ -32,57 +100,123 @@ class PoolStats:
         binds: times that a named statement was bound.
         logins: clients that have logged in.
         pins: by reason, how often a client has begun to keep its server connection.
+        query_buckets: the times that `query_time` is the sum of, as in a `Histogram`.
+        transaction_buckets: the same of `transaction_time`.
+        wait_buckets: the same of `waited`: only those that had to wait are counted.
+        login_times: from accepting a client to letting it in.
+        hops: the times of opening server connections, by what was done (``tcp``, ``login``).
+        hop_failures: how often that has failed, by what was done.
     """
 
-    queries: int = 0
-    transactions: int = 0
-    received: int = 0
-    sent: int = 0
-    waited: float = 0.0
-    assignments: int = 0
-    query_time: float = 0.0
-    transaction_time: float = 0.0
-    client_parses: int = 0
-    server_parses: int = 0
-    binds: int = 0
-    logins: int = 0
-    pins: Counter[str] = attrs.field(factory=Counter)
+    __slots__ = (
+        "assignments",
+        "binds",
+        "client_parses",
+        "hop_failures",
+        "hops",
+        "login_times",
+        "logins",
+        "pins",
+        "queries",
+        "query_buckets",
+        "query_time",
+        "received",
+        "sent",
+        "server_parses",
+        "transaction_buckets",
+        "transaction_time",
+        "transactions",
+        "wait_buckets",
+        "waited",
+    )
+
+    def __init__(self, **counted: object) -> None:
+        self.queries = 0
+        self.transactions = 0
+        self.received = 0
+        self.sent = 0
+        self.waited = 0.0
+        self.assignments = 0
+        self.query_time = 0.0
+        self.transaction_time = 0.0
+        self.client_parses = 0
+        self.server_parses = 0
+        self.binds = 0
+        self.logins = 0
+        self.pins: Counter[str] = Counter()
+        self.query_buckets = [0] * BUCKETS
+        self.transaction_buckets = [0] * BUCKETS
+        self.wait_buckets = [0] * BUCKETS
+        self.login_times = Histogram()
+        self.hops: dict[str, Histogram] = {}
+        self.hop_failures: Counter[str] = Counter()
+        for name, value in counted.items():
+            setattr(self, name, value)
+
+    @property
+    def query_times(self) -> Histogram:
+        """How long queries took."""
+        return Histogram(self.query_buckets, self.query_time)
+
+    @property
+    def transaction_times(self) -> Histogram:
+        """How long transactions took."""
+        return Histogram(self.transaction_buckets, self.transaction_time)
+
+    @property
+    def waits(self) -> Histogram:
+        """How long those clients waited for a server connection that had to."""
+        return Histogram(self.wait_buckets, self.waited)
+
+    def hop(self, name: str, seconds: float, *, failed: bool = False) -> None:
+        """Count something that was done on the way to a server.
+
+        Args:
+            name: what was done.
+            seconds: how long it took.
+            failed: it ended badly; how long that took is not counted.
+        """
+        if failed:
+            self.hop_failures[name] += 1
+        else:
+            if name not in self.hops:
+                self.hops[name] = Histogram()
+            self.hops[name].observe(seconds)
 
     def since(self, earlier: PoolStats) -> PoolStats:
         """The difference to an earlier copy."""
-        return PoolStats(
-            self.queries - earlier.queries,
-            self.transactions - earlier.transactions,
-            self.received - earlier.received,
-            self.sent - earlier.sent,
-            self.waited - earlier.waited,
-            self.assignments - earlier.assignments,
-            self.query_time - earlier.query_time,
-            self.transaction_time - earlier.transaction_time,
-            self.client_parses - earlier.client_parses,
-            self.server_parses - earlier.server_parses,
-            self.binds - earlier.binds,
-            self.logins - earlier.logins,
-            self.pins - earlier.pins,
-        )
+        result = PoolStats(**{name: getattr(self, name) - getattr(earlier, name) for name in _NUMBERS})
+        for name in _LISTS:
+            setattr(result, name, list(map(sub, getattr(self, name), getattr(earlier, name))))
+        result.login_times = self.login_times.since(earlier.login_times)
+        none = Histogram()
+        result.hops = {name: one.since(earlier.hops.get(name, none)) for name, one in self.hops.items()}
+        return result
 
     def plus(self, other: PoolStats) -> PoolStats:
         """The sum with another pool's."""
-        return PoolStats(
-            self.queries + other.queries,
-            self.transactions + other.transactions,
-            self.received + other.received,
-            self.sent + other.sent,
-            self.waited + other.waited,
-            self.assignments + other.assignments,
-            self.query_time + other.query_time,
-            self.transaction_time + other.transaction_time,
-            self.client_parses + other.client_parses,
-            self.server_parses + other.server_parses,
-            self.binds + other.binds,
-            self.logins + other.logins,
-            self.pins + other.pins,
-        )
+        result = PoolStats(**{name: getattr(self, name) + getattr(other, name) for name in _NUMBERS})
+        for name in _LISTS:
+            setattr(result, name, list(map(add, getattr(self, name), getattr(other, name))))
+        result.login_times = self.login_times.plus(other.login_times)
+        none = Histogram()
+        result.hops = {
+            name: self.hops.get(name, none).plus(other.hops.get(name, none))
+            for name in (*self.hops, *(name for name in other.hops if name not in self.hops))
+        }
+        return result
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PoolStats):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+_LISTS: Final = ("query_buckets", "transaction_buckets", "wait_buckets")
+_NUMBERS: Final = tuple(name for name in PoolStats.__slots__ if name not in {*_LISTS, "login_times", "hops"})
+"""What can be added and subtracted as it is; `Counter` can."""
 
 
 class StatsBook:

@@ -304,6 +304,7 @@ class Guest(TransientConnection):
             def greet(made: ParameterSet) -> bytes:
                 return before + make(made) + behind
 
+        pool.stats.login_times.observe(self.relay.clock() - self.since)
         received, message = self._login.leftover(), self._login.message
         user = message.user if message is not None else ""
         ready = ClientReady(

@@ -10,6 +10,7 @@ from hyperpool.relay import caching, local, shortcut, untranslated
 from hyperpool.relay.connection import HANG_UP, HEADER, Connection
 from hyperpool.relay.session import Pinned
 from hyperpool.relay.tables import ANSWERED, IDLE
+from hyperpool.stats import SQUARE
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
 
@@ -492,4 +493,6 @@ class ClientConnection(Connection):
             self.patience = 0.0
         since = self.pool.waiting.pop(self, None)
         if since is not None:
-            self.pool.stats.waited += self.relay.now - since
+            waited = self.relay.now - since
+            self.pool.stats.waited += waited
+            self.pool.stats.wait_buckets[int(waited * waited * SQUARE).bit_length()] += 1

@@ -28,6 +28,7 @@ from hyperpool.relay.tables import (
     WHOLE,
 )
 from hyperpool.relay.upkeep import Upkeep
+from hyperpool.stats import SQUARE
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
 from hyperpool.wire.frames import hop
@@ -99,6 +100,9 @@ class ServerConnection(Upkeep):
                 elapsed = relay.now - self.linked
                 stats.query_time += elapsed
                 stats.transaction_time += elapsed
+                bucket = int(elapsed * elapsed * SQUARE).bit_length()
+                stats.query_buckets[bucket] += 1
+                stats.transaction_buckets[bucket] += 1
                 self.replay = None
                 self.status = IDLE
                 self.client = client.server = None
@@ -296,10 +300,14 @@ class ServerConnection(Upkeep):
         stats = pool.stats
         stats.queries += 1
         self.answered = answered = self.relay.now
-        stats.query_time += answered - max(self.asked, self.linked)
+        elapsed = answered - max(self.asked, self.linked)
+        stats.query_time += elapsed
+        stats.query_buckets[int(elapsed * elapsed * SQUARE).bit_length()] += 1
         if status == IDLE:
             stats.transactions += 1
-            stats.transaction_time += answered - max(self.began, self.linked)
+            elapsed = answered - max(self.began, self.linked)
+            stats.transaction_time += elapsed
+            stats.transaction_buckets[int(elapsed * elapsed * SQUARE).bit_length()] += 1
         if client is not None:
             client.active = self.answered
             if client.fill is not None:

@@ -9,6 +9,7 @@ from hyperpool.relay.following import Following
 from hyperpool.relay.parameters import IDENTITY
 from hyperpool.relay.session import LASTING, Pinned, names_of
 from hyperpool.relay.tables import IDLE
+from hyperpool.stats import SQUARE
 
 if TYPE_CHECKING:
     from hyperpool.relay.errand import Errand
@@ -129,7 +130,10 @@ class Upkeep(Following):
         now = self.relay.now
         if pool.waiting and not pool.paused:
             following, since = pool.waiting.popitem(last=False)
-            pool.stats.waited += now - since
+            waited = now - since
+            stats = pool.stats
+            stats.waited += waited
+            stats.wait_buckets[int(waited * waited * SQUARE).bit_length()] += 1
             following.serve(self)
         else:
             self.idle_since = now
