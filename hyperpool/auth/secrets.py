@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -24,6 +25,7 @@ _SCRAM: Final = re.compile(
     r"SCRAM-SHA-256\$([1-9][0-9]{0,9}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)"
 )
 _MAX_INT32: Final = 0x7FFFFFFF
+_REMEMBERED: Final = 4096
 
 
 @attrs.frozen
@@ -71,8 +73,9 @@ class Shown:
     keys: ScramKeys | None = None
 
 
+@lru_cache(_REMEMBERED)
 def parse_secret(text: str) -> PlainPassword | MD5Digest | ScramVerifier:
-    """Tell by its form what a stored secret is.
+    """Tell by its form what a stored secret is; remembered, since each login asks.
 
     Args:
         text: ``md5`` and 32 hexadecimal digits, or ``SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`` with

@@ -1,10 +1,9 @@
 """We act as PostgreSQL: ask a client for its password and check the answer.
 
 What an attacker can learn is kept small. A user that does not exist goes through the same exchange as one
-that does, with a salt that stays the same from try to try, and fails at the same point with the same words.
-Secrets are compared in constant time. No PBKDF2 is computed for unknown users: a SCRAM verifier needs none
-either, a plain password needs it once per process, and so a guessed name costs us no more than a guessed
-password.
+that does, down to the same functions, with a secret in place of its own that nobody knows (`hyperpool.auth.stranger`);
+it fails at the same point with the same words. Secrets are compared in constant time. A SCRAM exchange costs no PBKDF2,
+whether its user exists or not: a stored verifier needs none, and that of a plain password is computed ahead.
 """
 
 from __future__ import annotations
@@ -17,15 +16,14 @@ from typing import TYPE_CHECKING, Final
 from hyperpool.auth import md5
 from hyperpool.auth.scram import (
     DEFAULT_ITERATIONS,
-    KEY_LENGTH,
     MECHANISM,
     MECHANISM_PLUS,
-    SALT_LENGTH,
     ScramServer,
     ScramVerifier,
     salted_password,
 )
 from hyperpool.auth.secrets import MD5Digest, PlainPassword, Shown, parse_secret
+from hyperpool.auth.stranger import PLAIN, Likeness, mock_salt, mock_verifier, stand_in
 from hyperpool.config import AuthType, Secret
 from hyperpool.errors import AuthenticationError, ProtocolError
 from hyperpool.wire import constants as c
@@ -37,9 +35,8 @@ if TYPE_CHECKING:
 
 
 _UNASKED: Final = frozenset({AuthType.TRUST, AuthType.ANY, AuthType.CERT, AuthType.PEER})
-_CLEARTEXT: Final = frozenset({AuthType.PLAIN, AuthType.LDAP, AuthType.PAM})
 _REFUSALS: Final = {AuthType.LDAP: ("LDAP", "28000"), AuthType.PAM: ("PAM", "28000")}
-"""What PostgreSQL calls methods in its refusals, and their SQLSTATEs."""
+"""What PostgreSQL calls those methods in its refusals that somebody else decides, and their SQLSTATEs."""
 
 
 class ClientAuthentication:
@@ -63,10 +60,10 @@ class ClientAuthentication:
         user: the user name of the startup packet.
         secret: what is stored for the user; None if the user is unknown. An empty secret lets nobody in, but
             with ``trust``.
-        mock_key: random bytes, the same for every client of this process; salts are derived from it.
+        mock_key: random bytes, the same for every client; salts, and secrets of unknown users, are derived from it.
         scram_iterations: rounds of PBKDF2 for plain passwords and unknown users.
         endpoint: the hash of our certificate, if the client is connected with TLS: channel binding is offered then.
-        mock_scram: with ``md5``, a user of whom nothing is stored is asked for SCRAM, as most others are.
+        usual: what most stored secrets are like: an unknown user is treated as if its own was, too.
 
     Attributes:
         done: True once the client is authenticated.
@@ -82,10 +79,11 @@ class ClientAuthentication:
         "_expected_md5",
         "_iterations",
         "_mock_key",
-        "_mock_scram",
         "_secret",
         "_step",
+        "_stored",
         "_user",
+        "_usual",
         "_verifier",
         "decisive",
         "done",
@@ -101,14 +99,14 @@ class ClientAuthentication:
         mock_key: bytes,
         scram_iterations: int = DEFAULT_ITERATIONS,
         endpoint: bytes = b"",
-        *,
-        mock_scram: bool = False,
+        usual: Likeness = PLAIN,
     ) -> None:
-        self._mock_scram = mock_scram
         self._auth_type = auth_type
         self._user = user
         self._secret = secret
         self._mock_key = mock_key
+        self._usual = usual
+        self._stored: PlainPassword | MD5Digest | ScramVerifier
         self._iterations = scram_iterations
         self._endpoint = endpoint
         self._expected_md5 = b""
@@ -135,12 +133,14 @@ class ClientAuthentication:
             self.done = True
             return b""
         self.decisive = True
-        if self._auth_type in _CLEARTEXT:
+        if self._auth_type in _REFUSALS:
+            self._step = ClientAuthentication._pass_on
+            return messages.authentication_cleartext_password()
+        self._stored = stored = self._stored_secret()
+        if self._auth_type is AuthType.PLAIN:
             self._step = ClientAuthentication._check_cleartext
             return messages.authentication_cleartext_password()
-        stored = self._stored_secret()
-        mock = stored is None and self._mock_scram
-        if self._auth_type is AuthType.MD5 and not isinstance(stored, ScramVerifier) and not mock:
+        if self._auth_type is AuthType.MD5 and not isinstance(stored, ScramVerifier):
             salt = os.urandom(md5.SALT_LENGTH)
             self._expected_md5 = md5.response(self._md5_digest(stored), salt)
             self._step = ClientAuthentication._check_md5
@@ -173,26 +173,26 @@ class ClientAuthentication:
     def _out_of_turn(self, _body: bytes) -> bytes:
         raise ProtocolError("unexpected password response: none was asked for")
 
-    def _check_cleartext(self, body: bytes) -> bytes:
+    def _pass_on(self, body: bytes) -> bytes:
         password = messages.password_fields(body)
         if not password:
             # An LDAP server takes a bind without a password for one of nobody, and lets it in (RFC 4513, 5.1.2).
             return self.conclude(b"", matches=False)
         self.shown = Shown(secret=Secret(decode(password)))
-        if self._auth_type is not AuthType.PLAIN:
-            self.password = password
-            return b""
-        match self._stored_secret():
-            case PlainPassword() as stored:
-                matches = _equal(password, stored.raw)
-            case MD5Digest(digest):
-                matches = _equal(md5.digest(password, encode(self._user)).encode(), digest.encode())
-            case ScramVerifier():
-                self.password = password
-                return b""
-            case None:
-                matches = False
-        return self.conclude(b"", matches=matches)
+        self.password = password
+        return b""
+
+    def _check_cleartext(self, body: bytes) -> bytes:
+        stored = self._stored
+        if isinstance(stored, ScramVerifier):
+            return self._pass_on(body)
+        password = messages.password_fields(body)
+        self.shown = Shown(secret=Secret(decode(password)))
+        if isinstance(stored, PlainPassword):
+            matches = _equal(password, stored.raw)
+        else:
+            matches = _equal(md5.digest(password, encode(self._user)).encode(), stored.digest.encode())
+        return self.conclude(b"", matches=matches and password != b"")
 
     def _check_md5(self, body: bytes) -> bytes:
         return self.conclude(b"", matches=_equal(messages.password_fields(body), self._expected_md5))
@@ -218,7 +218,7 @@ class ClientAuthentication:
     def _finish_scram(self, client_final: bytes) -> bytes:
         server_final = self._exchange.finish(client_final)
         last = messages.authentication_sasl_final(server_final or b"")
-        if isinstance(self._stored_secret(), ScramVerifier):
+        if isinstance(self._stored, ScramVerifier):
             self.shown = Shown(keys=self._exchange.keys)
         return self.conclude(last, matches=server_final is not None)
 
@@ -233,7 +233,7 @@ class ClientAuthentication:
             AuthenticationError: it is not.
         """
         self.password = None
-        if not matches:
+        if not matches or not self._may_match():
             method, sqlstate = _REFUSALS.get(self._auth_type, ("password", "28P01"))
             raise AuthenticationError(f'{method} authentication failed for user "{self._user}"', sqlstate)
         self.done = True
@@ -241,30 +241,31 @@ class ClientAuthentication:
 
     def verifier_to_check(self) -> ScramVerifier | None:
         """What `password` must be checked with, if it is not somebody else's business altogether."""
-        stored = self._stored_secret() if self._auth_type is AuthType.PLAIN else None
-        return stored if isinstance(stored, ScramVerifier) else None
+        if self._auth_type is not AuthType.PLAIN:
+            return None
+        return self._stored if isinstance(self._stored, ScramVerifier) else None
 
-    def _stored_secret(self) -> PlainPassword | MD5Digest | ScramVerifier | None:
-        return parse_secret(self._secret.reveal()) if self._secret else None
+    def _may_match(self) -> bool:
+        """Whether there is a secret that a password may be that of, as far as that is known here."""
+        return bool(self._secret) or self._auth_type in _REFUSALS
 
-    def _md5_digest(self, stored: PlainPassword | MD5Digest | None) -> str:
-        match stored:
-            case PlainPassword():
-                return md5.digest(stored.raw, encode(self._user))
-            case MD5Digest(digest):
-                return digest
-            case None:
-                return os.urandom(16).hex()
+    def _stored_secret(self) -> PlainPassword | MD5Digest | ScramVerifier:
+        if self._secret:
+            return parse_secret(self._secret.reveal())
+        return stand_in(self._user, self._mock_key, self._usual)
 
-    def _make_verifier(self, stored: PlainPassword | MD5Digest | ScramVerifier | None) -> ScramVerifier:
+    def _md5_digest(self, stored: PlainPassword | MD5Digest) -> str:
+        return stored.digest if isinstance(stored, MD5Digest) else md5.digest(stored.raw, encode(self._user))
+
+    def _make_verifier(self, stored: PlainPassword | MD5Digest | ScramVerifier) -> ScramVerifier:
         if isinstance(stored, ScramVerifier):
             return stored
-        salt = hmac.digest(self._mock_key, encode(self._user), "sha256")[:SALT_LENGTH]
-        if isinstance(stored, PlainPassword):
+        if self._secret and isinstance(stored, PlainPassword):
+            salt = mock_salt(self._user, self._mock_key)
             salted = salted_password(stored.text, salt, self._iterations)
             return ScramVerifier.from_salted(salted, salt, self._iterations)
-        # Nobody knows a client key whose hash is this random StoredKey: every proof will be wrong.
-        return ScramVerifier(self._iterations, salt, os.urandom(KEY_LENGTH), os.urandom(KEY_LENGTH))
+        # Nobody knows a client key whose hash is this StoredKey: every proof will be wrong.
+        return mock_verifier(self._user, self._mock_key, self._iterations)
 
 
 def _equal(left: bytes, right: bytes) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -154,7 +155,8 @@ def parse_hba(text: str, read: Callable[[str], str]) -> tuple[tuple[HbaRule, ...
 
     Args:
         text: the content; bytes that are not UTF-8 as lone surrogates (PEP 383).
-        read: returns the content of a file that is named behind an ``@``; raises `Unavailable`.
+        read: returns the content of a file that is named behind an ``@``; raises `Unavailable`. Relative names start at
+            the directory of the file in which they stand, and are given as they are seen from that of the rules.
 
     Returns:
         The rules, and the problems: one per line that cannot be understood, with its number and the remedy.
@@ -248,26 +250,30 @@ class _Line:
         keywords: tuple[str, ...],
         found: set[str],
         words: set[str],
-        depth: int = 0,
+        within: tuple[str, ...] = (),
     ) -> None:
-        """A word in place of a name: a name, a keyword, or the file of more of them."""
+        """A word in place of a name: a name, a keyword, or the file of more of them.
+
+        It stands in the last of the files `within`, if in any.
+        """
         if word == "all" or word in keywords:
             words.add(word)
         elif word.startswith("+") or (word in _ROLES and keywords):
             raise Unfit(f"the names of {what}s, or all", "membership in roles is not known here")
         elif not word.startswith("@"):
             found.add(word)
-        elif depth == _DEEPEST:
+        elif len(within) == _DEEPEST:
             raise Unfit(f"at most {_DEEPEST} files that name each other")
         else:
-            for line in self._read(word[1:]).split("\n"):
+            file = str(PurePath(within[-1]).parent / word[1:]) if within else word[1:]
+            for line in self._read(file).split("\n"):
                 at = 0
                 while token := _TOKEN.match(line, at):
                     at = token.end()
                     if token[2] is not None:
                         found.add(token[2].replace('""', '"'))
                     elif token[3]:
-                        self._name(token[3], what, keywords, found, words, depth + 1)
+                        self._name(token[3], what, keywords, found, words, (*within, file))
                 if not _BLANK.fullmatch(line, at):
                     raise Unfit("a double quote at the end of each quoted name, also in a file behind @")
 

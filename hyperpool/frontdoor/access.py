@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import secrets
 from functools import partial
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import attrs
 
 from hyperpool.auth.penalty import Penalties
-from hyperpool.auth.secrets import Shown
+from hyperpool.auth.scram import salted_password
+from hyperpool.auth.secrets import PlainPassword, Shown, parse_secret
 from hyperpool.auth.server_side import ClientAuthentication
+from hyperpool.auth.stranger import PLAIN, SERVERS, Usual, mock_salt
 from hyperpool.config import AuthType
 from hyperpool.config.hba import Visitor, find_rule
 from hyperpool.config.ident import is_allowed
-from hyperpool.errors import AuthenticationError, ClientRefused, HyperpoolError
+from hyperpool.errors import AuthenticationError, ClientRefused, HyperpoolError, ProtocolError
 from hyperpool.frontdoor.console import CONSOLE, peer_credentials
 from hyperpool.frontdoor.external import check_ldap, check_pam, check_peer
 from hyperpool.frontdoor.inquiries import CheckInquiry, SecretInquiry
@@ -41,9 +44,9 @@ _Answers: TypeAlias = "dict[tuple[tuple[str, str, str], str], tuple[Secret | Non
 _NOT_STORED: Final = frozenset({AuthType.ANY, AuthType.LDAP, AuthType.PAM})
 """Methods for users of whom nothing need be stored."""
 
-_SCRAM: Final = "SCRAM-SHA-256$"
 _MOST_ANSWERS: Final = 16384
 _MOST_SOURCES: Final = 4096
+_MOST_DERIVED: Final = 4096
 _SITE: Final = 64
 """Bits of an IPv6 address that tell one site from another: each has many addresses."""
 
@@ -107,6 +110,8 @@ class Access:
         self._inquire = inquire
         self._clock = clock
         self._mock_key = secrets.token_bytes(32)
+        self._usual_of_servers = Usual((), SERVERS)
+        self._derived: dict[tuple[str, bytes, int], None] = {}
         self._numbers = count()
         self._late: list[tuple[float, int, Guest, Callable[[], None]]] = []
         self.penalties = Penalties(0, 0.0)
@@ -119,11 +124,11 @@ class Access:
         self._method_of_all = Method(
             kind=pooler.auth_type, ldap=pooler.auth_ldap_options, pam_service=pooler.auth_pam_service
         )
-        known = [secret.reveal().startswith(_SCRAM) for secret in settings.credentials.values() if secret]
-        self._mostly_scram = 2 * sum(known) > len(known) or not known
+        self._usual = Usual(settings.credentials.values(), PLAIN)
         self._sources: dict[str, AuthSource | None] = {}
         self._answers: _Answers = {}
         self.penalties.configure(pooler.auth_failure_burst, pooler.auth_failure_interval)
+        self._derive()
 
     def admit(self, guest: Guest, message: StartupMessage) -> ClientAuthentication | None:
         """Begin to find out whether a client is who it says.
@@ -147,7 +152,7 @@ class Access:
         elif claim.method.kind is AuthType.PEER:
             maps = self._settings.ident
             check = partial(check_peer, peer_credentials(guest.sock)[1], claim.user, claim.method.map, maps)
-            self._inquire(CheckInquiry(guest, check, partial(self._recognized, guest, claim)))
+            self._inquire(CheckInquiry(guest, check, partial(self._recognized, guest, claim), "system"))
             return None
         return self._identify(guest, claim)
 
@@ -159,8 +164,8 @@ class Access:
         if login.early:
             self._postpone(guest, partial(guest.go_on, Login.proceed))
         elif authentication.password is not None:
-            check = self._check(claim, authentication, decode(authentication.password))
-            self._inquire(CheckInquiry(guest, check, partial(_judged, guest)))
+            check, whom = self._check(claim, authentication, decode(authentication.password))
+            self._inquire(CheckInquiry(guest, check, partial(_judged, guest), whom))
 
     def may_try(self, guest: Guest) -> bool:
         """Whether a client's password may be looked at now; else it has failed too often."""
@@ -283,7 +288,7 @@ class Access:
             answers[source.key, claim.user] = answer, self._clock() + ttl
         claim.secret = answer
         if answer:
-            self._mostly_scram = answer.reveal().startswith(_SCRAM)
+            self._usual_of_servers.add(answer)
         authentication = self._challenge(guest, claim, answer)
         guest.go_on(lambda login: login.begin(authentication))
 
@@ -295,26 +300,69 @@ class Access:
             self._mock_key,
             self._settings.pooler.scram_iterations,
             endpoint=guest.endpoint,
-            mock_scram=self._mostly_scram,
+            usual=(self._usual if claim.source is None else self._usual_of_servers).likeness,
         )
 
-    def _check(self, claim: Claim, authentication: ClientAuthentication, password: str) -> Callable[[], bool]:
-        """What finds out, in a thread, whether a password is right."""
+    def _derive(self) -> None:
+        """Have computed what SCRAM takes of passwords that are stored as they are.
+
+        A first login would take longer else: than others, and than one of a user that does not exist.
+        """
+        settings = self._settings
+        if not settings.uses(AuthType.SCRAM_SHA_256):
+            return
+        stored = {
+            user: parse_secret(secret.reveal()) for user, secret in settings.credentials.items() if secret
+        }
+        iterations = settings.pooler.scram_iterations
+        wanted = {
+            (secret.text, mock_salt(user, self._mock_key), iterations): None
+            for user, secret in stored.items()
+            if isinstance(secret, PlainPassword)
+        }
+        new = [one for one in wanted if one not in self._derived]
+        self._derived = wanted
+        if new:
+            self._inquire(CheckInquiry(_Nobody(), partial(_compute, new[:_MOST_DERIVED]), _forget))
+
+    def _check(
+        self, claim: Claim, authentication: ClientAuthentication, password: str
+    ) -> tuple[Callable[[], bool], str]:
+        """What finds out, in a thread, whether a password is right; and who is asked for it."""
         method = claim.method
         if method.kind is AuthType.LDAP and method.ldap is not None:
-            return partial(check_ldap, method.ldap, claim.user, password)
+            check = partial(check_ldap, method.ldap, claim.user, password)
+            return check, f"LDAP {' '.join(method.ldap.servers)}:{method.ldap.port}"
         if method.kind is AuthType.PAM:
-            return partial(check_pam, method.pam_service, claim.user, password)
+            return partial(check_pam, method.pam_service, claim.user, password), f"PAM {method.pam_service}"
         verifier = authentication.verifier_to_check()
         if verifier is None:
             raise AssertionError("a password is checked with something")
-        return partial(verifier.accepts, password)
+        return partial(verifier.accepts, password), ""
 
     def _postpone(self, guest: Guest, then: Callable[[], None]) -> None:
         """Do something for a client when it may try a password again."""
         claim = guest.claim
         at = self.penalties.ready_at(claim.origin, claim.user) if claim is not None else 0.0
         heappush(self._late, (at, next(self._numbers), guest, then))
+
+
+class _Nobody:
+    """Who wants nothing known, but done."""
+
+    closed = False
+
+
+def _compute(wanted: list[tuple[str, bytes, int]]) -> bool:
+    for one in wanted:
+        # What cannot be encoded lets nobody in.
+        with contextlib.suppress(ProtocolError):
+            salted_password(*one)
+    return True
+
+
+def _forget(_answer: bool | HyperpoolError) -> None:
+    """It is done."""
 
 
 def shown(claim: Claim, authentication: ClientAuthentication) -> Shown:

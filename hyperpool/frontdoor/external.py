@@ -92,11 +92,7 @@ def check_ldap(options: LdapOptions, user: str, password: str) -> bool:
     ]
     pool = ldap3.ServerPool(servers, ldap3.FIRST, active=1)
     try:
-        name = (
-            _search(ldap3, pool, options, user)
-            if options.basedn
-            else f"{options.prefix}{user}{options.suffix}"
-        )
+        name = _search(ldap3, pool, options, user) if options.basedn else _bind_name(ldap3, options, user)
         if not name:
             # A server lets in anybody without a name (RFC 4513, section 5.1.2).
             return False
@@ -112,11 +108,23 @@ def check_ldap(options: LdapOptions, user: str, password: str) -> bool:
         ) from None
 
 
+def _bind_name(ldap3: Any, options: LdapOptions, user: str) -> str:  # noqa: ANN401 - no types
+    r"""As whom to bind for a user, without a search.
+
+    In a distinguished name the user's is one value, whatever it holds: no name of a user leads to another part of the
+    tree (RFC 4514, section 2.4). Other names, as Active Directory has them (``DOMAIN\user``, ``user@domain``), have no
+    such rules.
+    """
+    own = ldap3.utils.dn.escape_rdn(user) if "=" in options.prefix else user
+    return f"{options.prefix}{own}{options.suffix}"
+
+
 def _library() -> Any:  # noqa: ANN401 - it has no types
     # It uses names that pyasn1, and functions that Python, will drop.
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ldap3\.")
     import ldap3.core.exceptions  # noqa: PLC0415 - an extra
     import ldap3.utils.conv  # noqa: PLC0415
+    import ldap3.utils.dn  # noqa: PLC0415
 
     return ldap3
 

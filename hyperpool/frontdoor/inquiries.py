@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
+from weakref import WeakValueDictionary
 
 import attrs
 import structlog
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 log = structlog.get_logger("auth")
 
 _THREADS: Final = 16
-"""Questions that may block at once. LDAP servers and PAM are slow; what is in a thread cannot be called back."""
+"""Questions to one of those who are asked that may block at once. What is in a thread cannot be called back."""
+
+_COMPUTING: Final = 4
+"""Questions at once that are computed here: they would take processors from those who are served, not wait."""
+
+_PATIENCE: Final = 10.0
+"""Seconds that a question waits for a thread, while others of its kind block."""
 
 
 class Asker(Protocol):
@@ -52,11 +59,14 @@ class CheckInquiry:
         asker: who wants to know; once it is closed, nobody does.
         check: finds it out, in a thread: it may block.
         then: called with the answer, or with what came in between.
+        whom: who is asked for it, in words for the log: if that one is slow, it holds up those alone that ask it, too;
+            empty for what is computed here.
     """
 
     asker: Asker
     check: Callable[[], bool]
     then: Callable[[bool | HyperpoolError], None]
+    whom: str = ""
 
 
 class Secrets(Protocol):
@@ -79,7 +89,7 @@ class Inquiries:
 
     def __init__(self, secrets: Secrets) -> None:
         self._secrets = secrets
-        self._threads = trio.CapacityLimiter(_THREADS)
+        self._threads: WeakValueDictionary[str, trio.CapacityLimiter] = WeakValueDictionary()
         self._send, self._inquiries = trio.open_memory_channel[SecretInquiry | CheckInquiry](float("inf"))
 
     def ask(self, inquiry: SecretInquiry | CheckInquiry) -> None:
@@ -119,12 +129,43 @@ class Inquiries:
 
     async def _check(self, inquiry: CheckInquiry) -> None:
         answer: bool | HyperpoolError
-        async with self._threads:
+        try:
+            threads = await self._place(inquiry.whom)
+        except ClientRefused as refusal:
+            if not inquiry.asker.closed:
+                inquiry.then(refusal)
+            return
+        try:
             if inquiry.asker.closed:
                 return
-            try:
-                answer = await trio.to_thread.run_sync(inquiry.check, abandon_on_cancel=True)
-            except HyperpoolError as error:
-                answer = error
+            # How many there may be has been seen to: what else runs in threads does not count.
+            own = trio.CapacityLimiter(1)
+            answer = await trio.to_thread.run_sync(inquiry.check, abandon_on_cancel=True, limiter=own)
+        except HyperpoolError as error:
+            answer = error
+        finally:
+            threads.release()
         if not inquiry.asker.closed:
             inquiry.then(answer)
+
+    async def _place(self, whom: str) -> trio.CapacityLimiter:
+        """Wait for a place among those that ask somebody; it must be released.
+
+        Raises:
+            ClientRefused: there has been none for too long.
+        """
+        threads = self._threads.get(whom)
+        if threads is None:
+            threads = self._threads[whom] = trio.CapacityLimiter(_THREADS if whom else _COMPUTING)
+        with trio.move_on_after(_PATIENCE) as waiting:
+            await threads.acquire()
+        if waiting.cancelled_caught:
+            log.warning(
+                "logins wait for an answer that does not come", whom=whom, waiting=threads.borrowed_tokens
+            )
+            raise ClientRefused(
+                "it takes too long to find out whether the password is right",
+                "57P03",
+                "try again later; the pooler's log says who does not answer",
+            )
+        return threads

@@ -91,6 +91,14 @@ def test_names_in_files() -> None:
         assert method("host all @dba,fred all md5", visitor(user=user), files) == "md5"
     assert method("host all @dba all md5", visitor(user="eve"), files) is None
     assert method("host @all all all md5", visitor(), {"all": "all"}) == "md5"
+    files = {
+        "lists/dba": "@more @/etc/fred",
+        "lists/more": "@../dora",
+        "lists/../dora": "ann",
+        "/etc/fred": "bob",
+    }
+    for user in ("ann", "bob"):
+        assert method("host all @lists/dba all md5", visitor(user=user), files) == "md5"
 
 
 def test_options() -> None:

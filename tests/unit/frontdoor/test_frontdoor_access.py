@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
+from hyperpool.auth import scram
+from hyperpool.auth.scram import ScramClient
 from hyperpool.auth.secrets import Shown
 from hyperpool.config import AuthType, DatabaseSettings, Secret, UserSettings
 from hyperpool.config.hba import parse_hba
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 
 PASSWORD = messages.password_message(b"pencil")
 WRONG = messages.password_message(b"pen")
+VERIFIER = (
+    "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$"
+    "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+)
 
 
 @pytest.fixture
@@ -100,13 +106,25 @@ def test_what_is_sent_ahead_is_kept(open_house: Callable[..., House]) -> None:
     assert received(client) == CLEARTEXT + welcome(house, REPORTED)
 
 
-@pytest.mark.parametrize("answer", [None, Secret(""), Secret("another")], ids=["unknown", "empty", "another"])
+@pytest.mark.parametrize("answer", [None, Secret(""), Secret(VERIFIER)], ids=["unknown", "empty", "another"])
 def test_a_stranger_that_is_not_let_in(open_house: Callable[..., House], answer: Secret | None) -> None:
-    """Whether it is known or not, the exchange is the same."""
+    """Whether it is known or not, the exchange is the same, and costs the same."""
     house = asking(open_house)
     client = house.connect(startup("stranger"))
     question(house).then(answer)
-    house.send(client, PASSWORD)
+    house.send(client, WRONG)
+    inquiry = check(house)
+    assert inquiry.check() is False
+    inquiry.then(False)
+    assert received(client) == CLEARTEXT + refused("stranger") + b"END"
+
+
+def test_nobody_is_let_in_without_a_secret(open_house: Callable[..., House]) -> None:
+    """Whatever comes of checking the password of somebody who does not exist."""
+    house = asking(open_house)
+    client = house.connect(startup("stranger"), PASSWORD)
+    question(house).then(None)
+    check(house).then(True)
     assert received(client) == CLEARTEXT + refused("stranger") + b"END"
 
 
@@ -207,13 +225,9 @@ def test_a_check_elsewhere(open_house: Callable[..., House], kind: AuthType) -> 
 
 def test_a_verifier_is_computed_elsewhere(open_house: Callable[..., House]) -> None:
     """A password in clear text and a stored SCRAM verifier: it takes long, and nobody waits meanwhile."""
-    verifier = (
-        "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$"
-        "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
-    )
     house = asking(open_house)
     client = house.connect(startup("stranger"), PASSWORD)
-    question(house).then(Secret(verifier))
+    question(house).then(Secret(VERIFIER))
     inquiry = check(house)
     assert inquiry.check() is True
     inquiry.then(True)
@@ -312,6 +326,7 @@ def test_servers_are_not_asked_at_will(open_house: Callable[..., House]) -> None
     house = asking(open_house, auth_failure_burst=1, auth_failure_interval=5.0)
     client = house.connect(startup("stranger"), PASSWORD)
     question(house).then(None)
+    check(house).then(False)
     assert received(client).endswith(b"END")
     client = house.connect(startup("stranger"), PASSWORD)
     assert house.inquiries == []
@@ -330,13 +345,69 @@ def test_strangers_are_asked_for_what_most_users_are(open_house: Callable[..., H
         question(house).then(answer)
         return received(client)[8]
 
-    md5, scram = 5, 10
-    verifier = "SCRAM-SHA-256$1:YQ==$" + ":".join(["A" * 43 + "="] * 2)
-    assert asked(None) == md5  # ann's password is stored as it is
-    assert asked(Secret(verifier)) == scram
-    assert asked(None) == scram
+    md5, sasl = 5, 10
+    assert asked(None) == sasl  # as PostgreSQL has it by itself
     assert asked(Secret("md5" + "0" * 32)) == md5
     assert asked(None) == md5
+    assert asked(Secret(VERIFIER)) == sasl
+    assert asked(None) == md5  # one of each: nothing has changed
+    assert asked(Secret(VERIFIER)) == sasl
+    assert asked(None) == sasl
+
+
+def test_strangers_of_this_house_are_like_those_who_live_here(open_house: Callable[..., House]) -> None:
+    """Where nobody is asked, what stands here counts: as many rounds, and as much salt."""
+    house = open_house(auth_type=AuthType.SCRAM_SHA_256)
+    verifier = Secret(VERIFIER.replace("4096:W22ZaJ0SNY7soEsUEjb6gQ==", "777:c2FsdA=="))
+    users = {name: UserSettings(password=verifier) for name in ("ann", "bob")}
+    house.door.access.configure(attrs.evolve(house.settings, users=users))
+    first = messages.sasl_initial_response("SCRAM-SHA-256", b"n,,n=,r=abc")
+    challenges = []
+    for user in ("ann", "stranger", "stranger", "another"):
+        sent = received(house.connect(startup(user), first))
+        challenges.append(sent.rpartition(b",s=")[2].split(b",i="))
+    assert {len(salt) for salt, _ in challenges} == {8}
+    assert [rounds for _, rounds in challenges] == [b"777"] * 4
+    assert challenges[1] == challenges[2] != challenges[3]
+
+
+def test_a_first_login_takes_no_longer(open_house: Callable[..., House], computed: list[str]) -> None:
+    """What SCRAM takes of a password that is stored as it is has been computed before, in a thread."""
+    house = open_house(auth_type=AuthType.SCRAM_SHA_256, scram_iterations=3)
+    inquiry = check(house)
+    assert inquiry.check() is True
+    assert computed == ["pencil", "x"]
+    inquiry.then(True)
+    for user, password in (("ann", "pencil"), ("stranger", "pencil")):
+        client = ScramClient(password)
+        sock = house.connect(startup(user), messages.sasl_initial_response("SCRAM-SHA-256", client.first()))
+        challenge = received(sock).partition(b"r=")
+        house.send(sock, frame(client.respond(challenge[1] + challenge[2])))
+        assert (b"password authentication failed" in received(sock)) is (user == "stranger")
+    house.door.access.configure(house.settings)
+    users = {**house.settings.users, "bob": UserSettings(password=Secret("y"))}
+    house.door.access.configure(attrs.evolve(house.settings, users=users))
+    check(house).check()
+    assert computed == ["pencil", "x", "pencil", "y"]
+
+
+def frame(data: bytes) -> bytes:
+    """A SASLResponse."""
+    return b"p" + (len(data) + 4).to_bytes(4, "big") + data
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The passwords that have cost a PBKDF2."""
+    scram.salted_password.cache_clear()
+    passwords: list[str] = []
+
+    def prepare(password: str) -> bytes:
+        passwords.append(password)
+        return password.encode()
+
+    monkeypatch.setattr(scram, "saslprep", prepare)
+    return passwords
 
 
 @pytest.mark.parametrize(

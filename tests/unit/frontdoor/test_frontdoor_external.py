@@ -84,6 +84,23 @@ def test_a_name_that_is_not_utf8_is_nobody(server: Server) -> None:
     assert server.received == b""
 
 
+@pytest.mark.parametrize(
+    ("prefix", "suffix", "user", "name"),
+    [
+        ("uid=", ",ou=people", "bob,ou=admins", "uid=bob\\,ou\\=admins,ou=people"),
+        ("uid=", ",ou=people", "bob+cn=x", "uid=bob\\+cn\\=x,ou=people"),
+        ("cn=team-", "", '#"\\;<> ', 'cn=team-\\#\\"\\\\\\;\\<\\>\\ '),
+        ("EXAMPLE\\", "", "o'neil, b", "EXAMPLE\\o'neil, b"),
+        ("", "@example.net", "a+b", "a+b@example.net"),
+    ],
+)
+def test_a_name_is_one_value(server: Server, prefix: str, suffix: str, user: str, name: str) -> None:
+    """No name leads elsewhere in the tree; names that are not distinguished ones stay as they are."""
+    options = LdapOptions(servers=("127.0.0.1",), port=server.port, prefix=prefix, suffix=suffix)
+    assert check_ldap(options, user, "pencil")
+    assert server.received.endswith(b"\x04%c%b\x80\x06pencil" % (len(name), name.encode()))
+
+
 def test_an_entry_without_a_name_is_nobody(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server would take it for somebody who does not say who he is, and let him in."""
     monkeypatch.setattr(external, "_search", lambda *arguments: "")

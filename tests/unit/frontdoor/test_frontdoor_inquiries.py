@@ -19,10 +19,12 @@ from hyperpool.config import AuthSource, DatabaseSettings, PoolerSettings, Secre
 from hyperpool.config.ident import IdentEntry
 from hyperpool.errors import AuthenticationError, ClientRefused, ConnectFailed
 from hyperpool.frontdoor import external
-from hyperpool.frontdoor.inquiries import CheckInquiry, Inquiries, SecretInquiry
+from hyperpool.frontdoor.inquiries import _PATIENCE, _THREADS, CheckInquiry, Inquiries, SecretInquiry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+
+    from hyperpool.errors import HyperpoolError
 
 
 @attrs.define(eq=False)
@@ -115,6 +117,42 @@ async def test_checks(inquiries: Inquiries) -> None:
 
     refusal = await answer_to(inquiries, lambda take: CheckInquiry(Asker(), refuse, take))
     assert isinstance(refusal, AuthenticationError)
+
+
+async def test_who_is_slow_holds_up_nobody_else(
+    known: Known, autojump_clock: trio.testing.MockClock, log: list[MutableMapping[str, Any]]
+) -> None:
+    """Those that ask the same one wait for a thread, for a while; others are answered, and the rest later."""
+    blocked, release = threading.Semaphore(0), threading.Event()
+    answers: list[bool | HyperpoolError] = []
+
+    def block() -> bool:
+        blocked.release()
+        return release.wait(60)
+
+    made = Inquiries(known)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.run)
+        for _ in range(_THREADS + 1):
+            made.ask(CheckInquiry(Asker(), block, answers.append, "PAM slow"))
+        for _ in range(_THREADS):
+            await trio.to_thread.run_sync(blocked.acquire)
+        assert (
+            await answer_to(made, lambda take: CheckInquiry(Asker(), lambda: True, take, "PAM quick")) is True
+        )
+        assert await answer_to(made, lambda take: CheckInquiry(Asker(), lambda: True, take)) is True
+        late = Asker()
+        made.ask(CheckInquiry(late, block, answers.append, "PAM slow"))
+        late.closed = True
+        await trio.sleep(_PATIENCE + 1)
+        (refusal,) = answers
+        assert isinstance(refusal, ClientRefused)
+        assert (refusal.sqlstate, refusal.hint != "") == ("57P03", True)
+        assert {entry["whom"] for entry in log} == {"PAM slow"}
+        release.set()
+        answered = await answer_to(made, lambda take: CheckInquiry(Asker(), lambda: True, take, "PAM slow"))
+        assert answered is True
+        nursery.cancel_scope.cancel()
 
 
 async def test_surprises(inquiries: Inquiries, log: list[MutableMapping[str, Any]]) -> None:
