@@ -84,8 +84,8 @@ def pbkdf2(password: str, salt: bytes, iterations: int) -> bytes:
 
 
 salted_password = lru_cache(_CACHED_KEYS)(pbkdf2)
-"""`pbkdf2`, remembered for passwords from our own settings. Never call it with what a client sent: guesses
-would push the real ones out."""
+"""`pbkdf2`, remembered for passwords from our own settings, towards servers. Never call it with what a client sent:
+guesses would push the real ones out."""
 
 
 @attrs.frozen

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.auth import md5
@@ -20,7 +21,7 @@ from hyperpool.auth.scram import (
     MECHANISM_PLUS,
     ScramServer,
     ScramVerifier,
-    salted_password,
+    pbkdf2,
 )
 from hyperpool.auth.secrets import MD5Digest, PlainPassword, Shown, parse_secret
 from hyperpool.auth.stranger import PLAIN, Likeness, mock_salt, mock_verifier, stand_in
@@ -34,9 +35,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_REMEMBERED: Final = 4096
 _UNASKED: Final = frozenset({AuthType.TRUST, AuthType.ANY, AuthType.CERT, AuthType.PEER})
 _REFUSALS: Final = {AuthType.LDAP: ("LDAP", "28000"), AuthType.PAM: ("PAM", "28000")}
 """What PostgreSQL calls those methods in its refusals that somebody else decides, and their SQLSTATEs."""
+
+
+@lru_cache(_REMEMBERED)
+def plain_verifier(password: str, user: str, mock_key: bytes, iterations: int) -> ScramVerifier:
+    """The verifier of a password that is stored as it is: slow, and so it is remembered.
+
+    Args:
+        password: the password, from our own settings.
+        user: whose.
+        mock_key: as of `ClientAuthentication`.
+        iterations: rounds of PBKDF2.
+
+    Raises:
+        ProtocolError: the password cannot be encoded.
+    """
+    salt = mock_salt(user, mock_key)
+    return ScramVerifier.from_salted(pbkdf2(password, salt, iterations), salt, iterations)
 
 
 class ClientAuthentication:
@@ -261,9 +280,7 @@ class ClientAuthentication:
         if isinstance(stored, ScramVerifier):
             return stored
         if self._secret and isinstance(stored, PlainPassword):
-            salt = mock_salt(self._user, self._mock_key)
-            salted = salted_password(stored.text, salt, self._iterations)
-            return ScramVerifier.from_salted(salted, salt, self._iterations)
+            return plain_verifier(stored.text, self._user, self._mock_key, self._iterations)
         # Nobody knows a client key whose hash is this StoredKey: every proof will be wrong.
         return mock_verifier(self._user, self._mock_key, self._iterations)
 

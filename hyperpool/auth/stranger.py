@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _MOST: Final = 64
 """Kinds of secrets that are counted."""
+
+_REMEMBERED: Final = 4096
 
 
 @attrs.frozen
@@ -111,8 +114,9 @@ def stand_in(user: str, key: bytes, usual: Likeness) -> PlainPassword | MD5Diges
     return PlainPassword(unknown.hex()) if usual.kind is PlainPassword else MD5Digest(unknown[:16].hex())
 
 
+@lru_cache(_REMEMBERED)
 def mock_verifier(user: str, key: bytes, iterations: int, salt_length: int = SALT_LENGTH) -> ScramVerifier:
-    """A verifier of a password that nobody knows; arguments and salt as of the others."""
+    """A verifier of a password that nobody knows, with a salt of `mock_salt`; remembered, as real ones are."""
     unknown = _unknown(user, key)
     salt = mock_salt(user, key, salt_length)
     return ScramVerifier(iterations, salt, unknown[:KEY_LENGTH], unknown[KEY_LENGTH:])

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import attrs
 
 from hyperpool.auth.penalty import Penalties
-from hyperpool.auth.scram import salted_password
 from hyperpool.auth.secrets import PlainPassword, Shown, parse_secret
-from hyperpool.auth.server_side import ClientAuthentication
-from hyperpool.auth.stranger import PLAIN, SERVERS, Usual, mock_salt
+from hyperpool.auth.server_side import ClientAuthentication, plain_verifier
+from hyperpool.auth.stranger import PLAIN, SERVERS, Usual
 from hyperpool.config import AuthType
 from hyperpool.config.hba import Visitor, find_rule
 from hyperpool.config.ident import is_allowed
@@ -111,7 +110,7 @@ class Access:
         self._clock = clock
         self._mock_key = secrets.token_bytes(32)
         self._usual_of_servers = Usual((), SERVERS)
-        self._derived: dict[tuple[str, bytes, int], None] = {}
+        self._derived: dict[tuple[str, str, bytes, int], None] = {}
         self._numbers = count()
         self._late: list[tuple[float, int, Guest, Callable[[], None]]] = []
         self.penalties = Penalties(0, 0.0)
@@ -316,7 +315,7 @@ class Access:
         }
         iterations = settings.pooler.scram_iterations
         wanted = {
-            (secret.text, mock_salt(user, self._mock_key), iterations): None
+            (secret.text, user, self._mock_key, iterations): None
             for user, secret in stored.items()
             if isinstance(secret, PlainPassword)
         }
@@ -353,11 +352,11 @@ class _Nobody:
     closed = False
 
 
-def _compute(wanted: list[tuple[str, bytes, int]]) -> bool:
+def _compute(wanted: list[tuple[str, str, bytes, int]]) -> bool:
     for one in wanted:
         # What cannot be encoded lets nobody in.
         with contextlib.suppress(ProtocolError):
-            salted_password(*one)
+            plain_verifier(*one)
     return True
 
 

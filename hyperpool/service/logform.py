@@ -1,4 +1,4 @@
-"""Log lines as pgbouncer writes them, so that what reads its log reads ours.
+"""Log lines: for people; and as pgbouncer writes them, so that what reads its log reads ours.
 
 ::
 
@@ -6,14 +6,18 @@
 
 C is a client and S a server; the number behind it is the ``id`` of SHOW CLIENTS and SHOW SERVERS. What pgbouncer does
 not say has the same form, with its values behind it.
+
+What clients choose (names, and what errors say about them) can neither make lines of its own nor move a cursor.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import time
 import traceback
 from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 Event = MutableMapping[str, Any]
@@ -25,6 +29,9 @@ _LEVELS: Final = {
     "error": "ERROR",
     "critical": "FATAL",
 }
+
+
+_QUOTED: Final = re.compile("""[ ="']""")
 
 
 def render(event: Event) -> list[tuple[str, str]]:
@@ -40,10 +47,35 @@ def render(event: Event) -> list[tuple[str, str]]:
     lines = form(event) if form is not None else [(str(event["level"]), _plainly(event))]
     lines = [(level, _printable(text)) for level, text in lines]
     if error := event.get("exc_info"):
-        kind = (type(error), error, error.__traceback__) if isinstance(error, BaseException) else error
-        text = "".join(traceback.format_exception(*kind))
-        lines += [(str(event["level"]), line) for line in text.splitlines()]
+        lines += [(str(event["level"]), line) for line in _trace(error).splitlines()]
     return lines
+
+
+def plain(event: Event) -> str:
+    """Write one log entry for people, as structlog's ``ConsoleRenderer`` does without colours, in less time.
+
+    Args:
+        event: as in `render`.
+
+    Returns:
+        The line, without its end; with an exception, several.
+    """
+    level, text, error = event.pop("level"), event.pop("event"), event.pop("exc_info", None)
+    when = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    values = "".join([f" {key}={_value(event[key])}" for key in sorted(event)])
+    return f"{when} [{level:<9}] {text}{values}" + (f"\n{_trace(error).rstrip()}" if error else "")
+
+
+def tame(event: Event) -> Event:
+    """Have nothing in an entry that would not be seen as it is; for those who write it otherwise.
+
+    Args:
+        event: as in `render`; it is changed.
+    """
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = _printable(value)
+    return event
 
 
 def stamp(level: str, text: str) -> str:
@@ -59,8 +91,17 @@ def stamp(level: str, text: str) -> str:
     return f"{when} [{os.getpid()}] {_LEVELS[level]} {text}"
 
 
+def _trace(error: Any) -> str:  # noqa: ANN401 - an exception, or what sys.exc_info returns
+    kind = (type(error), error, error.__traceback__) if isinstance(error, BaseException) else error
+    return "".join(traceback.format_exception(*kind))
+
+
+def _value(value: object) -> str:
+    bare = isinstance(value, str) and value.isprintable() and _QUOTED.search(value) is None
+    return str(value) if bare else repr(value)
+
+
 def _printable(text: str) -> str:
-    """What clients choose cannot make lines of its own, nor move a cursor."""
     if text.isprintable():
         return text
     return "".join(

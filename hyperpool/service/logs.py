@@ -16,7 +16,7 @@ import structlog
 from hyperpool.admin.faults import RecentFaults
 from hyperpool.config import PoolerSettings
 from hyperpool.errors import StartupError
-from hyperpool.service.logform import render, stamp
+from hyperpool.service.logform import plain, render, stamp, tame
 
 if TYPE_CHECKING:
     from hyperpool.config.tunnel import ProcessSettings
@@ -239,9 +239,9 @@ def _processors(form: str) -> list[structlog.typing.Processor]:
     when = structlog.processors.TimeStamper(fmt="iso")
     if form == "json":
         return [when, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    renderer = structlog.dev.ConsoleRenderer(
-        colors=form == "auto" and not _place.quiet and sys.stderr.isatty(),
-        pad_event_to=0,
-        exception_formatter=structlog.dev.plain_traceback,
+    if form == "console" or _place.quiet or not sys.stderr.isatty():
+        return [lambda _logger, _method, event: plain(event)]
+    coloured = structlog.dev.ConsoleRenderer(
+        pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
     )
-    return [when, renderer]
+    return [when, lambda _logger, _method, event: tame(event), coloured]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperpool.auth.scram import MAX_CLEARTEXT_LENGTH, ScramClient, salted_password
-from hyperpool.auth.server_side import ClientAuthentication
+from hyperpool.auth.scram import MAX_CLEARTEXT_LENGTH, ScramClient
+from hyperpool.auth.server_side import ClientAuthentication, plain_verifier
 from hyperpool.config import AuthType, Secret
 from hyperpool.errors import AuthenticationError, ProtocolError
 from hyperpool.wire import messages
@@ -217,12 +217,12 @@ def test_equal_passwords_do_not_show() -> None:
 def test_a_plain_password_is_hashed_once() -> None:
     """A second login of the same user costs no PBKDF2; an unknown user never does."""
     secret = Secret("hashed once")
-    before = salted_password.cache_info()
+    before = plain_verifier.cache_info()
 
     for _ in range(3):
         server_first("frequent", secret)
         server_first("nobody", None)
-    after = salted_password.cache_info()
+    after = plain_verifier.cache_info()
 
     assert (after.misses - before.misses, after.hits - before.hits) == (1, 2)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from hyperpool.auth import scram
+from hyperpool.auth import scram, server_side
 from hyperpool.auth.scram import ScramClient
 from hyperpool.auth.secrets import Shown
 from hyperpool.config import AuthType, DatabaseSettings, Secret, UserSettings
@@ -388,7 +388,7 @@ def test_a_first_login_takes_no_longer(open_house: Callable[..., House], compute
     users = {**house.settings.users, "bob": UserSettings(password=Secret("y"))}
     house.door.access.configure(attrs.evolve(house.settings, users=users))
     check(house).check()
-    assert computed == ["pencil", "x", "pencil", "y"]
+    assert computed == ["pencil", "x", *["pencil"] * 2, "y"]  # the two clients have computed it, too
 
 
 def frame(data: bytes) -> bytes:
@@ -400,6 +400,7 @@ def frame(data: bytes) -> bytes:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The passwords that have cost a PBKDF2."""
     scram.salted_password.cache_clear()
+    server_side.plain_verifier.cache_clear()
     passwords: list[str] = []
 
     def prepare(password: str) -> bytes:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hyperpool.config import DatabaseSettings, PoolerSettings, Secret, Settings, UserSettings
+from hyperpool.service.logform import plain
 from hyperpool.service.logs import configure_logging
 
 if TYPE_CHECKING:
@@ -58,6 +61,10 @@ class StandardError:
     def lines(self) -> list[str]:
         """What has been logged."""
         return self._path.read_text().splitlines()
+
+    def text(self) -> str:
+        """What has been logged, as it is."""
+        return self._path.read_bytes().decode()
 
     def objects(self) -> list[dict[str, Any]]:
         """What has been logged as JSON."""
@@ -177,6 +184,38 @@ def test_names_that_clients_choose_make_no_lines(stderr: StandardError, form: Fo
     (line,) = stderr.lines()
     assert "\x1b" not in line
     assert "\\n" in line
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", ["\x1b[2J", "\x0b", "\x85", "\u2028", "\u202e", "\x7f"], ids=ascii)
+def test_names_that_clients_choose_move_no_cursor(
+    stderr: StandardError, form: Format, name: str, *, terminal: bool
+) -> None:
+    """A name need not hold a space to be told from a word: nothing that cannot be seen is written as it is."""
+    stderr.configure(log_format=form, terminal=terminal)
+    log.info("login refused", user=name)
+    (line,) = stderr.text().split("\n")[:-1]
+    assert name not in line
+    assert "\\" in line or form == "json"
+
+
+_VALUES = (
+    st.integers()
+    | st.none()
+    | st.text(st.characters(codec="utf-8", exclude_categories=["C"])).filter(str.isprintable)
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["pool", "user", "age", "id"]), _VALUES),
+    st.sampled_from(["info", "error"]),
+)
+def test_plain_lines_are_those_of_structlog(values: dict[str, Any], level: str) -> None:
+    """But for what cannot be seen."""
+    renderer = structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)
+    expected = renderer(None, level, {"level": level, "event": "told", **values})
+    assert plain({"level": level, "event": "told", **values}).partition(" ")[2] == expected
 
 
 @pytest.mark.parametrize("form", FORMATS)
