@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.cache.catalog import search_path
-from hyperpool.cache.lane import decide
+from hyperpool.cache.decision import decide
 from hyperpool.sql.reader import QueryReader
 from hyperpool.sql.reasons import Reason
 

@@ -7,22 +7,24 @@ from weakref import WeakKeyDictionary
 
 from cachetools import LRUCache
 
-from hyperpool.cache.ages import Ages, ages, find_rule
-from hyperpool.cache.catalog import search_path
+from hyperpool.cache.ages import Ages
 from hyperpool.cache.database import ANY_TABLE
-from hyperpool.cache.keys import current_user, pack, pack_settings
-from hyperpool.cache.store import FRONT, Entry
+from hyperpool.cache.decision import decide
+from hyperpool.cache.fronts import Front
+from hyperpool.cache.keys import pack, pack_settings
+from hyperpool.cache.session import Session
+from hyperpool.cache.store import Entry
 from hyperpool.sql.clock import mentions_clock
 from hyperpool.sql.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Hashable
 
     from hyperpool.cache.counters import QueryStats
     from hyperpool.cache.database import DatabaseCache, Writing
     from hyperpool.cache.flights import Flight
+    from hyperpool.cache.session import HasValues
     from hyperpool.cache.store import Store
-    from hyperpool.cache.verdict import Verdict
     from hyperpool.config.cache import CacheSettings
     from hyperpool.sql.reader import QueryReader
     from hyperpool.sql.reading import Reading, Text
@@ -42,55 +44,12 @@ _MAX_JUDGED: Final = 1000
 
 _MAX_UNFIT: Final = 1000
 
-_OFF: Final = frozenset({"off", "false", "no", "0", "of", "f", "n"})
-
-SWITCH: Final = "hyperpool.cache"
-"""The setting with which a client turns the cache off for its session."""
-
-
-class HasValues(Protocol):
-    """Session parameters: the same object for all clients that have the same."""
-
-    @property
-    def values(self) -> Mapping[str, str]:
-        """Their values by name."""
-
 
 class HasData(Protocol):
     """An answer that may be kept."""
 
     data: bytes
     rows: int
-
-
-class Session:
-    """A client's settings, as the cache needs them; one for all clients that have the same.
-
-    Attributes:
-        settings: by name.
-        key: what of them goes into every key.
-        path: the schemas of the ``search_path``; None if that is not known.
-        off: the client has turned the cache off.
-        utf8: texts are in UTF-8.
-        conforming: a backslash in a plain string is a backslash (``standard_conforming_strings``).
-    """
-
-    __slots__ = ("conforming", "key", "off", "path", "settings", "utf8")
-
-    def __init__(self, settings: Mapping[str, str], user: str, path: str | None) -> None:
-        self.settings = settings
-        # What has no influence on an answer: a policy that reads it is provided for by the verdict.
-        self.key = pack_settings(
-            item
-            for item in settings.items()
-            if item[0] not in {"application_name", SWITCH} and not item[0].endswith("timeout")
-        )
-        shown = settings.get("search_path", path)
-        self.path = None if shown is None else search_path(shown, current_user(settings, user))
-        self.key += pack(*(name.encode(errors="surrogateescape") for name in self.path or ()))
-        self.off = settings.get(SWITCH, "").lower() in _OFF
-        self.utf8 = settings.get("client_encoding") == "UTF8"
-        self.conforming = settings.get("standard_conforming_strings") == "on"
 
 
 class Plan:
@@ -136,45 +95,6 @@ class _Judged:
         self.tables: frozenset[int] = frozenset()
         self.clock = False
         self.head = b""
-
-
-class Front(Generic[U]):
-    """A way to an entry: for bytes that have led there before, and would do so again.
-
-    Attributes:
-        path: under what the lane has it.
-        fronts: where the lane has it.
-        entry: where it leads to.
-        prefix: what the answer has in front of the entry's.
-        closes: a Close is answered, too.
-        unnamed: the client's unnamed statement afterwards.
-        size: bytes that it counts for.
-    """
-
-    __slots__ = ("closes", "entry", "fronts", "path", "prefix", "size", "unnamed")
-
-    def __init__(
-        self,
-        fronts: dict[Hashable, Front[U]],
-        path: Hashable,
-        entry: Entry,
-        size: int,
-        *,
-        prefix: bytes,
-        closes: bool,
-        unnamed: U | None,
-    ) -> None:
-        self.fronts = fronts
-        self.path = path
-        self.entry = entry
-        self.prefix = prefix
-        self.closes = closes
-        self.unnamed = unnamed
-        self.size = size + FRONT
-
-    def forget(self) -> None:
-        """It leads nowhere any more."""
-        self.fronts.pop(self.path, None)
 
 
 class Lane(Generic[C, R, U]):
@@ -455,46 +375,6 @@ class Lane(Generic[C, R, U]):
         elif not writes:
             tables = catalog.touched(reading, None)
         writing.add(tables, schema=writes.schema)
-
-
-def decide(settings: CacheSettings, reading: Reading, verdict: Verdict) -> tuple[Reason | None, Ages, bool]:
-    """Say what the settings make of a verdict.
-
-    Args:
-        settings: of the database and user.
-        reading: what the text says.
-        verdict: what the catalog says.
-
-    Returns:
-        Why the query is not cached, or None; how old an answer may be; whether somebody has signed for what the catalog
-        refuses.
-    """
-    rule = find_rule(settings.rules, reading.fingerprint, verdict.table_names)
-    how_old = ages(settings, rule, reading.hint)
-    waived = rule is not None and bool(rule.always) and verdict.reason in _WAIVED
-    reason = None if waived else verdict.reason
-    if rule is not None and rule.never:
-        reason = Reason.RULE
-    elif reason is None:
-        if verdict.unlogged and not settings.unlogged:
-            reason = Reason.UNLOGGED_TABLE
-        elif reading.hint is not None and (reading.hint.nocache or how_old.never):
-            reason = Reason.HINT
-        elif how_old.never:
-            reason = Reason.RULE
-    return reason, how_old, waived
-
-
-_WAIVED: Final = frozenset(
-    {
-        Reason.VOLATILE_FUNCTION,
-        Reason.STABLE_FUNCTION,
-        Reason.UNKNOWN_FUNCTION,
-        Reason.UNCERTAIN,
-        Reason.FOREIGN_TABLE,
-    }
-)
-"""What somebody may have signed for that it does not matter."""
 
 
 def _oids(types: bytes) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hyperpool.cache.counters import QueryStats
     from hyperpool.cache.database import DatabaseCache
-    from hyperpool.cache.lane import Front
+    from hyperpool.cache.fronts import Front
 
 OVERHEAD: Final = 800
 """Bytes that an entry costs apart from its texts: objects, and places in dictionaries (measured)."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from hyperpool.cache.database import Writing
 from hyperpool.cache.flights import Flight
-from hyperpool.cache.lane import SWITCH
+from hyperpool.cache.session import SWITCH
 from hyperpool.relay.connection import HEADER
 from hyperpool.relay.filling import Answer, Fill, examine
 from hyperpool.relay.requests import CLOSED, DESCRIBED, READY, SIMPLE, Request, read

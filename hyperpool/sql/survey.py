@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Final
 from google.protobuf.message import Message
 from postgast import pg_query_pb2 as pb
 
-from hyperpool.sql.reading import ANYTHING, Cast, Source, Writes
+from hyperpool.sql.findings import Findings, number_type, strings
+from hyperpool.sql.reading import Cast, Source
 from hyperpool.sql.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import TypeAlias
 
-    from hyperpool.sql.reading import Function, Name
+    from hyperpool.sql.reading import Name
 
     Scope: TypeAlias = "frozenset[str]"
 
@@ -31,49 +32,9 @@ _Repeated: Final = type(pb.ParseResult().stmts)
 
 _BETWEEN: Final = ("<", "<=", ">", ">=")
 
-_INT8: Final = range(-(1 << 63), 1 << 63)
 
-
-class Survey:
-    """What has been found in one text.
-
-    Attributes: as in `hyperpool.sql.reading.Reading`, as sets that grow; and:
-        strings: what the strings hold.
-        positions: where, in bytes, numbers stand for columns of the result (``ORDER BY 1``).
-        kinds: what kinds of statements there are, for people.
-        plain: there are none but those whose literals `postgast.normalize` takes out.
-    """
-
-    def __init__(self) -> None:
-        self.reason: Reason | None = None
-        self.relations: set[Name] = set()
-        self.types: set[Name] = set()
-        self.casts: set[Cast] = set()
-        self.constants: set[str] = set()
-        self.parameters: set[int] = set()
-        self.functions: set[Function] = set()
-        self.operators: set[Name] = set()
-        self.compares = False
-        self.columns: set[str] = set()
-        self.attributes: set[str] = set()
-        self.strings: list[str] = []
-        self.positions: set[int] = set()
-        self.kinds = ""
-        self.plain = True
-        self._star = False
-        self._rows: set[str] = set()
-        self._tables: set[Name] = set()
-        self._anything = False
-
-    @property
-    def star(self) -> bool:
-        """All columns of something may be read."""
-        return self._star or not self._rows.isdisjoint(self.columns | self.attributes)
-
-    @property
-    def writes(self) -> Writes:
-        """What it may write."""
-        return ANYTHING if self._anything else Writes(frozenset(self._tables))
+class Survey(Findings):
+    """Looks at the statements of one text."""
 
     def read(self, statements: Sequence[Message]) -> None:
         """Look at all statements of a text.
@@ -92,14 +53,6 @@ class Survey:
         self.kinds = "; ".join(kind.removesuffix("_stmt").replace("_", " ").upper() for kind in kinds)
         for statement in statements:
             self._statement(statement.stmt, frozenset())
-
-    def refuse(self, reason: Reason) -> None:
-        """Note why it cannot be cached, if that is not known yet."""
-        if self.reason is None:
-            self.reason = reason
-
-    def _write_anything(self) -> None:
-        self._anything = True
 
     # -- statements ----------------------------------------------------------------------------------------------
 
@@ -174,7 +127,7 @@ class Survey:
         self._statement(message.query, scope)
 
     def _drop(self, message: Message, _scope: Scope) -> None:
-        names = [_strings(node.list.items) for node in message.objects]
+        names = [strings(node.list.items) for node in message.objects]
         if not all(len(name) > 1 and name[0] == "pg_temp" for name in names):
             self._write_anything()
 
@@ -253,7 +206,7 @@ class Survey:
 
     def _sample(self, message: Message, scope: Scope) -> None:
         self.refuse(Reason.TABLESAMPLE)
-        self.functions.add((*self._name(_strings(message.method)), len(message.args)))
+        self.functions.add((*self._name(strings(message.method)), len(message.args)))
         self._children(message, scope, besides=("method",))
 
     def _lock(self, _message: Message, _scope: Scope) -> None:
@@ -278,7 +231,7 @@ class Survey:
             self.operators.add((None, "="))
             self.compares = True
         self._star |= join.is_natural
-        self.columns.update(_strings(join.using_clause))
+        self.columns.update(strings(join.using_clause))
         self._children(join, scope, besides=("using_clause",))
 
     def _column(self, column: Message, _scope: Scope) -> None:
@@ -308,13 +261,13 @@ class Survey:
         if kind == "sval":
             self.strings.append(constant.sval.sval)
         elif kind == "fval":
-            self.constants.add(_number_type(constant.fval.fval))
+            self.constants.add(number_type(constant.fval.fval))
             return
         self.constants.add(_CONSTANTS[kind])
 
     def _call(self, call: Message, scope: Scope) -> None:
         count = len(call.args) + (len(call.agg_order) if call.agg_within_group else 0)
-        self.functions.add((*self._name(_strings(call.funcname)), count))
+        self.functions.add((*self._name(strings(call.funcname)), count))
         self.compares |= bool(call.agg_distinct or call.agg_order)
         self._children(call, scope, besides=("funcname",))
 
@@ -358,42 +311,12 @@ class Survey:
         self._children(type_name, scope, besides=("names", "array_bounds"))
 
     def _type_name(self, type_name: Message) -> Name:
-        schema, name = self._name(_strings(type_name.names))
+        schema, name = self._name(strings(type_name.names))
         return schema, name + "[]" if type_name.array_bounds else name
-
-    # -- names ---------------------------------------------------------------------------------------------------
-
-    def _operator(self, name: Iterable[Message]) -> None:
-        self.operators.add(self._name(_strings(name)))
-
-    def _name(self, parts: Sequence[str]) -> Name:
-        """The last two parts of a name. What is in front of them could only name the database itself."""
-        schema = parts[-2] if len(parts) > 1 else ""
-        return self._fold(schema) or None, self._fold(parts[-1])
-
-    def _fold(self, name: str) -> str:
-        """Take a name as the parser has folded it, if servers of all encodings and languages fold it alike."""
-        if not name.isascii() and name != name.lower():
-            self.refuse(Reason.ENCODING)
-            self._write_anything()
-        return name
-
-
-def _strings(nodes: Iterable[Message]) -> list[str]:
-    return [node.string.sval for node in nodes]
 
 
 def _is_temporary(relation: Message) -> bool:
     return bool(relation.relpersistence == "t" or relation.schemaname == "pg_temp")
-
-
-def _number_type(number: str) -> str:
-    """The type of a number that is not an int4."""
-    try:
-        value = int(number.replace("_", ""), 0)
-    except ValueError:
-        return "numeric"
-    return "int8" if value in _INT8 else "numeric"
 
 
 _CONSTANTS: Final = {

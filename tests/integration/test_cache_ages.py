@@ -13,7 +13,7 @@ from tests.support.cached import Stage, config_for, rows, tables
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
@@ -31,16 +31,10 @@ _RULES: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+def caching_pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+    """With settings of its own."""
     with tables(_pg):
         yield make_module_pooler(config_for(_pg, {"max_age_empty": "300ms", "stale_while_revalidate": 0}))
-
-
-@pytest.fixture
-def stage(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Stage]:
-    """The pooler, with all tables as they were."""
-    with Stage(watch(_pooler), pg) as stage:
-        yield stage
 
 
 def test_an_answer_is_not_served_beyond_its_age(stage: Stage) -> None:

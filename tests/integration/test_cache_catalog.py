@@ -10,15 +10,12 @@ from hyperpool.cache.catalog import Catalog, search_path
 from hyperpool.cache.judge_settings import SETTINGS_ONLY
 from hyperpool.sql.reader import QueryReader
 from hyperpool.sql.reasons import Reason
-from tests.support.cachecatalog import DROP, PATH, SCHEMA, Oracle, catalog_of, fetch
+from tests.support.cachecatalog import PATH, Oracle, catalog_of, fetch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import psycopg
 
     from hyperpool.cache.verdict import Verdict
-    from tests.support.postgres import PostgresCluster
 
 pytestmark = pytest.mark.hyperpool_only
 
@@ -187,27 +184,6 @@ REFUSED: Final[dict[str, Reason]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def database(_pg: PostgresCluster) -> Iterator[psycopg.Connection[Any]]:
-    """The objects that the queries speak of."""
-    with _pg.admin("app") as connection:
-        connection.execute(SCHEMA)
-        yield connection
-        connection.execute(DROP)
-
-
-@pytest.fixture(scope="module")
-def catalog(database: psycopg.Connection[Any]) -> Catalog:
-    """What the database says of itself."""
-    return catalog_of(database)
-
-
-@pytest.fixture(scope="module")
-def oracle(database: psycopg.Connection[Any]) -> Oracle:
-    """PostgreSQL's own analysis."""
-    return Oracle(database)
-
-
 def _judge(catalog: Catalog, query: str, *parameters: int, path: tuple[str, ...] = PATH) -> Verdict:
     text = READER.read(query.encode())
     assert text.reading.reason is None, (query, text.reading.reason)
@@ -221,11 +197,13 @@ def _named(catalog: Catalog, names: set[str]) -> frozenset[int]:
 
 
 @pytest.mark.parametrize("query", ALLOWED)
-def test_what_is_allowed_is_harmless_for_postgresql_too(catalog: Catalog, oracle: Oracle, query: str) -> None:
+def test_what_is_allowed_is_harmless_for_postgresql_too(
+    judged_catalog: Catalog, oracle: Oracle, query: str
+) -> None:
     """What is allowed has nothing unfit in PostgreSQL's own analysis, and all its tables are told."""
-    verdict = _judge(catalog, query)
+    verdict = _judge(judged_catalog, query)
     assert (verdict.reason, verdict.detail) == (None, "")
-    assert verdict.tables == _named(catalog, ALLOWED[query])
+    assert verdict.tables == _named(judged_catalog, ALLOWED[query])
     assert verdict.table_names == tuple(sorted(f"judged.{name}" for name in ALLOWED[query]))
     analysis = oracle.analyse(query)
     assert analysis is not None
@@ -244,9 +222,9 @@ def _check_allowed(unfit: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("query", REFUSED)
-def test_what_is_refused_has_its_reason(catalog: Catalog, query: str) -> None:
+def test_what_is_refused_has_its_reason(judged_catalog: Catalog, query: str) -> None:
     """Each hazard has a reason that people can look up, and says what it is about."""
-    verdict = _judge(catalog, query)
+    verdict = _judge(judged_catalog, query)
     assert verdict.reason is REFUSED[query]
     assert verdict.detail
 
@@ -266,10 +244,10 @@ def test_what_is_refused_has_its_reason(catalog: Catalog, query: str) -> None:
     ],
 )
 def test_parameters_that_may_mean_the_clock_are_told(
-    catalog: Catalog, query: str, parameters: tuple[int, ...], clock: bool
+    judged_catalog: Catalog, query: str, parameters: tuple[int, ...], clock: bool
 ) -> None:
     """A text such as ``now`` may come as a parameter."""
-    verdict = _judge(catalog, query, *parameters)
+    verdict = _judge(judged_catalog, query, *parameters)
     assert (verdict.reason, verdict.clock) == (None, clock)
 
 
@@ -290,41 +268,41 @@ def test_parameters_that_may_mean_the_clock_are_told(
     ],
 )
 def test_types_of_parameters_decide_which_function_is_meant(
-    catalog: Catalog, query: str, parameters: tuple[int, ...], reason: Reason | None
+    judged_catalog: Catalog, query: str, parameters: tuple[int, ...], reason: Reason | None
 ) -> None:
     """The same query may be fit with one type and unfit with another, or when the type is unknown."""
-    assert _judge(catalog, query, *parameters).reason is reason
+    assert _judge(judged_catalog, query, *parameters).reason is reason
 
 
-def test_a_name_means_everything_along_the_search_path(catalog: Catalog) -> None:
+def test_a_name_means_everything_along_the_search_path(judged_catalog: Catalog) -> None:
     """Which of several tables of a name is meant depends on what a role may see, so that all of them count."""
-    one, other = catalog.find("judged.t"), catalog.find("other.t")
-    assert _judge(catalog, "SELECT a FROM t", path=("judged",)).tables == one
-    assert _judge(catalog, "SELECT a FROM t", path=("other",)).tables == other
-    assert _judge(catalog, "SELECT a FROM t", path=("judged", "other")).tables == one | other
-    assert _judge(catalog, "SELECT a FROM other.t", path=("judged",)).tables == other
-    assert _judge(catalog, "SELECT a FROM t", path=("public",)).reason is Reason.UNKNOWN_RELATION
-    assert _judge(catalog, "SELECT wild(1)", path=("other",)).reason is Reason.UNKNOWN_FUNCTION
+    one, other = judged_catalog.find("judged.t"), judged_catalog.find("other.t")
+    assert _judge(judged_catalog, "SELECT a FROM t", path=("judged",)).tables == one
+    assert _judge(judged_catalog, "SELECT a FROM t", path=("other",)).tables == other
+    assert _judge(judged_catalog, "SELECT a FROM t", path=("judged", "other")).tables == one | other
+    assert _judge(judged_catalog, "SELECT a FROM other.t", path=("judged",)).tables == other
+    assert _judge(judged_catalog, "SELECT a FROM t", path=("public",)).reason is Reason.UNKNOWN_RELATION
+    assert _judge(judged_catalog, "SELECT wild(1)", path=("other",)).reason is Reason.UNKNOWN_FUNCTION
 
 
-def test_settings_that_policies_read_are_told(catalog: Catalog) -> None:
+def test_settings_that_policies_read_are_told(judged_catalog: Catalog) -> None:
     """What answers depend on must be in the key."""
-    assert _judge(catalog, "SELECT * FROM tenants").settings == {"app.tenant"}
-    assert _judge(catalog, "SELECT current_setting('My.Thing', true)").settings == {"my.thing"}
-    assert _judge(catalog, "SELECT current_setting('my.other', true)").settings == {"my.other"}
-    assert _judge(catalog, "SELECT * FROM owned").settings == frozenset()
+    assert _judge(judged_catalog, "SELECT * FROM tenants").settings == {"app.tenant"}
+    assert _judge(judged_catalog, "SELECT current_setting('My.Thing', true)").settings == {"my.thing"}
+    assert _judge(judged_catalog, "SELECT current_setting('my.other', true)").settings == {"my.other"}
+    assert _judge(judged_catalog, "SELECT * FROM owned").settings == frozenset()
 
 
-def test_unlogged_tables_are_told(catalog: Catalog) -> None:
+def test_unlogged_tables_are_told(judged_catalog: Catalog) -> None:
     """A crash empties them: whether they are cached is for the settings to say."""
-    assert _judge(catalog, "SELECT * FROM quick").unlogged == ("judged.quick",)
-    assert _judge(catalog, "SELECT * FROM quick_view JOIN t USING (a)").unlogged == ("judged.quick",)
-    assert _judge(catalog, "SELECT * FROM t").unlogged == ()
+    assert _judge(judged_catalog, "SELECT * FROM quick").unlogged == ("judged.quick",)
+    assert _judge(judged_catalog, "SELECT * FROM quick_view JOIN t USING (a)").unlogged == ("judged.quick",)
+    assert _judge(judged_catalog, "SELECT * FROM t").unlogged == ()
 
 
-def test_a_refusal_tells_the_tables_that_the_text_names(catalog: Catalog) -> None:
+def test_a_refusal_tells_the_tables_that_the_text_names(judged_catalog: Catalog) -> None:
     """So that a rule for a table can be found."""
-    verdict = _judge(catalog, "SELECT now() FROM judged.plain, t", path=("judged", "other"))
+    verdict = _judge(judged_catalog, "SELECT now() FROM judged.plain, t", path=("judged", "other"))
     assert verdict.reason is Reason.STABLE_FUNCTION
     assert verdict.table_names == ("judged.plain", "judged.t", "other.t")
 
@@ -353,54 +331,54 @@ def test_a_refusal_tells_the_tables_that_the_text_names(catalog: Catalog) -> Non
     ],
 )
 def test_a_change_of_the_schema_is_a_new_version(
-    database: psycopg.Connection[Any], text: str, undo: str
+    judged: psycopg.Connection[Any], text: str, undo: str
 ) -> None:
     """Whatever could change a verdict changes the version."""
     if "alone2" in text:
-        database.execute("CREATE TABLE other.alone2 (a int)")
+        judged.execute("CREATE TABLE other.alone2 (a int)")
         text, undo = text.replace("judged.alone2", "other.alone2"), "DROP TABLE judged.alone2"
-    before = catalog_of(database)
-    assert fetch(database, before.version) == [["v", before.version, *fetch(database)[0][2:]]]
-    assert before.renewed(fetch(database, before.version)) is before
-    database.execute(text)
-    after = before.renewed(fetch(database, before.version))
+    before = catalog_of(judged)
+    assert fetch(judged, before.version) == [["v", before.version, *fetch(judged)[0][2:]]]
+    assert before.renewed(fetch(judged, before.version)) is before
+    judged.execute(text)
+    after = before.renewed(fetch(judged, before.version))
     assert after is not before
     assert after.version != before.version
     if undo:
-        database.execute(undo)
+        judged.execute(undo)
 
 
-def test_writes_and_temporary_tables_are_no_new_version(database: psycopg.Connection[Any]) -> None:
+def test_writes_and_temporary_tables_are_no_new_version(judged: psycopg.Connection[Any]) -> None:
     """Otherwise the whole catalog would be fetched again and again."""
-    before = catalog_of(database)
-    database.execute(
+    before = catalog_of(judged)
+    judged.execute(
         "INSERT INTO judged.zoned (a) VALUES (1); CREATE TEMP TABLE passing (a serial CHECK (a > 0))"
     )
-    assert before.renewed(fetch(database, before.version)) is before
-    database.execute("DROP TABLE passing; ANALYZE judged.zoned; DELETE FROM judged.zoned")
-    assert before.renewed(fetch(database, before.version)) is before
+    assert before.renewed(fetch(judged, before.version)) is before
+    judged.execute("DROP TABLE passing; ANALYZE judged.zoned; DELETE FROM judged.zoned")
+    assert before.renewed(fetch(judged, before.version)) is before
 
 
-def test_rows_that_are_no_catalog_are_an_error(database: psycopg.Connection[Any]) -> None:
+def test_rows_that_are_no_catalog_are_an_error(judged: psycopg.Connection[Any]) -> None:
     """A pooler in front of something else finds out."""
-    rows = fetch(database)
+    rows = fetch(judged)
     with pytest.raises(ValueError, match="version"):
         Catalog(rows[1:])
     with pytest.raises(ValueError, match="unknown kind, 'x'"):
         Catalog([*rows, ["x", *[None] * 7]])
 
 
-def test_the_question_is_asked_in_any_session(database: psycopg.Connection[Any]) -> None:
+def test_the_question_is_asked_in_any_session(judged: psycopg.Connection[Any]) -> None:
     """Whatever is set, and whatever tables and functions have the names of PostgreSQL's own."""
-    before = fetch(database)
-    with database.transaction(force_rollback=True):
-        database.execute(
+    before = fetch(judged)
+    with judged.transaction(force_rollback=True):
+        judged.execute(
             "CREATE SCHEMA trap; CREATE TABLE trap.pg_class (a int); CREATE TABLE trap.pg_proc (a int)"
         )
-        database.execute("CREATE FUNCTION trap.md5(text) RETURNS text LANGUAGE sql AS 'SELECT 1/0'")
-        database.execute("SET LOCAL search_path = trap, pg_catalog; SET LOCAL DateStyle = 'German'")
-        database.execute("SET LOCAL statement_timeout = '1ms'; SET LOCAL standard_conforming_strings = off")
-        after = fetch(database)
+        judged.execute("CREATE FUNCTION trap.md5(text) RETURNS text LANGUAGE sql AS 'SELECT 1/0'")
+        judged.execute("SET LOCAL search_path = trap, pg_catalog; SET LOCAL DateStyle = 'German'")
+        judged.execute("SET LOCAL statement_timeout = '1ms'; SET LOCAL standard_conforming_strings = off")
+        after = fetch(judged)
     assert {row[1] for row in before if row[0] == "o"} == {row[1] for row in after if row[0] == "o"}
     assert Catalog(after).find("trap.pg_class")
 
@@ -476,7 +454,7 @@ def _settings_only_call(signature: str) -> str:
 
 
 def test_functions_that_look_at_settings_alone_give_the_same_in_every_transaction(
-    database: psycopg.Connection[Any], oracle: Oracle
+    judged: psycopg.Connection[Any], oracle: Oracle
 ) -> None:
     """What they give does not change from one transaction and session to the next; that is all they promise here."""
     known = {signature for _, signature in oracle.signatures.values()}
@@ -485,9 +463,9 @@ def test_functions_that_look_at_settings_alone_give_the_same_in_every_transactio
     ]
     assert len(calls) > 90
     query = "SELECT " + ", ".join(f"({call})::text" for call in calls if "generate_series" not in call)
-    with database.transaction():
-        first = database.execute(query).fetchone()
-    with database.transaction():
-        database.execute("CREATE TEMP TABLE unrelated (a int) ON COMMIT DROP")
-        second = database.execute(query).fetchone()
+    with judged.transaction():
+        first = judged.execute(query).fetchone()
+    with judged.transaction():
+        judged.execute("CREATE TEMP TABLE unrelated (a int) ON COMMIT DROP")
+        second = judged.execute(query).fetchone()
     assert first == second

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
 from hyperpool.sql.reader import QueryReader
-from tests.support.cachecatalog import DROP, PATH, SCHEMA, Oracle, catalog_of
+from tests.support.cachecatalog import PATH, Oracle
 from tests.support.cachequeries import draw_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import psycopg
-
     from hyperpool.cache.catalog import Catalog
-    from tests.support.postgres import PostgresCluster
 
 pytestmark = pytest.mark.hyperpool_only
 
@@ -35,30 +32,9 @@ _OPENED: Final = frozenset(
 
 
 @pytest.fixture(scope="module")
-def database(_pg: PostgresCluster) -> Iterator[psycopg.Connection[Any]]:
-    """The objects that the queries speak of."""
-    with _pg.admin("app") as connection:
-        connection.execute(SCHEMA)
-        yield connection
-        connection.execute(DROP)
-
-
-@pytest.fixture(scope="module")
-def catalog(database: psycopg.Connection[Any]) -> Catalog:
-    """What the database says of itself."""
-    return catalog_of(database)
-
-
-@pytest.fixture(scope="module")
-def oracle(database: psycopg.Connection[Any]) -> Oracle:
-    """PostgreSQL's own analysis."""
-    return Oracle(database)
-
-
-@pytest.fixture(scope="module")
-def views(catalog: Catalog) -> frozenset[int]:
+def views(judged_catalog: Catalog) -> frozenset[int]:
     """Oids of the views: the judge tells what is behind them instead."""
-    return frozenset().union(*(catalog.find(f"judged.{name}") for name in ("plain", "deep", "who")))
+    return frozenset().union(*(judged_catalog.find(f"judged.{name}") for name in ("plain", "deep", "who")))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +49,7 @@ def tally() -> Iterator[dict[str, int]]:
 @pytest.mark.usefixtures("pg")
 @hypothesis.given(seed=st.integers(0, 1 << 32))
 def test_whatever_is_allowed_is_harmless_by_postgresqls_own_analysis(
-    catalog: Catalog, oracle: Oracle, views: frozenset[int], tally: dict[str, int], seed: int
+    judged_catalog: Catalog, oracle: Oracle, views: frozenset[int], tally: dict[str, int], seed: int
 ) -> None:
     """Nothing that is allowed calls a function that is unfit, or reads a table that is not told."""
     random = Random(seed)
@@ -82,7 +58,7 @@ def test_whatever_is_allowed_is_harmless_by_postgresqls_own_analysis(
         text = _READER.read(query.encode())
         if text.reading.reason is not None:
             continue
-        verdict = catalog.judge(text, PATH)
+        verdict = judged_catalog.judge(text, PATH)
         analysis = oracle.analyse(query)
         if analysis is None:
             continue

@@ -13,7 +13,7 @@ from tests.support.cached import Stage, config_for, tables
 from tests.support.postgres import ANN, TRUDY, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
@@ -27,7 +27,8 @@ _SQL = "SELECT name FROM cached.item WHERE id = 1"
 
 
 @pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+def caching_pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+    """With settings of its own."""
     rules = [
         {"table": "cached.note", "never": True},
         {"table": "cached.other", "always": "the tests have decided that", "max_age": "7s"},
@@ -36,13 +37,6 @@ def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator
         yield make_module_pooler(
             config_for(_pg, {"rules": rules}, admin_users=["ann"], stats_users=["trudy"])
         )
-
-
-@pytest.fixture
-def stage(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Stage]:
-    """The pooler, with all tables as they were."""
-    with Stage(watch(_pooler), pg) as stage:
-        yield stage
 
 
 @pytest.fixture

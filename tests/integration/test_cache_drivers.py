@@ -9,30 +9,12 @@ import asyncpg
 import psycopg
 import pytest
 
-from tests.support.cached import Stage, config_for, tables
 from tests.support.postgres import TRUDY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.conftest import PoolerFactory
-    from tests.support.poolers import Pooler
-    from tests.support.postgres import PostgresCluster
+    from tests.support.cached import Stage
 
 pytestmark = pytest.mark.hyperpool_only
-
-
-@pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
-    with tables(_pg):
-        yield make_module_pooler(config_for(_pg))
-
-
-@pytest.fixture
-def stage(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Stage]:
-    """The pooler, with all tables as they were."""
-    with Stage(watch(_pooler), pg) as stage:
-        yield stage
 
 
 @pytest.mark.parametrize("binary", [False, True])

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 
 from tests.support import rawclient as raw
-from tests.support.cached import Stage, config_for, rows, tables
+from tests.support.cached import Stage, rows
 from tests.support.postgres import ANN, TRUDY
 from tests.support.waiting import eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.conftest import PoolerFactory
-    from tests.support.poolers import Pooler
-    from tests.support.postgres import PostgresCluster
 
 pytestmark = pytest.mark.hyperpool_only
 
@@ -33,19 +26,11 @@ GRANT ALL ON cached.mine TO ann;
 _SQL: Final = "SELECT name FROM cached.mine WHERE id = 1"
 
 
-@pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
-    with tables(_pg):
-        yield make_module_pooler(config_for(_pg))
-
-
-@pytest.fixture
-def stage(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Stage]:
-    """The pooler, with all tables as they were, and those of this module."""
-    with Stage(watch(_pooler), pg) as stage:
-        stage.client().fetch(_CREATE)
-        eventually(lambda: _is_kept(stage), what="the new table is known")
-        yield stage
+@pytest.fixture(autouse=True)
+def _mine(stage: Stage) -> None:
+    """A table of this module's own."""
+    stage.client().fetch(_CREATE)
+    eventually(lambda: _is_kept(stage), what="the new table is known")
 
 
 def _is_kept(stage: Stage) -> bool:

@@ -12,7 +12,7 @@ from tests.support.postgres import ANN, TRUDY
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
@@ -44,18 +44,12 @@ CREATE FUNCTION cached.fixed(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 
 
 
 @pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+def caching_pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+    """With settings of its own."""
     with tables(_pg):
         _pg.sql(_POLICIES, dbname="other")
         yield make_module_pooler(config_for(_pg))
         _pg.sql("DROP SCHEMA elsewhere CASCADE", dbname="other")
-
-
-@pytest.fixture
-def stage(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Stage]:
-    """The pooler, with all tables as they were."""
-    with Stage(watch(_pooler), pg) as stage:
-        yield stage
 
 
 def test_users_have_answers_of_their_own(stage: Stage) -> None:

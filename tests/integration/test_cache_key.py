@@ -11,7 +11,7 @@ from tests.support.cached import DATABASE, Stage, config_for, rows, tables
 from tests.support.postgres import ANN, TRUDY, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
@@ -43,18 +43,12 @@ DROP ROLE IF EXISTS cache_group;
 
 
 @pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+def caching_pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+    """With settings of its own."""
     with tables(_pg):
         _pg.sql(_CREATE, dbname=DATABASE)
         yield make_module_pooler(config_for(_pg))
         _pg.sql(_DROP, dbname=DATABASE)
-
-
-@pytest.fixture
-def stage(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Stage]:
-    """The pooler, with all tables as they were."""
-    with Stage(watch(_pooler), pg) as stage:
-        yield stage
 
 
 def _agree(stage: Stage, sql: str, variants: list[str], role: Role = ANN) -> None:

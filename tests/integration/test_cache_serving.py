@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from tests.support import rawclient as raw
-from tests.support.cached import Stage, config_for, rows, tables
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.conftest import PoolerFactory
-    from tests.support.poolers import Pooler
-    from tests.support.postgres import PostgresCluster
+from tests.support.cached import Stage, rows
 
 pytestmark = pytest.mark.hyperpool_only
 
 _SQL = "SELECT name FROM cached.item WHERE id = 1"
-
-
-@pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
-    with tables(_pg):
-        yield make_module_pooler(config_for(_pg))
-
-
-@pytest.fixture
-def stage(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Stage]:
-    """The pooler, with all tables as they were."""
-    with Stage(watch(_pooler), pg) as stage:
-        yield stage
 
 
 EXECUTE = raw.execute()

@@ -1,0 +1,55 @@
+"""What the tests of the result cache share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.cachecatalog import DROP, SCHEMA, Oracle, catalog_of
+from tests.support.cached import Stage, config_for, tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import psycopg
+
+    from hyperpool.cache.catalog import Catalog
+    from tests.conftest import PoolerFactory
+    from tests.support.poolers import Pooler
+    from tests.support.postgres import PostgresCluster
+
+
+@pytest.fixture(scope="module")
+def caching_pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+    """A pooler with the cache; a module that needs other settings has a fixture of this name."""
+    with tables(_pg):
+        yield make_module_pooler(config_for(_pg))
+
+
+@pytest.fixture
+def stage(caching_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Stage]:
+    """The pooler, with all tables as they were."""
+    with Stage(watch(caching_pooler), pg) as stage:
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def judged(_pg: PostgresCluster) -> Iterator[psycopg.Connection[Any]]:
+    """The objects that queries speak of which the judge of the cache is asked about."""
+    with _pg.admin("app") as connection:
+        connection.execute(SCHEMA)
+        yield connection
+        connection.execute(DROP)
+
+
+@pytest.fixture(scope="module")
+def judged_catalog(judged: psycopg.Connection[Any]) -> Catalog:
+    """What the database says of them."""
+    return catalog_of(judged)
+
+
+@pytest.fixture(scope="module")
+def oracle(judged: psycopg.Connection[Any]) -> Oracle:
+    """PostgreSQL's own analysis of queries about them."""
+    return Oracle(judged)
