@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperpool.cache.keys import current_user, pack, pack_settings
-from hyperpool.cache.lane import Session
+from hyperpool.cache.session import Session
 
 
 @given(st.lists(st.binary(max_size=6), max_size=4), st.lists(st.binary(max_size=6), max_size=4))
