@@ -244,6 +244,17 @@ class PoolerSettings:
     cancel_wait_timeout: float = _setting(
         10.0, kinds.seconds(), "longest time that a cancel request may take; 0 is no limit"
     )
+    drain_timeout: float = _setting(
+        0.0,
+        kinds.seconds(),
+        "longest time that SIGTERM, SIGINT and SHUTDOWN WAIT_FOR_... wait; in its last tenth, each client is closed as "
+        "soon as it is idle; 0 is no limit, and no client is closed for that",
+    )
+    drain_rate: int = _setting(
+        0,
+        kinds.whole(0, 1_000_000),
+        "idle clients that are closed per second meanwhile, those that have been idle for longest first; 0: none",
+    )
     suspend_timeout: float = _setting(
         10.0,
         kinds.seconds(),

@@ -87,7 +87,6 @@ class FrontDoor:
         access: how clients prove who they are.
         tls: what clients are offered; None for nothing.
         console: where clients of the admin console go; None for nowhere.
-        closing: the pooler is shutting down: only clients of the console are let in.
         notice: what clients are told when they have logged in; empty for nothing.
 
     Raises:
@@ -107,7 +106,7 @@ class FrontDoor:
         self._cancel = cancel
         self.access = Access(settings, inquire, relay.time)
         self.console: ConsoleDoor | None = None
-        self.closing = False
+        self._closed_at = float("inf")
         self._greetings: dict[tuple[RelayPool, tuple[tuple[str, str], ...]], _Greeting] = {}
         self.configure(settings, self.prepare(settings))
 
@@ -154,6 +153,18 @@ class FrontDoor:
         guest = Guest(self, sock, address, self.relay.now + timeout)
         self.relay.welcome(guest)
 
+    def close(self, since: float = float("-inf")) -> None:
+        """Let nobody in any more, but to the console: the pooler is shutting down.
+
+        Args:
+            since: who has connected before, monotonic seconds, may still log in.
+        """
+        self._closed_at = since
+
+    def lets_in(self, guest: Guest) -> bool:
+        """Whether a guest came before the door was closed."""
+        return guest.since <= self._closed_at
+
     def admit(self, guest: Guest, message: StartupMessage) -> ClientAuthentication | None:
         """Decide whether a client may try to log in, and reserve its place.
 
@@ -172,7 +183,7 @@ class FrontDoor:
                 "connect with sslmode=require",
             )
         guest.wants_console = self.console is not None and message.database in CONSOLE
-        if self.closing and not guest.wants_console:
+        if not self.lets_in(guest) and not guest.wants_console:
             raise ClientRefused("pooler is shutting down", "57P03")
         if self.relay.population >= settings.pooler.max_client_conn and not guest.wants_console:
             raise ClientRefused(

@@ -49,15 +49,18 @@ from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
 from hyperpool.service.cancels import Canceller
 from hyperpool.service.embedded import EmbeddedDatabases
+from hyperpool.service.herald import Herald
 from hyperpool.service.logs import FAULTS, configure_logging
 from hyperpool.service.process import Manner
 from hyperpool.service.shutdown import SIGNALS, Shutdown
 from hyperpool.service.signals import drop
+from hyperpool.service.systemd import Notifier, ServiceManager
+from hyperpool.service.watchdog import Heartbeat
 from hyperpool.stats import PoolStats, StatsBook
 from hyperpool.transport.bridge import Bridges
 from hyperpool.transport.kinds import DialContext
 from hyperpool.transport.nameservers import make_resolver
-from hyperpool.transport.passed import PassedSockets
+from hyperpool.transport.passed import AGENTS, CLIENTS, PassedSockets
 from hyperpool.transport.sockets import TcpOptions
 from hyperpool.tunnel.reception import Reception
 
@@ -72,6 +75,7 @@ if TYPE_CHECKING:
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.requests import Request
     from hyperpool.relay.server import ServerConnection
+    from hyperpool.service.systemd import Descriptor
 
 log = structlog.get_logger("pooler")
 
@@ -92,6 +96,7 @@ class Pooler:
         manner: how the process runs.
         serving: called when clients are served.
         passed: listening sockets that are open already; handed over.
+        notifier: the way to the service manager.
     """
 
     def __init__(
@@ -101,9 +106,11 @@ class Pooler:
         manner: Manner = _PLAIN,
         serving: Callable[[], None] = lambda: None,
         passed: PassedSockets | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self._settings = settings
         self._passed = passed or PassedSockets()
+        self._notifier = notifier or Notifier(ServiceManager())
         self._serving = serving
         self._manner = manner
         self._at_start = settings
@@ -122,6 +129,8 @@ class Pooler:
         self._operations: Operations
         self._consoles: Consoles
         self._shutdown: Shutdown
+        self._herald: Herald
+        self._told_to_end = False
 
     async def run(self) -> int:
         """Start everything, serve, and stop everything. Signals are obeyed from the first moment to the last."""
@@ -144,7 +153,7 @@ class Pooler:
                         nursery = await stack.enter_async_context(trio.open_nursery())
                         stack.callback(nursery.cancel_scope.cancel)
                         nursery.start_soon(self._reception.run, agents)
-                    await self._serve(signals)
+                    await self._serve(signals, agents)
             await drop(signals, len(_SIGNALS))
         log.info("stopped")
         return 0
@@ -184,7 +193,7 @@ class Pooler:
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
-    async def _serve(self, signals: AsyncIterator[int]) -> None:
+    async def _serve(self, signals: AsyncIterator[int], agent_listeners: list[trio.SocketListener]) -> None:
         settings = self._settings
         self._cache = ResultCache(settings.pooler.cache_size, random.random)
         self._pools = Pools(settings, random.random, self._cache)
@@ -220,8 +229,10 @@ class Pooler:
                 nursery.start_soon(self._report)
                 for server in self._embedded.servers.values():
                     nursery.start_soon(server.keep_running)
-                for pool in self._pools.warm():
+                warm = self._pools.warm()
+                for pool in warm:
                     self._warmer.demand(pool)
+                self._herald = Herald(self._notifier, self._relay, self._pools, warm, self._ready)
                 acceptors = [
                     Acceptor(self._relay, listener, self._door.welcome) for listener in self._listeners
                 ]
@@ -229,8 +240,11 @@ class Pooler:
                     self._relay.welcome(acceptor)
                 self._shutdown = Shutdown(self._relay, self._pools, self._door, self._operations, acceptors)
                 self._announce()
+                self._notifier.store(self._stored(agent_listeners))
                 self._serving()
+                self._herald.look(self._shutdown)
                 nursery.start_soon(self._obey, signals)
+                self._prove_life(nursery)
                 try:
                     await self._shutdown.over.wait()
                 finally:
@@ -266,9 +280,31 @@ class Pooler:
                 self._door.access.sweep()
                 self._consoles.sweep()
                 self._shutdown.look()
+                self._herald.look(self._shutdown)
+            self._herald.tell(self._shutdown)
             if not suspended:
                 self._relay.maintain(iter(self._pools))
                 self._pools.prune(self._relay.now)
+
+    def _stored(self, agents: list[trio.SocketListener]) -> list[tuple[str, Descriptor]]:
+        """The listening sockets that systemd is to keep while the pooler is restarted; not those that it has anyway."""
+        sockets: list[tuple[str, Descriptor]] = []
+        if CLIENTS not in self._passed.replaced:
+            sockets += [(CLIENTS, listener.sock) for listener in self._listeners]
+        if AGENTS not in self._passed.replaced:
+            sockets += [(AGENTS, listener.socket) for listener in agents]
+        return sockets
+
+    def _ready(self) -> None:
+        """All is as it should be at the start, or it is known what is not."""
+        log.info("ready")
+        self._notifier.ready()
+
+    def _prove_life(self, nursery: trio.Nursery) -> None:
+        if self._notifier.manager.watchdog:
+            heartbeat = Heartbeat(self._relay)
+            self._relay.welcome(heartbeat)
+            nursery.start_soon(heartbeat.run, self._notifier.manager.watchdog, self._notifier.alive)
 
     async def _report(self) -> None:
         """Log what has been done in each ``stats_period``."""
@@ -305,10 +341,12 @@ class Pooler:
                 self.reload()
             elif number in {signal.SIGUSR1, signal.SIGUSR2}:
                 self._pause_or_resume(pause=number == signal.SIGUSR1)
-            elif self._shutdown.begun:
-                self._shutdown.begin(ShutdownMode.IMMEDIATE)
+            elif self._told_to_end:
+                self.shut_down(ShutdownMode.IMMEDIATE)
             else:
-                self._shutdown.begin(SIGNALS[signal.Signals(number)])
+                # What the console was asked for before does not count: an orchestrator's signal comes after its hook.
+                self._told_to_end = True
+                self.shut_down(SIGNALS[signal.Signals(number)])
 
     def _pause_or_resume(self, *, pause: bool) -> None:
         try:
@@ -321,7 +359,8 @@ class Pooler:
 
     def shut_down(self, mode: ShutdownMode) -> None:
         """End the pooler, as `admin.console.Process`."""
-        self._shutdown.begin(mode)
+        self._notifier.stopping(self._settings.pooler.drain_timeout)
+        self._shutdown.begin(mode, self._settings.pooler)
 
     def set(self, key: str, value: str) -> None:
         """Change a setting until the next reload, as `admin.console.Process`."""
@@ -339,6 +378,10 @@ class Pooler:
 
     def reload(self) -> list[str]:
         """Take over the settings file as it is now, as `admin.console.Process`; a bad one changes nothing."""
+        with self._herald.reload():
+            return self._reload()
+
+    def _reload(self) -> list[str]:
         try:
             settings = self._manner.adjusted(load(self._config_path))
         except ConfigError as error:

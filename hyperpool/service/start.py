@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -13,7 +14,7 @@ from hyperpool.service.limits import raise_open_file_limit
 from hyperpool.service.logs import be_quiet, configure_logging
 from hyperpool.service.process import Daemon, Manner, become, check_manner, pid_file, running, tell_to_end
 from hyperpool.service.run import Pooler, tell
-from hyperpool.service.systemd import activated
+from hyperpool.service.systemd import Notifier, ServiceManager, activated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,5 +78,6 @@ def _serve(
             log.info("the process before is told to end when its clients have left", pid=other)
             tell_to_end(other)
 
-    with pid_file(settings.pooler.pidfile, take_over=bool(other)):
-        return trio.run(Pooler(settings, config_path, manner, serving, passed).run)
+    notifier = Notifier(ServiceManager.found(os.environ))
+    with pid_file(settings.pooler.pidfile, take_over=bool(other)), closing(notifier):
+        return trio.run(Pooler(settings, config_path, manner, serving, passed, notifier).run)

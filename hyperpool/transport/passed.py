@@ -42,10 +42,14 @@ class PassedSockets:
 
     Args:
         sockets: handed over.
+
+    Attributes:
+        replaced: the roles whose sockets stand in the place of what the settings say.
     """
 
     def __init__(self, sockets: Iterable[PassedSocket] = ()) -> None:
         self._sockets = list(sockets)
+        self.replaced = frozenset(one.role for one in self._sockets if one.fixed)
 
     def __bool__(self) -> bool:
         return bool(self._sockets)

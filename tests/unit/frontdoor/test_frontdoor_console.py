@@ -74,7 +74,7 @@ def test_it_is_let_in_when_all_places_are_taken(make_house: Callable[..., House]
     house.door.console = console = _Console()
     house.warm()
     house.connect(startup())
-    house.door.closing = True
+    house.door.close()
     house.connect(WANTS)
     assert len(console.ready) == 1
     assert received(house.connect(startup())) == told("57P03", "pooler is shutting down") + b"END"

@@ -7,10 +7,18 @@ import os
 import socket
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from hyperpool.service import systemd
+from hyperpool.service.systemd import Notifier, ServiceManager
+from tests.support.checkpoints import no_descriptor_left
+from tests.support.notified import NotifySocket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 _PROGRAM = """
 import json, os, sys
@@ -29,6 +37,7 @@ print(json.dumps([[[one.role, one.fixed, socket_name(one.sock), os.get_inheritab
         ("hyperpool.socket:agents", ["clients", "agents"]),
         ("", ["clients", "clients"]),
         ("agents", ["agents", "clients"]),
+        ("stored-agents:stored-clients", ["agents", "clients"]),
     ],
 )
 def test_socket_activation(names: str, roles: list[str]) -> None:
@@ -48,7 +57,7 @@ def test_socket_activation(names: str, roles: list[str]) -> None:
             check=True,
         )
         expected = [
-            [role, True, f"127.0.0.1:{sock.getsockname()[1]}", False]
+            [role, "stored" not in names, f"127.0.0.1:{sock.getsockname()[1]}", False]
             for role, sock in zip(roles, (one, two), strict=True)
         ]
     assert json.loads(done.stdout) == [expected, []]
@@ -59,3 +68,140 @@ def test_sockets_for_another_process() -> None:
     environ = {"LISTEN_PID": "1", "LISTEN_FDS": "3", "LISTEN_FDNAMES": "a:b:c", "HOME": "/"}
     assert not systemd.activated(environ)
     assert environ == {"HOME": "/"}
+
+
+# -- telling -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def notify(tmp_path: Path) -> Iterator[NotifySocket]:
+    """Who is told."""
+    with no_descriptor_left(), NotifySocket(tmp_path) as found:
+        yield found
+
+
+def test_what_the_variables_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are taken out, so that no child believes them; and another process can be given the same."""
+    environ = {
+        "NOTIFY_SOCKET": "/run/n",
+        "WATCHDOG_USEC": "1500000",
+        "WATCHDOG_PID": "",
+        "FDSTORE": "8",
+        "A": "b",
+    }
+    found = ServiceManager.found(environ)
+    assert found == ServiceManager("/run/n", 1.5, 8)
+    assert environ == {"A": "b"}
+    assert ServiceManager.found(found.environment()) == found
+    assert ServiceManager("@n").environment() == {"NOTIFY_SOCKET": "@n"}
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"NOTIFY_SOCKET": "vsock:2:1234", "WATCHDOG_USEC": "1"},
+        {"WATCHDOG_USEC": "1000000"},
+    ],
+)
+def test_nobody_wants_to_be_told(environ: dict[str, str]) -> None:
+    """Then nothing is, and nothing fails."""
+    manager = ServiceManager.found(environ)
+    assert manager == ServiceManager()
+    assert manager.environment() == {}
+    with no_descriptor_left():
+        notifier = Notifier(manager)
+        notifier.ready()
+        notifier.status("of no interest")
+        notifier.close()
+
+
+def test_the_watchdog_of_another_process() -> None:
+    """It is not for us."""
+    environ = {"NOTIFY_SOCKET": "/run/n", "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
+    assert ServiceManager.found(environ).watchdog == 0.0
+
+
+def test_a_life(notify: NotifySocket) -> None:
+    """In systemd's words; a line that has not changed is not told again."""
+    notifier = Notifier(ServiceManager(notify.address))
+    notifier.status("Serving: 1 client")
+    notifier.status("Serving: 1 client")
+    notifier.ready()
+    notifier.reloading()
+    notifier.alive()
+    notifier.stopping()
+    notifier.stopping(2.5)
+    notifier.close()
+    told = notify.read()
+    monotonic = told[2].pop()
+    assert monotonic.startswith("MONOTONIC_USEC=")
+    assert monotonic.removeprefix("MONOTONIC_USEC=").isdecimal()
+    assert told == [
+        ["STATUS=Serving: 1 client"],
+        ["READY=1"],
+        ["RELOADING=1"],
+        ["WATCHDOG=1"],
+        ["STOPPING=1"],
+        ["STOPPING=1", "EXTEND_TIMEOUT_USEC=2500000"],
+    ]
+
+
+def test_an_abstract_address() -> None:
+    """As systemd writes it."""
+    name = f"hyperpool-notify-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(f"\0{name}")
+        notifier = Notifier(ServiceManager(f"@{name}"))
+        notifier.ready()
+        notifier.close()
+        assert sock.recv(64) == b"READY=1"
+
+
+def test_a_service_manager_that_is_busy(notify: NotifySocket) -> None:
+    """What matters is told later, in order; what is stale by then is not."""
+    notifier = Notifier(ServiceManager(notify.address))
+    count = 0
+    while notifier._put(b"filling"):
+        count += 1
+    notifier.ready()
+    notifier.status("stale")
+    notifier.alive()
+    notifier.stopping()
+    assert len(notify.read()) == count
+    notifier.status("fresh")
+    assert notify.read()[count:] == [["READY=1"], ["STOPPING=1"], ["STATUS=fresh"]]
+    notifier.close()
+
+
+def test_a_service_manager_that_is_gone(tmp_path: Path) -> None:
+    """Nothing fails, and little is kept for its return."""
+    notifier = Notifier(ServiceManager(str(tmp_path / "nowhere")))
+    for _ in range(100):
+        notifier.ready()
+    notifier.status("here")
+    notifier.close()
+    assert len(notifier._unsent) == 16
+
+
+def test_sockets_are_kept_for_the_next_process(notify: NotifySocket) -> None:
+    """In place of those before; one that is closed by then is not sent under another's number."""
+    notifier = Notifier(ServiceManager(notify.address, stores=4))
+    gone = socket.socket()
+    gone.close()
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        notifier.store([("clients", sock), ("agents", gone)])
+        assert notify.read() == [
+            ["FDSTOREREMOVE=1", "FDNAME=stored-agents"],
+            ["FDSTOREREMOVE=1", "FDNAME=stored-clients"],
+            ["FDSTORE=1", "FDNAME=stored-clients"],
+            ["FDSTORE=1", "FDNAME=stored-agents"],
+        ]
+        (fd,) = notify.fds
+        with socket.socket(fileno=os.dup(fd)) as kept:
+            assert kept.getsockname() == sock.getsockname()
+    notifier.close()
+    without = Notifier(ServiceManager(notify.address))
+    without.store([("clients", sock)])
+    without.close()
+    assert len(notify.read()) == 4
