@@ -6,6 +6,7 @@ settings or the arguments are wrong.
 
 from __future__ import annotations
 
+import getpass
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
@@ -16,14 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 from hyperpool import __version__
-from hyperpool.config import AuthType, Settings, load
+from hyperpool.config import AuthType, Secret, Settings, load
 from hyperpool.config.convert import convert as convert_settings
 from hyperpool.config.inifile import is_ini
+from hyperpool.config.kinds import SslMode
 from hyperpool.config.settings import FALLBACK
 from hyperpool.config.transports import AgentStep, ProxyStep, TcpStep, UnixStep, WebSocketStep, host_and_port
 from hyperpool.config.tunnel import load_tunnel
 from hyperpool.config.units import format_duration
-from hyperpool.errors import ConfigError, StartupError
+from hyperpool.errors import ConfigError, LoginFailed, StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -54,6 +56,7 @@ Examples:
   hyperpool serve pgbouncer.ini    the same with pgbouncer's own file
   hyperpool convert pgbouncer.ini  write it as YAML
   hyperpool doctor my.yaml         go the way to every server, and say where it fails and why
+  hyperpool top -U ann             watch a running pooler
   hyperpool tunnel tunnel.yaml     run inside a private network, for a pooler outside
 
 \b
@@ -227,6 +230,73 @@ def tunnel(config: Path, *, only_check: bool) -> NoReturn:
         code = run(settings, config)
     except StartupError as error:
         _fail(_EXIT_STARTUP, f"cannot start: {error}")
+    raise SystemExit(code)
+
+
+@main.command()
+@click.option(
+    "-h", "--host", envvar="PGHOST", default="127.0.0.1", show_default=True, help="Or a socket's directory."
+)
+@click.option("-p", "--port", envvar="PGPORT", default=6432, show_default=True, type=click.IntRange(1, 65535))
+@click.option("-U", "--user", envvar="PGUSER", metavar="NAME", help="One of admin_users or stats_users.")
+@click.option("--password", envvar="PGPASSWORD", help="Better in the environment variable PGPASSWORD.")
+@click.option("-W", "--ask-password", is_flag=True, help="Ask for the password.")
+@click.option(
+    "--sslmode",
+    envvar="PGSSLMODE",
+    type=click.Choice([mode.value for mode in SslMode]),
+    default=SslMode.PREFER.value,
+    show_default=True,
+    help="As in libpq.",
+)
+@click.option("--sslrootcert", envvar="PGSSLROOTCERT", default="", metavar="FILE", help="As in libpq.")
+@click.option(
+    "-n",
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two looks.",
+)
+@click.option("--once", is_flag=True, help="Print everything once, with the rates of one interval, and end.")
+@click.option("--json", "json_wanted", is_flag=True, help="The same as JSON.")
+def top(  # noqa: PLR0913, PLR0917 - each of them is an option
+    host: str,
+    port: int,
+    user: str | None,
+    password: str | None,
+    ask_password: bool,
+    sslmode: str,
+    sslrootcert: str,
+    interval: float,
+    once: bool,
+    json_wanted: bool,
+) -> NoReturn:
+    """Watch a pooler in the terminal: pools, clients, servers, waits, load, cache, tunnels, errors.
+
+    It asks the pooler's console, so the pooler may be anywhere. Any user in stats_users may look.
+
+    Exit codes: 0 when you have seen enough, 1 when the pooler cannot be reached or does not let you in.
+    """
+    if ask_password:
+        password = click.prompt("Password", hide_input=True, err=True)
+    from hyperpool.overview.collect import ColumnMissing  # noqa: PLC0415 - as in `serve`
+    from hyperpool.top import command  # noqa: PLC0415
+    from hyperpool.top.session import Target  # noqa: PLC0415
+
+    target = Target(
+        host=host,
+        port=port,
+        user=user or getpass.getuser(),
+        password=None if password is None else Secret(password),
+        sslmode=SslMode(sslmode),
+        sslrootcert=sslrootcert,
+    )
+    try:
+        code = command.top(target, command.Wishes(interval=interval, once=once, json=json_wanted))
+    except (LoginFailed, ColumnMissing) as error:
+        _fail(_EXIT_STARTUP, str(error))
     raise SystemExit(code)
 
 

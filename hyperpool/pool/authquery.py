@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -25,6 +24,7 @@ from hyperpool.transport.route import Route
 from hyperpool.wire import constants as c
 from hyperpool.wire import extended, messages
 from hyperpool.wire.frames import MAX_SERVER_LOGIN_FRAME, FrameReader
+from hyperpool.wire.rows import data_row_fields
 from hyperpool.wire.text import decode, encode
 
 if TYPE_CHECKING:
@@ -47,9 +47,6 @@ _SWEEP: Final = 1.0
 
 _NOT_A_VALUE: Final = "22"
 """Class of the SQLSTATEs with which a server refuses a text that can be no name, in its encoding: no user has it."""
-
-_uint16: Final = Struct("!H").unpack_from
-_int32: Final = Struct("!i").unpack_from
 
 
 class AuthQueries:
@@ -260,7 +257,7 @@ class _Session:
         while True:
             kind, body = await self._receive()
             if kind == c.DATA_ROW:
-                rows.append(_columns(body))
+                rows.append(data_row_fields(body))
             elif kind == c.ERROR_RESPONSE:
                 failure = messages.error_fields(body)
             elif kind == c.READY_FOR_QUERY:
@@ -294,24 +291,3 @@ def _secret(rows: list[list[bytes | None]], user: str) -> Outcome:
         # PostgreSQL cuts long names off.
         return None
     return Secret("" if secret is None else decode(secret))
-
-
-def _columns(body: bytes) -> list[bytes | None]:
-    """The values of a DataRow.
-
-    Raises:
-        ProtocolError: it is malformed.
-    """
-    if len(body) < 2:
-        raise ProtocolError("malformed DataRow")
-    at, values = 2, []
-    for _ in range(_uint16(body)[0]):
-        if len(body) < at + 4:
-            raise ProtocolError("malformed DataRow")
-        (length,) = _int32(body, at)
-        at += 4
-        if length < -1 or len(body) < at + max(length, 0):
-            raise ProtocolError("malformed DataRow")
-        values.append(None if length < 0 else body[at : at + length])
-        at += max(length, 0)
-    return values
