@@ -100,8 +100,9 @@ def mock_salt(user: str, key: bytes, length: int = SALT_LENGTH) -> bytes:
     return (digest * (1 + length // len(digest)))[:length]
 
 
+@lru_cache(_REMEMBERED)
 def stand_in(user: str, key: bytes, usual: Likeness) -> PlainPassword | MD5Digest | ScramVerifier:
-    """A secret that nobody knows.
+    """A secret that nobody knows; remembered, as what real ones mean is (`parse_secret`).
 
     Args:
         user: whose; it is the same from try to try.
