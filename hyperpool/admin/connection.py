@@ -77,6 +77,10 @@ class ConsoleConnection(TransientConnection):
             if self.hung_up:
                 self.lost("client closed connection")
             return
+        if self._conversation.behind:
+            self.unread = True
+            self.feed(b"")
+            return
         try:
             end = self.receive(self.relay.small_view)
         except OSError as error:
@@ -114,8 +118,8 @@ class ConsoleConnection(TransientConnection):
             self.transmit(answer)
         if self._conversation.ended:
             self.lost("client close request")
-        elif self.unread and not (self.waits or self.outbox):
-            self.relay.resume(self)
+        elif not self.outbox:
+            self.flushed()
 
     def _violated(self, error: ProtocolError) -> None:
         self.leave(str(error), error.sqlstate)
@@ -129,7 +133,7 @@ class ConsoleConnection(TransientConnection):
 
     def flushed(self) -> None:
         """The client has taken all: it may be read again."""
-        if self.unread:
+        if (self.unread or self._conversation.behind) and not self.waits:
             self.relay.resume(self)
 
     def timed_out(self) -> None:

@@ -156,14 +156,12 @@ class Console:
         return self._when("SUSPEND", self.around.operations.suspend())
 
     def _wait_close(self, database: str) -> Outcome:
-        return self._when("WAIT_CLOSE", self.around.operations.recycled(database))
+        over = self.around.operations.recycled(database)
+        return Done("WAIT_CLOSE") if over() else Waits("WAIT_CLOSE", over, _nothing_to_undo)
 
     def _when(self, tag: str, over: Callable[[], bool]) -> Outcome:
-        return Done(tag) if over() else Waits(tag, over, self._resume_all)
-
-    def _resume_all(self) -> None:
-        """The client has canceled what it waits for."""
-        self.around.operations.resume_if_stopped()
+        # A client that cancels what it waits for has all of it resumed, as in pgbouncer.
+        return Done(tag) if over() else Waits(tag, over, self.around.operations.resume_if_stopped)
 
     def _resume(self, database: str) -> Done:
         self.around.operations.resume(database)
@@ -224,6 +222,10 @@ _VERBS: Final[dict[str, Callable[[Console, str], Outcome]]] = {
     "wait_close": Console._wait_close,  # noqa: SLF001
 }
 _WITHOUT_ARGUMENT: Final = frozenset({"reload", "suspend"})
+
+
+def _nothing_to_undo() -> None:
+    """It has only waited."""
 
 
 def _required(database: str) -> str:

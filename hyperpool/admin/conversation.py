@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+import attrs
+
 from hyperpool.admin import extended, tables
 from hyperpool.admin.outcomes import ConsoleError, Done, Waits
 from hyperpool.admin.statements import Nothing, Statement, TransactionControl, Unintelligible, parse
@@ -24,8 +26,12 @@ if TYPE_CHECKING:
     from hyperpool.admin.tables import Column
 
 _MAX_MESSAGE: Final = 64 * 1024
-_MAX_KEPT: Final = 1000
-"""Prepared statements that a client may have, and portals."""
+_MAX_PREPARED: Final = 1000
+"""Prepared statements that a client may have."""
+_MAX_PORTALS: Final = 100
+"""Portals that a client may have: each may hold the rows that have not been asked for yet."""
+_ENOUGH: Final = 64 * 1024
+"""Bytes of answers, after which no further statement is begun before the client has taken them."""
 _PARSE_COMPLETE: Final = messages.frame(wire.PARSE_COMPLETE)
 _BIND_COMPLETE: Final = messages.frame(wire.BIND_COMPLETE)
 _CLOSE_COMPLETE: Final = messages.frame(wire.CLOSE_COMPLETE)
@@ -61,6 +67,7 @@ class Conversation:
     Attributes:
         waits: the statement that is not done yet; while there is one, nothing more is handled.
         ended: the client has said goodbye.
+        behind: its answers were long, and there may be more that it has sent already: `receive` goes on.
     """
 
     __slots__ = (
@@ -72,6 +79,7 @@ class Conversation:
         "_reader",
         "_skipping",
         "_status",
+        "behind",
         "ended",
         "waits",
     )
@@ -86,6 +94,7 @@ class Conversation:
         self._finish: Callable[[Done], bytes] = self._result
         self.waits: Waits | None = None
         self.ended = False
+        self.behind = False
         self._handlers: dict[int, Callable[[bytes], bytes]] = {
             wire.PARSE: self._parse,
             wire.BIND: self._bind,
@@ -95,7 +104,7 @@ class Conversation:
         }
 
     def receive(self, data: bytes) -> bytes:
-        """Take in what the client sent.
+        """Take in what the client sent; to be called only when it has been sent all answers.
 
         Returns:
             What to send to it.
@@ -141,13 +150,17 @@ class Conversation:
         return error + (self._ready() if simple else b"") + self._go_on()
 
     def _go_on(self) -> bytes:
-        answers = b""
+        answers = bytearray()
+        self.behind = False
         while self.waits is None and not self.ended:
+            if len(answers) >= _ENOUGH:
+                self.behind = True
+                break
             frame = self._reader.next_frame()
             if frame is None:
                 break
             answers += self._handle(*frame)
-        return answers
+        return bytes(answers)
 
     def _handle(self, kind: int, body: bytes) -> bytes:
         if kind == wire.TERMINATE:
@@ -200,14 +213,14 @@ class Conversation:
         name, query, oids = extended.parse_fields(body)
         if name and name in self._prepared:
             raise ConsoleError(f'prepared statement "{name}" already exists', "42P05")
-        _bound(self._prepared, name, "prepared statements")
+        _bound(self._prepared, name, _MAX_PREPARED, "prepared statements")
         self._prepared[name] = extended.prepare(_parsed(query), oids)
         return _PARSE_COMPLETE
 
     def _bind(self, body: bytes) -> bytes:
         fields = extended.bind_fields(body)
         prepared = self._known(fields.statement)
-        _bound(self._portals, fields.portal, "portals")
+        _bound(self._portals, fields.portal, _MAX_PORTALS, "portals")
         statement = extended.bind(prepared, fields)
         shape = self._shape(statement)
         self._portals[fields.portal] = extended.Portal(
@@ -307,8 +320,8 @@ def _parsed(query: str) -> Statement:
         raise ConsoleError(str(error)) from None
 
 
-def _bound(kept: Collection[str], name: str, what: str) -> None:
-    if name not in kept and len(kept) >= _MAX_KEPT:
+def _bound(kept: Collection[str], name: str, most: int, what: str) -> None:
+    if name not in kept and len(kept) >= most:
         raise ConsoleError(f"too many {what}", "53400", hint="close those that are not needed")
 
 
@@ -330,4 +343,8 @@ def _rows(portal: Portal, done: Done, limit: int) -> bytes:
     part = rest[:limit] if limit else rest
     portal.sent += len(part)
     sent = tables.data_rows(portal.shape, part, portal.formats)
-    return sent + (_SUSPENDED if limit and len(rest) >= limit else _complete(done.tag))
+    if limit and len(rest) >= limit:
+        return sent + _SUSPENDED
+    # Nobody asks for the rows again.
+    portal.done, portal.sent = attrs.evolve(done, rows=()), 0
+    return sent + _complete(done.tag)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("console")
 
 _KILLED: Final = "admin forced disconnect"
+_DIGITS: Final = 20
 
 
 class Mode(enum.Enum):
@@ -240,10 +241,10 @@ class Operations:
         Raises:
             ConsoleError: there is no such client.
         """
-        if not (number.isascii() and number.isdigit()):
+        if not (number.isascii() and number.isdigit() and len(number) < _DIGITS):
             raise ConsoleError("invalid client pointer supplied")
         for client in self._relay.clients.values():
-            if client.number == int(number[:20]):
+            if client.number == int(number):
                 client.refuse(_KILLED, "57P01")
                 return
         raise ConsoleError("client not found")

@@ -57,7 +57,7 @@ class Waits:
     Attributes:
         tag: the command tag that it will have.
         over: tells whether it is done; asked about ten times a second.
-        interrupt: called when the client cancels it, and when it leaves meanwhile.
+        interrupt: called when the client cancels it.
     """
 
     tag: str

@@ -19,7 +19,9 @@ _SET: Final = re.compile(
 _CACHE: Final = re.compile(r"\s*(explain|purge)\s+cache\b\s*(.*)", re.IGNORECASE | re.DOTALL)
 """What follows may be a query, whose comments count."""
 
-_COMMENT: Final = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_COMMENT: Final = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
+"""One without an end goes up to the end: each `/*` would be looked at up to there else."""
+
 _TRANSACTION: Final = re.compile(
     r"(begin|start\s+transaction|commit|end|rollback|abort)(\s+(work|transaction))?"
     r"(\s+(isolation\s+level\s+(serializable|repeatable\s+read|read\s+(un)?committed)|read\s+(only|write)))*",

@@ -30,6 +30,8 @@ _SETTING: Final = re.compile(r'(?:([\w.*-]+)|"((?:[^"]|"")*)")[ \t]*=[ \t]*(.*)'
 _BEGINNING: Final = re.compile(rb"\[\w+\]|%include[ \t]")
 _COMMENT: Final = ("#", ";")
 _SPACES: Final = " \t"
+_BLANKS: Final = " \t\n\r\v\f"
+"""What C's isspace knows: other spaces belong to a value."""
 
 
 @attrs.frozen
@@ -91,7 +93,7 @@ class _Reader:
         text = self._read(path, included_from)
         comments: list[str] = []
         for number, raw in enumerate(text.split("\n"), 1):
-            line, place = raw.strip(), f"{path}:{number}"
+            line, place = raw.strip(_BLANKS), f"{path}:{number}"
             if line.startswith(_COMMENT):
                 comments.append(line)
                 continue

@@ -62,6 +62,7 @@ _WITHOUT_EFFECT: Final[Mapping[str, tuple[frozenset[str], str]]] = {
 """Settings with values that have no effect here: the values that do, and why the others do not."""
 
 _INTEGER: Final = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,18}|[1-9][0-9]{0,18})")
+_PEER: Final = re.compile(r"[0-9]{1,9}")
 _DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?")
 _WORDS: Final = ("pool_mode", "auth_type", "load_balance_hosts", "client_tls_sslmode", "server_tls_sslmode")
 """Settings whose values are words, in capital letters or not."""
@@ -126,7 +127,7 @@ class _Reader:
         if section == "pooler":
             self._set(self._raw[section], path, line.value, cls)
             return
-        name: object = int(line.key) if section == "peers" and line.key.isdecimal() else line.key
+        name: object = int(line.key) if section == "peers" and _PEER.fullmatch(line.key) else line.key
         entry: Raw = {}
         self._raw[section][name] = entry
         try:

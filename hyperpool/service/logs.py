@@ -74,7 +74,11 @@ class LogFile:
                 if not ready or not ready[0][1] & select.POLLOUT:
                     self._cut = self._cut or at > 0
                     return False
-                os.write(self._fileno, data[at : at + _AT_ONCE])
+                piece = data[at : at + _AT_ONCE]
+                if (written := os.write(self._fileno, piece)) < len(piece):
+                    # A disk is full, for example.
+                    self._cut = self._cut or at + written > 0
+                    return False
         except OSError:
             return False
         self._cut = False

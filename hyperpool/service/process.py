@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import signal
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import attrs
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hyperpool.config import Settings
+
+
+_PID: Final = re.compile(r"\s*[0-9]{1,9}\s*", re.ASCII)
 
 
 @attrs.frozen
@@ -103,13 +107,17 @@ def check_manner(settings: Settings, manner: Manner) -> None:
 def running(pidfile: str) -> int:
     """The process that a pid file names, if there is one; 0 for none."""
     try:
-        pid = int(Path(pidfile).read_text("utf-8"))
+        text = Path(pidfile).read_text("utf-8")
+        # What is no number of a single process would be sent signals for many (kill(2)).
+        pid = int(text) if _PID.fullmatch(text) else 0
+        if pid in {0, os.getpid()}:
+            return 0
         os.kill(pid, 0)
     except PermissionError:
         return pid
     except (OSError, ValueError):
         return 0
-    return pid if pid != os.getpid() else 0
+    return pid
 
 
 @contextmanager

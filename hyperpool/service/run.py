@@ -424,8 +424,8 @@ class Pooler:
         """
         try:
             tls = self._door.prepare(settings)
-            if self._reception is not None and settings.agents is not None:
-                self._reception.configure(settings.agents)
+            gate = None if settings.agents is None else Reception.prepare(settings.agents)
+            # Nothing has changed up to here, and nothing fails behind it.
             configure_logging(settings.pooler)
         except StartupError as error:
             return [str(error)]
@@ -434,6 +434,8 @@ class Pooler:
         except ConfigError as error:
             return error.problems
         self._settings = settings
+        if self._reception is not None and settings.agents is not None and gate is not None:
+            self._reception.configure(settings.agents, gate)
         self._door.configure(settings, tls)
         self._relay.configure(RelayOptions.of(settings.pooler))
         options = TcpOptions.of(settings.pooler)

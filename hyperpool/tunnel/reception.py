@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from hyperpool.config.tunnel import AgentsSettings
     from hyperpool.transport.passed import PassedSockets
-    from hyperpool.tunnel.gate import Guest
+    from hyperpool.tunnel.gate import GateOptions, Guest
 
 _INSTANCE: Final = b"hyperpool-agent"
 
@@ -53,13 +53,22 @@ class Reception:
         """Let agents in until cancelled."""
         await self._gate.run(listeners)
 
-    def configure(self, settings: AgentsSettings) -> None:
-        """Take other settings over; listeners stay as they are.
+    @staticmethod
+    def prepare(settings: AgentsSettings) -> GateOptions:
+        """Read what other settings name, for `configure`.
 
         Raises:
-            TlsFault: certificate or key cannot be used; everything stays as it was.
+            TlsFault: certificate or key cannot be used.
         """
-        options = gate_options(settings, settings.tokens.values())
+        return gate_options(settings, settings.tokens.values())
+
+    def configure(self, settings: AgentsSettings, options: GateOptions) -> None:
+        """Take other settings over; listeners stay as they are.
+
+        Args:
+            settings: the section.
+            options: from `prepare`.
+        """
         self._settings = settings
         self.registry.wait_timeout = settings.wait_timeout
         self.registry.open_timeout = settings.open_timeout

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from hyperpool.admin.surroundings import Surroundings
+    from hyperpool.admin.tables import Row
+
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
@@ -82,6 +85,30 @@ def test_a_slow_client_gets_everything(desk: Desk) -> None:
     assert desk.ask(client, "SHOW HELP") == "NConsole usage; SHOW"
 
 
+def test_long_answers_to_many_statements(desk: Desk) -> None:
+    """They are made as they are taken: neither memory nor time of the relay is anybody's to use up."""
+    made = 0
+
+    def rows(around: Surroundings) -> Iterator[Row]:
+        nonlocal made
+        made += 1
+        yield ("x" * 70_000,)
+
+    desk.consoles.views.add("long", View(columns("text"), rows, own=True))
+    client = desk.open()
+    client.send(messages.query("SHOW long") * 300 + messages.TERMINATE)
+    desk.house.relay.turn()
+    assert made < 20
+    got = b""
+    for _ in range(2000):
+        got += received(client)
+        desk.house.relay.turn()
+        if got.endswith(b"END"):
+            break
+    assert got.count(b"SHOW\0Z") == made == 300
+    assert got.endswith(b"END")
+
+
 def test_what_is_done_for_whom(desk: Desk) -> None:
     """Readers read; both get errors for what is nonsense, and counted is everything."""
     admin, reader = desk.open(), desk.open("bob")
@@ -105,6 +132,16 @@ def test_what_is_done_for_whom(desk: Desk) -> None:
     desk.consoles.shut_down("the end")
     desk.house.relay.turn()
     assert spell(received(reader)) == "Ethe end; END"
+
+
+def test_a_client_is_named_by_its_whole_number(desk: Desk) -> None:
+    """However long the number is that somebody writes."""
+    client, _ = begin_query(desk.house)
+    admin = desk.open()
+    for number in (f"{client.number}".zfill(20) + "0" * 5, "9" * 5000):
+        assert desk.ask(admin, f"KILL_CLIENT {number}").startswith("Einvalid client pointer")
+    assert desk.ask(admin, f"KILL_CLIENT {client.number:05}") == "KILL_CLIENT"
+    assert client.closed
 
 
 # -- pools ---------------------------------------------------------------------------------------------------
@@ -246,6 +283,19 @@ def test_suspend_ends_when_the_last_console_leaves(desk: Desk) -> None:
     desk.house.relay.turn()
     desk.house.relay.turn()
     assert client.server is None
+
+
+def test_who_only_waits_undoes_nothing(desk: Desk) -> None:
+    """WAIT_CLOSE is canceled while another has paused the pooler."""
+    begin_query(desk.house)
+    admin, other = desk.open(), desk.open()
+    assert desk.ask(admin, "RECONNECT") == "RECONNECT"
+    assert desk.ask(admin, "WAIT_CLOSE") == ""
+    assert desk.ask(other, "PAUSE") == ""
+    for console in list(desk.consoles.around.consoles.values())[:1]:
+        desk.consoles.cancel(console.pid, console.secret)
+    assert spell(received(admin)) == "Ecanceling statement due to user request"
+    assert desk.house.pool().paused
 
 
 def test_cancel(desk: Desk) -> None:

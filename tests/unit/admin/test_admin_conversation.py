@@ -178,6 +178,19 @@ def test_rows_in_portions(talk: Conversation) -> None:
     assert _spell(talk.receive(_execute() + messages.SYNC)) == "E34000 ZI"
 
 
+def test_rows_are_not_kept_for_nobody(talk: Conversation) -> None:
+    """Once all have been sent, they are gone; and portals that hold some have a bound."""
+    begin = messages.query("BEGIN")
+    talk.receive(begin + _parse("SHOW x", "s"))
+    assert _spell(talk.receive(_bind(statement="s", portal="p") + _execute(2, "p"))) == "2 N D D s"
+    assert len(talk._portals["p"].done.rows) == 3
+    assert _spell(talk.receive(_execute(2, "p") + _execute(2, "p"))) == "D CSHOW CSHOW"
+    assert talk._portals["p"].done.rows == ()
+    for number in range(200):
+        talk.receive(_bind(statement="s", portal=f"p{number}"))
+    assert len(talk._portals) == 100
+
+
 def test_close(talk: Conversation) -> None:
     """What is closed is gone; to close what is not there is no error."""
     close = messages.frame(wire.CLOSE, b"Ss\0") + messages.frame(wire.CLOSE, b"Pp\0")

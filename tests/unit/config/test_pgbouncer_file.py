@@ -13,6 +13,7 @@ from hyperpool.config import (
     DatabaseSettings,
     PoolerSettings,
     PoolMode,
+    Secret,
     SessionState,
     Settings,
     UserSettings,
@@ -167,6 +168,19 @@ def test_a_connection_string_is_quoted_like_libpqs(load_ini: Callable[[str], Set
     assert entry.password is not None
     assert entry.password.reveal() == "p w"
     assert settings.databases['my "db"'].host == "/run/here"
+
+
+def test_spaces_that_c_does_not_know_belong_to_a_value(load_ini: Callable[[str], Settings]) -> None:
+    """A password may end in one; of the others, those at the end of a line are none of its value."""
+    text = _HEAD + "[databases]\nx = host=h user=u password=s\u00a0\u2003\t \r\n"
+    assert load_ini(text).databases["x"].password == Secret("s\u00a0\u2003")
+
+
+@pytest.mark.parametrize("name", ["9" * 5000, "1_0", "-1", "x"])
+def test_what_is_no_number_of_a_peer(problems_of: Callable[[str], list[str]], name: str) -> None:
+    """It is a problem of that line."""
+    (problem,) = problems_of(f"{_HEAD}peer_id = 1\n[peers]\n{name} = host=h\n")
+    assert "peers" in problem
 
 
 def test_without_a_host_it_is_the_unix_socket(load_ini: Callable[[str], Settings]) -> None:

@@ -120,6 +120,20 @@ def test_a_descriptor_that_takes_nothing_is_no_error() -> None:
         os.close(fileno)
 
 
+def test_a_disk_that_is_full_cuts_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest is dropped, and what follows begins a line of its own."""
+    write = os.write
+    with (tmp_path / "log").open("wb") as file:
+        log = LogFile(file.fileno())
+        monkeypatch.setattr(os, "write", lambda fileno, data: write(fileno, data[:4]))
+        log.write("first line\n")
+        monkeypatch.undo()
+        log.write("second line\n")
+    assert (tmp_path / "log").read_text() == (
+        "firs\n1 log lines were dropped: nobody took them\nsecond line\n"
+    )
+
+
 def test_what_follows_a_cut_line_begins_a_new_one() -> None:
     """A pipe that fills up within a long line: the count of dropped lines is not glued to the part that went out."""
     read_end, write_end = os.pipe()

@@ -76,6 +76,14 @@ def test_a_pid_file_is_there_while_the_process_is(tmp_path: Path) -> None:
         assert file.read_text() == f"{os.getpid()}\n"
 
 
+@pytest.mark.parametrize("text", ["-1", "0", "1 2", "+1", "", "9" * 5000, str(2**31), "\u0661"])
+def test_what_names_no_single_process(tmp_path: Path, text: str) -> None:
+    """It would be sent signals, and -1 stands for all processes."""
+    file = tmp_path / "pid"
+    file.write_text(f"{text}\n", "utf-8")
+    assert running(str(file)) == 0
+
+
 def test_no_pid_file_is_nothing(tmp_path: Path) -> None:
     """An empty setting."""
     with pid_file("", take_over=False):

@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from hyperpool.admin.outcomes import ConsoleError
+from hyperpool.errors import StartupError
 from hyperpool.service import run as run_module
 from hyperpool.stats import PoolStats
 from hyperpool.wire import messages
@@ -95,6 +96,34 @@ async def test_files_that_are_gone(service: Service, book: LogBook, tmp_path: Pa
     assert await client.ask("SELECT 1") == "SELECT 1"
     await client.close()
     await service.stop()
+
+
+async def test_a_reload_that_fails_late(
+    service: Service, book: LogBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log file that cannot be opened: nothing has changed, who may come from private networks included."""
+
+    def agents(secret: str) -> dict[str, object]:
+        return {"listen_port": port, "tokens": {"site": {"id": "site.access", "secret": secret}}}
+
+    def fail(settings: PoolerSettings) -> None:
+        raise StartupError("cannot write to the log file")
+
+    port = free_port()
+    await service.start({**service.document(), "agents": agents("0123456789abcdef")})
+    await book.wait_for("listening")
+    reception = service.pooler._reception
+    assert reception is not None
+    before = reception._settings
+    monkeypatch.setattr(run_module, "configure_logging", fail)
+    await service.reload({**service.document(), "agents": agents("fedcba9876543210")})
+    assert service.pooler.reload() == ["cannot write to the log file"]
+    assert reception._settings is before
+    monkeypatch.setattr(run_module, "configure_logging", lambda settings: None)
+    assert service.pooler.reload() == []
+    assert reception._settings is not before
+    signal.raise_signal(signal.SIGTERM)
+    await book.wait_for("stopped")
 
 
 async def test_a_reload_reaches_every_part(service: Service) -> None:
