@@ -178,14 +178,21 @@ def test_rows_in_portions(talk: Conversation) -> None:
     assert _spell(talk.receive(_execute() + messages.SYNC)) == "E34000 ZI"
 
 
+def _kept(talk: Conversation, name: str) -> int:
+    """How many rows a portal that has been executed keeps."""
+    done = talk._portals[name].done
+    assert done is not None
+    return len(done.rows)
+
+
 def test_rows_are_not_kept_for_nobody(talk: Conversation) -> None:
     """Once all have been sent, they are gone; and portals that hold some have a bound."""
     begin = messages.query("BEGIN")
     talk.receive(begin + _parse("SHOW x", "s"))
     assert _spell(talk.receive(_bind(statement="s", portal="p") + _execute(2, "p"))) == "2 N D D s"
-    assert len(talk._portals["p"].done.rows) == 3
+    assert _kept(talk, "p") == 3
     assert _spell(talk.receive(_execute(2, "p") + _execute(2, "p"))) == "D CSHOW CSHOW"
-    assert talk._portals["p"].done.rows == ()
+    assert _kept(talk, "p") == 0
     for number in range(200):
         talk.receive(_bind(statement="s", portal=f"p{number}"))
     assert len(talk._portals) == 100
