@@ -15,6 +15,7 @@ import attrs
 
 from hyperpool.config import DatabaseSettings, PeerSettings, PoolerSettings, UserSettings
 from hyperpool.config.cache import CacheRule, CacheSettings, UserCacheSettings
+from hyperpool.config.http import HttpSettings
 from hyperpool.config.kinds import Unfit
 from hyperpool.config.source import Source
 from hyperpool.config.tunnel import (
@@ -48,6 +49,7 @@ _SECTIONS: Final[dict[str, type[attrs.AttrsInstance]]] = {
     "tunnel": ProcessSettings,
     "agents": AgentsSettings,
     "agents_tokens": AgentToken,
+    "http": HttpSettings,
     "poolers": LinkSettings,
 }
 _NOWHERE: Final = Source(Path("/"), {})

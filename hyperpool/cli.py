@@ -374,6 +374,7 @@ def _pooler_table(settings: Settings) -> Table:
     rows = {
         "listens on": "\n".join(listeners),
         **_agents_row(settings),
+        **_http_row(settings),
         "clients": f"up to {pooler.max_client_conn}",
         "auth_type": pooler.auth_type.value,
         "users": _count_users(settings),
@@ -394,6 +395,13 @@ def _agents_row(settings: Settings) -> dict[str, str]:
         return {}
     names = sorted({token.agent_name for token in settings.agents.tokens.values()})
     return {"takes agents": f"port {settings.agents.listen_port}: {', '.join(names)}"}
+
+
+def _http_row(settings: Settings) -> dict[str, str]:
+    http = settings.http
+    if http is None:
+        return {}
+    return {"speaks HTTP on": "\n".join(f"{address}:{http.listen_port}" for address in http.listen_addr)}
 
 
 def _count_users(settings: Settings) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from hyperpool.config.auth_checks import MD5, check_auth
 from hyperpool.config.cache import MIN_ENTRIES
+from hyperpool.config.http import check_http
 from hyperpool.config.kinds import PoolMode, SessionState
 from hyperpool.config.report import dotted
 from hyperpool.config.settings import FALLBACK, RESERVED
@@ -37,6 +38,8 @@ def check(settings: Settings, given: Collection[KeyPath], report: Report) -> Non
     check_auth(settings, report)
     check_tls(settings, report)
     _check_agents(settings, report)
+    if settings.http is not None:
+        check_http(settings.http, report)
     pooler = settings.pooler
     _compare(_MIN_POOL_SIZE, pooler.min_pool_size, _DEFAULT_POOL_SIZE, pooler.default_pool_size, report)
     if not settings.databases and report.is_sound(("databases",)):

@@ -75,6 +75,7 @@ def resolve(raw: Mapping[object, object], source: Source, report: Report) -> Set
         peers=document.peers,
         userlist=read_userlist(pooler, source, report),
         agents=document.agents,
+        http=document.http,
         hba=read_hba(pooler, source, report),
         ident=read_ident(pooler, source, report),
     )

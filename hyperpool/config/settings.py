@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from hyperpool.config.cache import CacheSettings
     from hyperpool.config.hba import HbaRule
+    from hyperpool.config.http import HttpSettings
     from hyperpool.config.ident import IdentEntry
     from hyperpool.config.kinds import PoolMode, SessionState
     from hyperpool.config.model import PeerSettings
@@ -171,6 +172,7 @@ class Settings:
         peers: the section ``peers``, by ``peer_id``.
         userlist: what the ``auth_file`` says, by user name.
         agents: the section ``agents``; None if there is none.
+        http: the section ``http``; None if there is none.
         notes: what was accepted and does not what it says, one line each.
         hba: what the ``auth_hba_file`` says, with ``auth_type`` hba.
         ident: the maps of the ``auth_ident_file`` by name, with ``auth_type`` hba.
@@ -184,6 +186,7 @@ class Settings:
     peers: Mapping[int, PeerSettings] = attrs.field(factory=dict)
     userlist: Mapping[str, Secret] = attrs.field(factory=dict)
     agents: AgentsSettings | None = None
+    http: HttpSettings | None = None
     notes: tuple[str, ...] = attrs.field(default=(), eq=False)
     hba: tuple[HbaRule, ...] = ()
     ident: Mapping[str, tuple[IdentEntry, ...]] = attrs.field(factory=dict)

@@ -16,10 +16,13 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
+from hyperpool.config import sections as whole
 from hyperpool.config.fields import Problem, Problems, read_value
+from hyperpool.config.http import HttpSettings
+from hyperpool.config.kinds import Unfit
 from hyperpool.config.model import MAX_PEER_ID, DatabaseSettings, PeerSettings, PoolerSettings, UserSettings
 from hyperpool.config.report import describe, describe_type, key_text
-from hyperpool.config.tunnel import AgentsSettings, agents_section
+from hyperpool.config.tunnel import AgentsSettings
 from hyperpool.config.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
@@ -32,6 +35,9 @@ T = TypeVar("T")
 
 _DEPTH: Final = 3
 """Keys on the way to a setting: section, entry, name. What is below belongs to the setting's value."""
+
+_WHOLE: Final[Mapping[str, type[Any]]] = {"agents": AgentsSettings, "http": HttpSettings}
+"""Sections that are used as a whole or not at all."""
 
 _MAPPING: Final = "a mapping; each setting or name on a line of its own, with a colon and a space behind it"
 
@@ -46,6 +52,7 @@ class Document:
         users: by name.
         peers: by their ``peer_id``.
         agents: where agents connect to; None if nowhere.
+        http: what is shown over HTTP; None if nothing is.
     """
 
     pooler: PoolerSettings = attrs.field(factory=PoolerSettings)
@@ -53,6 +60,7 @@ class Document:
     users: Mapping[str, UserSettings] = attrs.field(factory=dict)
     peers: Mapping[int, PeerSettings] = attrs.field(factory=dict)
     agents: AgentsSettings | None = None
+    http: HttpSettings | None = None
 
 
 def structure(raw: Mapping[object, object], source: Source, report: Report) -> Document:
@@ -72,7 +80,7 @@ def structure(raw: Mapping[object, object], source: Source, report: Report) -> D
     except BaseValidationError as errors:
         for path, problem in _flatten(errors, ()):
             report.add(tuple(map(key_text, path)), problem)
-            remaining = _without(remaining, path[: 1 if path[:1] == ("agents",) else _DEPTH])
+            remaining = _without(remaining, path[: 1 if path[0] in _WHOLE else _DEPTH])
     return converter.structure(remaining, Document)
 
 
@@ -91,7 +99,8 @@ def _converter(source: Source) -> Converter:
             ("peers", Mapping[int, PeerSettings]),
         )
     }
-    sections["agents"] = override(struct_hook=lambda value, _: agents_section(value, source))
+    for name, cls in _WHOLE.items():
+        sections[name] = override(struct_hook=_section(cls, source))
     converter.register_structure_hook(Document, make_dict_structure_fn(Document, converter, **sections))
     return converter
 
@@ -143,6 +152,16 @@ def _mapping_of(hook: Callable[[Any, Any], T]) -> Callable[[Any, Any], T]:
         return hook(value, kind)
 
     return structure_mapping
+
+
+def _section(cls: type[Any], source: Source) -> Callable[[Any, Any], Any]:
+    def structure_section(value: object, _type: object) -> object:
+        try:
+            return whole.section(cls)(value, source)
+        except Unfit as error:
+            raise Problem(f"found {describe_type(value)}, expected {error.expected}") from None
+
+    return structure_section
 
 
 def _leaf(field: attrs.Attribute[Any], source: Source) -> Callable[[Any, Any], Any]:

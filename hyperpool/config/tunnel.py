@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 
 from hyperpool.config import kinds
 from hyperpool.config.document import read_document
-from hyperpool.config.fields import Problem, Problems, required, setting
+from hyperpool.config.fields import Problems, required, setting
 from hyperpool.config.kinds import SslMode, Unfit
-from hyperpool.config.report import Report, describe_type
+from hyperpool.config.report import Report
 from hyperpool.config.sections import entries, section
 from hyperpool.config.source import Source
 from hyperpool.config.tls import ClientTls, TlsFault, TlsMaterial
@@ -333,11 +333,3 @@ def _check_targets(place: KeyPath, names: tuple[str, ...], settings: TunnelSetti
     for name in names:
         if name not in settings.targets:
             report.add(place, f"found {name!r}, which is not in targets; add it there, or remove it here")
-
-
-def agents_section(value: object, source: Source) -> Any:  # noqa: ANN401 - `AgentsSettings`, as the field says
-    """The pooler's section ``agents``."""
-    try:
-        return section(AgentsSettings)(value, source)
-    except Unfit as error:
-        raise Problem(f"found {describe_type(value)}, expected {error.expected}") from None

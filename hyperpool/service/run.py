@@ -47,6 +47,7 @@ from hyperpool.pool.warmer import Warmer
 from hyperpool.relay.loop import Relay
 from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
+from hyperpool.service import http
 from hyperpool.service.cancels import Canceller
 from hyperpool.service.embedded import EmbeddedDatabases
 from hyperpool.service.herald import Herald
@@ -60,7 +61,7 @@ from hyperpool.stats import PoolStats, StatsBook
 from hyperpool.transport.bridge import Bridges
 from hyperpool.transport.kinds import DialContext
 from hyperpool.transport.nameservers import make_resolver
-from hyperpool.transport.passed import AGENTS, CLIENTS, PassedSockets
+from hyperpool.transport.passed import AGENTS, CLIENTS, HTTP, PassedSockets
 from hyperpool.transport.sockets import TcpOptions
 from hyperpool.tunnel.reception import Reception
 
@@ -117,6 +118,7 @@ class Pooler:
         self._config_path = config_path
         self._embedded = EmbeddedDatabases()
         self._listeners: list[Listener] = []
+        self._http: list[socket.socket] = []
         self._pools: Pools[ServerConnection, ClientConnection]
         self._cache: ResultCache[ClientConnection, Request, Statement]
         self._relay: Relay
@@ -127,6 +129,7 @@ class Pooler:
         self._book = StatsBook(time.monotonic())
         self._reloaded = trio.Event()
         self._operations: Operations
+        self._around: Surroundings
         self._consoles: Consoles
         self._shutdown: Shutdown
         self._herald: Herald
@@ -144,6 +147,9 @@ class Pooler:
                 for listener in self._listeners:
                     stack.callback(listener.close)
                 agents = await self._listen_for_agents(stack)
+                self._http = http.listen(self._settings, self._passed)
+                for sock in self._http:
+                    stack.callback(sock.close)
                 for address in self._passed.close():
                     log.warning("a socket that was passed is of no use: it is closed", address=address)
                 if await self._embedded.start(self._settings, signals, stack):
@@ -172,7 +178,7 @@ class Pooler:
 
     def _open_console(self, peers: Peers, context: DialContext) -> None:
         self._operations = Operations(self._relay, self._pools, lambda: self._settings)
-        around = Surroundings(
+        self._around = Surroundings(
             relay=self._relay,
             pools=self._pools,
             cache=self._cache,
@@ -188,7 +194,7 @@ class Pooler:
             faults=FAULTS,
             agents=None if self._reception is None else self._reception.registry,
         )
-        self._consoles = Consoles(around, self)
+        self._consoles = Consoles(self._around, self)
         self._door.console = self._consoles
 
     # -- parts -------------------------------------------------------------------------------------------------------
@@ -245,6 +251,7 @@ class Pooler:
                 self._herald.look(self._shutdown)
                 nursery.start_soon(self._obey, signals)
                 self._prove_life(nursery)
+                nursery.start_soon(http.serve, self._around, self._http, lambda: self._herald.is_ready)
                 try:
                     await self._shutdown.over.wait()
                 finally:
@@ -293,6 +300,8 @@ class Pooler:
             sockets += [(CLIENTS, listener.sock) for listener in self._listeners]
         if AGENTS not in self._passed.replaced:
             sockets += [(AGENTS, listener.socket) for listener in agents]
+        if HTTP not in self._passed.replaced:
+            sockets += [(HTTP, sock) for sock in self._http]
         return sockets
 
     def _ready(self) -> None:
@@ -407,14 +416,16 @@ class Pooler:
         for name, database in settings.databases.items():
             if database.embedded and name not in self._embedded.servers:
                 log.warning("reload: an embedded database needs a restart", setting=f"databases.{name}")
-        agents, before = settings.agents, self._at_start.agents
-        if agents is None or before is None:
-            if agents is not before:
-                log.warning("reload: this setting needs a restart", setting="agents")
-            return
-        for name in ("listen_addr", "listen_port"):
-            if getattr(agents, name) != getattr(before, name):
-                log.warning("reload: this setting needs a restart", setting=f"agents.{name}")
+        for section in ("agents", "http"):
+            new, before = getattr(settings, section), getattr(self._at_start, section)
+            if new is None or before is None:
+                if new is not before:
+                    log.warning("reload: this setting needs a restart", setting=section)
+                continue
+            for field in attrs.fields(type(new)):
+                name = field.name
+                if not field.metadata["reload"] and getattr(new, name) != getattr(before, name):
+                    log.warning("reload: this setting needs a restart", setting=f"{section}.{name}")
 
     def _apply(self, settings: Settings) -> list[str]:
         """Take over settings.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
-from hyperpool.transport.passed import AGENTS, CLIENTS, PassedSocket, PassedSockets
+from hyperpool.transport.passed import AGENTS, CLIENTS, HTTP, PassedSocket, PassedSockets
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _FIRST: Final = 3
 """The first descriptor that is passed (SD_LISTEN_FDS_START)."""
 
-_ROLES: Final = frozenset({CLIENTS, AGENTS})
+_ROLES: Final = frozenset({CLIENTS, AGENTS, HTTP})
 """What ``FileDescriptorName=`` may say; all other sockets, whatever their unit is called, are for clients."""
 
 _STORED: Final = "stored-"

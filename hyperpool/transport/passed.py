@@ -20,6 +20,9 @@ CLIENTS: Final = "clients"
 AGENTS: Final = "agents"
 """The role of sockets on which agents come in."""
 
+HTTP: Final = "http"
+"""The role of sockets on which HTTP is spoken."""
+
 
 @attrs.frozen(eq=False)
 class PassedSocket:
@@ -27,7 +30,7 @@ class PassedSocket:
 
     Attributes:
         sock: it may be blocking.
-        role: what it is for: `CLIENTS`, `AGENTS`, or a name that others agree on.
+        role: what it is for: `CLIENTS`, `AGENTS`, `HTTP`, or a name that others agree on.
         fixed: it is used whatever addresses the settings name, and its file is not ours to remove; otherwise it is used
             if the settings name its address.
     """

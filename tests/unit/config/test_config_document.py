@@ -198,7 +198,7 @@ def test_a_mapping_that_holds_itself_is_a_problem(problems_with: Problems) -> No
         ({"usr": {}}, "usr: found an unknown setting; did you mean users?"),
         (
             {"xyz": 1},
-            "xyz: found an unknown setting, expected one of pooler, databases, users, peers, agents",
+            "xyz: found an unknown setting, expected one of pooler, databases, users, peers, agents, http",
         ),
         (
             {"users": {"ann": {"zzz": 1}}},
@@ -246,7 +246,7 @@ def test_a_key_that_is_no_text_is_a_problem(problems_with: Problems) -> None:
         "users.nan: found nan as a name, expected a text; put it in quotes",
         "users.'a huge number': found a huge number as a name, expected a text; put it in quotes",
         "users.'a date': found a date as a name, expected a text; put it in quotes",
-        "5: found a number as a key, expected one of pooler, databases, users, peers, agents",
+        "5: found a number as a key, expected one of pooler, databases, users, peers, agents, http",
     ]
 
 

@@ -194,6 +194,7 @@ def test_sockets_are_kept_for_the_next_process(notify: NotifySocket) -> None:
         assert notify.read() == [
             ["FDSTOREREMOVE=1", "FDNAME=stored-agents"],
             ["FDSTOREREMOVE=1", "FDNAME=stored-clients"],
+            ["FDSTOREREMOVE=1", "FDNAME=stored-http"],
             ["FDSTORE=1", "FDNAME=stored-clients"],
             ["FDSTORE=1", "FDNAME=stored-agents"],
         ]
@@ -204,4 +205,4 @@ def test_sockets_are_kept_for_the_next_process(notify: NotifySocket) -> None:
     without = Notifier(ServiceManager(notify.address))
     without.store([("clients", sock)])
     without.close()
-    assert len(notify.read()) == 4
+    assert len(notify.read()) == 5
