@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
 _WORD: Final = r'"(?:[^"]|"")*"|[0-9a-z_]+'
 _PARAMETER: Final = r"\$[1-9][0-9]{0,4}"
-_COMMAND: Final = re.compile(rf"({_WORD})(?:\s+({_WORD}|{_PARAMETER}))?", re.IGNORECASE)
+_TEXT: Final = "'(?:[^']|'')*'"
+_COMMAND: Final = re.compile(rf"({_WORD})(?:\s+({_WORD}|{_PARAMETER}|{_TEXT}))?", re.IGNORECASE)
 _SET: Final = re.compile(
-    rf"set\s+({_WORD})\s*(?:=|\sto\s)\s*('(?:[^']|'')*'|{_PARAMETER}|{_WORD}|[-+.0-9a-z_]+)", re.IGNORECASE
+    rf"set\s+({_WORD})\s*(?:=|\sto\s)\s*({_TEXT}|{_PARAMETER}|{_WORD}|[-+.0-9a-z_]+)", re.IGNORECASE
 )
+_BRACED: Final = re.compile(rf"\(\s*({_TEXT}|[-+.0-9]+)(?:::[a-z0-9_]+)?\s*\)\Z", re.IGNORECASE)
+"""How pgjdbc puts a parameter into the text, with ``preferQueryMode=simple``: ``('x')`` and ``('7'::int4)``."""
+
 _CACHE: Final = re.compile(r"\s*(explain|purge)\s+cache\b\s*(.*)", re.IGNORECASE | re.DOTALL)
 """What follows may be a query, whose comments count."""
 
@@ -98,7 +102,7 @@ def parse(text: str) -> Statement:
     if found := _CACHE.fullmatch(text):
         argument = found[2].strip().removesuffix(";").rstrip()
         return Command(f"{found[1].lower()} cache", argument, text=text[:_LONGEST_SHOWN])
-    bare = _COMMENT.sub(" ", text).strip().removesuffix(";").rstrip()
+    bare = _BRACED.sub(r"\1", _COMMENT.sub(" ", text).strip().removesuffix(";").rstrip())
     if not bare:
         return Nothing()
     if found := _TRANSACTION.fullmatch(bare):
@@ -109,8 +113,10 @@ def parse(text: str) -> Statement:
     if found := _COMMAND.fullmatch(bare):
         verb, argument = _unquoted(found[1]).lower(), found[2] or ""
         verb = "show" if verb == "select" else verb
+        if verb == "show" and argument.startswith("'"):
+            raise _unintelligible(text)
         return Command(verb, _unquoted(argument), argument.startswith("$"), text[:_LONGEST_SHOWN])
-    raise Unintelligible(f"invalid command '{text[:_LONGEST_SHOWN]}', use SHOW HELP;")
+    raise _unintelligible(text)
 
 
 def parameters_of(statement: Statement) -> int:
@@ -135,6 +141,10 @@ def bind(statement: Statement, values: Sequence[str]) -> Statement:
     if isinstance(statement, Assignment) and count:
         return Assignment(statement.key, values[count - 1])
     return statement
+
+
+def _unintelligible(text: str) -> Unintelligible:
+    return Unintelligible(f"invalid command '{text[:_LONGEST_SHOWN]}', use SHOW HELP;")
 
 
 def _unquoted(word: str) -> str:

@@ -403,6 +403,7 @@ final class Pgjdbc {
                 Map.entry("settings", Checklist.plain(SessionState::settings)),
                 Map.entry("role", Checklist.plain(SessionState::role)),
                 Map.entry("listen", Checklist.plain(SessionState::listen)),
-                Map.entry("advisory_locks", Checklist.plain(SessionState::advisoryLocks))), arguments);
+                Map.entry("advisory_locks", Checklist.plain(SessionState::advisoryLocks)),
+                Map.entry("console", Checklist.plain(AdminConsole::console))), arguments); // of a pooler
     }
 }

@@ -405,5 +405,6 @@ func main() {
 		"role":              role,
 		"listen":            listen,
 		"advisory_locks":    advisoryLocks,
+		"console":           console, // of a pooler, with another database
 	})
 }
