@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 ANY_TABLE: Final = frozenset({0})
 """The tables of an answer of which nobody knows what it depends on: any write drops it."""
 
+_LONGEST_DOUBT: Final = 300.0
+"""Seconds between the last two times that what is in doubt is dropped."""
+
 _PATIENCE: Final = 30.0
 """Seconds after which it is asked for again, when nobody has answered: the server may have gone."""
 
@@ -48,12 +51,29 @@ class Writing:
             self.tables |= tables
         self.schema = self.schema or schema
 
-    def merge(self, other: Writing) -> None:
-        """What another one holds."""
-        self.tables |= other.tables
-        self.anything = self.anything or other.anything
-        self.schema = self.schema or other.schema
-        self.ends = self.ends or other.ends
+
+def anything() -> Writing:
+    """What a server has been asked to write of whom nobody knows what it has been asked."""
+    writing = Writing()
+    writing.add(None, schema=True)
+    return writing
+
+
+class _Doubt:
+    """A write that may be committed at any time, and nobody will tell.
+
+    Attributes:
+        writing: what it may have written.
+        due: when to drop that again, monotonic seconds; 0 for at once.
+        pause: seconds until the time behind that.
+    """
+
+    __slots__ = ("due", "pause", "writing")
+
+    def __init__(self, writing: Writing) -> None:
+        self.writing = writing
+        self.due = 0.0
+        self.pause = 1.0
 
 
 class DatabaseCache:
@@ -84,6 +104,7 @@ class DatabaseCache:
         self._dropped: dict[int, int] = {}
         self._all_dropped = 0
         self._server: object = None
+        self._doubts: list[_Doubt] = []
         self.catalog: Catalog | None = None
         self.catalog_due = 0.0
         self.pending = True
@@ -163,6 +184,22 @@ class DatabaseCache:
             self.changed("schema")
         else:
             self.drop(None if writing.anything else writing.tables, "writes")
+
+    def doubt(self, writing: Writing) -> None:
+        """A transaction may still be committed, and nobody will tell when: drop what it writes again and again.
+
+        The pauses grow, so that an answer from before it is not served for longer than it was late itself.
+        """
+        self._doubts.append(_Doubt(writing))
+
+    def recall(self, now: float) -> None:
+        """Drop what is in doubt and due. For about once a second; monotonic seconds."""
+        for doubt in self._doubts:
+            if now >= doubt.due:
+                self.written(doubt.writing)
+                doubt.due = now + doubt.pause
+                doubt.pause *= 2
+        self._doubts = [doubt for doubt in self._doubts if doubt.pause <= 2 * _LONGEST_DOUBT]
 
     def changed(self, source: str) -> None:
         """The schema may have changed: nothing is served before the catalog has been read again."""

@@ -22,6 +22,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from hyperpool.auth.secrets import Shown
+from hyperpool.cache.database import anything
 from hyperpool.config import PoolMode, SessionState
 from hyperpool.config.settings import FALLBACK
 from hyperpool.pool.backoff import Backoff
@@ -462,6 +463,9 @@ class Pools(Generic[S, C]):
     def _attach(self, pool: Pool[S, C]) -> None:
         if self._cache is not None:
             before, pool.cache = pool.cache, self._cache.lane(pool.settings, pool.cache)
+            if before is not None and before is not pool.cache:
+                # Its servers may be at work where it has led so far.
+                before.database.doubt(anything())
             if before is None and pool.cache is not None:
                 for server in pool.servers:
                     server.becomes_cached()

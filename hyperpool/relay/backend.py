@@ -9,11 +9,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
-from hyperpool.cache.database import Writing
+from hyperpool.cache.database import anything
 from hyperpool.pool.statements import ServerStatements
 from hyperpool.relay.connection import Connection
 from hyperpool.relay.errand import Errand
 from hyperpool.relay.ledger import SKIP, Ledger
+from hyperpool.relay.prepared import PreparedTexts
 from hyperpool.relay.session import Pinned
 from hyperpool.relay.tables import IDLE
 from hyperpool.wire import constants as wire
@@ -22,6 +23,7 @@ from hyperpool.wire import messages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hyperpool.cache.database import Writing
     from hyperpool.errors import LoginFailed
     from hyperpool.pool.handover import ServerReady
     from hyperpool.pool.statements import Statement
@@ -74,7 +76,7 @@ class Backend(Connection):
         idle_since: when it was given back, monotonic seconds.
         expires: when its lifetime ends, monotonic seconds; 0 for never.
         writes: what its client may have written since it was last dropped from the result cache; None for nothing.
-        prepared_writes: what the statements may write that a client has prepared whose server it is alone.
+        prepared: what names of statements stand for, where they are its client's alone.
     """
 
     __slots__ = (
@@ -106,7 +108,7 @@ class Backend(Connection):
         "pid",
         "pinned",
         "pool",
-        "prepared_writes",
+        "prepared",
         "purpose",
         "refusal",
         "replay",
@@ -169,16 +171,17 @@ class Backend(Connection):
         self.idle_since = self.since
         self.expires = ready.expires
         self.writes: Writing | None = None
-        self.prepared_writes: Writing | None = None
+        self.prepared = PreparedTexts(complete=True)
 
     def __repr__(self) -> str:
         return f"<server {self.pool.name} pid={self.pid}>"
 
     def becomes_cached(self) -> None:
         """The result cache knows this database from now on: nobody has taken down what was written so far."""
-        self.writes, self.prepared_writes = Writing(), Writing()
-        for writing in (self.writes, self.prepared_writes):
-            writing.add(None, schema=True)
+        self.prepared.lose_track()
+        if self._between():
+            return
+        self.writes = anything()
         if self.expected is not None:
             # The end of what is on its way must not be passed over.
             self.expected = None
@@ -257,14 +260,15 @@ class Backend(Connection):
         self.outdated = self.outdated or outdated
         self.held = True
         if self in self.pool.idle or (
-            self.outdated and self.pool.fast_close and self.client is not None and self._between(self.client)
+            self.outdated and self.pool.fast_close and self.client is not None and self._between()
         ):
             self.close(reason)
 
-    def _between(self, client: ClientConnection) -> bool:
+    def _between(self) -> bool:
         """Whether nothing is under way between it and its client, and no transaction is open."""
         owes = self.expected is not None or not self.ledger.clean or self.skip or self.rest or self.outbox
-        asks = client.skip or client.rest or client.parked is not None
+        client = self.client
+        asks = client is not None and (client.skip or client.rest or client.parked is not None)
         return self.status == IDLE and not owes and not asks
 
     # -- cancel requests -----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ same wait for it.
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.cache.database import Writing
@@ -25,10 +26,12 @@ from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from hyperpool.cache.lane import Plan
     from hyperpool.cache.store import Entry
     from hyperpool.relay.client import ClientConnection
-    from hyperpool.relay.handover import RelayLane
+    from hyperpool.relay.handover import RelayLane, RelayPool
     from hyperpool.relay.server import ServerConnection
 
 _SWITCH: Final = re.compile(
@@ -185,7 +188,7 @@ def _joins(client: ClientConnection, lane: RelayLane, plan: Plan, request: Reque
     late, flight = flight, Flight(key, database.mark())
     lane.flights[key] = flight
     client.patience = 0.0
-    client.fill = Fill(plan, request, flight)
+    client.fill = Fill(lane, plan, request, flight)
     for other in late.land() if late is not None else ():
         # What they wait for is no longer overdue to anybody: they wait for this one.
         reconsider(other)
@@ -266,19 +269,19 @@ def passed(client: ClientConnection, fill: Fill, data: bytes | memoryview, serve
         data: the part.
         server: whose answer it is.
     """
-    lane = client.pool.cache
-    if lane is None or lane.settings is None:
+    lane = fill.lane
+    if lane.settings is None:
         abandon(client)
         return
     fill.take(data)
     if fill.size > lane.settings.max_entry:
-        _failed(client, lane, fill, Reason.TOO_LARGE)
+        _failed(client, fill, Reason.TOO_LARGE)
         return
     if not fill.ended:
         return
     answer = examine(fill.request, fill.whole())
     if not isinstance(answer, Answer):
-        _failed(client, lane, fill, answer)
+        _failed(client, fill, answer)
         return
     plan, now = fill.plan, client.relay.now
     stats = plan.stats
@@ -287,11 +290,15 @@ def passed(client: ClientConnection, fill: Fill, data: bytes | memoryview, serve
     started = server.linked
     flight = fill.flight
     # Otherwise the pool leads to another database by now, or a write has passed.
-    current = lane.flights.get(flight.key) is flight and lane.database.holds(flight.mark, plan.tables)
+    current = (
+        client.pool.cache is lane
+        and lane.flights.get(flight.key) is flight
+        and lane.database.holds(flight.mark, plan.tables)
+    )
     entry = lane.make(plan, stats, answer, (started, now), keep=current)
     if not current:
         lane.database.stats.unstored[Reason.OWN_WRITE] += 1
-    _landed(client, lane, fill)
+    _landed(client, fill)
     if fill.renews is not None:
         lane.database.stats.refreshes += 1
         stats.refreshes += 1
@@ -307,14 +314,15 @@ def passed(client: ClientConnection, fill: Fill, data: bytes | memoryview, serve
 
 def abandon(client: ClientConnection) -> None:
     """The answer that a client has asked for will not come to it: who waits for the same asks anew."""
-    fill, lane = client.fill, client.pool.cache
-    if fill is not None and lane is not None:
-        _landed(client, lane, fill)
+    fill = client.fill
+    if fill is not None:
+        _landed(client, fill)
         _released(fill)
 
 
-def _failed(client: ClientConnection, lane: RelayLane, fill: Fill, reason: Reason) -> None:
+def _failed(client: ClientConnection, fill: Fill, reason: Reason) -> None:
     """An answer cannot be kept: who waits for it asks a server."""
+    lane = fill.lane
     lane.database.stats.unstored[reason] += 1
     if fill.plan.stats is not None:
         fill.plan.stats.last = reason
@@ -322,13 +330,13 @@ def _failed(client: ClientConnection, lane: RelayLane, fill: Fill, reason: Reaso
     if fill.renews is not None and not fill.renews.gone:
         # What it has been is not what it would be now.
         lane.drop(fill.renews)
-    _landed(client, lane, fill)
+    _landed(client, fill)
     _released(fill)
 
 
-def _landed(client: ClientConnection, lane: RelayLane, fill: Fill) -> None:
+def _landed(client: ClientConnection, fill: Fill) -> None:
     client.fill = None
-    flight = fill.flight
+    lane, flight = fill.lane, fill.flight
     if lane.flights.get(flight.key) is flight:
         del lane.flights[flight.key]
     if fill.renews is not None:
@@ -347,6 +355,15 @@ def reconsider(client: ClientConnection) -> None:
     if parked is None or client.closed:
         return
     client.ask(parked)
+
+
+def scatter(pool: RelayPool, clients: Iterable[ClientConnection]) -> None:
+    """A pool leads elsewhere from now on: who waits for an answer from where it led asks anew."""
+    for client in [one for one in clients if one.pool is pool and one.flight is not None]:
+        if client.flight is not None:
+            client.flight.leave(client)
+            client.patience = 0.0
+            reconsider(client)
 
 
 def overdue(lane: RelayLane, now: float) -> list[ClientConnection]:
@@ -377,21 +394,29 @@ def note(client: ClientConnection, server: ServerConnection, text: bytes | None)
         writing.ends = True
 
 
-def prepared(client: ClientConnection, server: ServerConnection, text: bytes | None) -> None:
-    """A text is prepared on a server that is the client's alone, and may be executed at any time; see `note`."""
-    writing = _added(client, server, server.prepared_writes, text)
-    if text is None or _ENDS.search(text):
-        writing = writing or Writing()
-        writing.ends = True
-    server.prepared_writes = writing
+def prepared(client: ClientConnection, server: ServerConnection, name: bytes, text: bytes | None) -> None:
+    """A text is about to be prepared on a server where names are the client's alone.
+
+    Args:
+        client: whose it is.
+        server: its server.
+        name: the statement's name.
+        text: the SQL; None if nobody knows it.
+    """
+    lane = client.pool.cache
+    if lane is not None and text is not None:
+        session = lane.session(client.tracked)
+        if (b"\\" in text and not session.conforming) or not (session.utf8 or text.isascii()):
+            # It is read now, and not as it might be when it is executed.
+            text = None
+    ledger = server.ledger
+    server.prepared.prepare(name, text, certain=not (ledger.midway or ledger.skipping))
 
 
-def note_prepared(server: ServerConnection) -> None:
-    """One of the texts is executed that have been `prepared`."""
-    if server.prepared_writes is not None:
-        if server.writes is None:
-            server.writes = Writing()
-        server.writes.merge(server.prepared_writes)
+def note_prepared(client: ClientConnection, server: ServerConnection, name: bytes) -> None:
+    """What has been `prepared` is about to be executed; see `note`."""
+    for text in server.prepared.meant(name):
+        note(client, server, text)
 
 
 def _added(
@@ -429,6 +454,22 @@ def written(server: ServerConnection) -> None:
         lane.database.written(writing)
     if not server.ledger.entries:
         server.writes = None
+
+
+def parted(server: ServerConnection) -> Callable[[], None] | None:
+    """A server is given up, and what it has been asked to write may be there, or be there later.
+
+    Returns:
+        What to call when its connection has ended; None if it is at nothing that matters.
+    """
+    lane, writing = server.pool.cache, server.writes
+    if lane is None or writing is None:
+        return None
+    lane.database.written(writing)
+    if not server.ledger.entries:
+        return None
+    lane.database.doubt(writing)
+    return partial(lane.database.written, writing)
 
 
 def visible(server: ServerConnection) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hyperpool.cache.lane import Plan
     from hyperpool.cache.store import Entry
     from hyperpool.relay.client import ClientConnection
+    from hyperpool.relay.handover import RelayLane
     from hyperpool.relay.requests import Request
 
 _ROWS: Final = bytes(kind == wire.DATA_ROW for kind in range(256))
@@ -26,6 +27,7 @@ class Fill:
     """An answer that is collected.
 
     Attributes:
+        lane: its pool's part of the cache, when it was asked for.
         plan: for its query.
         request: what was asked.
         flight: who waits for the same answer.
@@ -34,15 +36,17 @@ class Fill:
         ended: its ReadyForQuery has come.
     """
 
-    __slots__ = ("_chunks", "ended", "flight", "plan", "renews", "request", "size")
+    __slots__ = ("_chunks", "ended", "flight", "lane", "plan", "renews", "request", "size")
 
     def __init__(
         self,
+        lane: RelayLane,
         plan: Plan,
         request: Request,
         flight: Flight[ClientConnection, Request],
         renews: Entry | None = None,
     ) -> None:
+        self.lane = lane
         self.plan = plan
         self.request = request
         self.flight = flight

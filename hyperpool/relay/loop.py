@@ -21,12 +21,13 @@ from hyperpool.relay.following import MAX_SETTINGS
 from hyperpool.relay.requests import cancel_waiting
 from hyperpool.relay.server import ServerConnection
 from hyperpool.relay.timeouts import sweep_clients, sweep_servers, sweep_waiting
-from hyperpool.relay.transient import LeavingConnection
+from hyperpool.relay.transient import LeavingConnection, PartingConnection
 from hyperpool.relay.translate import Translator
 from hyperpool.transport.endpoint import tls_name
 from hyperpool.wire import cancelkeys
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
     from hyperpool.cache.lane import Plan
@@ -229,6 +230,13 @@ class Relay(EventLoop):
         if connection.outbox:
             self.watch_writable(leaving)
 
+    def let_end(self, sock: socket.socket, then: Callable[[], None]) -> None:
+        """Close a server connection that has been forgotten when PostgreSQL has done what it is at, and call back."""
+        parting = PartingConnection(self, sock, then)
+        self._connections[parting.fd] = parting
+        self.transients[parting] = None
+        self.resume(parting)
+
     def forget(self, connection: TransientConnection) -> None:
         """The connection is no longer the relay's, or about to be somebody else's."""
         self._connections.pop(connection.fd, None)
@@ -399,8 +407,10 @@ class Relay(EventLoop):
                 server.close("server idle timeout")
             if pool.watched and now >= pool.catalog_due and pool.idle and not pool.paused:
                 pool.idle.pop().ask_catalog()
-            if pool.cache is not None and pool.cache.asks(now) and not pool.paused:
-                _ask_for_cache(pool)
+            if pool.cache is not None:
+                pool.cache.database.recall(now)
+                if pool.cache.asks(now) and not pool.paused:
+                    _ask_for_cache(pool)
             for server in [server for server in pool.servers if server.expires and now >= server.expires]:
                 server.retire("server lifetime over")
             self.want(pool)
@@ -414,6 +424,10 @@ class Relay(EventLoop):
     def clock(self) -> float:
         """Monotonic seconds."""
         return self._clock()
+
+    def scatter(self, pool: RelayPool) -> None:
+        """A pool leads elsewhere: nobody waits for an answer of the result cache from where it led."""
+        caching.scatter(pool, self.clients.values())
 
     def dissolve(self, pool: RelayPool) -> None:
         """A pool's database is gone from the settings: as in pgbouncer, so are its clients and servers."""

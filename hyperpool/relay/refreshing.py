@@ -116,6 +116,6 @@ def refresh(client: ClientConnection, lane: RelayLane, plan: Plan, request: Requ
     entry.refreshing = True
     lane.refreshes += 1
     lane.flights[plan.key] = flight
-    refresher.fill = Fill(plan, alone, flight, renews=entry)
+    refresher.fill = Fill(lane, plan, alone, flight, renews=entry)
     if not refresher.begin(request.alone()):
         refresher.close("no server can be spared")

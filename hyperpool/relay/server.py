@@ -498,16 +498,17 @@ class ServerConnection(Upkeep):
         if self.closed:
             return
         self.closed = True
-        if self.writes is not None:
-            # Its transaction may have been committed, and nobody will say so.
-            caching.written(self)
+        written = caching.parted(self)
         self._pin(Pinned(0))
         self.pool.forget(self)
         if self.ledger.clean and not self.outbox and self.status == IDLE:
             with suppress(OSError):
                 self.sock.send(messages.TERMINATE)
-        self.sock.close()
+        if written is None:
+            self.sock.close()
         self.relay.forget_server(self, reason)
+        if written is not None:
+            self.relay.let_end(self.sock, written)
         client, self.client = self.client, None
         if client is not None:
             client.server = None

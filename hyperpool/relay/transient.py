@@ -1,4 +1,4 @@
-"""Connections that are only there for a while: clients that log in, and peers that take a last message."""
+"""Connections that are only there for a while: clients that log in, peers that leave, servers that come to an end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from hyperpool.relay.connection import HANG_UP, Connection
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hyperpool.relay.loop import Relay
 
 _LEAVE_TIME: Final = 2.0
@@ -16,6 +18,10 @@ _LEAVE_TIME: Final = 2.0
 
 _LEAVE_BYTES: Final = 1 << 20
 """Bytes that a peer may send meanwhile."""
+
+
+_PARTING_TIME: Final = 60.0
+"""Seconds that a server has to end what it is at."""
 
 
 class TransientConnection(Connection):
@@ -97,3 +103,49 @@ class LeavingConnection(TransientConnection):
 
     def gone(self, reason: str) -> None:
         """Nothing else to do."""
+
+
+class PartingConnection(TransientConnection):
+    """A server connection that has been given up while the server was at work.
+
+    PostgreSQL goes on, and looks whether somebody is still there when it is done. So it is told that nobody is, and its
+    end tells when that was; what it sends is dropped.
+
+    Args:
+        relay: the data plane.
+        sock: handed over.
+        then: called when it has ended, or has had its time.
+    """
+
+    __slots__ = ("_then",)
+
+    def __init__(self, relay: Relay, sock: socket.socket, then: Callable[[], None]) -> None:
+        super().__init__(relay, sock, relay.now + _PARTING_TIME)
+        self._then = then
+        try:
+            sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            relay.doom(self, error)
+
+    def readable(self, mask: int) -> None:
+        """Drop what the server sends, until it closes."""
+        if mask & HANG_UP:
+            self.hung_up = True
+        try:
+            got = self.receive(self.relay.view)
+        except OSError as error:
+            self.lost(f"broke: {error.strerror}")
+            return
+        if got == 0:
+            self.lost("ended")
+
+    def flushed(self) -> None:
+        """What it was sent last does not matter any more."""
+
+    def timed_out(self) -> None:
+        """It has had its time."""
+        self.lost("timed out")
+
+    def gone(self, reason: str) -> None:  # noqa: ARG002 - any end is an end
+        """What it was at is done."""
+        self._then()

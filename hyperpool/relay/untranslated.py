@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.relay import caching
@@ -14,24 +15,45 @@ if TYPE_CHECKING:
     from hyperpool.relay.server import ServerConnection
 
 
-_EXECUTES: Final = frozenset({wire.QUERY, wire.PARSE, wire.EXECUTE, wire.FUNCTION_CALL})
+_NOTED: Final = frozenset({wire.QUERY, wire.PARSE, wire.BIND, wire.CLOSE, wire.FUNCTION_CALL})
+
+_BEGINNING: Final = 1024
+"""Bytes of a Bind that are looked into: its names."""
+
+_PREPARES: Final = re.compile(rb"(?i)prepare|deallocate")
+"""What a text has in it that gives names another meaning."""
 
 
 def _note(client: ClientConnection, server: ServerConnection, message: bytes, *, whole: bool) -> None:
-    """Take down for the result cache what a message may write.
+    """Take down for the result cache what a message may write: its beginning at least.
 
-    Names of statements are the client's alone here, so that an Execute may be of whatever it has ever prepared.
+    Names of statements are the client's alone here.
     """
     kind = message[0]
-    if kind == wire.EXECUTE:
-        caching.note_prepared(server)
-    elif kind == wire.PARSE and whole:
-        body = message[message.find(0, 5) + 1 :]
-        caching.prepared(client, server, body[: body.find(0)])
-    elif kind == wire.PARSE:
-        caching.prepared(client, server, None)
+    if kind in (wire.PARSE, wire.BIND):
+        start = 5 if kind == wire.PARSE else message.find(0, 5) + 1
+        nul = message.find(0, start) if start else -1
+        name = message[start:nul]
+        if nul >= 0 and kind == wire.BIND:
+            caching.note_prepared(client, server, name)
+        elif kind == wire.BIND:
+            caching.note(client, server, None)
+        elif nul < 0:
+            server.prepared.lose_track()
+        else:
+            end = message.find(0, nul + 1) if whole else -1
+            text = message[nul + 1 : end] if end >= 0 else None
+            if text is not None and _PREPARES.search(text):
+                server.prepared.lose_track()
+            caching.prepared(client, server, name, text)
+    elif kind == wire.CLOSE:
+        if whole and message[5:6] == b"S" and not server.ledger.midway:
+            server.prepared.close(message[6:-1])
     else:
-        caching.note(client, server, message[5:-1] if kind == wire.QUERY and whole else None)
+        text = message[5:-1] if kind == wire.QUERY and whole else None
+        if text is None or _PREPARES.search(text):
+            server.prepared.lose_track()
+        caching.note(client, server, text)
 
 
 def forward(
@@ -68,8 +90,9 @@ def forward(
             if kind == wire.QUERY and client.relay.extended_only:
                 client.refuse_simple()
                 return False
-            if client.pool.cache is not None and kind in _EXECUTES:
-                _note(client, server, bytes(view[at : min(at + 1 + length, end)]), whole=at + length < end)
+            if client.pool.cache is not None and kind in _NOTED:
+                stop = at + _BEGINNING if kind == wire.BIND else at + 1 + length
+                _note(client, server, bytes(view[at : min(stop, end)]), whole=at + length < end)
             ledger.request(kind)
         elif kind == wire.TERMINATE:
             leaving = True

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from hyperpool.errors import LoginFailed
 from hyperpool.relay.following import Following
 from hyperpool.relay.parameters import IDENTITY
+from hyperpool.relay.prepared import PreparedTexts
 from hyperpool.relay.session import LASTING, Pinned, names_of
 from hyperpool.relay.tables import IDLE
 from hyperpool.stats import SQUARE
@@ -216,6 +217,7 @@ class Upkeep(Following):
     def discarded(self) -> None:
         """The session has been reset (DISCARD ALL): what was prepared is gone, and so is what was set."""
         self.statements.clear()
+        self.prepared = PreparedTexts(complete=True)
         self.unnamed = None
         self.tracked = self.relay.tracker.reported_alone(self.tracked, self.pool.reported)
 

@@ -462,6 +462,7 @@ class Pooler:
         for pool in outdated:
             for server in list(pool.servers):
                 server.retire("database configuration changed", outdated=True)
+            self._relay.scatter(pool)
         for pool in self._pools:
             for server in pool.servers:
                 server.reconfigured()

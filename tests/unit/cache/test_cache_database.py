@@ -104,8 +104,23 @@ def test_what_a_transaction_writes_adds_up() -> None:
     writing.add(frozenset({2}), schema=False)
     assert writing
     assert writing.tables == {1, 2}
-    other = Writing()
-    other.add(None, schema=True)
-    writing.merge(other)
+    writing.add(None, schema=True)
     assert writing.anything
     assert writing.schema
+
+
+def test_what_is_in_doubt_is_dropped_again_and_again() -> None:
+    """With growing pauses, and not for ever."""
+    cache = DatabaseCache(lambda _: None)
+    cache.pending = False
+    writing = Writing()
+    writing.add(frozenset({1}), schema=False)
+    cache.doubt(writing)
+    drops = []
+    for second in range(2000):
+        mark = cache.mark()
+        cache.recall(float(second))
+        if not cache.holds(mark, {1}):
+            drops.append(second)
+        assert cache.holds(mark, {2})
+    assert drops == [0, 1, 3, 7, 15, 31, 63, 127, 255, 511]

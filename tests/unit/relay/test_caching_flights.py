@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import pytest
 
 from hyperpool.cache.results import ResultCache
 from hyperpool.cache.verdict import Verdict
@@ -126,3 +127,28 @@ def test_who_has_waited_in_vain_waits_for_the_next_answer_again() -> None:
             c1 < T|D1|CSELECT 1|Z
             """
         )
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_who_waits_does_not_wait_for_an_answer_of_where_the_pool_led_before(cached: bool) -> None:
+    """Nor does anybody wait for ever, if the answer does not come and nothing is cached any more."""
+    with _stage() as (stage, results, lane):
+        stage.play(
+            """
+            c1 > Qselect 1 from t
+            s1 < Qselect 1 from t
+            c2 > Qselect 1 from t
+            """
+        )
+        settings = attrs.evolve(stage.pool.settings, dbname="elsewhere")
+        if not cached:
+            settings = attrs.evolve(settings, cache=None)
+        stage.pool.cache = results.lane(settings, lane)
+        assert (stage.pool.cache is not None) == cached
+        if stage.pool.cache is not None:
+            _known(stage.pool.cache)
+        stage.relay.scatter(stage.pool)
+        stage.play("wait 0.1\ns2 < Qselect 1 from t")
+        stage.client("c1").close("it leaves")
+        assert lane.flights == {}
+        stage.play("c1 < END\ns1 < END\ns2 > T|D2|CSELECT 1|Z\nc2 < T|D2|CSELECT 1|Z")

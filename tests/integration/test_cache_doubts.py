@@ -1,0 +1,127 @@
+"""The result cache and writes whose end nobody waits for, or that are not what they seem to be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import rawclient as raw
+from tests.support.cached import Stage, config_for
+from tests.support.proxy import FaultProxy
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import PoolerFactory
+    from tests.support.cached import Client
+    from tests.support.postgres import PostgresCluster
+
+pytestmark = pytest.mark.hyperpool_only
+
+_SQL = "SELECT name FROM cached.item WHERE id = {}"
+_UPDATE = "UPDATE cached.item SET name = 'written' WHERE id = 1"
+
+
+def _warm(client: Client, *keys: int) -> None:
+    """Have answers about some rows in the cache."""
+    for key in keys:
+        for _ in range(2):
+            assert client.fetch(_SQL.format(key)) == [[b"item %d" % key]]
+
+
+def _dropped(stage: Stage, client: Client, key: int) -> None:
+    """Wait until an answer about a row is no longer that of before."""
+    stage.rename(key, f"behind {key}")
+    eventually(lambda: client.fetch(_SQL.format(key)) == [[b"behind %d" % key]], what="answers are dropped")
+
+
+FORMS = {
+    "a simple query": [raw.query(_UPDATE)],
+    "a pipeline": [raw.extended(_UPDATE) + raw.SYNC + raw.extended("SELECT 1") + raw.SYNC],
+    "with a half message behind": [raw.query(_UPDATE) + raw.query("SELECT 1")[:7]],
+    "a large answer": [raw.query(f"{_UPDATE} RETURNING repeat('x', 3000000)")],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_write_counts_that_is_committed_when_its_client_has_gone(stage: Stage, form: str) -> None:
+    """PostgreSQL goes on with what it is at; what was answered meanwhile is no answer any more then."""
+    reader, writer, locker = stage.client(), stage.client(), stage.direct()
+    _warm(reader, 1, 2)
+    locker.fetch("BEGIN; SELECT FROM cached.item WHERE id = 1 FOR UPDATE")
+    writer.send(*FORMS[form])
+    eventually(stage.waiting, what="the write waits for its lock")
+    writer.sock.close()
+    _dropped(stage, reader, 2)
+    _warm(reader, 1)
+    locker.fetch("ROLLBACK")
+    eventually(lambda: stage.read(_SQL.format(1)) == [("written",)], what="the write is committed")
+    eventually(lambda: reader.fetch(_SQL.format(1)) == [[b"written"]], within=3, what="it is seen")
+
+
+@pytest.fixture
+def broken(
+    pg: PostgresCluster, make_pooler: PoolerFactory, stage: Stage
+) -> Iterator[tuple[FaultProxy, Stage]]:
+    """A pooler whose connections to the server can be broken."""
+    with FaultProxy(pg.port) as proxy:
+        config = config_for(pg)
+        config["databases"]["app"]["port"] = proxy.port
+        with Stage(make_pooler(config), pg) as other:
+            yield proxy, other
+
+
+def test_a_write_counts_that_is_committed_when_its_server_is_lost(broken: tuple[FaultProxy, Stage]) -> None:
+    """If the connection breaks, nobody says when: what was answered meanwhile is dropped in time."""
+    proxy, stage = broken
+    reader, writer, locker = stage.client(), stage.client(), stage.direct()
+    _warm(reader, 1, 2)
+    locker.fetch("BEGIN; SELECT FROM cached.item WHERE id = 1 FOR UPDATE")
+    writer.send(raw.query(_UPDATE))
+    eventually(stage.waiting, what="the write waits for its lock")
+    proxy.cut_all()
+    assert writer.receive_all()[-1].kind == b"E"
+    reader = stage.client()
+    _dropped(stage, reader, 2)
+    _warm(reader, 1)
+    locker.fetch("ROLLBACK")
+    eventually(lambda: stage.read(_SQL.format(1)) == [("written",)], what="the write is committed")
+    eventually(lambda: reader.fetch(_SQL.format(1)) == [[b"written"]], what="it is seen")
+
+
+def test_what_a_session_has_prepared_drops_nothing_until_it_is_executed(stage: Stage) -> None:
+    """In session mode, too, where names are the client's own."""
+    reader, session = stage.client(), stage.client("session")
+    session.frames(raw.parse(_UPDATE, "write") + raw.parse(_SQL.format(2), "read") + raw.SYNC)
+    _warm(reader, 1, 2)
+    stage.rename(2, "behind")
+    for _ in range(2):
+        session.frames(raw.bind(name="read") + raw.execute() + raw.SYNC)
+        session.frames(raw.extended(_SQL.format(2)) + raw.SYNC)
+    assert reader.fetch(_SQL.format(2)) == [[b"item 2"]]
+    session.frames(raw.bind(name="write") + raw.execute() + raw.SYNC)
+    assert reader.fetch(_SQL.format(2)) == [[b"behind"]]
+    assert reader.fetch(_SQL.format(1)) == [[b"written"]]
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        raw.query(f"PREPARE other AS {_UPDATE}"),
+        raw.parse(_UPDATE, "other") + raw.SYNC + raw.parse("SELECT 1", "other") + raw.SYNC,
+        raw.parse("SELECT 1", "other") + raw.SYNC + raw.query(f"DEALLOCATE other; PREPARE other AS {_UPDATE}"),
+        raw.parse("SELECT 1/0") + raw.bind() + raw.parse("SELECT 1", "other") + raw.SYNC
+        + raw.parse(_UPDATE, "other") + raw.SYNC,
+    ],
+)  # fmt: skip
+def test_a_name_of_a_session_may_mean_another_statement_than_it_seems(stage: Stage, prepare: bytes) -> None:
+    """A name that is taken, one that SQL has given, one whose statement the server has never looked at."""
+    reader, session = stage.client(), stage.client("session")
+    _warm(reader, 1)
+    session.send(prepare)
+    for _ in range(prepare.count(raw.SYNC) + prepare.count(b"DEALLOCATE") + (prepare[:1] == b"Q")):
+        session.receive_until()
+    session.frames(raw.bind(name="other") + raw.execute() + raw.SYNC)
+    assert reader.fetch(_SQL.format(1)) == [[b"written"]]
