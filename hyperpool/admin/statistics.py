@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from operator import add
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.admin.tables import columns
 from hyperpool.stats import PoolStats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from hyperpool.admin.surroundings import Surroundings
     from hyperpool.admin.tables import Column, Row
@@ -56,14 +57,14 @@ TOTALS: Final = columns("name value:numeric")
 
 def stats(around: Surroundings) -> Iterator[Row]:
     """SHOW STATS."""
-    for database, counted in _totals(around).items():
-        yield (database, *_counters(counted), *_averages(around, database))
+    for database, counters in _summed(around).items():
+        yield (database, *counters, *_averages(around, database))
 
 
 def stats_totals(around: Surroundings) -> Iterator[Row]:
     """SHOW STATS_TOTALS."""
-    for database, counted in _totals(around).items():
-        yield (database, *_counters(counted))
+    for database, counters in _summed(around).items():
+        yield (database, *counters)
 
 
 def stats_averages(around: Surroundings) -> Iterator[Row]:
@@ -90,26 +91,50 @@ def _totals(around: Surroundings) -> dict[str, PoolStats]:
     return {**dict(sorted(around.pools.totals().items())), "pgbouncer": around.own}
 
 
+def _summed(around: Surroundings) -> dict[str, tuple[int, ...]]:
+    """Of each database, what `_counters` has of its totals; nothing else is added up: whoever watches, asks often."""
+    sums: dict[str, list[float]] = {}
+    counted = [(pool.settings.database, pool.stats) for pool in around.pools]
+    for database, stats in (*around.pools.past.items(), *counted):
+        own = _numbers(stats)
+        known = sums.get(database)
+        if known is None:
+            sums[database] = list(own)
+        else:
+            sums[database] = list(map(add, known, own))
+    totals = {database: _in_microseconds(numbers) for database, numbers in sorted(sums.items())}
+    return {**totals, "pgbouncer": _counters(around.own)}
+
+
 def _averages(around: Surroundings, database: str) -> tuple[int, ...]:
     return _rates(around.book.counted(database), around.book.period)
 
 
 def _counters(counted: PoolStats) -> tuple[int, ...]:
     """In the order of `_COUNTERS`."""
+    return _in_microseconds(_numbers(counted))
+
+
+def _numbers(counted: PoolStats) -> tuple[float, ...]:
+    """In the order of `_COUNTERS`, times in seconds."""
     return (
         counted.assignments,
         counted.transactions,
         counted.queries,
         counted.received,
         counted.sent,
-        _microseconds(counted.transaction_time),
-        _microseconds(counted.query_time),
-        _microseconds(counted.waited),
+        counted.transaction_time,
+        counted.query_time,
+        counted.waited,
         counted.client_parses,
         counted.server_parses,
         counted.binds,
         counted.logins,
     )
+
+
+def _in_microseconds(numbers: Sequence[float]) -> tuple[int, ...]:
+    return (*map(int, numbers[:5]), *map(_microseconds, numbers[5:8]), *map(int, numbers[8:]))
 
 
 def _rates(counted: PoolStats, period: float) -> tuple[int, ...]:

@@ -41,6 +41,7 @@ class HttpSettings:
         None, kinds.secret, "who shows it may also change things; without one, nobody may", secret=True
     )
     admin_token_file: str = setting("", kinds.secret_file, "file that holds the admin token")
+    dashboard: bool = setting(default=True, parse=kinds.flag, about="show the dashboard at `/`", reload=False)
     max_pools: int = setting(
         200,
         kinds.whole(0, 100000),

@@ -1,4 +1,4 @@
-"""Values as people read them. `dashboard/static/app.js` does the same."""
+"""Values as people read them. `dashboard/static/formats.js` does the same."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UPWARDS: Final = 2
 def spell(kind: Kind, value: Value) -> str:
     """A value for people, on one line."""
     if value is None:
-        return NOTHING
+        return "" if kind in {Kind.TEXT, Kind.CODE} else NOTHING
     if isinstance(value, str):
         return " ".join(value.split())
     match kind:

@@ -94,13 +94,17 @@ class Shown:
 
 
 class Meter:
-    """Compares counters with what they were at the look before."""
+    """Compares counters with what they were at the look before.
+
+    Attributes:
+        elapsed: seconds between the two looks; None if there is nothing to compare with.
+    """
 
     def __init__(self) -> None:
+        self.elapsed: float | None = None
         self._began: float | None = None
-        self._elapsed: float | None = None
-        self._before: dict[tuple[str, ...], float] = {}
-        self._now: dict[tuple[str, ...], float] = {}
+        self._before: dict[str, tuple[float, ...]] = {}
+        self._now: dict[str, tuple[float, ...]] = {}
 
     def begin(self, now: float) -> None:
         """A look begins.
@@ -109,38 +113,24 @@ class Meter:
             now: monotonic seconds.
         """
         elapsed = None if self._began is None else now - self._began
-        self._elapsed = elapsed if elapsed and elapsed <= _OLDEST else None
+        self.elapsed = elapsed if elapsed and elapsed <= _OLDEST else None
         self._began = now
         self._before, self._now = self._now, {}
 
-    def rate(self, total: Value, *key: str) -> float | None:
-        """How much a counter grows in a second; None if that is not known yet.
+    def grown(self, key: str, totals: tuple[float, ...]) -> tuple[float, ...] | None:
+        """How much counters have grown since the look before; None if that is not known.
 
         Args:
-            total: the counter.
-            key: tells it from others; the same one at each look.
+            key: tells them from others; the same one at each look.
+            totals: the counters.
         """
-        grown = self._grown(total, key)
-        return None if grown is None or self._elapsed is None else grown / self._elapsed
-
-    def mean(self, total: Value, count: Value, *key: str) -> float | None:
-        """How much a counter has grown for each event; None if there was none, or nothing is known yet.
-
-        Args:
-            total: the counter.
-            count: counts the events.
-            key: tells them from others.
-        """
-        grown, events = self._grown(total, (*key, "total")), self._grown(count, (*key, "count"))
-        return grown / events if grown is not None and events else None
-
-    def _grown(self, total: Value, key: tuple[str, ...]) -> float | None:
-        self._now[key] = value = number(total)
         before = self._before.get(key)
-        # A counter that has become less is another one: of another process, or of a pool that was forgotten.
-        if before is None or self._elapsed is None or value < before:
+        self._now[key] = totals
+        if before is None or self.elapsed is None:
             return None
-        return value - before
+        grown = tuple([now - then for now, then in zip(totals, before, strict=True)])
+        # A counter that has become less is another one: of another process, or of a pool that was forgotten.
+        return grown if min(grown) >= 0 else None
 
 
 def number(value: Value) -> float:

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 _CONSOLE: Final = "pgbouncer"
 """The console shows itself among databases and pools."""
 
-_COUNTED: Final = (
-    *("database", "server_assignment_count", "xact_count", "query_count", "bytes_received", "bytes_sent"),
+_COUNTERS: Final = (
+    *("server_assignment_count", "xact_count", "query_count", "bytes_received", "bytes_sent"),
     *("xact_time", "query_time", "wait_time"),
 )
+_COUNTED: Final = ("database", *_COUNTERS)
 _LOAD: Final = (
     Field("queries", "queries/s", Kind.RATE),
     Field("xacts", "xacts/s", Kind.RATE),
@@ -31,6 +32,8 @@ _LOAD: Final = (
     Field("received", "in", Kind.BYTE_RATE),
     Field("sent", "out", Kind.BYTE_RATE),
 )
+_UNKNOWN: Final[Cells] = {field.name: None for field in _LOAD}
+_NOTHING: Final = (0.0,) * len(_COUNTERS)
 _HITS: Final = ("hits", "stale_hits")
 
 
@@ -42,23 +45,37 @@ def _of_databases(rows: Iterable[Mapping[str, Value]], name: str = "database") -
     return [row for row in rows if row[name] != _CONSOLE]
 
 
-def _load(meter: Meter, key: str, rows: Sequence[Mapping[str, Value]]) -> Cells:
-    """What the counters of some databases say about now; waits are those of clients that got a server."""
-    of = {name: _total(rows, name) for name in _COUNTED[1:]}
+def _load(meter: Meter, key: str, totals: tuple[float, ...]) -> Cells:
+    """What the counters of some databases say about now; waits are those of clients that got a server.
+
+    Args:
+        meter: compares.
+        key: tells the databases from others.
+        totals: of `_COUNTERS`.
+    """
+    grown, elapsed = meter.grown(key, totals), meter.elapsed
+    if grown is None or elapsed is None:
+        return _UNKNOWN
+    assignments, xacts, queries, received, sent, xact_time, query_time, wait_time = grown
     return {
-        "queries": meter.rate(of["query_count"], key, "queries"),
-        "xacts": meter.rate(of["xact_count"], key, "xacts"),
-        "query_time": meter.mean(of["query_time"], of["query_count"], key, "query_time"),
-        "xact_time": meter.mean(of["xact_time"], of["xact_count"], key, "xact_time"),
-        "wait_time": meter.mean(of["wait_time"], of["server_assignment_count"], key, "wait_time"),
-        "received": meter.rate(of["bytes_received"], key, "received"),
-        "sent": meter.rate(of["bytes_sent"], key, "sent"),
+        "queries": queries / elapsed,
+        "xacts": xacts / elapsed,
+        "query_time": query_time / queries if queries else None,
+        "xact_time": xact_time / xacts if xacts else None,
+        "wait_time": wait_time / assignments if assignments else None,
+        "received": received / elapsed,
+        "sent": sent / elapsed,
     }
 
 
-def _hit_rate(meter: Meter, key: str, rows: Sequence[Mapping[str, Value]]) -> float | None:
-    hits = _total(rows, *_HITS)
-    return meter.mean(hits, hits + _total(rows, "misses"), key, "hit_rate")
+def _hit_rate(
+    meter: Meter, key: str, rows: Sequence[Mapping[str, Value]]
+) -> tuple[float | None, float | None]:
+    """The share of answers that came from memory, and how many of those there are in a second."""
+    grown = meter.grown(f"{key} cache", (_total(rows, *_HITS), _total(rows, "misses")))
+    if grown is None or meter.elapsed is None:
+        return None, None
+    return grown[0] / sum(grown) if any(grown) else None, grown[0] / meter.elapsed
 
 
 def _max_wait(row: Mapping[str, Value]) -> float:
@@ -66,7 +83,7 @@ def _max_wait(row: Mapping[str, Value]) -> float:
 
 
 def _summary(seen: Seen, meter: Meter) -> list[Cells]:
-    pools = _of_databases(seen["pools"])
+    pools, counted = _of_databases(seen["pools"]), _of_databases(seen["stats_totals"])
     lists = {row["list"]: row["items"] for row in seen["lists"]}
     states = [row["key"] for row in seen["state"] if row["value"] == "yes"]
     stopped = [row["name"] for row in seen["databases"] if row["paused"]]
@@ -81,8 +98,8 @@ def _summary(seen: Seen, meter: Meter) -> list[Cells]:
             "sv_active": _total(pools, "sv_active"),
             "sv_free": _total(pools, "sv_idle", "sv_used", "sv_tested"),
             "sv_login": _total(pools, "sv_login"),
-            **_load(meter, "", _of_databases(seen["stats_totals"])),
-            "hit_rate": _hit_rate(meter, "", seen.get("cache", ())),
+            **_load(meter, "", tuple(_total(counted, name) for name in _COUNTERS)),
+            "hit_rate": _hit_rate(meter, "", seen.get("cache", ()))[0],
             "saved_time": _total(seen.get("cache", ()), "saved_time"),
             "version": str(seen["version"][0]["version"]) if seen["version"] else "",
         }
@@ -90,11 +107,10 @@ def _summary(seen: Seen, meter: Meter) -> list[Cells]:
 
 
 def _databases(seen: Seen, meter: Meter) -> list[Cells]:
-    counted = {row["database"]: row for row in seen["stats_totals"]}
+    counted = {row["database"]: tuple(map(number, list(row.values())[1:])) for row in seen["stats_totals"]}
     rows: list[Cells] = []
     for row in _of_databases(seen["databases"], "name"):
         name = str(row["name"])
-        totals = counted.get(name)
         marks = [mark for mark in ("paused", "disabled") if row[mark]]
         rows.append(
             {
@@ -102,7 +118,7 @@ def _databases(seen: Seen, meter: Meter) -> list[Cells]:
                 "state": " ".join(marks),
                 "clients": row["current_client_connections"],
                 "servers": row["current_connections"],
-                **_load(meter, name, [] if totals is None else [totals]),
+                **_load(meter, f"database {name}", counted.get(name, _NOTHING)),
             }
         )
     return sorted(rows, key=lambda row: (-number(row["queries"]), -number(row["clients"]), str(row["name"])))
@@ -145,14 +161,12 @@ def _busy(seen: Seen, _: Meter) -> list[Cells]:
 
 
 def _caches(seen: Seen, meter: Meter) -> list[Cells]:
-    return [
-        {
-            **{name: value for name, value in row.items() if name not in _HITS},
-            "hit_rate": _hit_rate(meter, str(row["database"]), [row]),
-            "answered": meter.rate(_total([row], *_HITS), str(row["database"]), "answered"),
-        }
-        for row in seen["cache"]
-    ]
+    rows: list[Cells] = []
+    for row in seen["cache"]:
+        hit_rate, answered = _hit_rate(meter, f"database {row['database']}", [row])
+        rest = {name: value for name, value in row.items() if name not in _HITS}
+        rows.append({**rest, "hit_rate": hit_rate, "answered": answered})
+    return rows
 
 
 def _queries(seen: Seen, _: Meter) -> list[Cells]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from hyperpool.admin.connection import Consoles
     from hyperpool.admin.surroundings import Surroundings
     from hyperpool.config import Settings
     from hyperpool.transport.passed import PassedSockets
@@ -39,14 +40,15 @@ def listen(settings: Settings, passed: PassedSockets) -> list[socket.socket]:
     return sockets
 
 
-async def serve(around: Surroundings, sockets: Sequence[socket.socket], ready: Callable[[], bool]) -> None:
+async def serve(consoles: Consoles, sockets: Sequence[socket.socket], ready: Callable[[], bool]) -> None:
     """Serve until cancelled; without the section, there is nothing to do.
 
     Args:
-        around: what is shown.
+        consoles: what is shown and done is what the console shows and does.
         sockets: of `listen`.
         ready: tells whether the start is over: pools are filled, or it is known why they are not.
     """
+    around = consoles.around
     at_start = around.settings().http
     if at_start is None:
         return
@@ -56,6 +58,10 @@ async def serve(around: Surroundings, sockets: Sequence[socket.socket], ready: C
 
     site = Site(lambda: around.settings().http or at_start, around.relay.attention)
     add_health(site, lambda: unready(around, ready=ready()))
+    if at_start.dashboard:
+        from hyperpool.dashboard.routes import add_dashboard  # noqa: PLC0415
+
+        add_dashboard(site, consoles)
     await run(site, sockets)
 
 

@@ -251,7 +251,7 @@ class Pooler:
                 self._herald.look(self._shutdown)
                 nursery.start_soon(self._obey, signals)
                 self._prove_life(nursery)
-                nursery.start_soon(http.serve, self._around, self._http, lambda: self._herald.is_ready)
+                nursery.start_soon(http.serve, self._consoles, self._http, lambda: self._herald.is_ready)
                 try:
                     await self._shutdown.over.wait()
                 finally:

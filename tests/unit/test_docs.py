@@ -59,7 +59,7 @@ class TestSettings:
                 (tmp_path / name).write_bytes(CERTIFICATE)
             file = tmp_path / "example.yaml"
             file.write_text(example, "utf-8")
-            environ = dict.fromkeys(re.findall(r"\$\{(\w+)\}", example), "secret")
+            environ = dict.fromkeys(re.findall(r"\$\{(\w+)\}", example), "secret" * 4)
             if example.startswith("targets:"):
                 assert load_tunnel(file, environ).targets
             else:

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pytest
 
 from hyperpool.overview.formats import spell
 from hyperpool.overview.model import Kind, Meter
 
+VALUES: Final[list[tuple[Kind, str | float | None, str]]] = [
+    (Kind.COUNT, 1234567, "1,234,567"),
+    (Kind.COUNT, None, "-"),
+    (Kind.RATE, 12.34, "12.3"),
+    (Kind.RATE, 1234.5, "1,234"),
+    (Kind.SHARE, 0.98765, "98.8 %"),
+    (Kind.TIME, 850, "850 µs"),
+    (Kind.TIME, 1999, "1,999 µs"),
+    (Kind.TIME, 2500, "2.5 ms"),
+    (Kind.TIME, 90e6, "90 s"),
+    (Kind.TIME, 7200e6, "2 h"),
+    (Kind.BYTES, 999, "999 B"),
+    (Kind.BYTES, 2_500_000, "2.5 MB"),
+    (Kind.BYTE_RATE, 4096.0, "4.1 kB/s"),
+    (Kind.TEXT, 4242, "4242"),
+    (Kind.CODE, "SELECT\n  1", "SELECT 1"),
+    (Kind.TEXT, "", ""),
+    (Kind.TEXT, None, ""),
+]
 
-@pytest.mark.parametrize(
-    ("kind", "value", "expected"),
-    [
-        (Kind.COUNT, 1234567, "1,234,567"),
-        (Kind.COUNT, None, "-"),
-        (Kind.RATE, 12.34, "12.3"),
-        (Kind.RATE, 1234.5, "1,234"),
-        (Kind.SHARE, 0.98765, "98.8 %"),
-        (Kind.TIME, 850, "850 µs"),
-        (Kind.TIME, 1999, "1,999 µs"),
-        (Kind.TIME, 2500, "2.5 ms"),
-        (Kind.TIME, 90e6, "90 s"),
-        (Kind.TIME, 7200e6, "2 h"),
-        (Kind.BYTES, 999, "999 B"),
-        (Kind.BYTES, 2_500_000, "2.5 MB"),
-        (Kind.BYTE_RATE, 4096.0, "4.1 kB/s"),
-        (Kind.TEXT, 4242, "4242"),
-        (Kind.CODE, "SELECT\n  1", "SELECT 1"),
-        (Kind.TEXT, "", ""),
-    ],
-)
+
+@pytest.mark.parametrize(("kind", "value", "expected"), VALUES)
 def test_values(kind: Kind, value: str | float | None, expected: str) -> None:
     """With units that leave a few digits."""
     assert spell(kind, value) == expected
@@ -40,14 +42,5 @@ def test_a_counter_that_has_begun_anew() -> None:
     found = []
     for now, total in enumerate([100, 160, 10, 30]):
         meter.begin(float(now))
-        found.append(meter.rate(total, "queries"))
-    assert found == [None, 60.0, None, 20.0]
-
-
-def test_nothing_has_happened() -> None:
-    """There is no mean of nothing."""
-    meter = Meter()
-    for now in (1.0, 2.0):
-        meter.begin(now)
-        mean = meter.mean(5, 5, "time")
-    assert mean is None
+        found.append(meter.grown("queries", (total, 5)))
+    assert found == [None, (60, 0), None, (20, 0)]
