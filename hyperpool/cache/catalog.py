@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from hyperpool.cache.catalog_rows import Function
+    from hyperpool.cache.catalog_writes import Touched
     from hyperpool.sql.reading import Reading, Text
 
 __all__ = ["Catalog", "question", "search_path"]
@@ -94,7 +95,7 @@ class Catalog:
             self._verdicts[key] = known
         return known
 
-    def touched(self, reading: Reading, search_path: tuple[str, ...] | None) -> frozenset[int] | None:
+    def touched(self, reading: Reading, search_path: tuple[str, ...] | None) -> Touched:
         """The tables whose rows a statement may change, by itself or by the functions that it calls.
 
         Args:
@@ -103,7 +104,7 @@ class Catalog:
 
         Returns:
             Oids; also those of tables that foreign keys and rules change, of ancestors and of descendants. Empty for a
-            statement that writes nothing. None for: any table, or what tables there are.
+            statement that writes nothing.
         """
         return self._writers.touched(reading, search_path)
 

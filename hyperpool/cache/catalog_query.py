@@ -145,7 +145,7 @@ functions_by_name AS (
     CASE WHEN l.lanname = 'c' AND p.oid >= 16384 THEN p.probin::text
       WHEN p.oid >= 16384 AND l.lanname IN ('sql', 'plpgsql') AND length(p.prosrc) <= %d THEN p.prosrc END,
     CASE WHEN p.oid >= 16384 THEN to_jsonb(p) ->> 'prosqlbody' END,
-    CASE WHEN p.oid >= 16384 THEN p.proargdefaults::text END
+    CASE WHEN p.oid >= 16384 THEN p.proargdefaults::text END, p.prosecdef
   ))::text
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
     LEFT JOIN pg_aggregate a ON a.aggfnoid = p.oid LEFT JOIN pg_proc s ON s.oid = a.aggtransfn

@@ -37,6 +37,7 @@ class Function:
         source: of functions in SQL and PL/pgSQL, unless it is too long; the library, of functions in C.
         body: the tree of an SQL function whose body is no text.
         default_values: the trees of what stands for arguments that are left out.
+        definer: it runs with the rights of its owner, to whom names may mean something else.
     """
 
     oid: int
@@ -55,6 +56,7 @@ class Function:
     source: str | None
     body: str | None
     default_values: str | None
+    definer: bool
 
     @property
     def builtin(self) -> bool:
@@ -297,6 +299,12 @@ class Rows:
             found = self._functions[name] = [_function(name, fields) for fields in json.loads(found)]
         return found
 
+    def user_functions(self) -> Iterable[Function]:
+        """All functions that do not come with PostgreSQL."""
+        for name, entry in list(self._functions.items()):
+            if not isinstance(entry, str) or any(int(oid) >= FIRST_USER for oid in _OID.findall(entry)):
+                yield from (one for one in self.functions(name) if not one.builtin)
+
     def operators(self, name: str) -> list[Operator]:
         """All operators of a name."""
         found = self._operators.get(name)
@@ -357,7 +365,7 @@ def _index(packed: Mapping[str, str | Sequence[Function | Operator]], unpack: Un
 
 def _function(name: str, fields: Sequence[Any]) -> Function:
     (oid, schema, kind, volatility, arguments, defaults, variadic, result, set_of, language, *rest) = fields
-    all_arguments, modes, names, config, source, body, default_values = rest
+    all_arguments, modes, names, config, source, body, default_values, definer = rest
     types = all_arguments or arguments
     labels = names or [""] * len(types)
     return Function(
@@ -377,6 +385,7 @@ def _function(name: str, fields: Sequence[Any]) -> Function:
         source=source,
         body=body,
         default_values=default_values,
+        definer=definer,
     )
 
 

@@ -5,8 +5,11 @@ When in doubt, the answer is: any table.
 
 from __future__ import annotations
 
+import enum
 import re
 from typing import TYPE_CHECKING, Final
+
+import attrs
 
 from hyperpool.cache.catalog_rows import FIRST_USER
 
@@ -34,11 +37,14 @@ _LIBRARIES: Final = re.compile(
 )
 """Extensions whose functions in C run no statements of SQL, though some are VOLATILE."""
 
-_WRITING: Final = frozenset(
-    """insert update delete merge truncate execute call copy create drop alter refresh do import reindex cluster grant
-    revoke join""".split()  # noqa: SIM905 - a table
-)
-"""Words of a function's source that may write, or read what may call functions."""
+_CHANGING: Final = frozenset("insert update delete merge truncate copy refresh reindex cluster call".split())  # noqa: SIM905
+"""Words of a function's source that may change rows."""
+
+_SHAPING: Final = frozenset("create alter drop grant revoke import reassign security".split())  # noqa: SIM905
+"""Words that may change what there is, or who may do what."""
+
+_RUNNING: Final = frozenset({"execute", "prepare"})
+"""Words that run what the source does not say."""
 
 _HARD: Final = re.compile(r'["\\]|\$(?!\d)|/\*')
 """What may hide words, once strings and comments have been left out."""
@@ -46,13 +52,41 @@ _HARD: Final = re.compile(r'["\\]|\$(?!\d)|/\*')
 _STRING: Final = re.compile(r"'[^']*'")
 _COMMENT: Final = re.compile(r"--[^\n]*|/\*[^*]*\*/")
 _WORD: Final = re.compile(r"[a-z_\u0080-\U0010ffff][\w$]*")
-_FROM: Final = re.compile(r"\bfrom\b")
-_DISTINCT_FROM: Final = re.compile(r"\bdistinct\s+from\b")
+_DO: Final = re.compile(r"\bdo\b(?!\s+(?:nothing|update|instead|also)\b)")
+
+_TRIGGERS: Final = frozenset({2279, 3838})
+"""What functions of triggers and event triggers return: nothing else can call those (pg_type.dat)."""
 
 _REFERENCE: Final = re.compile(r":relid (\d+)")
 _CALL: Final = re.compile(r":(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)")
 
 _REMEMBERED: Final = 4096
+
+
+class Reach(enum.IntEnum):
+    """How far it goes what a function does."""
+
+    NOTHING = 0
+    """It reads at most."""
+    ROWS = 1
+    """It may change rows of any table."""
+    UNKNOWN = 2
+    """It runs what nobody knows: rows and, less likely, what tables and functions there are."""
+    SCHEMA = 3
+    """It is made to change what there is, or who may do what."""
+
+
+@attrs.frozen
+class Touched:
+    """What a statement may change.
+
+    Attributes:
+        tables: oids of those whose rows it may change; None for any.
+        reach: how far the functions go that it calls.
+    """
+
+    tables: frozenset[int] | None
+    reach: Reach = Reach.NOTHING
 
 
 class Writers:
@@ -65,43 +99,40 @@ class Writers:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._parents: dict[int, list[int]] | None = None
-        self._writing: dict[int, bool] = {}
-        self._hidden: bool | None = None
-        self._spread: dict[int, frozenset[int] | None] = {}
-        self._known: dict[tuple[Reading, tuple[str, ...] | None], frozenset[int] | None] = {}
+        self._own: dict[int, tuple[Reach, frozenset[int]]] = {}
+        self._reach: dict[int, Reach] = {}
+        self._hidden: Reach | None = None
+        self._farthest: Reach | None = None
+        self._spread: dict[int, Touched] = {}
+        self._known: dict[tuple[Reading, tuple[str, ...] | None], Touched] = {}
 
-    def touched(self, reading: Reading, path: tuple[str, ...] | None) -> frozenset[int] | None:
-        """The tables that a statement may change; see `Catalog.touched`."""
+    def touched(self, reading: Reading, path: tuple[str, ...] | None) -> Touched:
+        """What a statement may change; see `Catalog.touched`."""
         key = (reading, path)
-        try:
-            return self._known[key]
-        except KeyError:
-            pass
-        found = self._find(reading, path)
-        while len(self._known) >= _REMEMBERED:
-            del self._known[next(iter(self._known))]
-        self._known[key] = found
-        return found
+        known = self._known.get(key)
+        if known is None:
+            known = self._find(reading, path)
+            while len(self._known) >= _REMEMBERED:
+                del self._known[next(iter(self._known))]
+            self._known[key] = known
+        return known
 
-    def _find(self, reading: Reading, path: tuple[str, ...] | None) -> frozenset[int] | None:
+    def _find(self, reading: Reading, path: tuple[str, ...] | None) -> Touched:
         writes = reading.writes
-        if writes.anything or writes.schema or self._hides():
-            return None
+        reach = max(self._hides(), self._calls(reading, path))
+        unknown = writes.anything or writes.schema or reach > Reach.NOTHING
         found: set[int] = set()
         for schema, name in writes.tables:
             if schema is not None and schema.startswith("pg_temp"):
                 continue
             relations = self._relations(schema, name, path)
-            if not relations:
-                return None
+            unknown = unknown or not relations
             for relation in relations:
                 more = self._table(relation.oid)
-                if more is None:
-                    return None
-                found |= more
-        if self._calls(reading, path):
-            return None
-        return frozenset(found)
+                reach = max(reach, more.reach)
+                unknown = unknown or more.tables is None
+                found |= more.tables or frozenset()
+        return Touched(None if unknown else frozenset(found), reach)
 
     def _relations(self, schema: str | None, name: str, path: tuple[str, ...] | None) -> list[Relation]:
         named = self._rows.relation_names.get(name, [])
@@ -111,21 +142,23 @@ class Writers:
             return named
         return [one for one in named if one.schema in path or one.schema == "pg_catalog"]
 
-    def _calls(self, reading: Reading, path: tuple[str, ...] | None) -> bool:
-        """Whether the statement may call a function that writes."""
+    def _calls(self, reading: Reading, path: tuple[str, ...] | None) -> Reach:
+        """How far the functions go that the statement may call."""
         rows = self._rows
-        names = {name for _, name, _ in reading.functions} | reading.attributes
-        if any(self.writes(one) for name in names for one in rows.functions(name)):
-            return True
-        return any(
-            self._reading_writes(relation)
-            for schema, name in reading.relations
-            for relation in self._relations(schema, name, path)
-        )
+        named = {name for _, name, _ in reading.functions}
+        functions = {one.oid for name in named | reading.attributes for one in rows.functions(name)}
+        if any(not rows.functions(name) and name not in rows.type_names for name in named):
+            # It is temporary, or new.
+            return Reach.UNKNOWN
+        for schema, name in reading.relations:
+            for relation in self._relations(schema, name, path):
+                functions |= self._behind(relation)
+        return self._farthest_of(functions)
 
-    def _reading_writes(self, relation: Relation) -> bool:
-        """Whether reading a relation may call a function that writes."""
+    def _behind(self, relation: Relation) -> set[int]:
+        """The functions that reading a relation may call."""
         seen: set[int] = set()
+        found: set[int] = set()
         stack = [relation.oid]
         while stack:
             oid = stack.pop()
@@ -135,24 +168,21 @@ class Writers:
             seen.add(oid)
             stack.extend(one.children)
             for tree in (one.view, *one.policies):
-                if self._tree_writes(tree):
-                    return True
+                found |= _called(tree)
                 stack.extend(map(int, _REFERENCE.findall(tree)))
-        return False
-
-    def _tree_writes(self, tree: str) -> bool:
-        return any(self._function_writes(int(oid)) for oid in set(_CALL.findall(tree)))
+        return found
 
     # -- tables --------------------------------------------------------------------------------------------------
 
-    def _table(self, oid: int) -> frozenset[int] | None:
-        """All tables that writing to a table may change; None for any."""
+    def _table(self, oid: int) -> Touched:
+        """All that writing to a table may change."""
         if oid not in self._spread:
             self._spread[oid] = self._widen(oid)
         return self._spread[oid]
 
-    def _widen(self, oid: int) -> frozenset[int] | None:
+    def _widen(self, oid: int) -> Touched:
         found: set[int] = set()
+        functions: set[int] = set()
         stack = [oid]
         while stack:
             oid = stack.pop()
@@ -162,16 +192,15 @@ class Writers:
             relation = self._rows.relations.get(oid)
             if relation is None:
                 continue
-            if any(map(self._function_writes, (*relation.triggers, *relation.functions))):
-                return None
+            functions.update(relation.triggers, relation.functions)
             stack.extend(relation.children)
             stack.extend(self._ancestors(oid))
             stack.extend(relation.cascades)
             for tree in (*relation.rules, relation.view):
-                if self._tree_writes(tree):
-                    return None
+                functions |= _called(tree)
                 stack.extend(map(int, _REFERENCE.findall(tree)))
-        return frozenset(found)
+        reach = self._farthest_of(functions)
+        return Touched(None if reach else frozenset(found), reach)
 
     def _ancestors(self, oid: int) -> list[int]:
         if self._parents is None:
@@ -183,54 +212,96 @@ class Writers:
 
     # -- functions -----------------------------------------------------------------------------------------------
 
-    def _function_writes(self, oid: int) -> bool:
-        function = self._rows.function(oid)
-        return function is None or self.writes(function)
+    def _farthest_of(self, functions: Iterable[int]) -> Reach:
+        return max(map(self._function, functions), default=Reach.NOTHING)
 
-    def writes(self, function: Function) -> bool:
-        """Whether a function may change a table.
-
-        PostgreSQL does not let functions write that are not VOLATILE.
-        """
-        known = self._writing.get(function.oid)
+    def _function(self, oid: int) -> Reach:
+        """How far a function goes, with all that it calls."""
+        known = self._reach.get(oid)
         if known is None:
-            self._writing[function.oid] = True  # while it is looked at: it may call itself
-            known = self._writing[function.oid] = self._writes(function)
+            known = Reach.NOTHING
+            seen = {oid}
+            stack = [oid]
+            while stack and known < Reach.SCHEMA:
+                own, calls = self._alone(stack.pop())
+                known = max(known, own)
+                stack.extend(calls - seen)
+                seen |= calls
+            self._reach[oid] = known
         return known
 
-    def _writes(self, function: Function) -> bool:
-        if function.volatility != "v":
-            return False
+    def _alone(self, oid: int) -> tuple[Reach, frozenset[int]]:
+        """How far a function goes by itself, and what it calls."""
+        if oid not in self._own:
+            function = self._rows.function(oid)
+            self._own[oid] = (Reach.UNKNOWN, frozenset()) if function is None else self._look(function)
+        return self._own[oid]
+
+    def _look(self, function: Function) -> tuple[Reach, frozenset[int]]:
+        """PostgreSQL lets functions that are not VOLATILE write nothing, but call others that do."""
+        volatile, source = function.volatility == "v", function.source
         if function.builtin:
-            return function.name in _RUN_SQL
-        if function.language == "c":
-            return function.source is None or not _LIBRARIES.fullmatch(function.source)
-        if function.language not in {"plpgsql", "sql"} or function.body is not None:
-            return True
-        return function.kind == "a" or function.source is None or self._source_writes(function.source)
+            return (self._any() if volatile and function.name in _RUN_SQL else Reach.NOTHING), frozenset()
+        if function.language in {"c", "internal"} or function.kind == "a":
+            harmless = not volatile or (function.language == "c" and _LIBRARIES.fullmatch(source or ""))
+            return (Reach.NOTHING if harmless else Reach.UNKNOWN), frozenset()
+        if function.body is not None:
+            calls = _called(function.body)
+            for relation in map(self._rows.relations.get, map(int, _REFERENCE.findall(function.body))):
+                calls |= self._behind(relation) if relation is not None else set()
+            return (Reach.ROWS if volatile else Reach.NOTHING), frozenset(calls)
+        if function.language not in {"plpgsql", "sql"} or source is None:
+            return (Reach.UNKNOWN if volatile else self._any()), frozenset()
+        return self._read(function, source.lower())
 
-    def _source_writes(self, source: str) -> bool:
-        """Whether a function's source may write: it has a word that does, or one that is a function that does."""
-        low = _COMMENT.sub(" ", _STRING.sub("''", source.lower()))
-        if "'" in low.replace("''", "") or _HARD.search(low):
-            return True
+    def _read(self, function: Function, source: str) -> tuple[Reach, frozenset[int]]:
+        """What a function's source may do, and what is called by its words."""
+        volatile = function.volatility == "v"
+        low = _COMMENT.sub(" ", _STRING.sub("''", source))
         words = set(_WORD.findall(low))
-        if not words.isdisjoint(_WRITING) or len(_FROM.findall(low)) != len(_DISTINCT_FROM.findall(low)):
-            return True
-        return any(self.writes(one) for word in words for one in self._rows.functions(word))
+        hidden = "'" in low.replace("''", "") or _HARD.search(low) is not None
+        if hidden or not words.isdisjoint(_RUNNING) or _DO.search(low):
+            if not volatile:
+                return self._any(), frozenset()
+            shapes = not _SHAPING.isdisjoint(_WORD.findall(source))
+            return (Reach.SCHEMA if shapes else Reach.UNKNOWN), frozenset()
+        rows = self._rows
+        calls = {one.oid for word in words for one in rows.functions(word)}
+        for word in words:
+            for relation in rows.relation_names.get(word, ()):
+                calls |= self._behind(relation)
+        if not volatile:
+            return Reach.NOTHING, frozenset(calls)
+        makes_table = function.language == "sql" and "into" in words and words.isdisjoint({"insert", "merge"})
+        if makes_table or not words.isdisjoint(_SHAPING):
+            return Reach.SCHEMA, frozenset(calls)
+        return (Reach.NOTHING if words.isdisjoint(_CHANGING) else Reach.ROWS), frozenset(calls)
 
-    def _hides(self) -> bool:
-        """Whether some operator, cast, type or domain calls a function that writes, in which case every text may."""
-        if self._hidden is None:
-            self._hidden = any(self._function_writes(oid) for oid in self._unnamed_functions()) or any(
-                made.oid >= FIRST_USER
-                and (self._checks_write(made.checks) or "v" in made.inputs + made.outputs)
-                for made in self._rows.types.values()
+    def _any(self) -> Reach:
+        """How far any function of a user goes that can be called."""
+        if self._farthest is None:
+            self._farthest = max(
+                (
+                    self._alone(one.oid)[0]
+                    for one in self._rows.user_functions()
+                    if one.volatility == "v" and one.result not in _TRIGGERS
+                ),
+                default=Reach.NOTHING,
             )
-        return self._hidden
+        return self._farthest
 
-    def _checks_write(self, checks: Iterable[str]) -> bool:
-        return any(map(self._tree_writes, checks))
+    def _hides(self) -> Reach:
+        """How far operators, casts, types and domains go: any text may call their functions."""
+        if self._hidden is None:
+            checks: set[int] = set()
+            hidden = Reach.NOTHING
+            for made in self._rows.types.values():
+                if made.oid >= FIRST_USER:
+                    checks.update(*map(_called, made.checks))
+                    if "v" in made.inputs + made.outputs:
+                        hidden = Reach.ROWS
+            self._hidden = max(hidden, self._farthest_of({*checks, *self._unnamed_functions()}))
+        return self._hidden
 
     def _unnamed_functions(self) -> Iterable[int]:
         """Users' functions that are called without being named."""
@@ -241,3 +312,8 @@ class Writers:
         for operator in rows.all_operators():
             if operator.function >= FIRST_USER:
                 yield operator.function
+
+
+def _called(tree: str) -> set[int]:
+    """Oids of the functions that an expression calls."""
+    return set(map(int, _CALL.findall(tree)))

@@ -5,18 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.cache.catalog import Catalog, question
+from hyperpool.cache.catalog_writes import Reach
 from hyperpool.cache.counters import CacheStats, Fingerprints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from hyperpool.cache.store import Entry
+    from hyperpool.sql.reading import Reading
 
 ANY_TABLE: Final = frozenset({0})
 """The tables of an answer of which nobody knows what it depends on: any write drops it."""
 
 _LONGEST_DOUBT: Final = 300.0
 """Seconds between the last two times that what is in doubt is dropped."""
+
+_MAX_UNREAD: Final = 2000
+"""Statements that may wait for the catalog to tell how far they go."""
+
+_REST: Final = 3.0
+"""How often the time that it takes to read the catalog passes before that is read again."""
+
+_LONGEST_REST: Final = 30.0
+"""Seconds that pass if it is read again and again, and has not changed."""
 
 _PATIENCE: Final = 30.0
 """Seconds after which it is asked for again, when nobody has answered: the server may have gone."""
@@ -29,13 +40,17 @@ class Writing:
         tables: oids of tables.
         anything: it may be any table.
         schema: tables, functions or rights may change, so that nothing that is known of them holds.
+        unsure: the same, but hardly: what is known of them is to be looked at again soon.
+        unread: statements of which only the catalog can tell, which was not known.
         ends: the transaction may end before the server says that it is idle.
     """
 
-    __slots__ = ("anything", "ends", "schema", "tables")
+    __slots__ = ("anything", "ends", "schema", "tables", "unread", "unsure")
 
     def __init__(self) -> None:
         self.ends = False
+        self.unsure = False
+        self.unread: set[Reading] | None = None
         self.tables: set[int] = set()
         self.anything = False
         self.schema = False
@@ -43,19 +58,30 @@ class Writing:
     def __bool__(self) -> bool:
         return self.anything or self.schema or self.ends or bool(self.tables)
 
-    def add(self, tables: frozenset[int] | None, *, schema: bool) -> None:
-        """Another statement; None for any table."""
+    def add(
+        self, tables: frozenset[int] | None, reach: Reach = Reach.NOTHING, unread: Reading | None = None
+    ) -> None:
+        """Another statement.
+
+        Args:
+            tables: oids; None for any table.
+            reach: how far it may go beyond rows.
+            unread: itself, if only the catalog can tell how far it goes, and is not known.
+        """
         if tables is None:
             self.anything = True
         else:
             self.tables |= tables
-        self.schema = self.schema or schema
+        self.schema = self.schema or reach is Reach.SCHEMA
+        self.unsure = self.unsure or reach is Reach.UNKNOWN
+        if unread is not None:
+            self.unread = {unread} if self.unread is None else self.unread | {unread}
 
 
 def anything() -> Writing:
     """What a server has been asked to write of whom nobody knows what it has been asked."""
     writing = Writing()
-    writing.add(None, schema=True)
+    writing.add(None, Reach.SCHEMA)
     return writing
 
 
@@ -105,6 +131,10 @@ class DatabaseCache:
         self._all_dropped = 0
         self._server: object = None
         self._doubts: list[_Doubt] = []
+        self._unread: set[Reading] = set()
+        self._asked_at = 0.0
+        self._rests_until = 0.0
+        self._rest = 0.0
         self.catalog: Catalog | None = None
         self.catalog_due = 0.0
         self.pending = True
@@ -180,10 +210,21 @@ class DatabaseCache:
 
     def written(self, writing: Writing) -> None:
         """A transaction that has passed the pooler may have been committed."""
-        if writing.schema:
+        reach = self._reach(writing.unread) if writing.unread is not None else Reach.NOTHING
+        if writing.schema or reach is Reach.SCHEMA:
             self.changed("schema")
-        else:
-            self.drop(None if writing.anything else writing.tables, "writes")
+            return
+        self.drop(None if writing.anything else writing.tables, "writes")
+        if writing.unsure or reach is Reach.UNKNOWN:
+            self.catalog_due = 0.0
+
+    def _reach(self, readings: set[Reading]) -> Reach:
+        """How far statements go that have been executed while the catalog was not known; it may tell later."""
+        catalog = self.catalog
+        if self.pending or catalog is None:
+            self._unread |= readings
+            return Reach.NOTHING if len(self._unread) <= _MAX_UNREAD else Reach.SCHEMA
+        return max((catalog.touched(one, None).reach for one in readings), default=Reach.NOTHING)
 
     def doubt(self, writing: Writing) -> None:
         """A transaction may still be committed, and nobody will tell when: drop what it writes again and again.
@@ -203,6 +244,7 @@ class DatabaseCache:
 
     def changed(self, source: str) -> None:
         """The schema may have changed: nothing is served before the catalog has been read again."""
+        self._unread.clear()
         self.version += 1
         self.pending = True
         self.catalog_due = 0.0
@@ -224,34 +266,50 @@ class DatabaseCache:
 
     def due(self, now: float) -> bool:
         """Whether the catalog is to be read."""
-        return now >= self.catalog_due and now >= self.asked
+        return now >= self.catalog_due and now >= self.asked and now >= self._rests_until
 
     def asks(self, now: float) -> tuple[int, str]:
         """The catalog is being read. Returns what `told` is to be given, and the SQL."""
         self.asked = now + _PATIENCE
+        self._asked_at = now
         return self.version, question("" if self.catalog is None else self.catalog.version)
 
-    def told(self, version: int, rows: Sequence[Sequence[str | None]], due: float) -> None:
+    def told(self, version: int, rows: Sequence[Sequence[str | None]], now: float, age: float) -> None:
         """The catalog has been read.
 
         Args:
             version: what `asks` has returned.
             rows: of the answer.
-            due: when to read it again.
+            now: monotonic seconds.
+            age: seconds after which it is to be read again, if nothing happens.
 
         Raises:
             ValueError: the rows are not what was asked for.
         """
         self.asked = 0.0
-        if version != self.version:
-            return
         before = self.catalog
+        taken = now - self._asked_at
+        quiet = self._asked_at - self._rests_until > self._rest
+        self._rest = _REST * taken if quiet or version != self.version else min(2 * self._rest, _LONGEST_REST)
+        if version != self.version:
+            self._rests_until = now + self._rest
+            return
         self.catalog = Catalog(rows) if before is None else before.renewed(rows)
-        if before is not None and before is not self.catalog and not self.pending:
-            self.version += 1
-            self.drop(None, "catalog")
+        if before is not self.catalog:
+            self._rest = _REST * taken
+            if before is not None and not self.pending:
+                self.version += 1
+                self.drop(None, "catalog")
+        self._rests_until = now + self._rest
         self.pending = False
-        self.catalog_due = due
+        self.catalog_due = now + age
+        unread, self._unread = self._unread, set()
+        reach = self._reach(unread)
+        if reach is Reach.SCHEMA:
+            # It may have happened after the catalog was looked at.
+            self.changed("schema")
+        elif reach is Reach.UNKNOWN:
+            self.catalog_due = 0.0
 
     def untold(self) -> None:
         """The catalog could not be read."""

@@ -287,6 +287,8 @@ class Judge:
         raise Refused(reason, self.signature(function))
 
     def _open_function(self, function: Function, path: tuple[str, ...]) -> Reached:
+        if function.definer:
+            raise Refused(Reason.UNCERTAIN, "a function with the rights of its owner")
         for setting in function.config:
             if not setting.startswith("search_path="):
                 raise Refused(Reason.UNCERTAIN, "a function with settings of its own")

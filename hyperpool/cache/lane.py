@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 from cachetools import LRUCache
 
 from hyperpool.cache.ages import Ages
+from hyperpool.cache.catalog_writes import Reach
 from hyperpool.cache.database import ANY_TABLE
 from hyperpool.cache.decision import decide
 from hyperpool.cache.fronts import Front
@@ -366,15 +367,15 @@ class Lane(Generic[C, R, U]):
         if why is not None and reading.reason is None:
             self.refuse(why)
         writes, path = reading.writes, session.path
-        tables: frozenset[int] | None = None
+        reach = Reach.SCHEMA if writes.schema else Reach.NOTHING
         if catalog is None or self.database.pending:
-            if not (writes or reading.functions or reading.relations or reading.operators or reading.types):
-                tables = frozenset()
-        elif resolved and path is not None:
-            tables = catalog.touched(reading, path)
-        elif not writes:
-            tables = catalog.touched(reading, None)
-        writing.add(tables, schema=writes.schema)
+            names = reading.functions or reading.relations or reading.operators or reading.types
+            if writes or names:
+                writing.add(None, reach, None if writes.schema else reading)
+        else:
+            touched = catalog.touched(reading, path if resolved else None)
+            unresolved = writes and not (resolved and path is not None)
+            writing.add(None if unresolved else touched.tables, max(reach, touched.reach))
 
 
 def _oids(types: bytes) -> tuple[int, ...]:

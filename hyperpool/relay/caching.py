@@ -14,6 +14,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from hyperpool.cache.catalog_writes import Reach
 from hyperpool.cache.database import Writing
 from hyperpool.cache.flights import Flight
 from hyperpool.cache.session import SWITCH
@@ -429,7 +430,7 @@ def _added(
     if writing is None:
         writing = Writing()
     if text is None:
-        writing.add(None, schema=True)
+        writing.add(None, Reach.SCHEMA)
     else:
         suspicion = server.suspicion
         settled = server.asking is None and (suspicion is None or not suspicion.touches_settings)

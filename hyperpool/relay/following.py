@@ -294,7 +294,7 @@ class Following(Backend):
             lane.begins_with(errand.rows.pop(0)[0] or "")
             try:
                 if due and lane.settings is not None:
-                    lane.database.told(version, errand.rows, now + lane.settings.catalog_age)
+                    lane.database.told(version, errand.rows, now, lane.settings.catalog_age)
             except ValueError as error:
                 problem = str(error)
         if problem:

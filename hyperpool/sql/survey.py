@@ -113,6 +113,9 @@ class Survey(Findings):
         """EXPLAIN, which may execute a statement, and DECLARE."""
         self._statement(message.query, scope)
 
+    def _call_procedure(self, message: Message, scope: Scope) -> None:
+        self._visit(message.funccall, scope)
+
     def _create_table(self, message: Message, _scope: Scope) -> None:
         if not _is_temporary(message.relation):
             self._write_anything()
@@ -377,6 +380,7 @@ _STATEMENTS: Final[dict[str, Callable[[Survey, Message, Scope], None]]] = {
     "truncate_stmt": Survey._truncate,  # noqa: SLF001
     "copy_stmt": Survey._copy,  # noqa: SLF001
     "refresh_mat_view_stmt": Survey._refresh,  # noqa: SLF001
+    "call_stmt": Survey._call_procedure,  # noqa: SLF001
     "explain_stmt": Survey._within,  # noqa: SLF001
     "declare_cursor_stmt": Survey._within,  # noqa: SLF001
     "create_stmt": Survey._create_table,  # noqa: SLF001

@@ -3,7 +3,8 @@
 Random clients in random schemas (`tests.support.cacheworld`) do everything twice (`tests.support.cachetwins`). All
 writes pass the pooler, so no answer may be older than the last of them, whoever has written.
 
-``HYPERPOOL_CACHE_HOURS`` makes the first tests go on for so many hours together, with new worlds all the time.
+``HYPERPOOL_CACHE_HOURS`` makes the first tests go on for so many hours together, with new worlds all the time;
+``HYPERPOOL_CACHE_SEED`` is where they begin to be drawn.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from tests.support.targets import Config
 
 _HOURS: Final = float(os.environ.get("HYPERPOOL_CACHE_HOURS", "0"))
+_SEED: Final = int(os.environ.get("HYPERPOOL_CACHE_SEED", "0"))
 _CLIENTS: Final = 8
 _STEPS: Final = 1500  # in one world
 _WORLDS: Final = 5
@@ -96,7 +98,7 @@ def test_what_is_answered_is_what_postgres_would_answer(
     faulthandler.cancel_dump_traceback_later()  # On a busy machine, or for hours, it takes longer.
     pooler = make_pooler(_config(pg))
     until = time.monotonic() + _HOURS * 3600 / _WORLDS
-    for seed in itertools.count(world, _WORLDS):
+    for seed in itertools.count(_SEED + world, _WORLDS):
         with Differential(Random(seed), _connect(pooler.port, pg), _CLIENTS) as one:
             try:
                 one.run(_STEPS)

@@ -125,3 +125,66 @@ def test_a_name_of_a_session_may_mean_another_statement_than_it_seems(stage: Sta
         session.receive_until()
     session.frames(raw.bind(name="other") + raw.execute() + raw.SYNC)
     assert reader.fetch(_SQL.format(1)) == [[b"written"]]
+
+
+_CREATE = """
+CREATE OR REPLACE VIEW cached.shown AS SELECT id, name FROM cached.item;
+CREATE OR REPLACE FUNCTION cached.turn() RETURNS int LANGUAGE plpgsql AS
+    'BEGIN CREATE OR REPLACE VIEW cached.shown AS SELECT id, name FROM cached.other; RETURN 1; END';
+CREATE OR REPLACE FUNCTION cached.by_another() RETURNS int STABLE LANGUAGE plpgsql AS
+    'BEGIN RETURN cached.turn(); END';
+CREATE OR REPLACE FUNCTION cached.rename(who int) RETURNS int LANGUAGE plpgsql AS
+    'BEGIN UPDATE cached.item SET name = ''renamed'' WHERE id = who; RETURN 1; END';
+CREATE OR REPLACE FUNCTION cached.quietly(who int) RETURNS int STABLE LANGUAGE plpgsql AS
+    'BEGIN RETURN cached.rename(who); END';
+GRANT ALL ON cached.shown TO PUBLIC;
+ALTER VIEW cached.shown OWNER TO trudy;
+"""
+
+
+@pytest.fixture
+def functions(stage: Stage) -> Iterator[Client]:
+    """Functions that change more than they seem to; a client that knows them."""
+    stage.behind(_CREATE)
+    client = stage.client()
+    client.fetch("ALTER TABLE cached.other SET (fillfactor = 90)")
+    eventually(lambda: _is_kept(stage, client), what="the catalog is known")
+    yield client
+    stage.behind(
+        "DROP VIEW cached.shown; DROP FUNCTION cached.turn, cached.by_another, cached.rename, cached.quietly"
+    )
+
+
+def _is_kept(stage: Stage, client: Client) -> bool:
+    sql = "SELECT name FROM cached.shown WHERE id = 5"
+    client.fetch(sql)
+    stage.behind("UPDATE cached.item SET name = name || '!' WHERE id = 5")
+    stage.behind("UPDATE cached.other SET name = name || '!' WHERE id = 5")
+    (now,) = stage.read(sql)[0]
+    return client.fetch(sql) != [[now.encode()]]
+
+
+@pytest.mark.parametrize(
+    "change", ["SELECT cached.turn()", "SELECT cached.by_another()", "DO 'BEGIN PERFORM cached.turn(); END'"]
+)
+def test_a_view_that_a_function_has_replaced_is_another_one(
+    stage: Stage, functions: Client, change: str
+) -> None:
+    """What is known of the schema is read again, so that answers depend on other tables from then on."""
+    sql = "SELECT name FROM cached.shown WHERE id = 1"
+    assert functions.fetch(sql) == [[b"item 1"]]
+    functions.fetch(change)
+    for _ in range(3):
+        assert functions.fetch(sql) == [[b"other 1"]]
+    functions.fetch("UPDATE cached.other SET name = 'new' WHERE id = 1")
+    assert functions.fetch(sql) == [[b"new"]]
+    eventually(lambda: _is_kept(stage, functions), what="the cache answers again")
+    functions.fetch("UPDATE cached.other SET name = 'newer' WHERE id = 1")
+    assert functions.fetch(sql) == [[b"newer"]]
+
+
+def test_a_function_that_is_not_volatile_may_call_one_that_writes(stage: Stage, functions: Client) -> None:
+    """PostgreSQL does not prevent that."""
+    _warm(functions, 1)
+    functions.fetch("SELECT cached.quietly(1)")
+    assert functions.fetch(_SQL.format(1)) == [[b"renamed"]]

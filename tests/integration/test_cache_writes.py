@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from hyperpool.cache.catalog_writes import Reach
 from hyperpool.sql.reader import QueryReader
 from tests.support.cachecatalog import catalog_of
 
@@ -33,6 +34,24 @@ CREATE FUNCTION writes_by_body(int) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT
 CREATE FUNCTION writes_by_call(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN writes($1); END';
 CREATE FUNCTION writes_by_view(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT max(a) FROM w); END';
 CREATE FUNCTION writes_dynamically(text) RETURNS int LANGUAGE plpgsql AS 'BEGIN EXECUTE $1; RETURN 1; END';
+CREATE FUNCTION writes_by_a_stable_one(int) RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN writes($1); END';
+CREATE FUNCTION writes_by_an_immutable_one(int) RETURNS int LANGUAGE sql IMMUTABLE
+  AS 'SELECT writes_by_a_stable_one($1)';
+CREATE FUNCTION writes_by_a_stable_body(int) RETURNS int LANGUAGE sql STABLE
+  BEGIN ATOMIC SELECT written.writes_by_a_stable_one($1); END;
+CREATE FUNCTION stable_dynamic(text) RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN EXECUTE $1; RETURN 1; END';
+CREATE FUNCTION reads_by_default(int) RETURNS int LANGUAGE plpgsql AS
+  'BEGIN RETURN (SELECT max(a) FROM written.plain JOIN written.v USING (a)); END';
+CREATE FUNCTION stable_recursive(int) RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN stable_recursive($1); END';
+CREATE FUNCTION alters() RETURNS int LANGUAGE plpgsql AS
+  'BEGIN ALTER TABLE written.plain ENABLE ROW LEVEL SECURITY; RETURN 1; END';
+CREATE FUNCTION alters_dynamically() RETURNS int LANGUAGE plpgsql AS
+  $$BEGIN EXECUTE 'CREATE TABLE written.more (a int)'; RETURN 1; END$$;
+CREATE FUNCTION alters_by_call() RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN alters(); END';
+CREATE FUNCTION makes_a_table() RETURNS int LANGUAGE sql AS 'SELECT a INTO written.made FROM written.plain; SELECT 1';
+CREATE FUNCTION stores(int) RETURNS int LANGUAGE sql AS 'INSERT INTO written.plain VALUES ($1) RETURNING a';
+CREATE PROCEDURE does(int) LANGUAGE plpgsql AS 'BEGIN DELETE FROM written.plain; END';
+CREATE PROCEDURE does_nothing() LANGUAGE plpgsql AS 'BEGIN PERFORM 1; END';
 CREATE FUNCTION quoted(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN "writes"($1); END';
 CREATE FUNCTION reads(int) RETURNS int LANGUAGE plpgsql STABLE AS
   'BEGIN RETURN (SELECT max(a) FROM written.plain); END';
@@ -91,7 +110,15 @@ _WRITES: Final[list[tuple[str, set[str] | None]]] = [
     ("SELECT writes_by_view(1)", None),
     ("SELECT writes_dynamically('DELETE FROM plain')", None),
     ("SELECT quoted(1)", None),
-    ("SELECT recursive(1)", None),
+    ("SELECT recursive(1)", set()),
+    ("SELECT stable_recursive(1), reads_by_default(1)", set()),
+    ("SELECT writes_by_a_stable_one(1)", None),
+    ("SELECT writes_by_an_immutable_one(1)", None),
+    ("SELECT writes_by_a_stable_body(1)", None),
+    ("SELECT stable_dynamic('SELECT written.writes(1)')", None),
+    ("SELECT nobody_knows(1)", None),
+    ("CALL does(1)", None),
+    ("CALL does_nothing()", set()),
     ("SELECT written.writes(1)", None),
     ("SELECT query_to_xml('SELECT written.writes(1)', true, true, '')", None),
     ("SELECT * FROM v", set()),
@@ -146,7 +173,7 @@ def catalog(database: psycopg.Connection[Any]) -> Catalog:
 
 
 def _touched(catalog: Catalog, text: str, path: tuple[str, ...] = ("written",)) -> frozenset[int] | None:
-    return catalog.touched(_READER.read(text.encode()).reading, path)
+    return catalog.touched(_READER.read(text.encode()).reading, path).tables
 
 
 @pytest.mark.parametrize(("text", "tables"), _WRITES)
@@ -159,6 +186,28 @@ def test_what_a_statement_changes(catalog: Catalog, text: str, tables: set[str] 
         assert names is None or names == wanted
     else:
         assert names == wanted
+
+
+_REACHES: Final = {
+    "SELECT wild(1)": Reach.NOTHING,
+    "SELECT writes(1)": Reach.ROWS,
+    "SELECT stores(1)": Reach.ROWS,
+    "CALL does(1)": Reach.ROWS,
+    "INSERT INTO audited VALUES (1)": Reach.ROWS,
+    "SELECT writes_dynamically('DELETE FROM plain')": Reach.UNKNOWN,
+    "SELECT nobody_knows(1)": Reach.UNKNOWN,
+    "SELECT alters()": Reach.SCHEMA,
+    "SELECT alters_dynamically()": Reach.SCHEMA,
+    "SELECT alters_by_call()": Reach.SCHEMA,
+    "SELECT makes_a_table()": Reach.SCHEMA,
+    "INSERT INTO shadow SELECT alters()": Reach.SCHEMA,
+}
+
+
+@pytest.mark.parametrize("text", _REACHES)
+def test_how_far_a_statement_goes(catalog: Catalog, text: str) -> None:
+    """Whether what it calls changes what there is, by the words of its source."""
+    assert catalog.touched(_READER.read(text.encode()).reading, ("written",)).reach is _REACHES[text]
 
 
 def test_a_name_means_everything_along_the_search_path(catalog: Catalog) -> None:

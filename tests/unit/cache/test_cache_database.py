@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hyperpool.cache.catalog_writes import Reach
 from hyperpool.cache.counters import QueryStats
 from hyperpool.cache.database import ANY_TABLE, DatabaseCache, Writing
 from hyperpool.cache.store import Entry
@@ -65,12 +66,12 @@ def test_a_change_of_the_schema_makes_the_catalog_due() -> None:
     assert not cache.due(5.0)
     version, _ = cache.asks(5.0)
     writing = Writing()
-    writing.add(frozenset({1}), schema=True)
+    writing.add(frozenset({1}), Reach.SCHEMA)
     cache.written(writing)
     assert cache.pending
-    cache.told(version, [["nonsense"]], 2000.0)
+    cache.told(version, [["nonsense"]], 6.0, 2000.0)
     assert cache.pending
-    assert cache.due(6.0)
+    assert cache.due(9.0)
 
 
 def test_the_catalog_is_asked_for_by_one_at_a_time() -> None:
@@ -98,13 +99,13 @@ def test_another_server_is_another_database() -> None:
 def test_what_a_transaction_writes_adds_up() -> None:
     """Nothing is nothing, and anything is anything."""
     writing = Writing()
-    writing.add(frozenset(), schema=False)
+    writing.add(frozenset())
     assert not writing
-    writing.add(frozenset({1}), schema=False)
-    writing.add(frozenset({2}), schema=False)
+    writing.add(frozenset({1}))
+    writing.add(frozenset({2}))
     assert writing
     assert writing.tables == {1, 2}
-    writing.add(None, schema=True)
+    writing.add(None, Reach.SCHEMA)
     assert writing.anything
     assert writing.schema
 
@@ -114,7 +115,7 @@ def test_what_is_in_doubt_is_dropped_again_and_again() -> None:
     cache = DatabaseCache(lambda _: None)
     cache.pending = False
     writing = Writing()
-    writing.add(frozenset({1}), schema=False)
+    writing.add(frozenset({1}))
     cache.doubt(writing)
     drops = []
     for second in range(2000):
