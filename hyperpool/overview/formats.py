@@ -26,7 +26,7 @@ def spell(kind: Kind, value: Value) -> str:
         return " ".join(value.split())
     match kind:
         case Kind.TEXT | Kind.CODE:
-            return f"{value:g}" if isinstance(value, float) else str(value)
+            return str(value)
         case Kind.COUNT:
             return f"{value:,.0f}"
         case Kind.RATE:
