@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
@@ -38,6 +39,9 @@ S = TypeVar("S")
 LOOKED_UP: Final = (Path("pooler.yaml"), Path("/etc/hyperpool/pooler.yaml"))
 """Where the settings are when no file is named; the first that exists is used."""
 
+_CONTROL: Final = Path("/run/hyperpool/control")
+"""Where the control socket is when systemd runs the pooler as `install-service` sets it up."""
+
 _WIDEST: Final = 10_000
 """Columns of a terminal on which every table fits."""
 
@@ -55,6 +59,8 @@ Examples:
   hyperpool check my.yaml          say what is wrong with them, or what they mean
   hyperpool serve pgbouncer.ini    the same with pgbouncer's own file
   hyperpool convert pgbouncer.ini  write it as YAML
+  hyperpool restart my.yaml        replace the process that serves with my.yaml; no client notices
+  hyperpool drain my.yaml          have it end when its clients have left
   hyperpool doctor my.yaml         go the way to every server, and say where it fails and why
   hyperpool top -U ann             watch a running pooler
   hyperpool tunnel tunnel.yaml     run inside a private network, for a pooler outside
@@ -98,7 +104,13 @@ def main(context: click.Context) -> None:
 
 @main.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
-def serve(config: Path | None) -> NoReturn:
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="Take over from a running process: it hands over its listening sockets once this one is ready, and ends when "
+    "its clients have left.",
+)
+def serve(config: Path | None, *, take_over: bool) -> NoReturn:
     """Serve clients until a signal says otherwise.
 
     CONFIG is the settings file; by default ./pooler.yaml, else /etc/hyperpool/pooler.yaml.
@@ -107,13 +119,71 @@ def serve(config: Path | None) -> NoReturn:
     """
     path = _find(config)
     settings = _load(path)
-    from hyperpool.service import serve as run  # noqa: PLC0415 - `check` and `--help` do without the data plane
+    from hyperpool.service import Manner  # noqa: PLC0415 - `check` and `--help` do without the data plane
+    from hyperpool.service import serve as run  # noqa: PLC0415
 
+    successor = (sys.executable, "-m", "hyperpool", "serve", "--take-over", str(path.absolute()))
     try:
-        code = run(settings, path)
+        code = run(settings, path, Manner(take_over=take_over, command=successor))
     except StartupError as error:
         _fail(_EXIT_STARTUP, f"cannot start: {error}")
     raise SystemExit(code)
+
+
+_SOCKET_OPTION: Final = click.option(
+    "--socket",
+    "path",
+    type=click.Path(path_type=Path),
+    help="The pooler's control socket; by default what CONFIG says, and without CONFIG /run/hyperpool/control.",
+)
+_TIMEOUT_OPTION: Final = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Give up waiting after so long; what has begun goes on.",
+)
+
+
+@main.command()
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@_SOCKET_OPTION
+@_TIMEOUT_OPTION
+def restart(config: Path | None, path: Path | None, timeout: float | None) -> NoReturn:
+    """Have a running pooler replaced by a new process, without a client noticing.
+
+    The new process runs what is installed now, with the settings as they are now. It takes the listening sockets over,
+    fills its pools, and serves whoever connects from then on. The old one serves the clients that it has until they
+    leave; drain_timeout and drain_rate hurry them. If the new process cannot start, the old one goes on.
+
+    Exit codes: 0 when the new process serves, 1 when it does not.
+    """
+    _command(config, path, "restart", timeout)
+
+
+@main.command()
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@_SOCKET_OPTION
+@_TIMEOUT_OPTION
+def drain(config: Path | None, path: Path | None, timeout: float | None) -> NoReturn:
+    """Have a running pooler end when its clients have left, and wait for that.
+
+    As SHUTDOWN WAIT_FOR_CLIENTS in the console and SIGTERM do, which wait for nobody; so it fits where an orchestrator
+    wants a command before it stops the process. drain_timeout and drain_rate hurry clients.
+
+    Exit codes: 0 when the pooler has ended, 1 when there is none, or not in time.
+    """
+    _command(config, path, "drain", timeout)
+
+
+def _command(config: Path | None, path: Path | None, want: str, timeout: float | None) -> NoReturn:
+    from hyperpool.service.control import command, control_path  # noqa: PLC0415 - as in `serve`
+
+    if path is None:
+        path = _CONTROL if config is None else Path(control_path(_load(config).pooler, os.environ))
+    problem = command(str(path), want, timeout)
+    if problem:
+        _fail(_EXIT_STARTUP, f"cannot {want}: {problem}")
+    raise SystemExit(0)
 
 
 @main.command()

@@ -6,6 +6,7 @@ or the arguments are wrong.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -17,6 +18,8 @@ from hyperpool.errors import ConfigError, StartupError
 
 _EXIT_STARTUP: Final = 1
 _EXIT_CONFIG: Final = 2
+
+_PROGRAM: Final = "from hyperpool.pgbouncer import main; main()"
 
 _HELP: Final = """\
 hyperpool, a connection pooler for PostgreSQL, in place of pgbouncer: with its files and its command line.
@@ -41,7 +44,7 @@ Examples:
     "-R",
     "--reboot",
     is_flag=True,
-    help="Take over from the process in the pidfile, which ends when its clients have left; needs so_reuseport.",
+    help="Take over from the process in the pidfile, which ends when its clients have left.",
 )
 @click.option(
     "-u", "--user", default="", metavar="USERNAME", help="Become this user; goes before the setting user."
@@ -58,7 +61,9 @@ def main(config: Path, user: str, verbose: int, *, daemon: bool, quiet: bool, re
         _fail(_EXIT_CONFIG, "\n".join(error.problems))
     from hyperpool.service import Manner, serve  # noqa: PLC0415 - `--help` does without the data plane
 
-    manner = Manner(daemon=daemon, quiet=quiet, take_over=reboot, user=user, verbose=verbose)
+    options = ["-q"] * (quiet or daemon) + (["-u", user] if user else []) + ["-v"] * verbose
+    successor = (sys.executable, "-c", _PROGRAM, "-R", *options, str(config.absolute()))
+    manner = Manner(daemon, quiet, reboot, user, verbose, successor)
     try:
         code = serve(settings, config, manner)
     except StartupError as error:

@@ -438,6 +438,13 @@ class PoolerSettings:
     pidfile: str = _setting(
         "", kinds.path, "file that holds the process id while the pooler runs; empty: none", reload=False
     )
+    control_socket: str = _setting(
+        "",
+        kinds.path,
+        "Unix socket for `hyperpool restart`, `drain` and `serve --take-over`, of the same user or root; empty: "
+        "$RUNTIME_DIRECTORY/control, or what pidfile says with .control behind it, or none",
+        reload=False,
+    )
     user: str = _setting(
         "",
         kinds.text,

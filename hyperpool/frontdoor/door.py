@@ -87,6 +87,8 @@ class FrontDoor:
         access: how clients prove who they are.
         tls: what clients are offered; None for nothing.
         console: where clients of the admin console go; None for nowhere.
+        elsewhere: takes a cancel request that is for nobody here, and calls back when it cannot hit a later query any
+            more; must not block. None for nobody.
         notice: what clients are told when they have logged in; empty for nothing.
 
     Raises:
@@ -106,6 +108,7 @@ class FrontDoor:
         self._cancel = cancel
         self.access = Access(settings, inquire, relay.time)
         self.console: ConsoleDoor | None = None
+        self.elsewhere: Callable[[int, bytes, Callable[[], None]], None] | None = None
         self._closed_at = float("inf")
         self._greetings: dict[tuple[RelayPool, tuple[tuple[str, str], ...]], _Greeting] = {}
         self.configure(settings, self.prepare(settings))
@@ -305,7 +308,10 @@ class FrontDoor:
         if server is None:
             if self.console is not None:
                 self.console.cancel(pid, secret)
-            guest.lost("cancel request done")
+            if self.elsewhere is not None and pid not in self.relay.clients:
+                self.elsewhere(pid, secret, lambda: guest.lost("cancel request done"))
+            else:
+                guest.lost("cancel request done")
         else:
             self._cancel(CancelOrder(server, guest))
 

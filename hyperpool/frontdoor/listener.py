@@ -268,7 +268,7 @@ def _listen_unix(settings: PoolerSettings, passed: PassedSockets, *, take_over: 
     sock = found or socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if found is None:
-            if path is not None and path.is_socket() and (take_over or _is_abandoned(path)):
+            if path is not None and path.is_socket() and (take_over or is_abandoned(path)):
                 path.unlink(missing_ok=True)
             sock.bind(address)
         if path is not None:
@@ -308,11 +308,15 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _is_abandoned(path: Path) -> bool:
+def is_abandoned(path: Path, kind: int = socket.SOCK_STREAM) -> bool:
     """Whether nobody listens on a Unix socket: its file was left by a crash.
 
     A process whose queue of connections is full does listen, and is not waited for.
+
+    Args:
+        path: the file.
+        kind: the type of the socket.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.setblocking(False)
         return probe.connect_ex(str(path)) == errno.ECONNREFUSED

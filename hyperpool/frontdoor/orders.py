@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hyperpool.frontdoor.guest import Guest
     from hyperpool.relay.server import ServerConnection
 
@@ -17,11 +19,13 @@ class CancelOrder:
 
     Attributes:
         server: what the request is for.
-        guest: the connection that brought it; None if the pooler itself wants it.
+        guest: the connection that brought it; None if it came otherwise.
+        then: called when it is done.
     """
 
     server: ServerConnection
     guest: Guest | None = None
+    then: Callable[[], None] | None = None
 
     def done(self, *, delivered: bool) -> None:
         """Let server and guest go on.
@@ -34,6 +38,8 @@ class CancelOrder:
         self.server.end_cancel()
         if self.guest is not None:
             self.guest.lost("cancel request done")
+        if self.then is not None:
+            self.then()
 
 
 @attrs.frozen(eq=False)

@@ -35,10 +35,11 @@ class Manner:
     Attributes:
         daemon: in the background.
         quiet: without a log to standard error.
-        take_over: in the place of another process (``-R``): once this one serves, the one in the pid file is told to
-            end when its clients have left.
+        take_over: in the place of another process (``-R``, ``--take-over``): once this one serves, that one lets nobody
+            in any more, and ends when its clients have left.
         user: goes before the setting of that name.
         verbose: is added to the setting of that name.
+        command: how to start another process of this kind, which takes over; empty if that is not known.
     """
 
     daemon: bool = False
@@ -46,6 +47,7 @@ class Manner:
     take_over: bool = False
     user: str = ""
     verbose: int = 0
+    command: tuple[str, ...] = ()
 
     def adjusted(self, settings: Settings) -> Settings:
         """The settings, with what the command line says in place of what the file does."""
@@ -96,11 +98,19 @@ def check_manner(settings: Settings, manner: Manner) -> None:
         raise StartupError("a daemon needs a pidfile: set it, so that the process can be found")
     if manner.daemon and not (pooler.logfile or pooler.syslog):
         raise StartupError("a daemon needs a log: set logfile or syslog")
-    if manner.take_over and not pooler.pidfile:
-        raise StartupError("-R needs a pidfile, which names the process to replace")
-    if manner.take_over and running(pooler.pidfile) and not pooler.so_reuseport:
+
+
+def check_ports(settings: Settings) -> None:
+    """Look whether two processes can have the same ports while one takes over from another that has no control socket.
+
+    Raises:
+        StartupError: a setting that they need is missing.
+    """
+    pooler = settings.pooler
+    if running(pooler.pidfile) and not pooler.so_reuseport:
         raise StartupError(
-            "-R needs so_reuseport = 1 in both processes, or the port is not free for this one"
+            f"process {running(pooler.pidfile)}, as {pooler.pidfile} says, gives its sockets to nobody: it needs a "
+            "control_socket, or both need so_reuseport = 1"
         )
 
 
@@ -108,21 +118,28 @@ def running(pidfile: str) -> int:
     """The process that a pid file names, if there is one; 0 for none."""
     try:
         text = Path(pidfile).read_text("utf-8")
-        # What is no number of a single process would be sent signals for many (kill(2)).
-        pid = int(text) if _PID.fullmatch(text) else 0
-        if pid in {0, os.getpid()}:
-            return 0
-        os.kill(pid, 0)
-    except PermissionError:
-        return pid
     except (OSError, ValueError):
         return 0
-    return pid
+    # What is no number of a single process would be sent signals for many (kill(2)).
+    pid = int(text) if _PID.fullmatch(text) else 0
+    return pid if pid not in {0, os.getpid()} and _is_there(pid) else 0
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
 def pid_file(path: str, *, take_over: bool) -> Iterator[None]:
     """Hold a pid file; it is removed in the end, unless it names another process by then.
+
+    If the process that held it before is still there, it gets it back.
 
     Args:
         path: the file; empty for none.
@@ -134,8 +151,8 @@ def pid_file(path: str, *, take_over: bool) -> Iterator[None]:
     if not path:
         yield
         return
-    file, own = Path(path), f"{os.getpid()}\n"
-    if not take_over and (other := running(path)):
+    file, own, other = Path(path), f"{os.getpid()}\n", running(path)
+    if other and not take_over:
         raise StartupError(
             f"process {other} is running already, as {path} says; stop it, or give this one another pidfile"
         )
@@ -148,7 +165,14 @@ def pid_file(path: str, *, take_over: bool) -> Iterator[None]:
     finally:
         with suppress(OSError):
             if file.read_text("utf-8") == own:
-                file.unlink()
+                _give_back(file, other)
+
+
+def _give_back(file: Path, other: int) -> None:
+    if other and _is_there(other):
+        file.write_text(f"{other}\n", "utf-8")
+    else:
+        file.unlink()
 
 
 def tell_to_end(pid: int) -> None:

@@ -52,16 +52,17 @@ from hyperpool.service.cancels import Canceller
 from hyperpool.service.embedded import EmbeddedDatabases
 from hyperpool.service.herald import Herald
 from hyperpool.service.logs import FAULTS, configure_logging
+from hyperpool.service.place import Parts, Place
 from hyperpool.service.process import Manner
 from hyperpool.service.shutdown import SIGNALS, Shutdown
 from hyperpool.service.signals import drop
 from hyperpool.service.systemd import Notifier, ServiceManager
-from hyperpool.service.watchdog import Heartbeat
+from hyperpool.service.watchdog import prove_life
 from hyperpool.stats import PoolStats, StatsBook
 from hyperpool.transport.bridge import Bridges
 from hyperpool.transport.kinds import DialContext
 from hyperpool.transport.nameservers import make_resolver
-from hyperpool.transport.passed import AGENTS, CLIENTS, HTTP, PassedSockets
+from hyperpool.transport.passed import PassedSockets
 from hyperpool.transport.sockets import TcpOptions
 from hyperpool.tunnel.reception import Reception
 
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.requests import Request
     from hyperpool.relay.server import ServerConnection
-    from hyperpool.service.systemd import Descriptor
+    from hyperpool.service.handover import Predecessor
 
 log = structlog.get_logger("pooler")
 
@@ -98,6 +99,7 @@ class Pooler:
         serving: called when clients are served.
         passed: listening sockets that are open already; handed over.
         notifier: the way to the service manager.
+        predecessor: the process that this one follows; None for none.
     """
 
     def __init__(
@@ -108,10 +110,12 @@ class Pooler:
         serving: Callable[[], None] = lambda: None,
         passed: PassedSockets | None = None,
         notifier: Notifier | None = None,
+        predecessor: Predecessor | None = None,
     ) -> None:
         self._settings = settings
         self._passed = passed or PassedSockets()
         self._notifier = notifier or Notifier(ServiceManager())
+        self._place = Place(self._notifier, predecessor, manner.command)
         self._serving = serving
         self._manner = manner
         self._at_start = settings
@@ -133,6 +137,7 @@ class Pooler:
         self._consoles: Consoles
         self._shutdown: Shutdown
         self._herald: Herald
+        self._agent_listeners: list[trio.SocketListener] = []
         self._told_to_end = False
 
     async def run(self) -> int:
@@ -141,12 +146,13 @@ class Pooler:
             async with AsyncExitStack() as stack:
                 # First of all: what is most likely to fail. Clients that come early wait in the backlog.
                 stack.callback(self._passed.close)
+                self._place.open(self._settings.pooler, self.shut_down, stack)
                 self._listeners = open_listeners(
                     self._settings.pooler, self._passed, take_over=self._manner.take_over
                 )
                 for listener in self._listeners:
                     stack.callback(listener.close)
-                agents = await self._listen_for_agents(stack)
+                self._agent_listeners = await self._listen_for_agents(stack)
                 self._http = http.listen(self._settings, self._passed)
                 for sock in self._http:
                     stack.callback(sock.close)
@@ -158,9 +164,11 @@ class Pooler:
                         # It outlives the streams through agents, so that these can be closed in good order.
                         nursery = await stack.enter_async_context(trio.open_nursery())
                         stack.callback(nursery.cancel_scope.cancel)
-                        nursery.start_soon(self._reception.run, agents)
-                    await self._serve(signals, agents)
+                        nursery.start_soon(self._reception.run, self._agent_listeners)
+                    await self._serve(signals)
             await drop(signals, len(_SIGNALS))
+        if self._place.failure is not None:
+            raise self._place.failure
         log.info("stopped")
         return 0
 
@@ -199,7 +207,7 @@ class Pooler:
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
-    async def _serve(self, signals: AsyncIterator[int], agent_listeners: list[trio.SocketListener]) -> None:
+    async def _serve(self, signals: AsyncIterator[int]) -> None:
         settings = self._settings
         self._cache = ResultCache(settings.pooler.cache_size, random.random)
         self._pools = Pools(settings, random.random, self._cache)
@@ -238,7 +246,9 @@ class Pooler:
                 warm = self._pools.warm()
                 for pool in warm:
                     self._warmer.demand(pool)
-                self._herald = Herald(self._notifier, self._relay, self._pools, warm, self._ready)
+                self._herald = Herald(
+                    self._notifier, self._relay, self._pools, warm, lambda: self._ready(nursery)
+                )
                 acceptors = [
                     Acceptor(self._relay, listener, self._door.welcome) for listener in self._listeners
                 ]
@@ -246,12 +256,12 @@ class Pooler:
                     self._relay.welcome(acceptor)
                 self._shutdown = Shutdown(self._relay, self._pools, self._door, self._operations, acceptors)
                 self._announce()
-                self._notifier.store(self._stored(agent_listeners))
+                self._place.settle(self._parts(send_cancels.send_nowait))
                 self._serving()
                 self._herald.look(self._shutdown)
                 nursery.start_soon(self._obey, signals)
-                self._prove_life(nursery)
-                nursery.start_soon(http.serve, self._consoles, self._http, lambda: self._herald.is_ready)
+                nursery.start_soon(prove_life, self._relay, self._notifier)
+                nursery.start_soon(self._place.hold, http.serve, self._consoles, self._http, self._is_ready)
                 try:
                     await self._shutdown.over.wait()
                 finally:
@@ -293,27 +303,28 @@ class Pooler:
                 self._relay.maintain(iter(self._pools))
                 self._pools.prune(self._relay.now)
 
-    def _stored(self, agents: list[trio.SocketListener]) -> list[tuple[str, Descriptor]]:
-        """The listening sockets that systemd is to keep while the pooler is restarted; not those that it has anyway."""
-        sockets: list[tuple[str, Descriptor]] = []
-        if CLIENTS not in self._passed.replaced:
-            sockets += [(CLIENTS, listener.sock) for listener in self._listeners]
-        if AGENTS not in self._passed.replaced:
-            sockets += [(AGENTS, listener.socket) for listener in agents]
-        if HTTP not in self._passed.replaced:
-            sockets += [(HTTP, sock) for sock in self._http]
-        return sockets
-
-    def _ready(self) -> None:
+    def _ready(self, nursery: trio.Nursery) -> None:
         """All is as it should be at the start, or it is known what is not."""
         log.info("ready")
-        self._notifier.ready()
+        nursery.start_soon(self._place.take, nursery)
 
-    def _prove_life(self, nursery: trio.Nursery) -> None:
-        if self._notifier.manager.watchdog:
-            heartbeat = Heartbeat(self._relay)
-            self._relay.welcome(heartbeat)
-            nursery.start_soon(heartbeat.run, self._notifier.manager.watchdog, self._notifier.alive)
+    def _is_ready(self) -> bool:
+        return self._herald.is_ready
+
+    def _parts(self, cancel: Callable[[CancelOrder], None]) -> Parts:
+        return Parts(
+            settings=lambda: self._settings.pooler,
+            relay=self._relay,
+            door=self._door,
+            shutdown=self._shutdown,
+            listeners=self._listeners,
+            reception=self._reception,
+            agents=self._agent_listeners,
+            http=self._http,
+            replaced=self._passed.replaced,
+            embedded=bool(self._embedded.servers),
+            cancel=cancel,
+        )
 
     async def _report(self) -> None:
         """Log what has been done in each ``stats_period``."""

@@ -46,6 +46,7 @@ class Shutdown:
         acceptors: those for TCP are closed; Unix sockets stay open for the console.
 
     Attributes:
+        needed: whether the process has something else to do until it may end.
         over: set when the pooler shall end.
         mode: what it waits for; None while it does not end.
     """
@@ -66,6 +67,7 @@ class Shutdown:
         self._idle: Callable[[], bool] = lambda: False
         self._drain: Drain | None = None
         self.mode: ShutdownMode | None = None
+        self.needed: Callable[[], bool] = lambda: False
         self.over = trio.Event()
 
     @property
@@ -133,7 +135,7 @@ class Shutdown:
         """End, if nobody is left to wait for, or it has taken too long; for every 100 ms."""
         if self._drain is None:
             return
-        if self._idle():
+        if self._idle() and not self.needed():
             self.over.set()
         elif self._drain.over:
             log.warning("ending: drain_timeout is over", left=self.left)

@@ -10,9 +10,20 @@ import structlog
 import trio
 
 from hyperpool.errors import StartupError
+from hyperpool.service.control import control_path
+from hyperpool.service.handover import follow
 from hyperpool.service.limits import raise_open_file_limit
 from hyperpool.service.logs import be_quiet, configure_logging
-from hyperpool.service.process import Daemon, Manner, become, check_manner, pid_file, running, tell_to_end
+from hyperpool.service.process import (
+    Daemon,
+    Manner,
+    become,
+    check_manner,
+    check_ports,
+    pid_file,
+    running,
+    tell_to_end,
+)
 from hyperpool.service.run import Pooler, tell
 from hyperpool.service.systemd import Notifier, ServiceManager, activated
 
@@ -20,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hyperpool.config import Settings
+    from hyperpool.service.handover import Predecessor
     from hyperpool.transport.passed import PassedSockets
 
 log = structlog.get_logger("pooler")
@@ -45,13 +57,20 @@ def serve(settings: Settings, config_path: Path, manner: Manner = _FOREGROUND) -
     passed = activated(os.environ)
     check_manner(settings, manner)
     become(settings.pooler.user)
+    predecessor = None
+    if manner.take_over:
+        predecessor = follow(control_path(settings.pooler, os.environ), os.environ)
+    if predecessor is not None:
+        passed = predecessor.passed
+    elif manner.take_over:
+        check_ports(settings)
     daemon = Daemon()
     if manner.daemon:
         daemon.detach()
     if manner.daemon or manner.quiet:
         be_quiet()
     try:
-        return _serve(settings, config_path, manner, daemon, passed)
+        return _serve(settings, config_path, manner, daemon, passed, predecessor)
     except StartupError as error:
         if manner.daemon or manner.quiet:
             log.critical("cannot start", reason=str(error))
@@ -65,7 +84,12 @@ def serve(settings: Settings, config_path: Path, manner: Manner = _FOREGROUND) -
 
 
 def _serve(
-    settings: Settings, config_path: Path, manner: Manner, daemon: Daemon, passed: PassedSockets
+    settings: Settings,
+    config_path: Path,
+    manner: Manner,
+    daemon: Daemon,
+    passed: PassedSockets,
+    predecessor: Predecessor | None,
 ) -> int:
     configure_logging(settings.pooler)
     tell(settings.notes)
@@ -74,10 +98,11 @@ def _serve(
 
     def serving() -> None:
         daemon.report()
-        if other:
+        if other and predecessor is None:
             log.info("the process before is told to end when its clients have left", pid=other)
             tell_to_end(other)
 
     notifier = Notifier(ServiceManager.found(os.environ))
     with pid_file(settings.pooler.pidfile, take_over=bool(other)), closing(notifier):
-        return trio.run(Pooler(settings, config_path, manner, serving, passed, notifier).run)
+        pooler = Pooler(settings, config_path, manner, serving, passed, notifier, predecessor)
+        return trio.run(pooler.run)

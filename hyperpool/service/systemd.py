@@ -12,6 +12,7 @@ from array import array
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
+import trio
 
 from hyperpool.transport.passed import AGENTS, CLIENTS, HTTP, PassedSocket, PassedSockets
 
@@ -27,7 +28,10 @@ _ROLES: Final = frozenset({CLIENTS, AGENTS, HTTP})
 _STORED: Final = "stored-"
 """Begins the names of sockets that this pooler has put into systemd's store, in front of their role."""
 
-_MOST_UNSENT: Final = 16
+_MOST_UNSENT: Final = 64
+
+_PATIENCE: Final = 5.0
+"""Seconds that the service manager has to take note."""
 
 
 def activated(environ: MutableMapping[str, str]) -> PassedSockets:
@@ -98,10 +102,14 @@ class Notifier:
 
     Args:
         manager: whom to tell.
+
+    Attributes:
+        held: nothing is told yet, since another process is the service still.
     """
 
     def __init__(self, manager: ServiceManager) -> None:
         self.manager = manager
+        self.held = False
         self._sock: socket.socket | None = None
         self._unsent: list[tuple[bytes, list[Descriptor]]] = []
         self._status = ""
@@ -154,6 +162,22 @@ class Notifier:
         for role, sock in sockets:
             self.tell("FDSTORE=1", f"FDNAME={_STORED}{role}", sockets=[sock])
 
+    async def replaced(self, pid: int) -> None:
+        """Another process is the service from now on; returns when that is known, or after a while.
+
+        Args:
+            pid: of that process.
+        """
+        if self._sock is not None:
+            near, far = socket.socketpair()
+            with near:
+                with far:
+                    self.tell(f"MAINPID={pid}")
+                    self.tell("BARRIER=1", sockets=[far])
+                with trio.move_on_after(_PATIENCE):
+                    await trio.lowlevel.wait_readable(near)
+        self.close()
+
     def tell(self, *assignments: str, sockets: list[Descriptor] | None = None) -> None:
         """Send a message that must arrive, with sockets if there are any."""
         self._unsent.append(("\n".join(assignments).encode(), sockets or []))
@@ -178,6 +202,8 @@ class Notifier:
     def _send(self, message: bytes, sockets: list[Descriptor]) -> bool:
         if self._sock is None:
             return True
+        if self.held:
+            return False
         address = self.manager.address
         if address.startswith("@"):
             address = f"\0{address[1:]}"

@@ -14,9 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hyperpool.relay.loop import Relay
+    from hyperpool.service.systemd import Notifier
 
 _BEATS: Final = 3
 """Signs of life within the time in which one is wanted."""
+
+
+async def prove_life(relay: Relay, notifier: Notifier) -> None:
+    """Prove to the service manager that the relay turns, until cancelled, if it wants proofs."""
+    if notifier.manager.watchdog:
+        heartbeat = Heartbeat(relay)
+        relay.welcome(heartbeat)
+        await heartbeat.run(notifier.manager.watchdog, notifier.alive)
 
 
 class Heartbeat(TransientConnection):

@@ -196,11 +196,18 @@ def test_two_of_a_kind(site: Site) -> None:
     site.stop()
 
 
-def test_taking_over(site: Site) -> None:
-    """With -R, new clients go to the new process, and those that were there stay with the old one until they leave."""
-    site.ini.write_text(f"{site.ini.read_text()}so_reuseport = 1\n")
+@pytest.mark.parametrize("has_control", [True, False])
+def test_taking_over(site: Site, has_control: bool) -> None:
+    """With -R, new clients go to the new process, and those that were there stay with the old one until they leave.
+
+    Without a way to the old process, both need to be allowed to have the port.
+    """
+    if not has_control:
+        site.ini.write_text(f"{site.ini.read_text()}so_reuseport = 1\n")
     site.start(*_HYPERPOOL)
     old = site.pid
+    if not has_control:
+        Path(f"{site.pidfile}.control").unlink()
     with site.connect() as before:
         site.start(*_HYPERPOOL, "-R")
         assert site.pid != old

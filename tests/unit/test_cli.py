@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
     from hyperpool.config import Settings
+    from hyperpool.service import Manner
 
 _SHIPPED = Path(__file__).parents[2] / "pooler.yaml"
 _FINE = """\
@@ -42,19 +43,19 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, Path]]:
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, Path, Manner]]:
     """Note what would be served instead of serving it."""
-    calls: list[tuple[Settings, Path]] = []
+    calls: list[tuple[Settings, Path, Manner]] = []
 
-    def serve(settings: Settings, path: Path) -> int:
-        calls.append((settings, path))
+    def serve(settings: Settings, path: Path, manner: Manner) -> int:
+        calls.append((settings, path, manner))
         return 0
 
     _replace_service(monkeypatch, serve)
     return calls
 
 
-def _replace_service(monkeypatch: pytest.MonkeyPatch, serve: Callable[[Settings, Path], int]) -> None:
+def _replace_service(monkeypatch: pytest.MonkeyPatch, serve: Callable[[Settings, Path, Manner], int]) -> None:
     monkeypatch.setattr("hyperpool.service.serve", serve)
 
 
@@ -218,18 +219,37 @@ def test_check_escapes_what_cannot_be_printed() -> None:
     assert "a\\x1bb" in _check(_FINE.replace("{app: }", '{app: {dbname: "a\\eb"}}'))
 
 
-def test_serve_hands_over_the_settings(served: list[tuple[Settings, Path]]) -> None:
+def test_serve_hands_over_the_settings(served: list[tuple[Settings, Path, Manner]]) -> None:
     """With the path, from which a reload reads them again; the exit code is the service's."""
     Path("my.yaml").write_text(_FINE)
     result = _run("serve", "my.yaml")
     assert result.exit_code == 0
-    ((settings, path),) = served
+    ((settings, path, manner),) = served
     assert list(settings.databases) == ["app"]
     assert path == Path("my.yaml")
+    assert not manner.take_over
+    successor = [sys.executable, "-m", "hyperpool", "serve", "--take-over", str(path.absolute())]
+    assert list(manner.command) == successor
+    assert _run("serve", "--take-over", "my.yaml").exit_code == 0
+    assert served[-1][2].take_over
+
+
+@pytest.mark.parametrize("command", ["restart", "drain"])
+def test_commands_to_a_pooler_that_is_not_there(command: str, tmp_path: Path) -> None:
+    """Where it was looked for is told: as named, or as the settings say."""
+    Path("my.yaml").write_text(_FINE.replace("pooler: {", f"pooler: {{control_socket: {tmp_path}/c, "))
+    for arguments in (["--socket", f"{tmp_path}/c"], ["my.yaml"]):
+        result = _run(command, *arguments)
+        assert result.exit_code == 1
+        assert result.stderr == (
+            f"hyperpool: cannot {command}: no pooler at {tmp_path}/c: No such file or directory; see control_socket\n"
+        )
 
 
 @pytest.mark.parametrize("command", ["serve", "check"])
-def test_settings_are_looked_up(served: list[tuple[Settings, Path]], tmp_path: Path, command: str) -> None:
+def test_settings_are_looked_up(
+    served: list[tuple[Settings, Path, Manner]], tmp_path: Path, command: str
+) -> None:
     """The current directory goes before /etc; without either, the places are told."""
     result = _run(command)
     assert result.exit_code == 2
@@ -250,7 +270,7 @@ def test_the_places_of_the_settings_are_the_documented_ones(monkeypatch: pytest.
     assert (Path("pooler.yaml"), Path("/etc/hyperpool/pooler.yaml")) == cli.LOOKED_UP
 
 
-def test_serve_opens_nothing_when_the_settings_are_wrong(served: list[tuple[Settings, Path]]) -> None:
+def test_serve_opens_nothing_when_the_settings_are_wrong(served: list[tuple[Settings, Path, Manner]]) -> None:
     """Every problem is printed, and the service is not started."""
     Path("bad.yaml").write_text(_BAD)
     result = _run("serve", "bad.yaml")
@@ -262,7 +282,7 @@ def test_serve_opens_nothing_when_the_settings_are_wrong(served: list[tuple[Sett
 def test_a_failed_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """With exit code 1, and without a traceback."""
 
-    def serve(settings: Settings, path: Path) -> int:
+    def serve(settings: Settings, path: Path, manner: Manner) -> int:
         raise StartupError("port 6432 is taken")
 
     _replace_service(monkeypatch, serve)

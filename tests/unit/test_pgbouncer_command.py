@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 from click.testing import CliRunner
 
@@ -56,7 +58,15 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_options(ini: str, served: list[Any], arguments: list[str], manner: Manner) -> None:
     """Each, short and long."""
     assert CliRunner().invoke(main, [*arguments, ini]).exit_code == 0
-    assert served == [manner]
+    assert [attrs.evolve(one, command=()) for one in served] == [manner]
+
+
+def test_how_another_process_is_started(ini: str, served: list[Any]) -> None:
+    """With the same options, but for those that only a first process needs."""
+    assert CliRunner().invoke(main, ["-d", "-u", "web", "-v", "-v", ini]).exit_code == 0
+    (manner,) = served
+    assert manner.command[0] == sys.executable
+    assert manner.command[-7:] == ("-R", "-q", "-u", "web", "-v", "-v", ini)
 
 
 def test_the_version_is_one_that_scripts_understand() -> None:

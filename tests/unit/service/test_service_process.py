@@ -14,7 +14,7 @@ import pytest
 from hyperpool.config import PoolerSettings, Settings
 from hyperpool.errors import StartupError
 from hyperpool.service import process
-from hyperpool.service.process import Manner, become, check_manner, pid_file, running
+from hyperpool.service.process import Manner, become, check_manner, check_ports, pid_file, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,6 @@ def test_what_the_command_line_says_goes_before_the_file() -> None:
     [
         (Manner(daemon=True), {"logfile": "/x"}, "a daemon needs a pidfile"),
         (Manner(daemon=True), {"pidfile": "/x"}, "a daemon needs a log"),
-        (Manner(take_over=True), {}, "-R needs a pidfile"),
     ],
 )
 def test_what_a_manner_needs(manner: Manner, pooler: dict[str, Any], problem: str) -> None:
@@ -52,16 +51,17 @@ def test_what_a_manner_needs(manner: Manner, pooler: dict[str, Any], problem: st
     check_manner(settings, Manner())
 
 
-def test_taking_over_needs_a_port_for_two(tmp_path: Path, other: int) -> None:
+def test_taking_over_without_a_control_socket_needs_a_port_for_two(tmp_path: Path, other: int) -> None:
     """Only while there is another process."""
     file = tmp_path / "pid"
     settings = Settings(pooler=PoolerSettings(pidfile=str(file)))
-    check_manner(settings, Manner(take_over=True))
+    check_ports(settings)
     file.write_text(f"{other}\n")
-    with pytest.raises(StartupError, match="so_reuseport = 1"):
-        check_manner(settings, Manner(take_over=True))
-    shared = attrs.evolve(settings, pooler=attrs.evolve(settings.pooler, so_reuseport=True))
-    check_manner(shared, Manner(take_over=True))
+    with pytest.raises(
+        StartupError, match=f"process {other}, as .*, gives its sockets to nobody: .*so_reuseport = 1"
+    ):
+        check_ports(settings)
+    check_ports(attrs.evolve(settings, pooler=attrs.evolve(settings.pooler, so_reuseport=True)))
 
 
 def test_a_pid_file_is_there_while_the_process_is(tmp_path: Path) -> None:
@@ -104,6 +104,15 @@ def test_two_processes_do_not_share_a_pid_file(tmp_path: Path, other: int) -> No
     with pid_file(str(file), take_over=True):
         assert file.read_text() == f"{os.getpid()}\n"
         file.write_text(f"{other}\n")
+    assert file.read_text() == f"{other}\n"
+
+
+def test_a_pid_file_goes_back_to_a_process_that_stays(tmp_path: Path, other: int) -> None:
+    """One that was to take over has ended, and the one before is still there."""
+    file = tmp_path / "pid"
+    file.write_text(f"{other}\n")
+    with pid_file(str(file), take_over=True):
+        assert file.read_text() == f"{os.getpid()}\n"
     assert file.read_text() == f"{other}\n"
 
 

@@ -181,7 +181,7 @@ def test_a_service_manager_that_is_gone(tmp_path: Path) -> None:
         notifier.ready()
     notifier.status("here")
     notifier.close()
-    assert len(notifier._unsent) == 16
+    assert len(notifier._unsent) == 64
 
 
 def test_sockets_are_kept_for_the_next_process(notify: NotifySocket) -> None:

@@ -1,0 +1,202 @@
+"""The place of a pooler among processes: it may follow one, and another one may follow it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import attrs
+import structlog
+import trio
+
+from hyperpool.admin.console import ShutdownMode
+from hyperpool.errors import StartupError
+from hyperpool.frontdoor.orders import CancelOrder
+from hyperpool.service.control import Control, control_path
+from hyperpool.service.succession import Succession
+from hyperpool.transport.passed import AGENTS, CLIENTS, HTTP
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
+    from contextlib import AsyncExitStack
+
+    from hyperpool.config import PoolerSettings
+    from hyperpool.frontdoor.door import FrontDoor
+    from hyperpool.frontdoor.listener import Listener
+    from hyperpool.relay.loop import Relay
+    from hyperpool.service.handover import Predecessor
+    from hyperpool.service.shutdown import Shutdown
+    from hyperpool.service.systemd import Descriptor, Notifier
+    from hyperpool.tunnel.reception import Reception
+
+log = structlog.get_logger("pooler")
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Parts:
+    """What changes hands, and what ends.
+
+    Attributes:
+        settings: gives them as they are now.
+        relay: the data plane.
+        door: lets clients in.
+        shutdown: ends the pooler.
+        listeners: where clients come in.
+        reception: lets agents in; None for nobody.
+        agents: where they come in.
+        http: where requests over HTTP come in.
+        replaced: the roles whose sockets stand in the place of what the settings say.
+        embedded: there are embedded databases.
+        cancel: takes a cancel request for a server; must not block.
+    """
+
+    settings: Callable[[], PoolerSettings]
+    relay: Relay
+    door: FrontDoor
+    shutdown: Shutdown
+    listeners: list[Listener]
+    reception: Reception | None
+    agents: list[trio.SocketListener]
+    http: list[socket.socket]
+    replaced: frozenset[str]
+    embedded: bool
+    cancel: Callable[[CancelOrder], None]
+
+
+class Place:
+    """Steps into a place, and makes way.
+
+    Args:
+        notifier: the way to the service manager.
+        predecessor: the process that this one follows; None for none.
+        command: how to start one that follows; empty if that is not known.
+
+    Attributes:
+        failure: why this process could not step into its place; it has to end then.
+    """
+
+    def __init__(self, notifier: Notifier, predecessor: Predecessor | None, command: tuple[str, ...]) -> None:
+        self._notifier = notifier
+        self._predecessor = predecessor
+        self._succession = Succession(self, command, notifier.manager.environment)
+        self._control: Control | None = None
+        self._parts: Parts
+        self._here = trio.CancelScope()
+        self.failure: StartupError | None = None
+        notifier.held = predecessor is not None
+
+    def open(
+        self, settings: PoolerSettings, shut_down: Callable[[ShutdownMode], None], stack: AsyncExitStack
+    ) -> None:
+        """Open the control socket, or leave it to the process before for now.
+
+        Args:
+            settings: say where it is.
+            shut_down: what `hyperpool drain` calls.
+            stack: closes it.
+
+        Raises:
+            StartupError: it cannot be where the settings want it.
+        """
+        if self._predecessor is not None:
+            stack.callback(self._predecessor.close)
+        path = control_path(settings, os.environ)
+        if not path:
+            return
+        control = Control(path, self._succession, shut_down)
+        stack.callback(control.close)
+        if self._predecessor is None:
+            try:
+                control.open()
+            except StartupError as error:
+                if settings.control_socket:
+                    raise
+                log.warning("no commands are taken", reason=str(error))
+                return
+        self._control = control
+
+    def settle(self, parts: Parts) -> None:
+        """Take what this is about: the pooler is up. The service manager is asked to keep the sockets."""
+        self._parts = parts
+        self._notifier.store([(role, sock) for role, fixed, sock in self.listening() if not fixed])
+
+    async def hold(self, task: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Run a task for as long as this process is the one that serves."""
+        with self._here:
+            await task(*arguments)
+
+    async def take(self, nursery: trio.Nursery) -> None:
+        """The pooler is ready: be the one that serves, in the place of the process before if there is one.
+
+        Args:
+            nursery: for what goes on as long as the pooler serves.
+        """
+        if self._predecessor is not None:
+            try:
+                await self._step_in(self._predecessor)
+            except StartupError as error:
+                self.failure = error
+                self._parts.shutdown.over.set()
+                return
+            nursery.start_soon(self._predecessor.run)
+        self._notifier.held = False
+        self._notifier.ready()
+        if self._control is not None:
+            nursery.start_soon(self._control.run)
+
+    async def _step_in(self, predecessor: Predecessor) -> None:
+        await predecessor.step_in()
+        for listener in self._parts.listeners:
+            listener.shared = False
+        if self._control is not None:
+            self._control.open(in_place=True)
+        self._parts.door.elsewhere = predecessor.cancel
+
+    # -- as `service.succession.Replaceable` -------------------------------------------------------------------------
+
+    def obstacle(self) -> str:
+        """Why no other process can follow; empty if one can."""
+        if self._parts.embedded:
+            return "embedded databases cannot change hands: stop the one process, then start the other"
+        if self._parts.shutdown.begun or self._parts.shutdown.over.is_set():
+            return "the process is ending already"
+        return ""
+
+    def listening(self) -> list[tuple[str, bool, Descriptor]]:
+        """The listening sockets: the role of each, and whether it is in the place of what the settings say."""
+        parts = self._parts
+        return [
+            *((CLIENTS, CLIENTS in parts.replaced, listener.sock) for listener in parts.listeners),
+            *((AGENTS, AGENTS in parts.replaced, listener.socket) for listener in parts.agents),
+            *((HTTP, HTTP in parts.replaced, sock) for sock in parts.http),
+        ]
+
+    async def announce(self, pid: int) -> None:
+        """Tell the service manager which process serves from now on."""
+        await self._notifier.replaced(pid)
+
+    def leave(self) -> None:
+        """Leave the sockets to another process, and end when all clients have left."""
+        parts = self._parts
+        for listener in parts.listeners:
+            listener.shared = True
+        if parts.reception is not None:
+            parts.reception.close()
+        self._here.cancel()
+        if self._predecessor is not None:
+            # Cancel requests for clients of the process before come this way.
+            predecessor = self._predecessor
+            parts.shutdown.needed = lambda: not predecessor.gone
+        parts.shutdown.begin(ShutdownMode.WAIT_FOR_CLIENTS, parts.settings(), succeeded=True)
+
+    def cancel(self, pid: int, secret: bytes, done: Callable[[], None]) -> None:
+        """Cancel what a client does that has stayed here, or with the process before."""
+        server = self._parts.relay.cancel_target(pid, secret)
+        elsewhere = self._parts.door.elsewhere
+        if server is not None:
+            self._parts.cancel(CancelOrder(server, then=done))
+        elif elsewhere is not None and pid not in self._parts.relay.clients:
+            elsewhere(pid, secret, done)
+        else:
+            done()

@@ -1,0 +1,240 @@
+"""One process steps into the place of another, and no client notices."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.support import launch, targets
+from tests.support import rawclient as raw
+from tests.support.poolers import config_for
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import PoolerFactory
+    from tests.support.poolers import Pooler
+    from tests.support.postgres import PostgresCluster
+
+pytestmark = pytest.mark.hyperpool_only
+
+_CLIENTS = 4
+
+
+class Line:
+    """Poolers that follow one another.
+
+    Attributes:
+        directory: for their sockets and their pid file.
+        first: the first one.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.first: Pooler
+        self._pids: list[int] = []
+
+    def settings(self, **pooler: object) -> dict[str, object]:
+        """Settings under `pooler` that let them find one another."""
+        return {
+            "pool_mode": "transaction",
+            "unix_socket_dir": str(self.directory),
+            "pidfile": str(self.directory / "pid"),
+            "control_socket": str(self.directory / "control"),
+            **pooler,
+        }
+
+    @property
+    def pid(self) -> int:
+        """The process that the pid file names."""
+        return int((self.directory / "pid").read_text())
+
+    def command(self, name: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of hyperpool's that talks to the one that serves."""
+        return launch.run(name, "--socket", str(self.directory / "control"), "--timeout", "30")
+
+    def restart(self) -> int:
+        """Have the process replaced, and return the number of the new one."""
+        before = self.pid
+        done = self.command("restart")
+        assert done.returncode == 0, done.stderr + self.first.log_text()
+        assert self.pid != before
+        self._pids.append(self.pid)
+        return self.pid
+
+    def end(self) -> None:
+        """End those that were started by others."""
+        for pid in self._pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGQUIT)
+        eventually(lambda: not any(map(is_there, self._pids)), what="all have ended")
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process runs."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def line(make_pooler: PoolerFactory) -> Iterator[Line]:
+    """A place for poolers."""
+    with tempfile.TemporaryDirectory(prefix="hpt-") as path:
+        directory = Path(path)
+        directory.chmod(0o777)
+        found = Line(directory)
+        try:
+            yield found
+        finally:
+            found.end()
+
+
+@pytest.mark.parametrize("connecting", [False, True], ids=["clients that stay", "clients that come and go"])
+def test_no_transaction_fails_under_load(
+    line: Line, make_pooler: PoolerFactory, pg: PostgresCluster, pgbench: str, connecting: bool
+) -> None:
+    """With clients that keep their connections, and with those that connect for each transaction."""
+    line.first = make_pooler(config_for(pg, **line.settings(min_pool_size=2)))
+    count = 150 if connecting else 1000
+    options = ["-C"] if connecting else ["-M", "prepared"]
+    script = line.directory / "script.sql"
+    script.write_text("BEGIN;\nSELECT 1;\nSELECT 2;\nCOMMIT;\n")
+    load = subprocess.Popen(
+        [pgbench, "-n", "-f", script, "-c", str(_CLIENTS), "-t", str(count), *options, line.first.url()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    eventually(lambda: "client logged in" in line.first.log_text(), what="it has begun")
+    restarts = 0
+    while restarts < 2 and load.poll() is None:
+        line.restart()
+        restarts += 1
+    out, err = load.communicate(timeout=50)
+    assert load.returncode == 0, err + line.first.log_text()
+    assert f"processed: {_CLIENTS * count}/{_CLIENTS * count}" in out
+    failed = re.search(r"failed transactions: (\d+)", out)
+    assert failed is None or failed[1] == "0"
+    assert not re.search("error|FATAL", err), err
+    assert restarts
+    assert line.first.wait_exit() == 0
+    with line.first.connect() as connection:
+        assert connection.execute("SELECT 'after'").fetchone() == ("after",)
+
+
+def test_who_stays_and_who_comes(line: Line, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """Clients in the middle of something stay with the old process; over TCP and Unix sockets, new ones get the new."""
+    line.first = pooler = make_pooler(config_for(pg, **line.settings()))
+    with pooler.raw() as busy, pooler.raw() as idle:
+        busy.ask("BEGIN")
+        early = pooler.open_raw()
+        new = line.restart()
+        assert raw.kinds(busy.ask("SELECT 1")) == b"TDCZ"
+        assert raw.kinds(busy.ask("COMMIT")) == b"CZ"
+        assert idle.value("SELECT 'still here'") == "still here"
+        # It had connected before, and logs in now.
+        assert early.login("app", "ann", "ann's secret")[-1].kind == b"Z"
+        assert early.value("SELECT 'in time'") == "in time"
+        early.close()
+        for host in ("127.0.0.1", str(line.directory)):
+            with pooler.connect(host=host) as late:
+                assert late.execute("SELECT 1").fetchone() == (1,)
+        assert pooler.process.poll() is None
+    assert pooler.wait_exit() == 0
+    assert is_there(new)
+    assert (line.directory / f".s.PGSQL.{pooler.port}").exists()
+    assert (line.directory / "control").exists()
+
+
+def test_cancel_requests_find_their_client(
+    line: Line, make_pooler: PoolerFactory, pg: PostgresCluster
+) -> None:
+    """Also over two processes: they come to the newest one, and their client is with the oldest."""
+    line.first = pooler = make_pooler(config_for(pg, **line.settings()))
+    with pooler.connect() as client:
+        line.restart()
+        line.restart()
+        statement = "SELECT pg_sleep(30) /* to be canceled */"
+        with contextlib.ExitStack() as stack:
+
+            def cancel() -> None:
+                eventually(lambda: pg.waiting("PgSleep", statement), what="the query runs")
+                client.cancel()
+
+            thread = threading.Thread(target=cancel)
+            thread.start()
+            stack.callback(thread.join)
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                client.execute(statement)
+        assert client.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_new_process_that_cannot_start(line: Line, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """The old one goes on, keeps its files, and can be restarted when the settings are right again."""
+    config = config_for(pg, **line.settings())
+    line.first = pooler = make_pooler(config)
+    pid = line.pid
+    right = dict(config["pooler"])
+    for wrong in ({"pool_mode": "none"}, {"client_tls_sslmode": "require", "client_tls_cert_file": "/none"}):
+        config["pooler"] = {**right, **wrong}
+        pooler.write(config)
+        done = line.command("restart")
+        assert done.returncode == 1
+        assert "cannot restart: the process that was to follow has ended" in done.stderr
+        assert pooler.process.poll() is None
+        assert line.pid == pid
+        for host in ("127.0.0.1", str(line.directory)):
+            with pooler.connect(host=host) as client:
+                assert client.execute("SELECT 1").fetchone() == (1,)
+    config["pooler"] = {**right, "default_pool_size": 3}
+    pooler.write(config)
+    line.restart()
+    assert pooler.wait_exit() == 0
+
+
+def test_drain_waits_for_the_end(line: Line, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """As a hook before the stop needs it; idle clients are closed at the rate that is set, and the signal is late."""
+    line.first = pooler = make_pooler(config_for(pg, **line.settings(drain_rate=100)))
+    with pooler.raw() as client:
+        client.value("SELECT 1")
+        began = time.monotonic()
+        done = line.command("drain")
+        assert done.returncode == 0, done.stderr
+        assert time.monotonic() - began >= 1.0
+        assert pooler.wait_exit() == 0
+        (farewell,) = client.receive_all()
+        assert (farewell.kind, farewell.fields["C"]) == (b"E", "57P01")
+    assert line.command("drain").returncode == 1
+
+
+def test_a_running_process_is_taken_over(
+    line: Line, make_pooler: PoolerFactory, pg: PostgresCluster, tmp_path: Path
+) -> None:
+    """By one that was started by hand (`serve --take-over`); without anybody there, it just starts."""
+    config = config_for(pg, **line.settings())
+    line.first = make_pooler(config)
+    log = (tmp_path / "log").open("wb")
+    with log:
+        path = line.first._config_path
+        new = launch.start([*targets.hyperpool_command("serve", "--take-over", str(path))], log, tmp_path)
+    assert line.first.wait_exit() == 0
+    eventually(lambda: line.pid == new.pid, what="the new one has the pid file")
+    with line.first.connect() as client:
+        assert client.execute("SELECT 1").fetchone() == (1,)
+    new.send_signal(signal.SIGINT)
+    assert new.wait(10) == 0
+    assert list(line.directory.iterdir()) == []
