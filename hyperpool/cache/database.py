@@ -129,7 +129,6 @@ class DatabaseCache:
         self._drops = 0
         self._dropped: dict[int, int] = {}
         self._all_dropped = 0
-        self._server: object = None
         self._doubts: list[_Doubt] = []
         self._unread: set[Reading] = set()
         self._asked_at = 0.0
@@ -255,12 +254,6 @@ class DatabaseCache:
         self.generation += 1
         self.catalog = None
         self.changed(source)
-
-    def reached(self, server: object) -> None:
-        """A connection has been made to one of several servers of which one is used at a time."""
-        if self._server not in (None, server):
-            self.renew("failover")
-        self._server = server
 
     # -- the catalog ---------------------------------------------------------------------------------------------
 

@@ -108,10 +108,12 @@ class Lane(Generic[C, R, U]):
         store: shared by all pools.
         reader: shared by all pools.
         random: numbers in [0, 1), for jitter.
+        flights: answers on their way from where the pool has led so far.
 
     Attributes:
         settings: of the database and user; None if nothing is cached for them: then it only tells of writes.
         path: the ``search_path`` that its sessions begin with; None as long as that is not known.
+        beginning: names all that its sessions begin with; empty as long as that is not known.
         fronts: ways to entries: by settings and bytes.
         flights: answers on their way, by key.
         refreshes: how many of them were asked for in the background.
@@ -125,6 +127,7 @@ class Lane(Generic[C, R, U]):
         store: Store,
         reader: QueryReader,
         random: Callable[[], float],
+        flights: dict[bytes, Flight[C, R]] | None = None,
     ) -> None:
         self._identity = identity
         self._user = user
@@ -135,8 +138,10 @@ class Lane(Generic[C, R, U]):
         self._asks_after = 0.0
         self.settings: CacheSettings | None = None
         self.path: str | None = None
+        self.beginning = ""
+        self._server: object = None
         self.fronts: dict[Hashable, Front[U]] = {}
-        self.flights: dict[bytes, Flight[C, R]] = {}
+        self.flights: dict[bytes, Flight[C, R]] = {} if flights is None else flights
         self.refreshes = 0
         self._sessions: WeakKeyDictionary[HasValues, Session] = WeakKeyDictionary()
         self._judged: dict[tuple[Reading, Session, bytes], _Judged] = {}
@@ -150,14 +155,31 @@ class Lane(Generic[C, R, U]):
             for front in list(self.fronts.values()):
                 self._part(front)
 
-    def begins_with(self, path: str) -> None:
-        """What sessions begin with, as a server has told."""
-        if path != self.path:
+    def begins_with(self, path: str, beginning: str) -> bool:
+        """What sessions begin with, as a server has told.
+
+        Args:
+            path: the ``search_path``.
+            beginning: names all of it.
+
+        Returns:
+            Whether that is not what older sessions have begun with.
+        """
+        changed = beginning != self.beginning and bool(self.beginning)
+        if path != self.path or beginning != self.beginning:
             self.path = path
+            self.beginning = beginning
             self._sessions.clear()
             self._judged.clear()
             for front in list(self.fronts.values()):
                 self._part(front)
+        return changed
+
+    def reached(self, server: object) -> None:
+        """A connection has been made to one of several servers of which one is used at a time."""
+        if self._server not in (None, server):
+            self.database.renew("failover")
+        self._server = server
 
     @property
     def wait(self) -> float:
@@ -240,6 +262,7 @@ class Lane(Generic[C, R, U]):
             judged.clock = verdict.clock
             judged.head = pack(
                 self._identity,
+                self.beginning.encode(),
                 b"%d" % database.generation,
                 judged.ages.key,
                 session.key,

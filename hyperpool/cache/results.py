@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from hyperpool.cache.database import DatabaseCache
 from hyperpool.cache.keys import pack
@@ -22,6 +22,9 @@ R = TypeVar("R")
 U = TypeVar("U")
 Endpoint = tuple[object, ...]
 
+_SEVERAL: Final = ""
+"""What a way leads to that leads to several databases in turn, so that it is no name for any of them."""
+
 
 class ResultCache(Generic[C, R, U]):
     """The result cache.
@@ -40,6 +43,12 @@ class ResultCache(Generic[C, R, U]):
         self.random = random
         self._reader = QueryReader()
         self._databases: dict[Endpoint, DatabaseCache] = {}
+        self._identities: dict[Endpoint, list[str]] = {}
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anything may be cached."""
+        return bool(self._databases)
 
     @property
     def databases(self) -> Mapping[Endpoint, DatabaseCache]:
@@ -56,19 +65,61 @@ class ResultCache(Generic[C, R, U]):
         Returns:
             None if nothing of this database is cached, whoever asks for it.
         """
-        endpoint = (settings.servers, settings.transport, settings.dbname)
+        endpoint = _endpoint(settings)
         cache = settings.cache if follows(settings) and not settings.replication else None
         database = self._databases.get(endpoint)
         if database is None and cache is not None:
             database = DatabaseCache(self.store.remove)
             self._databases[endpoint] = database
+            self._share(endpoint)
+            database = self._databases[endpoint]
         if database is None:
             return None
         if old is None or old.database is not database:
             identity = pack(settings.database.encode(), settings.user.encode(), repr(endpoint).encode())
-            old = Lane(identity, settings.user, database, self.store, self._reader, self.random)
+            flights = {} if old is None else old.flights
+            old = Lane(identity, settings.user, database, self.store, self._reader, self.random, flights)
         old.configure(cache)
         return old
+
+    # -- ways to one database ------------------------------------------------------------------------------------
+
+    def identified(self, settings: PoolSettings, identity: str) -> bool:
+        """A server has told which database it is.
+
+        Args:
+            settings: of its pool.
+            identity: the same for all ways to one database, and for nothing else.
+
+        Returns:
+            Whether something is known of other pools' databases now than before: `lane` tells.
+        """
+        endpoint = _endpoint(settings)
+        told = self._identities.setdefault(endpoint, [])
+        if told and told[-1] in (identity, _SEVERAL):
+            return False
+        first = not told
+        told.append(_SEVERAL if identity in told else identity)
+        database = self._databases.get(endpoint)
+        if database is not None and not first:
+            database.renew("failover")
+            if sum(one is database for one in self._databases.values()) > 1:
+                self._databases[endpoint] = DatabaseCache(self.store.remove)
+        return self._share(endpoint) or not first
+
+    def _share(self, endpoint: Endpoint) -> bool:
+        """Have all ways to one database know the same of it. Returns whether there are several."""
+        identity = self._identities.get(endpoint, [_SEVERAL])[-1]
+        ways = [way for way, told in self._identities.items() if told[-1] == identity != _SEVERAL]
+        known = [self._databases[way] for way in ways if way in self._databases]
+        if not known or len(ways) < 2:
+            return False
+        for way in ways:
+            before = self._databases.get(way)
+            if before is not None and before is not known[0]:
+                before.drop(None, "identity")
+            self._databases[way] = known[0]
+        return True
 
     def _forgotten(self, entry: Entry, evicted: bool) -> None:
         for front in entry.fronts:
@@ -91,6 +142,10 @@ class ResultCache(Generic[C, R, U]):
             entry.database.stats.invalidations["purge"] += 1
             self.store.remove(entry)
         return len(gone)
+
+
+def _endpoint(settings: PoolSettings) -> Endpoint:
+    return (settings.servers, settings.transport, settings.dbname)
 
 
 def follows(settings: PoolSettings) -> bool:

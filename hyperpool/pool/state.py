@@ -18,6 +18,7 @@ linked             its ``client`` is set: it serves that client
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -92,6 +93,8 @@ class Pool(Generic[S, C]):
         fast_close: a server that must be replaced takes its client with it, as soon as no transaction is open.
         unused_since: when somebody has last found it unused, monotonic seconds; None while it is used.
         cache: its part of the result cache; None if nothing of its database is cached, whoever asks for it.
+        tells: called with what tells its database from others, when a server has told that; None if nobody asks.
+        untold: a server that was there before is to tell it.
     """
 
     def __init__(self, settings: PoolSettings, random: Callable[[], float]) -> None:
@@ -108,6 +111,8 @@ class Pool(Generic[S, C]):
         self.quotas: tuple[Quota[S, C], ...] = ()
         self.unused_since: float | None = None
         self.cache: Lane[C, Any, Statement] | None = None
+        self.tells: Callable[[str], None] | None = None
+        self.untold = False
         self.parameters: dict[str, str] | None = None
         self.reported: frozenset[str] = frozenset()
         self.custom: frozenset[str] = frozenset()
@@ -469,6 +474,15 @@ class Pools(Generic[S, C]):
             if before is None and pool.cache is not None:
                 for server in pool.servers:
                     server.becomes_cached()
+            if pool.tells is None and self._cache.in_use and not pool.settings.replication:
+                pool.tells = partial(self._identified, pool)
+                pool.untold = bool(pool.servers)
+
+    def _identified(self, pool: Pool[S, C], identity: str) -> None:
+        """A server of a pool has told which database it is, whatever way leads there."""
+        if self._cache is not None and self._cache.identified(pool.settings, identity):
+            for other in self:
+                self._attach(other)
 
     def _new(self, settings: PoolSettings) -> Pool[S, C]:
         pool: Pool[S, C] = Pool(settings, self._random)

@@ -293,6 +293,7 @@ def passed(client: ClientConnection, fill: Fill, data: bytes | memoryview, serve
     # Otherwise the pool leads to another database by now, or a write has passed.
     current = (
         client.pool.cache is lane
+        and not server.retiring
         and lane.flights.get(flight.key) is flight
         and lane.database.holds(flight.mark, plan.tables)
     )
@@ -439,7 +440,7 @@ def _added(
             writing,
             lane.session(client.tracked),
             text,
-            resolved=settled and lane.settings is not None,
+            resolved=settled and lane.settings is not None and not server.retiring,
             why=None if lane.settings is None else why,
         )
     return writing or None

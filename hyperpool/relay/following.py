@@ -29,6 +29,19 @@ log = structlog.get_logger("relay")
 _PATH_QUERY: Final = (
     "SELECT reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'search_path'"
 )
+_BEGINNING_QUERY: Final = """SET LOCAL search_path = pg_catalog, pg_temp;
+SELECT s.path, md5(concat_ws(' ', s.defaults, (
+    SELECT string_agg(concat(g.setdatabase, ' ', g.setrole, ' ', g.setconfig), ' ' ORDER BY g.setdatabase, g.setrole)
+    FROM pg_db_role_setting g WHERE g.setdatabase IN (0, d.oid) AND g.setrole IN (0, r.oid)))),
+  concat(md5(timestamptz_send(pg_postmaster_start_time())), ' ', d.oid)
+FROM pg_database d, pg_roles r, (
+    SELECT max(reset_val) FILTER (WHERE name = 'search_path') AS path,
+      string_agg(concat(name, '=', reset_val), ' ' ORDER BY name COLLATE "C") AS defaults
+    FROM pg_settings WHERE context = 'user' AND name !~ '[.]|^transaction_|^application_name$') s
+WHERE d.datname = current_database() AND r.rolname = session_user"""
+"""The search_path that sessions begin with; a digest of all that they begin with and a client may set, also of settings
+with a dot in their names, which the server does not list; and what tells this database from all others: when its server
+has been started, which everybody may ask, and its oid."""
 _MSG_MORE: Final = 0x8000
 _TIMEOUT: Final = "statement_timeout"
 _IDLE_TIMEOUT: Final = "idle_session_timeout"
@@ -276,6 +289,30 @@ class Following(Backend):
                 pool.reader.learn(stateful)
                 pool.statements.relearn(pool.reader)
 
+    def ask_beginning(self) -> None:
+        """Ask for what sessions begin with, and which database this is."""
+        self.pool.untold = False
+        self.converse("beginning", _BEGINNING_QUERY, self._beginning_told)
+
+    def _beginning_told(self, errand: Errand) -> None:
+        pool, rows = self.pool, errand.rows
+        if len(rows) != 1 or len(rows[0]) != 3:
+            log.warning(
+                "a server cannot tell which database it is", pool=pool.name, error=errand.error.get("M")
+            )
+            return
+        path, beginning, identity = rows[0]
+        settings = pool.settings
+        in_turn = len(settings.servers) > 1 and settings.load_balance_hosts != "disable"
+        if pool.tells is not None and not in_turn:
+            pool.tells(identity or "")
+        lane = pool.cache
+        if lane is not None and lane.settings is not None and lane.begins_with(path or "", beginning or ""):
+            for server in list(pool.servers):
+                if server is not self:
+                    # Names and values mean something else there.
+                    server.retire("sessions begin with other settings by now")
+
     def ask_tables(self) -> None:
         """Ask for what the result cache must know of the database."""
         lane = self.pool.cache
@@ -291,7 +328,7 @@ class Following(Backend):
         now = self.relay.now
         problem = errand.error.get("M", "")
         if not errand.error:
-            lane.begins_with(errand.rows.pop(0)[0] or "")
+            lane.begins_with(errand.rows.pop(0)[0] or "", lane.beginning)
             try:
                 if due and lane.settings is not None:
                     lane.database.told(version, errand.rows, now, lane.settings.catalog_age)

@@ -286,7 +286,7 @@ class Relay(EventLoop):
         else:
             lane = pool.cache
             if lane is not None and ready.way is not None and pool.settings.load_balance_hosts == "disable":
-                lane.database.reached(ready.way.target)
+                lane.reached(ready.way.target)
             server = ServerConnection(self, ready)
             pool.servers.add(server)
             self._register(server)
@@ -407,6 +407,8 @@ class Relay(EventLoop):
                 server.close("server idle timeout")
             if pool.watched and now >= pool.catalog_due and pool.idle and not pool.paused:
                 pool.idle.pop().ask_catalog()
+            if pool.untold and not pool.paused:
+                _ask_for_beginning(pool)
             if pool.cache is not None:
                 pool.cache.database.recall(now)
                 if pool.cache.asks(now) and not pool.paused:
@@ -458,6 +460,16 @@ def _ask_for_cache(pool: RelayPool) -> None:
     """Have a server tell what the result cache must know: an idle one, or else the one that is free next."""
     if pool.idle:
         pool.idle.pop().ask_tables()
+    for server in pool.servers:
+        if server.client is not None:
+            server.held = True
+            return
+
+
+def _ask_for_beginning(pool: RelayPool) -> None:
+    """Have a server tell which database it is, that was there before anybody had to know."""
+    if pool.idle:
+        pool.idle.pop().ask_beginning()
     for server in pool.servers:
         if server.client is not None:
             server.held = True

@@ -59,6 +59,13 @@ class Upkeep(Following):
         self.worked = True
         self.relay.server_works(self.pool, self._parameters)
         self._parameters = {}
+        if self.pool.tells is not None:
+            self.ask_beginning()
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        """What the first one of a pool has to tell besides, it tells now."""
         lane = self.pool.cache
         if lane is not None and lane.asks(self.relay.now):
             self.ask_tables()
@@ -92,6 +99,8 @@ class Upkeep(Following):
         elif self.pool.watched and not (self.pool.catalog_due or self.retiring):
             # The schema has changed: whoever calls a new function next must be known to.
             self.ask_catalog()
+        elif self.pool.untold and not self.retiring:
+            self.ask_beginning()
         elif self.pool.cache is not None and self._is_to_tell(self.pool.cache):
             self.ask_tables()
         elif self.pinned:
@@ -252,6 +261,8 @@ class Upkeep(Following):
             self._prepare_to_work()
         elif purpose == "catalog" and not self.worked:
             self._work()
+        elif purpose == "beginning":
+            self._begin()
         else:
             self._offer()
 

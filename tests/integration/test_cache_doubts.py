@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import rawclient as raw
-from tests.support.cached import Stage, config_for
+from tests.support.cached import DATABASE, Stage, config_for
 from tests.support.proxy import FaultProxy
 from tests.support.waiting import eventually
 
@@ -188,3 +188,92 @@ def test_a_function_that_is_not_volatile_may_call_one_that_writes(stage: Stage, 
     _warm(functions, 1)
     functions.fetch("SELECT cached.quietly(1)")
     assert functions.fetch(_SQL.format(1)) == [[b"renamed"]]
+
+
+@pytest.fixture
+def ways(pg: PostgresCluster, make_pooler: PoolerFactory, stage: Stage) -> Iterator[Stage]:
+    """A pooler that knows several ways to one database."""
+    config = config_for(pg)
+    host = config["databases"]["app"]["host"]
+    assert host == "127.0.0.1"
+    for name, cache in (("other_way", {}), ("plain_other_way", False)):
+        config["databases"][name] = {"host": "localhost", "port": pg.port, "dbname": DATABASE, "cache": cache}
+    config["databases"]["plain_other_way"]["pool_mode"] = "session"
+    with Stage(make_pooler(config), pg) as other:
+        yield other
+
+
+@pytest.mark.parametrize(
+    ("reads", "writes"), [("app", "other_way"), ("other_way", "app"), ("app", "plain_other_way")]
+)
+def test_a_write_by_another_way_to_the_same_database_counts(ways: Stage, reads: str, writes: str) -> None:
+    """Whether that is cached or not: the server tells which database it is."""
+    reader = ways.client(reads)
+    eventually(lambda: _is_warm(ways, reader), what="the cache answers")
+    writer = ways.client(writes)
+    writer.fetch("SELECT 1")
+    _warm(reader, 1)
+    writer.fetch(_UPDATE)
+    assert reader.fetch(_SQL.format(1)) == [[b"written"]]
+
+
+def _is_warm(stage: Stage, client: Client) -> bool:
+    sql = "SELECT name FROM cached.note n JOIN cached.item i ON i.id = n.item WHERE n.id = 9"
+    client.fetch(sql)
+    stage.behind("UPDATE cached.item SET name = name || '!' WHERE id = 9")
+    (now,) = stage.read(sql)[0]
+    return client.fetch(sql) != [[now.encode()]]
+
+
+_DEFAULTS = {
+    "search_path": ("SET search_path = cached_two", "SET search_path = cached_one"),
+    "a setting that a policy reads": ("SET app.tenant = 'two'", "SET app.tenant = 'one'"),
+    "a setting that shapes answers": ("SET extra_float_digits = 0", "SET extra_float_digits = 1"),
+}
+
+
+@pytest.fixture
+def defaults(pg: PostgresCluster, make_pooler: PoolerFactory, stage: Stage) -> Iterator[Stage]:
+    """Two schemas with tables of one name, and a table that a setting divides."""
+    stage.behind(
+        """
+        CREATE SCHEMA cached_one; CREATE SCHEMA cached_two;
+        CREATE TABLE cached_one.t AS SELECT 'one' AS name; CREATE TABLE cached_two.t AS SELECT 'two' AS name;
+        CREATE TABLE cached.divided AS SELECT 'one' AS tenant UNION SELECT 'two';
+        ALTER TABLE cached.divided ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own ON cached.divided USING (tenant = current_setting('app.tenant', true));
+        GRANT ALL ON SCHEMA cached_one, cached_two TO PUBLIC;
+        GRANT ALL ON cached_one.t, cached_two.t, cached.divided TO PUBLIC;
+        """
+    )
+    for _, value in _DEFAULTS.values():
+        stage.behind(f"ALTER ROLE trudy IN DATABASE {DATABASE} {value}")
+    with Stage(make_pooler(config_for(pg)), pg) as other:
+        yield other
+    stage.behind(f"ALTER ROLE trudy IN DATABASE {DATABASE} RESET ALL")
+    stage.behind("DROP SCHEMA cached_one CASCADE; DROP SCHEMA cached_two CASCADE; DROP TABLE cached.divided")
+
+
+_ASKED = "SELECT name, (SELECT min(tenant) FROM cached.divided), 0.1::float8 + 0.2 FROM t"
+
+
+@pytest.mark.parametrize("setting", _DEFAULTS)
+def test_what_sessions_begin_with_may_change_in_mid_flight(defaults: Stage, setting: str) -> None:
+    """As soon as a new server tells that, answers are those of new sessions, and writes those of who writes."""
+    client, holder = defaults.client(), defaults.client()
+    digits = (b"0.3", b"0.30000000000000004")
+    assert client.fetch(_ASKED) == client.fetch(_ASKED) == [[b"one", b"one", digits[1]]]
+    defaults.behind(f"ALTER ROLE trudy IN DATABASE {DATABASE} {_DEFAULTS[setting][0]}")
+    holder.fetch("BEGIN")
+    changed = setting == "search_path", "policy" in setting, "shapes" in setting
+    expected = [b"two" if changed[0] else b"one", b"two" if changed[1] else b"one", digits[not changed[2]]]
+    openers = [defaults.client() for _ in range(3)]
+    for opener in openers:
+        opener.fetch("BEGIN")
+    for opener in openers:
+        opener.fetch("COMMIT")
+    holder.fetch("UPDATE cached.item SET price = 1 WHERE id = 1")
+    holder.fetch("COMMIT")
+    assert client.fetch(_ASKED) == defaults.direct().fetch(_ASKED) == [expected]
+    client.fetch("UPDATE t SET name = 'new'")
+    assert client.fetch(_ASKED)[0][0] == b"new"

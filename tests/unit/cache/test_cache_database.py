@@ -85,17 +85,6 @@ def test_the_catalog_is_asked_for_by_one_at_a_time() -> None:
     assert cache.due(1.0)
 
 
-def test_another_server_is_another_database() -> None:
-    """Where one of several is used at a time."""
-    cache = _Cache()
-    cache.entry(1)
-    cache.reached("a")
-    cache.reached("a")
-    assert (len(cache), cache.generation) == (1, 0)
-    cache.reached("b")
-    assert (len(cache), cache.generation) == (0, 1)
-
-
 def test_what_a_transaction_writes_adds_up() -> None:
     """Nothing is nothing, and anything is anything."""
     writing = Writing()

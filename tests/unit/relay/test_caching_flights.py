@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
+from hyperpool.cache.catalog_writes import Touched
 from hyperpool.cache.results import ResultCache
 from hyperpool.cache.verdict import Verdict
 from hyperpool.config import SessionState
@@ -31,13 +32,13 @@ class _Catalog:
     def judge(self, *_about: object) -> Verdict:
         return Verdict(tables=frozenset({1}))
 
-    def touched(self, *_about: object) -> frozenset[int]:
-        return frozenset()
+    def touched(self, *_about: object) -> Touched:
+        return Touched(frozenset())
 
 
 def _known(lane: RelayLane) -> None:
     """The database has told all that must be known."""
-    lane.begins_with("public")
+    lane.begins_with("public", "")
     database: Any = lane.database
     database.catalog = _Catalog()
     database.pending = False
@@ -150,5 +151,5 @@ def test_who_waits_does_not_wait_for_an_answer_of_where_the_pool_led_before(cach
         stage.relay.scatter(stage.pool)
         stage.play("wait 0.1\ns2 < Qselect 1 from t")
         stage.client("c1").close("it leaves")
-        assert lane.flights == {}
         stage.play("c1 < END\ns1 < END\ns2 > T|D2|CSELECT 1|Z\nc2 < T|D2|CSELECT 1|Z")
+        assert lane.flights == {}
