@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from hyperpool.doctor import advice
-from hyperpool.doctor.findings import KINDS, HopFinding, ServerFinding, Status
+from hyperpool.doctor.findings import HopFinding, ServerFinding, Status
 from hyperpool.errors import ConnectFailed, HyperpoolError, LoginFailed, ProtocolError, UpstreamError
 from hyperpool.pool.login import connect_to
 from hyperpool.transport.kinds import Trace
@@ -44,10 +44,10 @@ class WatchedTrace(Trace):
         self.unfinished: Hop | None = None
 
     @contextmanager
-    def hop(self, name: str) -> Iterator[Hop]:
+    def hop(self, kind: str, target: str = "") -> Iterator[Hop]:
         """As in the base class."""
         place = len(self.hops)
-        with super().hop(name) as hop:
+        with super().hop(kind, target) as hop:
             self.unfinished = hop
             try:
                 yield hop
@@ -110,12 +110,11 @@ class Walk:
     def _hops(self) -> list[HopFinding]:
         findings = []
         for place, hop in enumerate(self.trace.hops):
-            kind, target = split(hop.name)
             error = self.trace.errors.get(place)
-            remedy = advice.about_error(kind, error) if error else ""
-            if remedy and self.unreachable and kind in {"tcp", "unix"}:
+            remedy = advice.about_error(hop.kind, error) if error else ""
+            if remedy and self.unreachable and hop.kind in {"tcp", "unix"}:
                 remedy = self.unreachable
-            findings.append(HopFinding(kind, target, hop.seconds, hop.facts, [], hop.error, remedy))
+            findings.append(HopFinding(hop.kind, hop.target, hop.seconds, hop.facts, [], hop.error, remedy))
         return findings
 
     def _hang(self, hops: list[HopFinding]) -> None:
@@ -144,15 +143,6 @@ class Walk:
                 f"it took {seconds:.1f} s: the pooler goes to the next host after {limit:g} s (host_connect_timeout)"
             ]
         return []
-
-
-def split(name: str) -> tuple[str, str]:
-    """The name of a hop in a trace: what kind it is, and where it leads to."""
-    for kind in KINDS:
-        if name == kind or name.startswith(f"{kind} "):
-            return kind, name[len(kind) + 1 :]
-    first, _, rest = name.partition(" ")
-    return first, rest
 
 
 def via(steps: Steps) -> str:

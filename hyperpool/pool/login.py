@@ -66,7 +66,9 @@ def _newest(_target: Target) -> int:
     return NEWEST_MINOR
 
 
-async def connect(route: Route, minor_for: Callable[[Target], int] = _newest) -> LoggedIn:
+async def connect(
+    route: Route, minor_for: Callable[[Target], int] = _newest, trace: Trace | None = None
+) -> LoggedIn:
     """Open a connection to a server of a pool, and log in.
 
     A server that may be at a loss with the protocol version is asked again for 3.0, on a second connection: very old
@@ -77,6 +79,7 @@ async def connect(route: Route, minor_for: Callable[[Target], int] = _newest) ->
     Args:
         route: leads there, and knows as whom to log in.
         minor_for: the minor version of protocol 3 to ask a server for.
+        trace: gets what is done.
 
     Raises:
         ConnectFailed: nothing is there, it broke, or it took longer than ``server_connect_timeout``.
@@ -85,7 +88,7 @@ async def connect(route: Route, minor_for: Callable[[Target], int] = _newest) ->
     settings = route.settings
     timeout = settings.server_connect_timeout or float("inf")
     failures: list[str] = []
-    trace = route.trace = Trace()
+    trace = route.trace = trace or Trace()
     with trio.move_on_after(timeout):
         return await route.first(lambda target: connect_to(route, target, minor_for(target), trace), failures)
     where = ", ".join(target.name for target in route.targets)
@@ -149,7 +152,7 @@ async def _open(
     opened = await route.reach(target, trace)
     secured = await secure(opened.stream, wish, route.settings.tls, target.host, trace)
     try:
-        with trace.hop(f"login {route.settings.user}") as hop:
+        with trace.hop("login", route.settings.user) as hop:
             try:
                 await _log_in(secured.stream, login, secured.channel)
             finally:

@@ -12,6 +12,7 @@ import trio
 from hyperpool.errors import ConnectFailed, UpstreamError
 from hyperpool.pool.handover import AnyPool, ServerFailed, ServerReady
 from hyperpool.pool.login import connect
+from hyperpool.transport.kinds import Trace
 from hyperpool.transport.route import Route
 from hyperpool.transport.sockets import address_name
 from hyperpool.wire.startup import NEWEST_MINOR, OLDEST_MINOR
@@ -78,7 +79,7 @@ class Warmer:
         async with servers:
             try:
                 with self._attention():
-                    login = await self._connect(route)
+                    login = await self._connect(pool, route)
                 ready = self._ready(pool, generation, login)
             except UpstreamError as error:
                 await servers.send(ServerFailed(pool, generation, error))
@@ -123,9 +124,14 @@ class Warmer:
         route.shown = pool.shown
         return route
 
-    async def _connect(self, route: Route) -> LoggedIn:
+    async def _connect(self, pool: AnyPool, route: Route) -> LoggedIn:
         """Log in to a server, and remember of each one whether it has to be asked for protocol 3.0."""
-        login = await connect(route, self._minor_for)
+        trace = Trace()
+        try:
+            login = await connect(route, self._minor_for, trace)
+        finally:
+            for hop in trace.hops:
+                pool.stats.hop(hop.kind, hop.seconds, failed=not hop.done)
         if login.minor == OLDEST_MINOR and self._minor_for(login.target) != OLDEST_MINOR:
             self._old[login.target] = time.monotonic() + _OLD_TIME
             log.info("server speaks protocol 3.0 alone", host=login.target.host, port=login.target.port)

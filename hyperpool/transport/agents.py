@@ -402,7 +402,7 @@ async def open_agent(step: AgentStep, below: trio.abc.Stream | None, context: Di
         ConnectFailed: no agent can do it.
     """
     assert below is None  # noqa: S101 - the settings see to it
-    with context.trace.hop(f"agent {step.name}") as hop:
+    with context.trace.hop("agent", step.name) as hop:
         if context.agents is None:
             raise ConnectFailed(
                 f"agent {step.name} cannot be asked: the settings have no section agents, where agents connect to"

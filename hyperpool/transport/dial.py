@@ -31,7 +31,7 @@ async def open_tcp(step: TcpStep, below: trio.abc.Stream | None, context: DialCo
     """
     assert below is None  # noqa: S101 - the settings see to it
     where = f"[{step.host}]:{step.port}" if ":" in step.host else f"{step.host}:{step.port}"
-    with context.trace.hop(f"resolve {step.host}") as hop:
+    with context.trace.hop("resolve", step.host) as hop:
         try:
             addresses = await context.resolver.resolve(step.host, step.port)
         except OSError as error:
@@ -39,7 +39,7 @@ async def open_tcp(step: TcpStep, below: trio.abc.Stream | None, context: DialCo
         except UnicodeError as error:
             raise ConnectFailed(f"cannot connect to {where}: not a valid host name") from error
         hop.facts["addresses"] = ", ".join(str(address[0]) for _, address in addresses)
-    with context.trace.hop(f"tcp {where}") as hop:
+    with context.trace.hop("tcp", where) as hop:
         try:
             sock = await _connect_any(_interleaved(addresses))
             try:
@@ -62,7 +62,7 @@ async def open_unix(step: UnixStep, below: trio.abc.Stream | None, context: Dial
     assert below is None  # noqa: S101 - the settings see to it
     await trio.lowlevel.checkpoint()
     path = step.path
-    with context.trace.hop(f"unix {path}"):
+    with context.trace.hop("unix", path):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)

@@ -43,16 +43,25 @@ class Hop:
     """One thing that was done on the way to a server.
 
     Attributes:
-        name: what was done, and where to: ``tcp db1:5432``.
+        kind: what was done: ``tcp``.
+        target: where to, or as whom: ``db1:5432``; empty if there is nothing to say.
         seconds: how long it took.
         facts: what was found out or negotiated, by name.
-        error: why it failed; empty if it did not.
+        error: why it failed; empty if it did not, or was cancelled.
+        done: it is over, and has not failed.
     """
 
-    name: str
+    kind: str
+    target: str = ""
     seconds: float = 0.0
     facts: dict[str, str] = attrs.field(factory=dict)
     error: str = ""
+    done: bool = False
+
+    @property
+    def name(self) -> str:
+        """What was done, and where to: ``tcp db1:5432``."""
+        return f"{self.kind} {self.target}" if self.target else self.kind
 
 
 class Trace:
@@ -71,13 +80,14 @@ class Trace:
         return f", it waited for {self.hops[-1].name}" if self.hops else ""
 
     @contextmanager
-    def hop(self, name: str) -> Iterator[Hop]:
+    def hop(self, kind: str, target: str = "") -> Iterator[Hop]:
         """Take the time of what is done inside, and note how it fails."""
-        hop = Hop(name)
+        hop = Hop(kind, target)
         self.hops.append(hop)
         began = time.perf_counter()
         try:
             yield hop
+            hop.done = True
         except ConnectFailed as error:
             hop.error = str(error)
             raise

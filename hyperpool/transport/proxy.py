@@ -38,7 +38,7 @@ async def open_proxy(step: ProxyStep, below: trio.abc.Stream | None, context: Di
         raise ConnectFailed(f"{proxy} cannot be reached: {error}") from error
     target = _authority(step.host, step.port)
     try:
-        with context.trace.hop(f"proxy {target}") as hop:
+        with context.trace.hop("proxy", target) as hop:
             asked = host_header(target).decode()
             answer = await ask(stream, proxy, "CONNECT", asked, _headers(step, asked))
             hop.facts["status"] = answer.title

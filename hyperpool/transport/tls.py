@@ -204,7 +204,7 @@ async def secure(stream: trio.abc.Stream, wish: Wish, tls: ServerTls, host: str,
     """
     if wish is Wish.PLAIN or host.startswith(("/", "@")):
         return Secured(stream, PLAIN)
-    with trace.hop(f"postgresql tls {host}") as hop:
+    with trace.hop("postgresql tls", host) as hop:
         direct = tls.negotiation is SslNegotiation.DIRECT
         try:
             if not direct and not await _is_answered_yes(stream, wish, tls, host):
@@ -259,7 +259,7 @@ async def open_tls(step: TlsStep, below: trio.abc.Stream | None, context: DialCo
         ConnectFailed: the handshake failed, or the other side is not trusted.
     """
     assert below is not None  # noqa: S101 - the settings see to it
-    with context.trace.hop(f"tls {step.server_name}") as hop:
+    with context.trace.hop("tls", step.server_name) as hop:
         try:
             made = _contexts.get(step_material(step), verify=step.verify, name=step.verify, alpn=False)
         except BaseException:

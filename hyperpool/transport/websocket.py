@@ -45,7 +45,7 @@ async def open_websocket(
     assert below is not None  # noqa: S101 - the settings see to it
     gateway = f"the WebSocket gateway {step.host}{step.path.partition('?')[0].rstrip('/')}"
     try:
-        with context.trace.hop(f"websocket {step.host}{step.path.partition('?')[0]}") as hop:
+        with context.trace.hop("websocket", step.host + step.path.partition("?")[0]) as hop:
             if step.token_id:
                 hop.facts["token"] = "sent"  # noqa: S105 - it is none
             key = generate_nonce()

@@ -31,7 +31,7 @@ from hyperpool.doctor.findings import (
     is_well,
 )
 from hyperpool.doctor.report import Progress, printable, show
-from hyperpool.doctor.walk import WatchedTrace, split, via
+from hyperpool.doctor.walk import WatchedTrace, via
 from hyperpool.errors import ConnectFailed, LoginFailed
 from hyperpool.transport.kinds import DialContext
 from hyperpool.transport.resolve import Resolver
@@ -79,21 +79,6 @@ def shown(*findings: DatabaseFinding, width: int = 80, **console: Any) -> str:
 # -- Hops ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("tcp db1:5432", ("tcp", "db1:5432")),
-        ("postgresql tls db1", ("postgresql tls", "db1")),
-        ("websocket gw.example.com/a b", ("websocket", "gw.example.com/a b")),
-        ("query", ("query", "")),
-        ("carrier pigeon", ("carrier", "pigeon")),
-    ],
-)
-def test_names_of_hops(name: str, expected: tuple[str, str]) -> None:
-    """What is done, and where to."""
-    assert split(name) == expected
-
-
 def test_every_kind_has_a_remedy_for_silence() -> None:
     """A hang can happen anywhere."""
     remedies = {advice.about_hang(kind) for kind in KINDS}
@@ -112,10 +97,10 @@ def test_a_trace_knows_why_hops_failed() -> None:
     """Also when a login is refused, which is no failure to connect."""
     trace = WatchedTrace()
     refusal, failure = LoginFailed("no"), ConnectFailed("gone")
-    with trace.hop("tcp a"):
+    with trace.hop("tcp", "a"):
         assert trace.unfinished is trace.hops[0]
-    for name, error in (("login ann", refusal), ("query", failure)):
-        with pytest.raises(type(error)), trace.hop(name):
+    for kind, error in (("login", refusal), ("query", failure)):
+        with pytest.raises(type(error)), trace.hop(kind):
             raise error
 
     assert [hop.error for hop in trace.hops] == ["", "no", "gone"]

@@ -160,6 +160,9 @@ async def test_it_opens_what_is_missing(
         assert one.expires == 0.0
         assert (one.address, one.local) == ("192.0.2.1:5432", "192.0.2.2:40000")
     assert (attention.times, attention.level) == (2, 0)
+    # What the network of the test does has no hops of its own; both connections are counted, each once.
+    assert {kind: times.count for kind, times in pool.stats.hops.items()} == {"login": 2}
+    assert pool.stats.hop_failures == {}
 
 
 async def test_one_demand_is_met_once(network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery) -> None:
@@ -247,6 +250,8 @@ async def test_a_refusal_is_reported(
     (failed,) = await arrived(arrivals)
     assert isinstance(failed, ServerFailed)
     assert isinstance(failed.error, LoginFailed)
+    assert (pool.stats.hops, pool.stats.hop_failures) == ({}, {"login": pool.stats.hop_failures["login"]})
+    assert pool.stats.hop_failures["login"] >= 1
     assert (failed.pool, failed.error.sqlstate, failed.error.response) == (pool, "53300", refusal)
     assert network.held == []
     assert attention.level == 0

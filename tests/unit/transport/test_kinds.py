@@ -41,16 +41,16 @@ def test_every_kind_is_in_the_documentation() -> None:
 def test_a_trace() -> None:
     """Each hop has its time, and its error if it failed, also when something else goes wrong behind it."""
     trace = Trace()
-    with trace.hop("one") as hop:
+    with trace.hop("one", "place") as hop:
         hop.facts["a"] = "b"
     with pytest.raises(ConnectFailed), trace.hop("two"):
         raise ConnectFailed("no way")
     with pytest.raises(ZeroDivisionError), trace.hop("three"):
         raise ZeroDivisionError
-    assert [(hop.name, hop.facts, hop.error) for hop in trace.hops] == [
-        ("one", {"a": "b"}, ""),
-        ("two", {}, "no way"),
-        ("three", {}, ""),
+    assert [(hop.name, hop.facts, hop.error, hop.done) for hop in trace.hops] == [
+        ("one place", {"a": "b"}, "", True),
+        ("two", {}, "no way", False),
+        ("three", {}, "", False),
     ]
     assert all(hop.seconds > 0 for hop in trace.hops)
 
