@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of docs/settings.md and docs/tunnel.md from the settings' own metadata; the prose is kept.
+"""Writes the tables of docs/settings.md and others from the settings' own metadata; the prose is kept.
 
 python docs/generate_settings.py
 """
@@ -29,11 +29,14 @@ from hyperpool.config.tunnel import (
 )
 from hyperpool.config.units import format_duration, format_size
 from hyperpool.config.unsupported import UNSUPPORTED
+from hyperpool.http.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGES: Final = tuple(Path(__file__).with_name(name) for name in ("pgbouncer.md", "settings.md", "tunnel.md"))
+PAGES: Final = tuple(
+    Path(__file__).with_name(name) for name in ("metrics.md", "pgbouncer.md", "settings.md", "tunnel.md")
+)
 
 _SECTIONS: Final[dict[str, type[attrs.AttrsInstance]]] = {
     "pooler": PoolerSettings,
@@ -72,6 +75,8 @@ def render(page: str) -> str:
     parts = {section: "\n".join(_table(kind)) for section, kind in _SECTIONS.items()}
     parts["unsupported"] = "\n".join(f"- `{name}`: {reason}." for name, reason in UNSUPPORTED.items())
 
+    parts["metrics"] = "\n".join(_metrics())
+
     def fill(match: re.Match[str]) -> str:
         return f"{match[1]}\n{parts[match[2]]}\n{match[3]}"
 
@@ -88,6 +93,15 @@ def _table(kind: type[attrs.AttrsInstance]) -> Iterator[str]:
         about = _escaped(field.metadata["help"])
         reload = "yes" if field.metadata["reload"] else "restart"
         yield f"| `{field.name}` | {_default(field.default, expected)} | {_value(expected)} | {about} | {reload} |"
+
+
+def _metrics() -> Iterator[str]:
+    yield "| metric | kind | what |"
+    yield "|---|---|---|"
+    for metric in METRICS:
+        own = [label for label in metric.labels if label not in {"database", "user"}]
+        labels = f": {', '.join(f'`{label}`' for label in own)}" if own else ""
+        yield f"| `{metric.sample}` | {metric.kind} | {_escaped(metric.about.rstrip('.'))}{labels} |"
 
 
 def _expected(field: attrs.Attribute[Any]) -> str:

@@ -2,27 +2,26 @@
 
 Nothing here does I/O or takes a lock: one thread owns it all.
 
-Times are counted in buckets whose bounds are powers of the square root of two, in microseconds, so that the number of
-the bucket is the number of bits of the square: it takes no search, and a quantile is known to within a fifth.
+Times are counted in buckets whose bounds are powers of two, in microseconds, so that the number of the bucket is the
+number of bits: it takes no search.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from math import sqrt
 from operator import add, sub
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SQUARE: Final = 1e12
-"""Square microseconds of a square second: a time's bucket is ``int(time * time * SQUARE).bit_length()``."""
+MICROSECONDS: Final = 1e6
+"""In a second: a time's bucket is ``int(time * MICROSECONDS).bit_length()``."""
 
-BUCKETS: Final = 100
-"""The last one ends at 2 ** 49.5 microseconds: 25 years."""
+BUCKETS: Final = 52
+"""The last one ends at 2 ** 51 microseconds: 71 years."""
 
-BOUNDS: Final = tuple(sqrt(2**bits) / 1e6 for bits in range(BUCKETS))
+BOUNDS: Final[tuple[float, ...]] = tuple((1 << bits) / MICROSECONDS for bits in range(BUCKETS))
 """Where each bucket ends, in seconds; each begins where the one before it ends."""
 
 
@@ -47,7 +46,7 @@ class Histogram:
 
     def observe(self, seconds: float) -> None:
         """Count a time."""
-        self.buckets[int(seconds * seconds * SQUARE).bit_length()] += 1
+        self.buckets[int(seconds * MICROSECONDS).bit_length()] += 1
         self.seconds += seconds
 
     def plus(self, other: Histogram) -> Histogram:

@@ -37,7 +37,7 @@ _PURGE: Final = re.compile(r"(database|table|fingerprint)\s+(\S+)", re.IGNORECAS
 _NOTHING: Final = "set databases.NAME.cache; there is a pool once a client has logged in"
 
 
-def _named(around: Surroundings) -> list[tuple[str, DatabaseCache]]:
+def named(around: Surroundings) -> list[tuple[str, DatabaseCache]]:
     """What is known of each database, with the names by which clients ask for it."""
     names: dict[int, set[str]] = {}
     for pool in around.pools:
@@ -52,7 +52,7 @@ def _named(around: Surroundings) -> list[tuple[str, DatabaseCache]]:
 
 def cache(around: Surroundings) -> Iterator[Row]:
     """SHOW CACHE: one row for each database, whatever the names are by which it is asked for."""
-    for name, database in _named(around):
+    for name, database in named(around):
         stats, entries = database.stats, database.entries()
         sources = ", ".join(f"{source}={count}" for source, count in sorted(stats.invalidations.items()))
         yield (
@@ -77,7 +77,7 @@ def cache(around: Surroundings) -> Iterator[Row]:
 
 def queries(around: Surroundings) -> Iterator[Row]:
     """SHOW CACHE_QUERIES: one row for each fingerprint, those that save most first."""
-    for name, database in _named(around):
+    for name, database in named(around):
         for stats in sorted(database.queries, key=lambda one: (-one.saved, -one.calls, one.fingerprint)):
             yield (
                 name,
@@ -97,7 +97,7 @@ def queries(around: Surroundings) -> Iterator[Row]:
 
 def reasons(around: Surroundings) -> Iterator[Row]:
     """SHOW CACHE_REASONS: why queries were not cached, and answers not kept, the most frequent first."""
-    for name, database in _named(around):
+    for name, database in named(around):
         for what, counts in (("query", database.stats.refused), ("answer", database.stats.unstored)):
             for reason, count in counts.most_common():
                 yield name, reason.value, count, reason.stage.value, what, reason.sentence, reason.remedy
@@ -142,7 +142,7 @@ def purge(around: Surroundings, argument: str) -> Done:
     Raises:
         ConsoleError: there is no such database or table, or the argument is something else.
     """
-    databases = _named(around)
+    databases = named(around)
     if not argument.strip():
         return Done(f"PURGE {around.cache.purge()}")
     found = _PURGE.fullmatch(argument.strip())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -48,10 +48,14 @@ class RecentFaults:
     """Remembers the newest warnings and errors, as one of structlog's processors: it passes everything on.
 
     Entries below ``log_level`` do not come here.
+
+    Attributes:
+        levels: how many entries there were, by level.
     """
 
     def __init__(self) -> None:
         self._faults: deque[Fault] = deque(maxlen=_KEPT)
+        self.levels: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Fault]:
         """The newest one comes first."""
@@ -62,6 +66,7 @@ class RecentFaults:
     ) -> MutableMapping[str, Any]:
         """Take an entry down, if it is one of those."""
         del logger
+        self.levels[level] += 1
         if level in _LEVELS:
             self._take_down(level, entry)
         return entry

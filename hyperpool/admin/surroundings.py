@@ -9,7 +9,7 @@ import attrs
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
     from hyperpool.admin.connection import ConsoleConnection
@@ -50,6 +50,7 @@ class Surroundings:
         way_of: the way to the server behind a socket; None if it is not known.
         config_path: the settings file.
         faults: the newest warnings and errors.
+        entries: how many entries the log has got, by level.
         agents: the agents that have connected; None if there is no place for them.
     """
 
@@ -66,6 +67,7 @@ class Surroundings:
     way_of: Callable[[socket.socket], Way | None]
     config_path: Path
     faults: Iterable[Fault] = ()
+    entries: Mapping[str, int] = attrs.field(factory=dict)
     agents: AgentRegistry | None = None
     consoles: dict[int, ConsoleConnection] = attrs.field(factory=dict)
 

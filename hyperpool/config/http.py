@@ -43,7 +43,7 @@ class HttpSettings:
     admin_token_file: str = setting("", kinds.secret_file, "file that holds the admin token")
     dashboard: bool = setting(default=True, parse=kinds.flag, about="show the dashboard at `/`", reload=False)
     max_pools: int = setting(
-        200,
+        50,
         kinds.whole(0, 100000),
         "pools (database and user) with metrics of their own; those of all others are added up as `other`",
     )

@@ -10,7 +10,7 @@ from hyperpool.relay import caching, local, shortcut, untranslated
 from hyperpool.relay.connection import HANG_UP, HEADER, Connection
 from hyperpool.relay.session import Pinned
 from hyperpool.relay.tables import ANSWERED, IDLE
-from hyperpool.stats import SQUARE
+from hyperpool.stats import MICROSECONDS
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
 
@@ -495,4 +495,4 @@ class ClientConnection(Connection):
         if since is not None:
             waited = self.relay.now - since
             self.pool.stats.waited += waited
-            self.pool.stats.wait_buckets[int(waited * waited * SQUARE).bit_length()] += 1
+            self.pool.stats.wait_buckets[int(waited * MICROSECONDS).bit_length()] += 1

@@ -28,7 +28,7 @@ from hyperpool.relay.tables import (
     WHOLE,
 )
 from hyperpool.relay.upkeep import Upkeep
-from hyperpool.stats import SQUARE
+from hyperpool.stats import MICROSECONDS
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
 from hyperpool.wire.frames import hop
@@ -100,7 +100,7 @@ class ServerConnection(Upkeep):
                 elapsed = relay.now - self.linked
                 stats.query_time += elapsed
                 stats.transaction_time += elapsed
-                bucket = int(elapsed * elapsed * SQUARE).bit_length()
+                bucket = int(elapsed * MICROSECONDS).bit_length()
                 stats.query_buckets[bucket] += 1
                 stats.transaction_buckets[bucket] += 1
                 self.replay = None
@@ -302,12 +302,12 @@ class ServerConnection(Upkeep):
         self.answered = answered = self.relay.now
         elapsed = answered - max(self.asked, self.linked)
         stats.query_time += elapsed
-        stats.query_buckets[int(elapsed * elapsed * SQUARE).bit_length()] += 1
+        stats.query_buckets[int(elapsed * MICROSECONDS).bit_length()] += 1
         if status == IDLE:
             stats.transactions += 1
             elapsed = answered - max(self.began, self.linked)
             stats.transaction_time += elapsed
-            stats.transaction_buckets[int(elapsed * elapsed * SQUARE).bit_length()] += 1
+            stats.transaction_buckets[int(elapsed * MICROSECONDS).bit_length()] += 1
         if client is not None:
             client.active = self.answered
             if client.fill is not None:

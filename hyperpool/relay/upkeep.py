@@ -10,7 +10,7 @@ from hyperpool.relay.parameters import IDENTITY
 from hyperpool.relay.prepared import PreparedTexts
 from hyperpool.relay.session import LASTING, Pinned, names_of
 from hyperpool.relay.tables import IDLE
-from hyperpool.stats import SQUARE
+from hyperpool.stats import MICROSECONDS
 
 if TYPE_CHECKING:
     from hyperpool.relay.errand import Errand
@@ -143,7 +143,7 @@ class Upkeep(Following):
             waited = now - since
             stats = pool.stats
             stats.waited += waited
-            stats.wait_buckets[int(waited * waited * SQUARE).bit_length()] += 1
+            stats.wait_buckets[int(waited * MICROSECONDS).bit_length()] += 1
             following.serve(self)
         else:
             self.idle_since = now

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hyperpool.admin.connection import Consoles
     from hyperpool.admin.surroundings import Surroundings
     from hyperpool.config import Settings
+    from hyperpool.config.http import HttpSettings
     from hyperpool.transport.passed import PassedSockets
 
 log = structlog.get_logger("http")
@@ -53,11 +54,16 @@ async def serve(consoles: Consoles, sockets: Sequence[socket.socket], ready: Cal
     if at_start is None:
         return
     from hyperpool.http.health import add_health  # noqa: PLC0415 - see above
+    from hyperpool.http.metrics import add_metrics  # noqa: PLC0415
     from hyperpool.http.server import run  # noqa: PLC0415
     from hyperpool.http.site import Site  # noqa: PLC0415
 
-    site = Site(lambda: around.settings().http or at_start, around.relay.attention)
+    def settings() -> HttpSettings:
+        return around.settings().http or at_start
+
+    site = Site(settings, around.relay.attention)
     add_health(site, lambda: unready(around, ready=ready()))
+    add_metrics(site, around, settings)
     if at_start.dashboard:
         from hyperpool.dashboard.routes import add_dashboard  # noqa: PLC0415
 

@@ -200,6 +200,7 @@ class Pooler:
             way_of=self._ways.get,
             config_path=self._config_path,
             faults=FAULTS,
+            entries=FAULTS.levels,
             agents=None if self._reception is None else self._reception.registry,
         )
         self._consoles = Consoles(self._around, self)

@@ -37,13 +37,14 @@ def _pooler(make_pooler: PoolerFactory, pg: PostgresCluster, **section: Any) -> 
     config: Any = config_for(pg)
     port = free_port()
     config["http"] = {"listen_port": port, **section}
-    return make_pooler(config), port
+    pooler = make_pooler(config)
+    eventually(lambda: get(port, "/readyz")[0] == 200, what="it is ready", despite=(OSError,))
+    return pooler, port
 
 
 def test_health_of_a_pooler_that_drains(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
     """It is alive, and not ready, until its last client has left."""
     pooler, port = _pooler(make_pooler, pg)
-    eventually(lambda: get(port, "/readyz") == (200, "ok\n"), what="it is ready")
     assert get(port, "/healthz") == (200, "ok\n")
     with pooler.raw():
         pooler.process.send_signal(signal.SIGTERM)
@@ -58,7 +59,8 @@ def test_tokens_come_from_files(make_pooler: PoolerFactory, pg: PostgresCluster,
     file.write_text("t" * 32 + "\n")
     pooler, port = _pooler(make_pooler, pg, listen_addr="*", token_file=str(file))
     assert get(port, "/healthz")[0] == 200
-    assert get(port, "/nothing")[0] == 404
+    assert get(port, "/metrics")[0] == 401
+    assert get(port, "/metrics", "t" * 32)[0] == 200
     assert file.read_text().strip() not in pooler.log_text()
 
 
@@ -69,3 +71,21 @@ def test_what_a_reload_changes(make_pooler: PoolerFactory, pg: PostgresCluster) 
     pooler.reload({**config, "http": {"listen_port": port + 1}})
     eventually(lambda: "setting=http.listen_port" in pooler.log_text(), what="it is said")
     assert get(port, "/healthz")[0] == 200
+
+
+def test_metrics_of_real_queries(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """They are counted where they pass."""
+    pooler, port = _pooler(make_pooler, pg)
+    with pooler.connect() as connection:
+        for _ in range(3):
+            connection.execute("SELECT 1")
+    samples = {
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+        for line in get(port, "/metrics")[1].splitlines()
+        if not line.startswith("#")
+    }
+    assert samples['hyperpool_query_seconds_count{database="app",user="ann"}'] >= 3
+    assert samples['hyperpool_query_seconds_sum{database="app",user="ann"}'] > 0
+    assert samples['hyperpool_login_seconds_count{database="app"}'] == 1
+    for hop in ("tcp", "login"):
+        assert samples[f'hyperpool_server_connect_seconds_count{{database="app",hop="{hop}"}}'] >= 1

@@ -72,6 +72,7 @@ class Desk:
             way_of=lambda _: None,
             config_path=path,
             faults=self.faults,
+            entries=self.faults.levels,
         )
         self.consoles = Consoles(around, self.process)
         house.door.console = self.consoles

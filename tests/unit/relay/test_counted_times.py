@@ -28,7 +28,7 @@ def world() -> Iterator[World]:
 def _holds(times: Histogram, *seconds: float) -> bool:
     """Whether it has counted these, as exactly as it does."""
     found = [bound for bound, count in zip(BOUNDS, times.buckets, strict=True) for _ in range(count)]
-    return [bound / 1.42 < one < bound for bound, one in zip(found, seconds, strict=True)] == [True] * len(
+    return [bound / 2 <= one < bound for bound, one in zip(found, seconds, strict=True)] == [True] * len(
         found
     )
 
@@ -56,7 +56,7 @@ def test_a_transaction(world: World) -> None:
         world.flow(rounds=2, wake=True)
     stats = world.pool.stats
     assert stats.query_times.count == stats.queries == 3
-    assert stats.query_times.quantile(1.0) == pytest.approx(0.2, rel=0.42)
+    assert stats.query_times.quantile(1.0) == pytest.approx(0.2, rel=1.0)
     # The transaction ended before the last wait.
     assert _holds(stats.transaction_times, 0.2)
 
@@ -76,5 +76,5 @@ def test_waits(world: World) -> None:
     world.clock.now += 1.5
     world.flow(rounds=3, wake=True)
     assert world.pool.stats.waits.count == 3
-    assert world.pool.stats.waits.quantile(1.0) == pytest.approx(2.0, rel=0.42)
+    assert world.pool.stats.waits.quantile(1.0) == pytest.approx(2.0, rel=1.0)
     assert world.pool.stats.waited == pytest.approx(2.5, abs=0.1)
