@@ -23,7 +23,7 @@ IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 CODE := hyperpool tests benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: run test bench check lint types clean help
+.PHONY: run test bench docs package check lint types clean help
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.stamp-run  ## Serve pooler.yaml with its embedded PostgreSQL, until Ctrl-C
@@ -38,6 +38,13 @@ bench: $(VENV)/.stamp-dev  ## Compare with a direct connection and with pgbounce
 	$(BIN)/python -m benchmarks.tunnel
 	$(BIN)/python -m benchmarks.cache
 
+docs: $(VENV)/.stamp-dev  ## Build the documentation as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+package: $(VENV)/.stamp-dev  ## Build the archive of the sources and the wheel, in dist/
+	$(BIN)/python -m build
+
 check: lint types  ## Run every static check: lint, types and layers
 	$(BIN)/lint-imports
 
@@ -49,11 +56,11 @@ types: $(VENV)/.stamp-dev  ## Check types
 	$(BIN)/mypy
 
 clean:  ## Remove what tools have written; the virtual environment and the databases stay
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find $(CODE) -type d -name __pycache__ -prune -exec rm -rf {} +
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Settings:"
 	@sed -n 's/^#   /  /p' $(MAKEFILE_LIST)
 

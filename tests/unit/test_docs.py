@@ -20,7 +20,7 @@ from tests.support.certificates import server_pem
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 ARCHITECTURE = (DOCS / "architecture.md").read_text("utf-8")
-DRAWING = ET.parse(DOCS / "architecture.svg")
+DRAWINGS = {path.stem: ET.parse(path) for path in sorted(DOCS.glob("*.svg"))}
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md", *DOCS.glob("*.md")]
 )
@@ -131,13 +131,17 @@ class TestNames:
         assert len(names) > 30
         assert [name for name in names if not exists(name)] == []
 
-    def test_those_of_the_drawing(self) -> None:
+    @pytest.mark.parametrize("drawing", DRAWINGS)
+    def test_those_of_the_drawings(self, drawing: str) -> None:
         """What stands there in code type exists."""
-        texts = [text for text in DRAWING.iter(f"{SVG}text") if "code" in text.get("class", "").split()]
-        names = [name for text in texts for name in (text.text or "").split(", ")]
-        assert "Relay.turn" in names
-        unknown = {name for name in names if not exists(name)}
-        assert unknown == {"pool.login.connect"}
+        texts = [
+            text for text in DRAWINGS[drawing].iter(f"{SVG}text") if "code" in text.get("class", "").split()
+        ]
+        names = {name for text in texts for name in (text.text or "").split(", ")}
+        assert len(names) > 5
+        # A function, and a name for a type.
+        assert {name for name in names if not exists(name)} <= {"pool.login.connect", "RelayLane"}
+        assert "\nRelayLane: TypeAlias" in (ROOT / "hyperpool/relay/handover.py").read_text("utf-8")
         assert "\nasync def connect(" in (ROOT / "hyperpool/pool/login.py").read_text("utf-8")
 
 
