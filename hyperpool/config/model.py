@@ -415,11 +415,18 @@ class PoolerSettings:
     log_level: Literal["debug", "info", "warning", "error", "critical"] = _setting(
         "info", kinds.word("debug", "info", "warning", "error", "critical"), "the least that is logged"
     )
-    log_format: Literal["auto", "console", "json", "pgbouncer"] = _setting(
+    log_format: Literal["auto", "console", "json", "journald", "pgbouncer"] = _setting(
         "auto",
-        kinds.word("auto", "console", "json", "pgbouncer"),
-        "auto: coloured on a terminal, plain lines elsewhere; pgbouncer: lines as pgbouncer writes them",
+        kinds.word("auto", "console", "json", "journald", "pgbouncer"),
+        "auto: coloured on a terminal, journald where standard error leads to it, plain lines elsewhere; "
+        "journald: entries with fields for systemd's journal; pgbouncer: lines as pgbouncer writes them",
     )
+    log_repeats: int = _setting(
+        50,
+        kinds.whole(0),
+        "warnings or errors that are alike and are logged within log_repeat_interval; then they are counted; 0: all",
+    )
+    log_repeat_interval: float = _setting(60.0, kinds.seconds(86400), "see log_repeats")
     logfile: str = _setting(
         "",
         kinds.path,

@@ -66,6 +66,19 @@ def plain(event: Event) -> str:
     return f"{when} [{level:<9}] {text}{values}" + (f"\n{_trace(error).rstrip()}" if error else "")
 
 
+def described(event: Event) -> str:
+    """An entry without time and level; with an exception, several lines.
+
+    Args:
+        event: as in `render`; it is not changed.
+    """
+    values = "".join(
+        f" {key}={_value(event[key])}" for key in sorted(event) if key not in {"level", "event", "exc_info"}
+    )
+    error = event.get("exc_info")
+    return f"{event['event']}{values}" + (f"\n{_trace(error).rstrip()}" if error else "")
+
+
 def tame(event: Event) -> Event:
     """Have nothing in an entry that would not be seen as it is; for those who write it otherwise.
 

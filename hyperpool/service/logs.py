@@ -8,6 +8,7 @@ import select
 import socket
 import sys
 from logging.handlers import SysLogHandler
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
@@ -16,7 +17,9 @@ import structlog
 from hyperpool.admin.faults import RecentFaults
 from hyperpool.config import PoolerSettings
 from hyperpool.errors import StartupError
+from hyperpool.service import journal
 from hyperpool.service.logform import plain, render, stamp, tame
+from hyperpool.service.repeats import Repeats
 
 if TYPE_CHECKING:
     from hyperpool.config.tunnel import ProcessSettings
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 
 FAULTS: Final = RecentFaults()
 """The newest warnings and errors of this process."""
+
+REPEATS: Final = Repeats()
+"""Those that are alike."""
 
 _AT_ONCE: Final = select.PIPE_BUF
 """Bytes of one write. A pipe that polls as writable takes as many without blocking (poll(2), pipe(7))."""
@@ -178,11 +184,13 @@ class _Place:
         quiet: not to standard error.
         file: descriptor of the open log file; -1 for none.
         syslog: the system's log; None for none.
+        journal: systemd's journal; None for none.
     """
 
     quiet: bool = False
     file: int = -1
     syslog: Syslog | None = None
+    journal: journal.Journal | None = None
 
 
 _place: Final = _Place()
@@ -196,28 +204,50 @@ def be_quiet() -> None:
 def configure_logging(settings: PoolerSettings | ProcessSettings) -> None:
     """Log as the settings say: to standard error, and for the pooler to a file and to the system's log, too.
 
-    On a terminal, the lines are for people, if ``log_format`` is auto. A file is opened anew each time.
+    If ``log_format`` is auto, the lines are for people on a terminal, and where standard error leads to systemd's
+    journal, that gets entries with fields in their place. A file is opened anew each time.
 
     Raises:
-        StartupError: the file cannot be opened; the log goes where it went before.
+        StartupError: the file cannot be opened, or there is no journal; the log goes where it went before.
     """
-    files = [] if _place.quiet else [LogFile(sys.stderr.fileno())]
-    syslog, level = None, settings.log_level
+    form, syslog, level = settings.log_format, None, settings.log_level
+    native = _is_native(form)
+    files = [] if _place.quiet or native else [LogFile(sys.stderr.fileno())]
     if isinstance(settings, PoolerSettings):
         files += _open(settings.logfile)
         if settings.syslog:
             syslog = Syslog(settings.syslog_ident, settings.syslog_facility, _DEV_LOG)
         if settings.verbose:
             level = "debug"
+        REPEATS.burst, REPEATS.interval = settings.log_repeats, settings.log_repeat_interval
     if _place.syslog is not None:
         _place.syslog.close()
     _place.syslog = syslog
+    if _place.journal is not None:
+        _place.journal.close()
+    _place.journal = journal.Journal(journal.SOCKET) if native else None
+    fields = [] if _place.journal is None else [_place.journal]
     outlet = Outlet(files, syslog)
     structlog.configure(
-        processors=[structlog.processors.add_log_level, FAULTS, *_processors(settings.log_format)],
+        processors=[structlog.processors.add_log_level, FAULTS, REPEATS, *fields, *_processors(form)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=lambda *_: outlet,
         cache_logger_on_first_use=False,
+    )
+
+
+def _is_native(form: str) -> bool:
+    """Whether entries are sent to systemd's journal.
+
+    Raises:
+        StartupError: they shall be, and there is none.
+    """
+    if form == "journald" and not Path(journal.SOCKET).is_socket():
+        raise StartupError(
+            f"log_format is journald, but systemd's journal does not listen at {journal.SOCKET}; choose another one"
+        )
+    return form == "journald" or (
+        form == "auto" and not _place.quiet and journal.leads_to_journal(sys.stderr.fileno())
     )
 
 
@@ -243,7 +273,7 @@ def _processors(form: str) -> list[structlog.typing.Processor]:
     when = structlog.processors.TimeStamper(fmt="iso")
     if form == "json":
         return [when, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    if form == "console" or _place.quiet or not sys.stderr.isatty():
+    if form in {"console", "journald"} or _place.quiet or not sys.stderr.isatty():
         return [lambda _logger, _method, event: plain(event)]
     coloured = structlog.dev.ConsoleRenderer(
         pad_event_to=0, exception_formatter=structlog.dev.plain_traceback

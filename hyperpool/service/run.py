@@ -51,7 +51,7 @@ from hyperpool.service import http
 from hyperpool.service.cancels import Canceller
 from hyperpool.service.embedded import EmbeddedDatabases
 from hyperpool.service.herald import Herald
-from hyperpool.service.logs import FAULTS, configure_logging
+from hyperpool.service.logs import FAULTS, REPEATS, configure_logging
 from hyperpool.service.place import Parts, Place
 from hyperpool.service.process import Manner
 from hyperpool.service.shutdown import SIGNALS, Shutdown
@@ -303,6 +303,7 @@ class Pooler:
             if not suspended:
                 self._relay.maintain(iter(self._pools))
                 self._pools.prune(self._relay.now)
+            REPEATS.sweep()
 
     def _ready(self, nursery: trio.Nursery) -> None:
         """All is as it should be at the start, or it is known what is not."""

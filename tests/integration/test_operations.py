@@ -61,6 +61,21 @@ class TestLog:
         pooler.stop()
         assert pooler.log_text() == ""
 
+    def test_level_at_run_time(self, make_pooler: PoolerFactory) -> None:
+        """`SET log_level` holds from the next entry on."""
+        pooler = make_pooler(admin_users="ann")
+        with pooler.connect("pgbouncer") as console:
+            console.execute("SET log_level = 'error'")
+            mark = pooler.log_size()
+            pooler.raw().close()
+            console.execute("SET log_level = 'info'")
+            pooler.raw().close()
+        text = eventually(
+            lambda: text if "client logged in" in (text := pooler.log_text(mark)) else "",
+            what="the log speaks again",
+        )
+        assert text.count("client logged in") == 1
+
 
 class TestOpenFiles:
     """The limit on open files."""
