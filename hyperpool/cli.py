@@ -14,25 +14,19 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import click
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from hyperpool import __version__
-from hyperpool.config import AuthType, Secret, Settings, load
+from hyperpool.config import Secret, Settings, load
 from hyperpool.config.convert import convert as convert_settings
 from hyperpool.config.inifile import is_ini
 from hyperpool.config.kinds import SslMode
-from hyperpool.config.settings import FALLBACK
-from hyperpool.config.transports import AgentStep, ProxyStep, TcpStep, UnixStep, WebSocketStep, host_and_port
 from hyperpool.config.tunnel import load_tunnel
-from hyperpool.config.units import format_duration
 from hyperpool.errors import ConfigError, LoginFailed, StartupError
+from hyperpool.summary import databases_table, plain, pooler_table, show, users_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from hyperpool.config import DatabaseSettings
-    from hyperpool.config.transports import Step
 
 S = TypeVar("S")
 
@@ -41,9 +35,6 @@ LOOKED_UP: Final = (Path("pooler.yaml"), Path("/etc/hyperpool/pooler.yaml"))
 
 _CONTROL: Final = Path("/run/hyperpool/control")
 """Where the control socket is when systemd runs the pooler as `install-service` sets it up."""
-
-_WIDEST: Final = 10_000
-"""Columns of a terminal on which every table fits."""
 
 _EXIT_STARTUP: Final = 1
 _EXIT_CONFIG: Final = 2
@@ -61,6 +52,7 @@ Examples:
   hyperpool convert pgbouncer.ini  write it as YAML
   hyperpool restart my.yaml        replace the process that serves with my.yaml; no client notices
   hyperpool drain my.yaml          have it end when its clients have left
+  hyperpool install-service        make it a service of systemd's
   hyperpool doctor my.yaml         go the way to every server, and say where it fails and why
   hyperpool top -U ann             watch a running pooler
   hyperpool tunnel tunnel.yaml     run inside a private network, for a pooler outside
@@ -198,11 +190,54 @@ def check(config: Path | None) -> None:
     path = _find(config)
     settings = _load(path)
     console = Console()
-    console.print(_plain(f"{path} is fine.\n"))
+    console.print(plain(f"{path} is fine.\n"))
     for note in settings.notes:
-        console.print(_plain(f"{note}\n"))
-    for table in (_pooler_table(settings), _databases_table(settings), *_users_table(settings)):
-        _print(console, table)
+        console.print(plain(f"{note}\n"))
+    for table in (pooler_table(settings), databases_table(settings), *users_table(settings)):
+        show(console, table)
+
+
+@main.command("install-service")
+@click.option("--print", "only_print", is_flag=True, help="Print the files, and change nothing.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=LOOKED_UP[-1],
+    show_default=True,
+    help="The settings file of the service; one that is there stays as it is.",
+)
+@click.option("--user", default="hyperpool", show_default=True, help="Who runs it; made if it is not there.")
+@click.option("--overwrite-config", is_flag=True, help="Replace settings that are there.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path("/"),
+    help="Install into the system below this directory.",
+)
+def install_service(config: Path, user: str, root: Path, *, only_print: bool, overwrite_config: bool) -> None:
+    """Make hyperpool a service of systemd's.
+
+    Writes a unit that lets the process do next to nothing besides talking to others, a user for it, and commented
+    settings to begin with. Done twice, it changes nothing; settings that are there are never touched, unless with
+    --overwrite-config.
+
+    Exit codes: 0 when all is in place, 1 when something could not be written.
+    """
+    from hyperpool.service.install import Installation  # noqa: PLC0415 - as in `serve`
+
+    installation = Installation(config=config.absolute(), user=user, root=root, overwrite=overwrite_config)
+    if only_print:
+        for path, text, _ in installation.files():
+            click.echo(f"# {path}\n{text}")
+        return
+    try:
+        for line in installation.install():
+            click.echo(line)
+    except StartupError as error:
+        _fail(_EXIT_STARTUP, f"cannot install the service: {error}")
+    for line in installation.warnings():
+        click.echo(f"hyperpool: {line}", err=True)
+    click.echo(f"Next: edit {config}, then: hyperpool check {config} && systemctl enable --now hyperpool")
 
 
 @main.command()
@@ -396,166 +431,3 @@ def _loaded(how: Callable[[Path], S], path: Path) -> S:
 def _fail(code: int, message: str) -> NoReturn:
     click.echo(f"hyperpool: {message}", err=True)
     raise SystemExit(code)
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _print(console: Console, table: Table) -> None:
-    """Print a table; where it is too wide for that, each of its rows as a table of its own, so that no word breaks."""
-    needed = console.measure(table, options=console.options.update_width(_WIDEST)).maximum
-    if len(table.columns) == 2 or needed <= console.width:
-        console.print(table)
-        return
-    titles, *rows = zip(*([column.header, *column.cells] for column in table.columns), strict=True)
-    for number, row in enumerate(rows):
-        upright = Table(title=None if number else table.title, title_justify="left", title_style="bold")
-        for header in (titles[0], row[0]):
-            upright.add_column(header, overflow="fold")
-        for pair in zip(titles[1:], row[1:], strict=True):
-            upright.add_row(*pair)
-        console.print(upright)
-
-
-def _add_row(table: Table, cells: Iterable[object]) -> None:
-    table.add_row(*(_plain(str(cell)) for cell in cells))
-
-
-def _plain(text: str) -> Text:
-    """Text as it is: no markup, and what cannot be printed is escaped."""
-    return Text(
-        "".join(
-            one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text
-        )
-    )
-
-
-def _pooler_table(settings: Settings) -> Table:
-    pooler = settings.pooler
-    addresses = [f"[{one}]" if ":" in one else one for one in pooler.listen_addr]
-    listeners = [f"{one}:{pooler.listen_port}" for one in addresses]
-    if pooler.unix_socket_dir:
-        listeners.append(f"{pooler.unix_socket_dir}/.s.PGSQL.{pooler.listen_port}")
-    table = _table("Pooler", "setting", "value")
-    rows = {
-        "listens on": "\n".join(listeners),
-        **_agents_row(settings),
-        **_http_row(settings),
-        "clients": f"up to {pooler.max_client_conn}",
-        "auth_type": pooler.auth_type.value,
-        "users": _count_users(settings),
-        "pool_mode": pooler.pool_mode.value,
-        "query_wait_timeout": _duration(pooler.query_wait_timeout),
-        "server_lifetime": _duration(pooler.server_lifetime),
-        "server_idle_timeout": _duration(pooler.server_idle_timeout),
-    }
-    if any(database.embedded for database in settings.databases.values()):
-        rows["state_dir"] = str(pooler.state_dir)
-    for row in rows.items():
-        _add_row(table, row)
-    return table
-
-
-def _agents_row(settings: Settings) -> dict[str, str]:
-    if settings.agents is None:
-        return {}
-    names = sorted({token.agent_name for token in settings.agents.tokens.values()})
-    return {"takes agents": f"port {settings.agents.listen_port}: {', '.join(names)}"}
-
-
-def _http_row(settings: Settings) -> dict[str, str]:
-    http = settings.http
-    if http is None:
-        return {}
-    return {"speaks HTTP on": "\n".join(f"{address}:{http.listen_port}" for address in http.listen_addr)}
-
-
-def _count_users(settings: Settings) -> str:
-    known = len(settings.credentials)
-    if settings.pooler.auth_type is AuthType.TRUST:
-        return f"{known}, not asked for a password"
-    without = sum(not secret for secret in settings.credentials.values())
-    return f"{known}, of whom {without} cannot log in: no password" if without else str(known)
-
-
-def _databases_table(settings: Settings) -> Table:
-    table = _table("Databases", "name", "server", "database", "user", "pool_mode", "pool size")
-    warm = {pool.database for pool in settings.warm_pools()}
-    pools = [
-        (entry, pool)
-        for name, entry in settings.databases.items()
-        if (pool := settings.pool_for(name, entry.user or "")) is not None
-    ]
-    for entry, pool in pools:
-        name = pool.database
-        size = _size(pool.min_pool_size, pool.pool_size, pool.reserve_pool_size, warm=name in warm)
-        dbname = entry.dbname or ("the client's" if name == FALLBACK else name)
-        user = entry.user or "the client's"
-        _add_row(table, (name, _server(entry), dbname, user, pool.pool_mode.value, size))
-    return table
-
-
-def _server(entry: DatabaseSettings) -> str:
-    if entry.embedded:
-        return "embedded"
-    if entry.transport:
-        return " > ".join(_step(step) for step in entry.transport)
-    if entry.host.startswith(("/", "@")):
-        return f"{entry.host}/.s.PGSQL.{entry.port}"
-    return _address(entry.host, entry.port)
-
-
-def _step(step: Step) -> str:
-    """A step of a transport: its kind, and what tells it from others, without a query, which may be secret."""
-    match step:
-        case TcpStep():
-            where = _address(step.host, step.port)
-        case ProxyStep():
-            where = _address(*host_and_port(step.url))
-        case AgentStep():
-            where = f"{step.name} {step.target}".rstrip()
-        case UnixStep() | WebSocketStep():
-            where = step.path.partition("?")[0]
-        case _:
-            where = ""
-    return f"{step.KIND} {where}".rstrip()
-
-
-def _address(host: str, port: object) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _size(minimum: int, limit: int, reserve: int, *, warm: bool) -> str:
-    size = f"{minimum} to {limit or 'any number'}" if minimum else f"up to {limit or 'any number'}"
-    more = f", {reserve} in reserve" if reserve else ""
-    return size + more + (", warm at start" if warm else "")
-
-
-_LIMITS: Final = (
-    "query_wait_timeout",
-    "query_timeout",
-    "transaction_timeout",
-    "idle_transaction_timeout",
-    "client_idle_timeout",
-)
-
-
-def _users_table(settings: Settings) -> list[Table]:
-    """The users with settings of their own, if there are any."""
-    table = _table("Users with their own settings", "name", "pool_mode", "pool_size", "time limits")
-    for name, user in settings.users.items():
-        limits = {limit: getattr(user, limit) for limit in _LIMITS}
-        words = ", ".join(f"{limit} {_duration(s)}" for limit, s in limits.items() if s is not None)
-        mode = None if user.pool_mode is None else user.pool_mode.value
-        cells = (mode, user.pool_size, words or None)
-        if any(cell is not None for cell in cells):
-            _add_row(table, (name, *("" if cell is None else cell for cell in cells)))
-    return [table] if table.row_count else []
-
-
-def _duration(seconds: float) -> str:
-    return format_duration(seconds) if seconds else "no limit"

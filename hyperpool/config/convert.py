@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hyperpool.config.report import KeyPath
 
 _SETTING: Final = re.compile(r"[;#\s]*(\"[^\"]+\"|[\w.*-]+)\s*=.*|[;#\s]*%include\s.*", re.ASCII)
-_PATHS: Final = (kinds.path, kinds.socket_directory, tls.certificates)
+_PATHS: Final = (kinds.path, kinds.secret_file, kinds.socket_directory, tls.certificates)
 _INDENT: Final = "  "
 
 

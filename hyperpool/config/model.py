@@ -80,7 +80,9 @@ class PoolerSettings:
         (), kinds.names, "users who may read in the admin console (SHOW, but for SHOW FDS)"
     )
     auth_type: AuthType = _setting(AuthType.MD5, kinds.auth_type, "how clients prove who they are")
-    auth_file: str = _setting("", kinds.path, "users and secrets in pgbouncer's format; empty: only `users`")
+    auth_file: str = _setting(
+        "", kinds.secret_file, "users and secrets in pgbouncer's format; empty: only `users`"
+    )
     auth_hba_file: str = _setting(
         "", kinds.path, "with auth_type hba: who may come in from where, and how, as in pg_hba.conf"
     )
@@ -346,8 +348,8 @@ class PoolerSettings:
         "TLS of clients; allow, prefer: for those that ask; require: for all; verify-ca, verify-full: and they must "
         "show a certificate",
     )
-    client_tls_key_file: str = _setting("", kinds.path, "key of client_tls_cert_file")
-    client_tls_cert_file: str = _setting("", kinds.path, "certificate that clients are shown")
+    client_tls_key_file: str = _setting("", kinds.secret_file, "key of client_tls_cert_file")
+    client_tls_cert_file: str = _setting("", kinds.secret_file, "certificate that clients are shown")
     client_tls_ca_file: str = _setting(
         "", kinds.path, "certificates that clients' certificates are verified with"
     )
@@ -381,8 +383,8 @@ class PoolerSettings:
         tls.certificates,
         "certificates that servers are verified with; system: those that the system trusts",
     )
-    server_tls_key_file: str = _setting("", kinds.path, "key of server_tls_cert_file")
-    server_tls_cert_file: str = _setting("", kinds.path, "certificate that servers are shown")
+    server_tls_key_file: str = _setting("", kinds.secret_file, "key of server_tls_cert_file")
+    server_tls_cert_file: str = _setting("", kinds.secret_file, "certificate that servers are shown")
     server_tls_protocols: tls.Versions = _setting(
         tls.SECURE, tls.protocols, "versions of TLS, as in client_tls_protocols"
     )
@@ -541,8 +543,8 @@ class DatabaseSettings:
         "how TLS begins; postgres: after a request; direct: at once (PostgreSQL 17 and newer)",
     )
     sslrootcert: str | None = _setting(None, tls.certificates, "instead of the pooler's server_tls_ca_file")
-    sslcert: str | None = _setting(None, kinds.path, "instead of the pooler's server_tls_cert_file")
-    sslkey: str | None = _setting(None, kinds.path, "key of sslcert")
+    sslcert: str | None = _setting(None, kinds.secret_file, "instead of the pooler's server_tls_cert_file")
+    sslkey: str | None = _setting(None, kinds.secret_file, "key of sslcert")
     ssl_min_protocol_version: str = _setting(
         "", tls.version, "oldest version of TLS, like TLSv1.3; empty: as in server_tls_protocols"
     )

@@ -163,7 +163,7 @@ class TlsStep:
     )
     ca_file: str = setting("", kinds.path, "certificates to verify with; empty: the system's")
     cert_file: str = setting("", kinds.path, "certificate that is shown to the server")
-    key_file: str = setting("", kinds.path, "that certificate's key")
+    key_file: str = setting("", kinds.secret_file, "that certificate's key")
     verify: bool = setting(default=True, parse=kinds.flag, about="verify the server's certificate and name")
     min_version: str = setting("TLSv1.2", kinds.word("TLSv1.2", "TLSv1.3"), "the oldest version")
     ciphers: str = setting("", kinds.text, "ciphers for TLS 1.2, in OpenSSL's form; empty: OpenSSL's default")

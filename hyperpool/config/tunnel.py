@@ -124,7 +124,7 @@ class GateSettings:
     tls_cert_file: str = setting(
         "", kinds.path, "certificate, and those that lead to its root; empty: no TLS"
     )
-    tls_key_file: str = setting("", kinds.path, "its key; by default in tls_cert_file, too")
+    tls_key_file: str = setting("", kinds.secret_file, "its key; by default in tls_cert_file, too")
     tls_ca_file: str = setting(
         "", kinds.path, "certificates that those who connect are verified with; empty: they need none"
     )

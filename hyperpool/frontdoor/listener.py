@@ -265,6 +265,10 @@ def _listen_unix(settings: PoolerSettings, passed: PassedSockets, *, take_over: 
     path = None if name.startswith("@") else Path(name)
     address = f"\0{name[1:]}".encode() if path is None else name
     found = passed.bound(CLIENTS, address)
+    if found is not None and path is not None and not path.is_socket():
+        # Its name is gone, and cannot be had back.
+        found.close()
+        found = None
     sock = found or socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if found is None:

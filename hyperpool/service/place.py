@@ -119,7 +119,15 @@ class Place:
     def settle(self, parts: Parts) -> None:
         """Take what this is about: the pooler is up. The service manager is asked to keep the sockets."""
         self._parts = parts
+        manager = self._notifier.manager
         self._notifier.store([(role, sock) for role, fixed, sock in self.listening() if not fixed])
+        if manager.stores:
+            # The files are needed as long as the sockets are: beyond the end of this process.
+            for listener in parts.listeners:
+                listener.shared = True
+        if manager.address:
+            # The service ends with the last of its processes.
+            self._wait_for_predecessor()
 
     async def hold(self, task: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Run a task for as long as this process is the one that serves."""
@@ -148,7 +156,7 @@ class Place:
     async def _step_in(self, predecessor: Predecessor) -> None:
         await predecessor.step_in()
         for listener in self._parts.listeners:
-            listener.shared = False
+            listener.shared = bool(self._notifier.manager.stores)
         if self._control is not None:
             self._control.open(in_place=True)
         self._parts.door.elsewhere = predecessor.cancel
@@ -184,11 +192,14 @@ class Place:
         if parts.reception is not None:
             parts.reception.close()
         self._here.cancel()
-        if self._predecessor is not None:
-            # Cancel requests for clients of the process before come this way.
-            predecessor = self._predecessor
-            parts.shutdown.needed = lambda: not predecessor.gone
+        # Cancel requests for clients of the process before come this way.
+        self._wait_for_predecessor()
         parts.shutdown.begin(ShutdownMode.WAIT_FOR_CLIENTS, parts.settings(), succeeded=True)
+
+    def _wait_for_predecessor(self) -> None:
+        if self._predecessor is not None:
+            predecessor = self._predecessor
+            self._parts.shutdown.needed = lambda: not predecessor.gone
 
     def cancel(self, pid: int, secret: bytes, done: Callable[[], None]) -> None:
         """Cancel what a client does that has stayed here, or with the process before."""

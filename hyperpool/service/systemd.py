@@ -30,6 +30,9 @@ _STORED: Final = "stored-"
 
 _MOST_UNSENT: Final = 64
 
+_PAUSE: Final = 0.01
+"""Seconds between two attempts to tell what must be known before anything else happens."""
+
 _PATIENCE: Final = 5.0
 """Seconds that the service manager has to take note."""
 
@@ -170,12 +173,14 @@ class Notifier:
         """
         if self._sock is not None:
             near, far = socket.socketpair()
-            with near:
+            with near, trio.move_on_after(_PATIENCE):
                 with far:
                     self.tell(f"MAINPID={pid}")
                     self.tell("BARRIER=1", sockets=[far])
-                with trio.move_on_after(_PATIENCE):
-                    await trio.lowlevel.wait_readable(near)
+                    while not self._send_all():  # noqa: ASYNC110 - nothing tells of it
+                        await trio.sleep(_PAUSE)
+                # Our end of the pair is the only one left when it has taken note.
+                await trio.lowlevel.wait_readable(near)
         self.close()
 
     def tell(self, *assignments: str, sockets: list[Descriptor] | None = None) -> None:

@@ -425,3 +425,15 @@ def test_an_abstract_socket_of_the_process_before() -> None:
     old.close()
     assert reaches(f"\0{new.name[1:]}", socket.AF_UNIX)
     new.close()
+
+
+def test_a_unix_socket_whose_file_is_gone(directory: Path) -> None:
+    """It is of no use any more: a new one is made."""
+    settings = PoolerSettings(unix_socket_dir=str(directory))
+    (old,) = open_listeners(settings)
+    passed = PassedSockets([PassedSocket(old.sock.dup())])
+    old.close()
+    (new,) = open_listeners(settings, passed)
+    assert not new.shared
+    assert reaches(new.name, socket.AF_UNIX)
+    new.close()

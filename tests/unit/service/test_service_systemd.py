@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from hyperpool.service import systemd
 from hyperpool.service.systemd import Notifier, ServiceManager
@@ -206,3 +207,41 @@ def test_sockets_are_kept_for_the_next_process(notify: NotifySocket) -> None:
     without.store([("clients", sock)])
     without.close()
     assert len(notify.read()) == 5
+
+
+async def test_another_process_is_the_service(notify: NotifySocket) -> None:
+    """That is told before anything else, however busy systemd is; then this one says no more."""
+    notifier = Notifier(ServiceManager(notify.address))
+    while notifier._put(b"filling"):
+        pass
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(notifier.replaced, 123)
+        with trio.fail_after(10):
+            while not notify.has("BARRIER=1"):  # noqa: ASYNC110 - a socket beside Trio
+                await trio.sleep(0.001)
+    assert notify.read()[-2:] == [["MAINPID=123"], ["BARRIER=1"]]
+    notifier.ready()
+    assert notify.read()[-1] == ["BARRIER=1"]
+
+
+async def test_a_service_manager_that_takes_no_note(
+    notify: NotifySocket, autojump_clock: trio.abc.Clock
+) -> None:
+    """It is not waited for without end."""
+    notifier = Notifier(ServiceManager(notify.address))
+    began = trio.current_time()
+    await notifier.replaced(123)
+    assert 1 < trio.current_time() - began < 60
+
+
+def test_what_is_held_is_told_later(notify: NotifySocket) -> None:
+    """By a process that is not the service yet; but for what is stale then."""
+    notifier = Notifier(ServiceManager(notify.address))
+    notifier.held = True
+    notifier.status("Filling pools")
+    notifier.ready()
+    assert notify.read() == []
+    notifier.held = False
+    notifier.status("Serving")
+    assert notify.read() == [["READY=1"], ["STATUS=Serving"]]
+    notifier.close()
