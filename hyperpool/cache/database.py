@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from hyperpool.cache.catalog import Catalog, question
 from hyperpool.cache.catalog_writes import Reach
@@ -102,6 +102,12 @@ class _Doubt:
         self.pause = 1.0
 
 
+class HasVersion(Protocol):
+    """What is prepared, and must be prepared anew when the schema changes."""
+
+    version: int
+
+
 class DatabaseCache:
     """What the pools of one database have in common, whoever logs in, and by whatever name clients ask for it.
 
@@ -118,6 +124,7 @@ class DatabaseCache:
         asked: until when its answer is waited for, monotonic seconds.
         version: counts the changes of the schema.
         generation: counts the times that everything was dropped because it may be another database now.
+        prepared: what its pools have prepared, as it was before changes of the schema that any of them has made.
         stats: totals.
         queries: totals by fingerprint.
     """
@@ -140,6 +147,7 @@ class DatabaseCache:
         self.asked = 0.0
         self.version = 0
         self.generation = 0
+        self.prepared: set[HasVersion] = set()
         self.stats = CacheStats()
         self.queries = Fingerprints()
 
@@ -245,6 +253,8 @@ class DatabaseCache:
         """The schema may have changed: nothing is served before the catalog has been read again."""
         self._unread.clear()
         self.version += 1
+        for prepared in self.prepared:
+            prepared.version += 1
         self.pending = True
         self.catalog_due = 0.0
         self.drop(None, source)

@@ -445,6 +445,8 @@ class Pools(Generic[S, C]):
         self._private = {pool: own for pool, own in self._private.items() if pool not in gone}
         self._found.clear()
         for pool in gone:
+            if pool.cache is not None:
+                pool.cache.database.prepared.discard(pool.statements)
             for quota in pool.quotas:
                 quota.pools.discard(pool)
             database = pool.settings.database
@@ -471,6 +473,9 @@ class Pools(Generic[S, C]):
             if before is not None and before is not pool.cache:
                 # Its servers may be at work where it has led so far.
                 before.database.doubt(anything())
+                before.database.prepared.discard(pool.statements)
+            if pool.cache is not None:
+                pool.cache.database.prepared.add(pool.statements)
             if before is None and pool.cache is not None:
                 for server in pool.servers:
                     server.becomes_cached()

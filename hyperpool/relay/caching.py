@@ -18,13 +18,13 @@ from hyperpool.cache.catalog_writes import Reach
 from hyperpool.cache.database import Writing
 from hyperpool.cache.flights import Flight
 from hyperpool.cache.session import SWITCH
+from hyperpool.relay import switch
 from hyperpool.relay.connection import HEADER
 from hyperpool.relay.filling import Answer, Fill, examine
-from hyperpool.relay.requests import CLOSED, DESCRIBED, READY, SIMPLE, Request, read
+from hyperpool.relay.requests import CLOSED, READY, SIMPLE, Request, read
 from hyperpool.relay.tables import IDLE
 from hyperpool.sql.reasons import Reason
 from hyperpool.wire import constants as wire
-from hyperpool.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,17 +35,8 @@ if TYPE_CHECKING:
     from hyperpool.relay.handover import RelayLane, RelayPool
     from hyperpool.relay.server import ServerConnection
 
-_SWITCH: Final = re.compile(
-    rb"(?i)\s*(?:(set)\s+(?:session\s+)?|reset\s+)hyperpool\.cache\s*"
-    rb"(?(1)(?:=|\bto\b)\s*('?)(on|off|true|false|default)\2\s*);?\s*"
-)
 _ENDS: Final = re.compile(rb"(?i)\b(?:commit|end)\b")
 """What a text has in it that commits."""
-
-_SET: Final = messages.frame(wire.COMMAND_COMPLETE, b"SET\0")
-_RESET: Final = messages.frame(wire.COMMAND_COMPLETE, b"RESET\0")
-_BOUND: Final = bytes((wire.BIND_COMPLETE, 0, 0, 0, 4))
-_NO_DATA: Final = bytes((wire.NO_DATA, 0, 0, 0, 4))
 
 
 # -- answers from memory -------------------------------------------------------------------------------------------
@@ -143,7 +134,9 @@ def ask(
     if not client.caching:
         lane.refuse(Reason.SESSION_OFF)
         return False
-    plan = lane.plan(lane.session(client.tracked), found.kind, found.text, found.types, found.values)
+    plan = lane.plan(
+        lane.session(client.tracked), found.kind + found.limit, found.text, found.types, found.values
+    )
     if plan.reason is not None or plan.stats is None:
         return False
     reader = pool.reader
@@ -199,8 +192,8 @@ def _joins(client: ClientConnection, lane: RelayLane, plan: Plan, request: Reque
 def serve(client: ClientConnection, lane: RelayLane, request: Request, entry: Entry) -> None:
     """Answer a client with an entry, as if a server had."""
     answer = request.prefix + entry.answer
-    if request.closes:
-        answer = answer[: -len(READY)] + CLOSED + READY
+    if request.closes or request.flushes:
+        answer = answer[: -len(READY)] + (CLOSED if request.closes else b"") + request.end
     _prepared(client, request)
     now = client.relay.now
     client.active = now
@@ -241,20 +234,15 @@ def _prepared(client: ClientConnection, request: Request) -> None:
 
 
 def _switched(client: ClientConnection, request: Request) -> bool:
-    """Answer ``SET hyperpool.cache`` and ``RESET hyperpool.cache``. Returns whether it was that."""
-    switch = _SWITCH.fullmatch(request.text)
-    if switch is None or request.kind not in (SIMPLE, b"E", DESCRIBED) or client.tracked.values.get(SWITCH):
+    """Answer what is about ``hyperpool.cache`` (`relay.switch`). Returns whether it was that."""
+    if client.tracked.values.get(SWITCH):
         return False
-    client.caching = switch[1] is None or switch[3].lower() in (b"on", b"true", b"default")
+    found = switch.read(request, caching=client.caching)
+    if found is None:
+        return False
+    answer, client.caching = found
     _prepared(client, request)
-    answer = request.prefix
-    if request.kind != SIMPLE:
-        answer += _BOUND
-        if request.kind == DESCRIBED:
-            answer += _NO_DATA
-    client.transmit(
-        answer + (_RESET if switch[1] is None else _SET) + (CLOSED if request.closes else b"") + READY
-    )
+    client.transmit(answer)
     return True
 
 
@@ -278,7 +266,7 @@ def passed(client: ClientConnection, fill: Fill, data: bytes | memoryview, serve
     if fill.size > lane.settings.max_entry:
         _failed(client, fill, Reason.TOO_LARGE)
         return
-    if not fill.ended:
+    if not fill.is_over():
         return
     answer = examine(fill.request, fill.whole())
     if not isinstance(answer, Answer):

@@ -60,6 +60,18 @@ class Fill:
         self._chunks.append(bytes(data))
         self.size += len(data)
 
+    def is_over(self) -> bool:
+        """Whether nothing more belongs to it."""
+        if self.ended or not self.request.flushes:
+            return self.ended
+        data, at = self.whole(), 0
+        while len(data) - at >= 5:
+            kind, length = HEADER(data, at)
+            at += 1 + int(length)
+            if kind in _LAST:
+                return at <= len(data)
+        return False
+
     def whole(self) -> bytes:
         """All of it."""
         return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
@@ -104,21 +116,29 @@ def examine(request: Request, data: bytes) -> Answer | Reason:
     rows = 1
     if request.kind != DESCRIPTION:
         at = hop(data, at, end, _ROWS)
-        if end - at < 5 or data[at] != wire.COMMAND_COMPLETE:
+        if end - at < 5 or data[at] not in _ENDINGS[bool(request.limit)]:
             return _misfit(data, at)
         stop = at + 1 + HEADER(data, at)[1]
-        tag = _SELECTED.fullmatch(data, at + 5, stop)
-        if tag is None:
-            return Reason.FAILED
-        rows = int(tag[1])
+        if data[at] == wire.COMMAND_COMPLETE:
+            tag = _SELECTED.fullmatch(data, at + 5, stop)
+            if tag is None:
+                return Reason.FAILED
+            rows = int(tag[1])
         at = stop
-    tail = CLOSED + READY if request.closes else READY
-    if data[at:] != tail:
+    if data[at:] != (CLOSED if request.closes else b"") + request.end:
         return _misfit(data, at)
-    return Answer(data[start:at] + READY, rows) if start or request.closes else Answer(data, rows)
+    is_all = not (start or request.closes or request.flushes)
+    return Answer(data, rows) if is_all else Answer(data[start:at] + READY, rows)
 
 
 _DESCRIPTIONS: Final = frozenset({wire.ROW_DESCRIPTION, wire.NO_DATA})
+_LAST: Final = _DESCRIPTIONS | {wire.ERROR_RESPONSE}
+_ENDINGS: Final = (
+    frozenset({wire.COMMAND_COMPLETE}),
+    frozenset({wire.COMMAND_COMPLETE, wire.PORTAL_SUSPENDED}),
+)
+"""What stands behind the rows. With a limit, it is PortalSuspended if there are so many or more (``pquery.c``)."""
+
 _BEGINNINGS: Final = {
     SIMPLE: (frozenset({wire.ROW_DESCRIPTION}),),
     PLAIN: (frozenset({wire.BIND_COMPLETE}),),

@@ -112,6 +112,7 @@ def refresh(client: ClientConnection, lane: RelayLane, plan: Plan, request: Requ
     flight: Flight[ClientConnection, Request] = Flight(plan.key, lane.database.mark())
     alone = Request(request.kind, request.text, request.size)
     alone.statement, alone.types, alone.values = request.statement, request.types, request.values
+    alone.limit = request.limit
     alone.name = None if request.statement is None else b""
     entry.refreshing = True
     lane.refreshes += 1

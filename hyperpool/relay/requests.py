@@ -4,9 +4,10 @@
 Query                                    the simple protocol
 (Parse,) Bind, (Describe,) Execute, Sync the extended protocol, also with a Close of the portal behind Execute
 (Parse,) Describe a statement, Sync      a driver wants to know parameters and columns
+Parse, Describe, Flush                   asyncpg does so
 =======================================  ==================================================================
 
-The portal is the unnamed one, and all rows are asked for.
+The portal is the unnamed one. Its Execute may ask for a number of rows: behind it, the portal ends with Sync.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ CLOSED: Final = bytes((wire.CLOSE_COMPLETE, 0, 0, 0, 4))
 READY: Final = messages.ready_for_query()
 
 _SYNC: Final = b"S\0\0\0\4"
+_FLUSH: Final = b"H\0\0\0\4"
 _DESCRIBE_PORTAL: Final = b"D\0\0\0\6P\0"
 _EXECUTE: Final = b"E\0\0\0\x09\0\0\0\0\0"
 _CLOSE_PORTAL: Final = b"C\0\0\0\6P\0"
@@ -59,11 +61,25 @@ class Request:
         name: the name that a statement is given by it; None for none.
         statement: that is prepared or used; None for the simple protocol.
         closes: a Close is to be answered, too.
+        limit: how many rows are asked for, as Execute has it; empty for all.
+        flushes: it ends with Flush in place of Sync.
         path: what tells the request from others of clients with the same settings; None if it has to be read anew.
         size: bytes that it has.
     """
 
-    __slots__ = ("closes", "kind", "name", "path", "size", "statement", "text", "types", "values")
+    __slots__ = (
+        "closes",
+        "flushes",
+        "kind",
+        "limit",
+        "name",
+        "path",
+        "size",
+        "statement",
+        "text",
+        "types",
+        "values",
+    )
 
     def __init__(self, kind: bytes, text: bytes, size: int) -> None:
         self.kind = kind
@@ -74,12 +90,19 @@ class Request:
         self.name: bytes | None = None
         self.statement: Statement | None = None
         self.closes = False
+        self.limit = b""
+        self.flushes = False
         self.path: Hashable = None
 
     @property
     def prefix(self) -> bytes:
         """What its answer begins with, before what is common to all requests of its kind."""
         return b"" if self.name is None else PARSED
+
+    @property
+    def end(self) -> bytes:
+        """What its answer ends with."""
+        return b"" if self.flushes else READY
 
     def alone(self) -> bytes:
         """The messages that ask the same of a server that knows nothing of the client."""
@@ -88,7 +111,8 @@ class Request:
         parse = extended.parse(b"", self.statement.body)
         if self.kind == DESCRIPTION:
             return parse + extended.describe_statement(b"") + _SYNC
-        tail = _DESCRIBE_PORTAL + _EXECUTE if self.kind == DESCRIBED else _EXECUTE
+        execute = _EXECUTE[:6] + self.limit if self.limit else _EXECUTE
+        tail = _DESCRIBE_PORTAL + execute if self.kind == DESCRIBED else execute
         return parse + messages.frame(wire.BIND, b"\0\0" + self.values) + tail + _SYNC
 
 
@@ -180,7 +204,7 @@ def _parsed(
     found = _used(statement, buffer, stop, uses, end)
     if isinstance(found, Request):
         found.name = name
-        if not name:
+        if not (name or found.flushes):
             found.path = client.tracked, bytes(buffer[at:end])
     return found
 
@@ -225,12 +249,17 @@ def _used(statement: Statement, buffer: bytes | bytearray, at: int, nul: int, en
     """
     stop = at + 1 + HEADER(buffer, at)[1]
     tail = bytes(buffer[stop:end])
+    limit = b""
     if buffer[at] == wire.DESCRIBE:
         kind, closes = DESCRIPTION, False
-        if tail != _SYNC or nul + 1 != stop:
+        if tail not in (_SYNC, _FLUSH) or nul + 1 != stop:
             return Reason.PIPELINE
     else:
         shape = _TAILS.get(tail)
+        if shape is None:
+            start = (len(_DESCRIBE_PORTAL) if tail.startswith(_DESCRIBE_PORTAL) else 0) + 6
+            limit = tail[start : start + 4]
+            shape = _TAILS.get(tail[:start] + bytes(4) + tail[start + 4 :])
         if shape is None:
             limited = _EXECUTE[:5] in tail and _EXECUTE not in tail
             return Reason.ROW_LIMIT if limited else Reason.PIPELINE
@@ -241,6 +270,8 @@ def _used(statement: Statement, buffer: bytes | bytearray, at: int, nul: int, en
     request.types = body[len(text) + 1 :]
     request.statement = statement
     request.closes = closes
+    request.limit = limit
+    request.flushes = tail == _FLUSH
     if kind != DESCRIPTION:
         request.values = bytes(buffer[nul + 1 : stop])
     return request

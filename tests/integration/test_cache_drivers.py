@@ -58,7 +58,7 @@ def test_psycopg_with_prepared_statements(stage: Stage) -> None:
 def test_asyncpg(stage: Stage) -> None:
     """It prepares by itself, with binary answers, and resets its session when a pool takes a connection back.
 
-    `fetchrow` asks for one row with a limit, which is a server's business.
+    It asks what a statement looks like with Flush in place of Sync, and for one row with a limit.
     """
 
     async def main() -> None:
@@ -71,14 +71,23 @@ def test_asyncpg(stage: Stage) -> None:
         sql = "SELECT name, price FROM cached.item WHERE id = $1"
         async with asyncpg.create_pool(**conninfo, min_size=2, max_size=2) as pool:
             async with pool.acquire() as connection:
-                first = await connection.fetch(sql, 1)
-                assert await connection.fetch(sql, 1) == first
+                for _ in range(2):
+                    first = await connection.fetch(sql, 1)
+                    assert await connection.fetchrow(sql, 1) == first[0]
+                    assert await connection.fetchval(sql, 1) == "item 1"
                 await asyncio.to_thread(stage.rename, 1, "behind")
                 for _ in range(5):
                     assert await connection.fetch(sql, 1) == first
+                    assert await connection.fetchrow(sql, 1) == first[0]
+                    assert await connection.fetchval(sql, 1) == "item 1"
+                fresh = await asyncpg.connect(**conninfo)
+                assert await fresh.fetchrow(sql, 1) == first[0]
+                assert await fresh.fetchval("SHOW hyperpool.cache") == "on"
+                await fresh.close()
             async with pool.acquire() as connection:
                 await connection.execute("UPDATE cached.item SET name = 'written' WHERE id = 1")
                 for _ in range(3):
                     assert (await connection.fetch(sql, 1))[0]["name"] == "written"
+                    assert await connection.fetchval(sql, 1) == "written"
 
     asyncio.run(main())

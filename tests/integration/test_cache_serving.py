@@ -41,6 +41,17 @@ FORMS = {
         raw.bind(b"1", name="by id") + EXECUTE + CLOSE_PORTAL + raw.SYNC,
     ],
     "a named statement at once": [NAMED + raw.bind(b"1", name="by id") + EXECUTE + raw.SYNC],
+    "fewer rows than there are": [PARSED + raw.bind(b"1") + raw.execute(rows=1) + raw.SYNC],
+    "more rows than there are": [
+        PARSED + raw.bind(b"1") + raw.describe_portal() + raw.execute(rows=2) + CLOSE_PORTAL + raw.SYNC
+    ],
+    "a limit and no rows": [PARSED + raw.bind(b"1000") + raw.execute(rows=1) + raw.SYNC],
+    "a limit that is none": [PARSED + raw.bind(b"1") + raw.execute(rows=-1) + raw.SYNC],
+    "a limit in a named statement": [
+        NAMED + DESCRIBED_NAMED + raw.SYNC,
+        raw.bind(b"1", name="by id") + raw.execute(rows=1) + raw.SYNC,
+        raw.bind(b"1", name="by id") + raw.describe_portal() + raw.execute(rows=3) + raw.SYNC,
+    ],
     "a parameter's type": [
         raw.frame(b"P", b"\0select $1\0" + bytes.fromhex("0001 00000017"))
         + raw.bind(b"7")
@@ -120,22 +131,78 @@ def test_what_is_asked_in_a_pipeline_is_answered_by_a_server(stage: Stage) -> No
     assert rows(client.receive_until()) == rows(client.receive_until()) == [[b"new"]]
 
 
-def test_a_row_limit_is_a_server_s_business(stage: Stage) -> None:
-    """A row limit is a server's business."""
-    client = stage.client()
-    limited = raw.parse("SELECT id FROM cached.item ORDER BY id") + raw.bind() + raw.execute(rows=2)
-    whole = raw.extended("SELECT id FROM cached.item ORDER BY id") + raw.SYNC
+def test_a_limit_of_rows_makes_another_answer(stage: Stage) -> None:
+    """Which tells whether there may be more; what is asked for behind it comes from a server."""
+    client, direct = stage.client(), stage.direct()
+    sql = raw.parse("SELECT id, name FROM cached.item WHERE id < 4 ORDER BY id") + raw.bind()
+    limits = (0, 1, 2, 3, 4, -2)
+    expected = {limit: direct.frames(sql, raw.execute(rows=limit), raw.SYNC) for limit in limits}
+    assert {raw.kinds(frames)[-2:] for frames in expected.values()} == {b"sZ", b"CZ"}
     for _ in range(2):
-        frames = client.frames(limited, raw.SYNC)
-        assert [frame.kind for frame in frames] == [b"1", b"2", b"D", b"D", b"s", b"Z"]
-    assert len(rows(client.frames(whole))) == 20
-    assert len(rows(client.frames(whole))) == 20
-    second = client.frames(limited, raw.execute(), raw.SYNC)
-    assert len(rows(second)) == 20, "the rest, behind the first two"
+        for limit in limits:
+            assert client.frames(sql, raw.execute(rows=limit), raw.SYNC) == expected[limit]
+        stage.behind("UPDATE cached.item SET name = 'behind'")
+    rest = client.frames(sql, raw.execute(rows=2), raw.execute(), raw.SYNC)
+    assert raw.kinds(rest) == b"12DDsDCZ"
+    assert rows(rest)[0][1] == b"behind"
+    gone = client.frames(raw.execute(rows=1), raw.SYNC)
+    assert gone[0].fields["C"] == "34000", "the portal ends with its transaction"
+
+
+def test_what_a_statement_looks_like_may_be_asked_with_flush(stage: Stage) -> None:
+    """As asyncpg does, before it goes on with Bind; errors come as they should."""
+    sql = "SELECT name, price FROM cached.item WHERE id = $1"
+    direct = stage.direct()
+    expected: list[raw.Frame] = []
+    for client in (direct, *(stage.client() for _ in range(4))):
+        client.send(raw.parse(sql, "s"), raw.frame(b"D", raw.cstring("Ss")), raw.FLUSH)
+        found = [client.receive() for _ in range(3)]
+        found += client.frames(raw.bind(b"1", name="s"), raw.execute(rows=1), raw.SYNC)
+        found += client.frames(raw.bind(b"x", name="s"), raw.execute(), raw.SYNC)
+        found += client.frames(raw.SYNC)
+        expected = expected or found
+        assert found == expected
+    stage.behind("ALTER TABLE cached.item ADD COLUMN more int; ALTER TABLE cached.item DROP COLUMN more")
+    unknown = stage.client()
+    unknown.send(raw.parse("SELECT nothing"), raw.frame(b"D", b"S\0"), raw.FLUSH)
+    assert unknown.receive().fields["C"] == "42703"
+    assert raw.kinds(unknown.frames(raw.bind(), raw.SYNC)) == b"Z"
+
+
+def test_the_switch_can_be_read_as_postgresql_would_show_a_setting(stage: Stage) -> None:
+    """In the simple and in the extended protocol, binary, described or not, with a limit."""
+    client, direct = stage.client(), stage.direct()
+    direct.fetch("SET hyperpool.cache = off")
+    client.fetch("SET hyperpool.cache = off")
+    show = raw.parse("SHOW hyperpool.cache")
+    binary = raw.frame(b"B", bytes.fromhex("0000 0000 0000 0001 0001"))
+    for request in (
+        raw.query("SHOW hyperpool.cache"),
+        raw.query(" show  hyperpool.cache ; "),
+        show + raw.bind() + raw.execute() + raw.SYNC,
+        show + raw.bind() + raw.describe_portal() + raw.execute() + raw.SYNC,
+        show + binary + raw.describe_portal() + raw.execute() + CLOSE_PORTAL + raw.SYNC,
+        show + raw.frame(b"D", b"S\0") + raw.SYNC,
+        show + raw.bind() + raw.execute(rows=1) + raw.SYNC,
+        show + raw.bind() + raw.execute(rows=2) + raw.SYNC,
+        raw.parse("SET hyperpool.cache = off") + raw.frame(b"D", b"S\0") + raw.SYNC,
+        raw.parse("SET hyperpool.cache = off") + raw.bind() + raw.execute(rows=1) + raw.SYNC,
+    ):
+        assert client.frames(request) == direct.frames(request)
+    refused = client.frames(show, raw.bind(b"1"), raw.execute(), raw.SYNC)
+    assert raw.kinds(refused) == b"EZ"
+    client.fetch("RESET hyperpool.cache")
+    assert client.fetch("SHOW hyperpool.cache") == [[b"on"]]
+    named = raw.parse("SHOW hyperpool.cache", "shows") + raw.frame(b"D", raw.cstring("Sshows"))
+    client.send(named, raw.FLUSH)
+    assert raw.kinds([client.receive() for _ in range(3)]) == b"1tT"
+    assert rows(client.frames(raw.bind(name="shows"), raw.execute(), raw.SYNC)) == [[b"on"]]
+    given = stage.client("app", **{"hyperpool.cache": "off"})
+    assert given.fetch("SHOW hyperpool.cache") == [[b"off"]]
 
 
 def test_flush_in_place_of_sync_is_a_server_s_business(stage: Stage) -> None:
-    """Flush in place of sync is a server's business."""
+    """Flush in place of sync is a server's business, where rows are asked for."""
     client = stage.client()
     for _ in range(2):
         client.send(raw.extended(_SQL), raw.FLUSH)

@@ -83,3 +83,21 @@ def test_all_pools_tell_of_writes_when_a_reload_turns_the_cache_on() -> None:
     assert second.cache is not None
     assert first.cache is not None
     assert first.cache.database is second.cache.database
+
+
+def test_what_a_pool_has_prepared_is_out_of_date_when_another_one_changes_the_schema() -> None:
+    """Otherwise a client would be told that its statement is fine, and hear of the error later."""
+    database = DatabaseSettings(host="none", cache=CacheSettings())
+    settings = Settings(pooler=PoolerSettings(pool_mode=PoolMode.TRANSACTION), databases={"app": database})
+    results: ResultCache[Any, Any, Any] = ResultCache(1 << 20, lambda: 0.5)
+    pools: Pools[Any, Any] = Pools(settings, lambda: 0.5, results)
+    first, second = pools.find("app", "ann"), pools.find("app", "bob")
+    assert first is not None
+    assert second is not None
+    assert first.cache is not None
+    before = second.statements.version
+    first.cache.database.changed("schema")
+    assert second.statements.version == before + 1
+    pools.reload(attrs.evolve(settings, databases={}))
+    first.cache.database.changed("schema")
+    assert second.statements.version == before + 1
