@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -18,7 +19,7 @@ from hyperpool.sql.reading import Hint, Reading, Text, unreadable
 from hyperpool.sql.reasons import Reason
 from hyperpool.sql.survey import Survey
 
-__all__ = ["CAPACITY", "QueryReader"]
+__all__ = ["CAPACITY", "LONGEST_QUERY", "QueryReader"]
 
 CAPACITY: Final = 4 << 20
 """Bytes of texts that are remembered, and of what they mean."""
@@ -28,6 +29,23 @@ _PATTERN_OVERHEAD: Final = 4000
 
 _DEEPEST: Final = 64
 """Comments in a text that is read; the parser's time grows with the square of their depth."""
+
+LONGEST_QUERY: Final = 16384
+"""Bytes of a query that is read whole, if it is long for its columns and tables and not for its values."""
+
+_QUERY: Final = re.compile(
+    rb"(?i)(?:\s++|/\*(?:[^*/]++|\*(?!/)|/(?!\*))*+\*/|--[^\n]*+\n|\()*+(?:select|with)\b"
+)
+
+_NESTING: Final = re.compile(
+    rb"(?i)[-()\[\]+*/<>=~!@#%^&|?:]"
+    rb"|\b(?:and|at|between|case|collate|except|ilike|in|intersect|is|isnull|join|like|not|notnull|or|select|similar"
+    rb"|union|when)\b"
+)
+"""What may put one expression, query or join into another one: a syntax tree is no deeper than there are of these."""
+
+_MOST_NESTING: Final = LONGEST // 8
+"""Of these in a long query: so many ``(SELECT`` have room in a short one."""
 
 _MOST_PATTERNS: Final = 8
 """Patterns that differ only in what is no literal though it looks so, such as the digits in names of partitions."""
@@ -69,7 +87,9 @@ class QueryReader:
 
     def _new(self, text: bytes) -> Text:
         if len(text) > LONGEST:
-            return self._abridged(text)
+            short = abridged(text) if b"\\'" not in text else None
+            if not _is_long_query(text, short):
+                return self._abridged(short)
         if text.endswith(b"*/"):
             known = self._without_comment(text)
             if known is not None:
@@ -108,9 +128,8 @@ class QueryReader:
         known = self.read(text[:start].rstrip())
         return known if known.reading.fingerprint else None
 
-    def _abridged(self, text: bytes) -> Text:
-        """Tell what a long text may write."""
-        short = abridged(text) if b"\\'" not in text else None
+    def _abridged(self, short: bytes | None) -> Text:
+        """Tell what a long text may write, by a short one."""
         if short is None or len(short) > LONGEST:
             return unreadable(Reason.TOO_LONG)
         reading = self.read(short).reading
@@ -126,6 +145,19 @@ class QueryReader:
                 attributes=reading.attributes,
             ),
         )
+
+
+def _is_long_query(text: bytes, short: bytes | None) -> bool:
+    """Whether a text that is longer than others are read may be read whole.
+
+    The parser needs stack for the depth of a text, which is to be no more than for one of `LONGEST` bytes. And texts
+    that are long for their values differ from one to the next, so that each would have to be parsed.
+    """
+    if len(text) > LONGEST_QUERY or not _QUERY.match(text):
+        return False
+    if short is not None and len(short) < len(text) // 2:
+        return False
+    return len(_NESTING.findall(text)) <= _MOST_NESTING
 
 
 def _read(text: bytes) -> tuple[Text, Pattern | None]:
@@ -157,7 +189,7 @@ def _decoded(text: bytes) -> str | Reason:
     """A text for the parser; or why it does not get it."""
     if b"\\'" in text:
         return Reason.AMBIGUOUS
-    if len(text) > LONGEST:
+    if len(text) > LONGEST_QUERY:
         return Reason.TOO_LONG
     if text.count(b"/*") > _DEEPEST:
         return Reason.TOO_DEEP

@@ -227,18 +227,20 @@ _KNOWN_STATEMENTS: Final = frozenset(
             "copy_stmt",
         ),
         *("refresh_mat_view_stmt", "explain_stmt", "declare_cursor_stmt", "create_stmt", "view_stmt"),
-        *("create_table_as_stmt", "transaction_stmt"),
+        *("create_table_as_stmt", "transaction_stmt", "call_stmt"),
     }
 )
 
 
 @pytest.mark.parametrize("kind", sorted(kind for kind in _KINDS if kind.endswith("_stmt")))
 def test_every_kind_of_statement_is_known_or_may_write_anything(kind: str) -> None:
-    """DDL, DO, CALL, EXECUTE, and whatever comes later."""
+    """DDL, DO, EXECUTE, and whatever comes later."""
     survey = Survey()
     statement = _node(kind)
     if kind == "drop_stmt":
         statement.drop_stmt.objects.add().list.items.add().string.sval = "t"
+    elif kind == "call_stmt":
+        statement.call_stmt.funccall.funcname.add().string.sval = "p"
     survey.read([pb.RawStmt(stmt=statement)])
     if kind == "select_stmt":
         assert survey.reason is None

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from hyperpool.sql.memo import Memo
-from hyperpool.sql.reader import QueryReader
+from hyperpool.sql.reader import LONGEST_QUERY, QueryReader
 from hyperpool.sql.reading import ANYTHING, NOTHING, Cast, Hint, Source, Writes
 from hyperpool.sql.reasons import Reason
 
@@ -59,7 +59,7 @@ def test_a_query_is_left_to_the_catalog(text: str) -> None:
         ("execute s", Reason.NOT_A_QUERY),
         ("select 1 from", Reason.PARSE_ERROR),
         ("select 'a", Reason.PARSE_ERROR),
-        ("select " + "1" * 5000, Reason.TOO_LONG),
+        ("select " + "1" * 20000, Reason.TOO_LONG),
         ("select " + "(" * 200 + "1" + ")" * 200, None),
         ("select " + "not " * 200 + "true", Reason.TOO_DEEP),
         ("/*" * 65 + "*/" * 65 + "select 1", Reason.TOO_DEEP),
@@ -305,6 +305,36 @@ def test_a_long_text_is_told_by_a_short_one() -> None:
     assert writes(f"insert into t values ({large}); do 'x'") == ANYTHING
     assert writes(f"insert into t values (f({large}))") == Writes(frozenset({(None, "t")}))
     assert QueryReader().read(f"select f({large})".encode()).reading.functions == {(None, "f", 1)}
+
+
+def test_a_query_may_be_long_for_its_columns() -> None:
+    """As those are that mappers of objects write; then it is read like any other."""
+    columns = ", ".join(f'"t0"."column_{number}" AS "t0_column_{number}"' for number in range(200))
+    joins = " ".join(f'LEFT JOIN "s"."t{number}" ON "t{number}"."id" = "t0"."id"' for number in range(1, 40))
+    text = f'/* 1 */ SELECT {columns} FROM "s"."t0" {joins} WHERE "t0"."id" = $1'
+    assert 8000 < len(text) < LONGEST_QUERY
+    read = QueryReader().read(text.encode())
+    assert read.reading.reason is None
+    assert read.reading.relations == {("s", f"t{number}") for number in range(40)}
+    assert "column_199" in read.reading.columns
+    assert QueryReader().read(text.ljust(LONGEST_QUERY + 1).encode()).reading.reason is Reason.TOO_LONG
+    writing = f"WITH w AS (DELETE FROM u RETURNING *) SELECT {columns} FROM t0, w"
+    assert QueryReader().read(writing.encode()).reading.writes == Writes(frozenset({(None, "u")}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT a FROM t WHERE " + " AND ".join(f"c{number} = 1" for number in range(500)),
+        "SELECT " + " || ".join(f"column_{number}" for number in range(600)),
+        "SELECT 1 FROM t " + " ".join(f"JOIN t{number} USING (some_column)" for number in range(300)),
+        "SELECT a, some_column_or_other FROM t WHERE a IN (" + ", ".join(map(str, range(1000))) + ")",
+    ],
+)
+def test_a_query_may_not_be_long_for_what_is_nested_or_listed_in_it(text: str) -> None:
+    """The depth of a text costs stack; and one with many values is another one the next time."""
+    assert 4096 < len(text) < LONGEST_QUERY
+    assert QueryReader().read(text.encode()).reading.reason is Reason.TOO_LONG
 
 
 @pytest.mark.parametrize(
