@@ -305,6 +305,14 @@ class PoolerSettings:
     log_pooler_errors: bool = _setting(
         default=True, parse=kinds.flag, about="log errors that the pooler sends to clients"
     )
+    log_slow_queries: float = _setting(
+        0.0,
+        kinds.seconds(),
+        "log each query that takes longer, by its fingerprint, ten in a second at most; 0: none",
+    )
+    log_slow_query_texts: bool = _setting(
+        default=False, parse=kinds.flag, about="log them with the values that stand in them"
+    )
     log_stats: bool = _setting(default=True, parse=kinds.flag, about="log statistics each stats_period")
     stats_period: float = _setting(60.0, kinds.seconds(), "time between two lines of statistics; 0 is never")
     dns_max_ttl: float = _setting(
@@ -521,6 +529,9 @@ class DatabaseSettings:
         None, kinds.seconds(), "instead of the pooler's query_wait_timeout"
     )
     query_timeout: float | None = _setting(None, kinds.seconds(), "instead of the pooler's query_timeout")
+    log_slow_queries: float | None = _setting(
+        None, kinds.seconds(), "instead of the pooler's log_slow_queries"
+    )
     idle_transaction_timeout: float | None = _setting(
         None, kinds.seconds(), "instead of the pooler's idle_transaction_timeout"
     )

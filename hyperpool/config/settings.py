@@ -68,6 +68,7 @@ class PoolSettings:
         query_wait_timeout: seconds that a client may wait; 0 is no limit.
         query_wait_notify: seconds of waiting after which the client is told; 0 is never.
         query_timeout: seconds that a query may take; 0 is no limit.
+        log_slow_queries: seconds that a query may take without being logged; 0 is no limit.
         idle_transaction_timeout: seconds that a client may be idle in a transaction; 0 is no limit.
         transaction_timeout: seconds that a transaction may take; 0 is no limit.
         client_idle_timeout: seconds that a client may be idle; 0 is no limit.
@@ -122,6 +123,7 @@ class PoolSettings:
     max_prepared_statements: int = _DEFAULTS.max_prepared_statements.default
     query_wait_notify: float = _DEFAULTS.query_wait_notify.default
     query_timeout: float = _DEFAULTS.query_timeout.default
+    log_slow_queries: float = _DEFAULTS.log_slow_queries.default
     idle_transaction_timeout: float = _DEFAULTS.idle_transaction_timeout.default
     transaction_timeout: float = _DEFAULTS.transaction_timeout.default
     client_idle_timeout: float = _DEFAULTS.client_idle_timeout.default
@@ -322,6 +324,7 @@ class Settings:
             pin_functions=_first(entry.pin_functions, pooler.pin_functions),
             max_prepared_statements=pooler.max_prepared_statements,
             query_wait_notify=pooler.query_wait_notify,
+            log_slow_queries=_first(entry.log_slow_queries, pooler.log_slow_queries),
             query_timeout=_first(own.query_timeout, entry.query_timeout, pooler.query_timeout),
             idle_transaction_timeout=_first(
                 own.idle_transaction_timeout, entry.idle_transaction_timeout, pooler.idle_transaction_timeout

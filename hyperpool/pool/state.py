@@ -67,6 +67,8 @@ class Pool(Generic[S, C]):
         settings: as given, or as replaced by `configure`.
         size: ``pool_size`` as a number to compare with: infinite for 0.
         session: the pool mode is session.
+        slow: seconds after which a query is logged; infinite for never.
+        keeps_texts: what servers are asked is kept, so that it can be.
         check_after: seconds of idleness after which a server is checked before reuse; infinite for never.
         parameters: what the newest server reported at login (ParameterStatus); None until the first login.
         reported: the parameters that servers report and that are tracked, in lower case.
@@ -134,6 +136,8 @@ class Pool(Generic[S, C]):
         self.settings = settings
         self.session = settings.pool_mode is PoolMode.SESSION
         self.size = settings.pool_size or float("inf")
+        self.slow = settings.log_slow_queries or float("inf")
+        self.keeps_texts = settings.log_slow_queries > 0
         self.round_robin = settings.server_round_robin
         self.idle.sort(key=lambda server: server.idle_since, reverse=self.round_robin)
         self.fast_close = self.session and settings.server_fast_close

@@ -53,6 +53,7 @@ class Backend(Connection):
         tries: how often that has been sent once more.
         begun: in session mode, what its client's session began with, by name, if a reset has to lead back to it.
         has_reset: in session mode, its client has reset parameters, and those have not been set again.
+        said: the text of its client's newest query, if the pool keeps texts; empty if it is not known.
         retiring: why it is closed as soon as it is free, or "".
         outdated: it is, because what it connects to has changed.
         failing: it has sent a FATAL error.
@@ -114,6 +115,7 @@ class Backend(Connection):
         "replay",
         "restoring",
         "retiring",
+        "said",
         "secret",
         "settled",
         "statements",
@@ -133,6 +135,7 @@ class Backend(Connection):
         self.client: ClientConnection | None = None
         self.ledger = Ledger()
         self.status = IDLE
+        self.said = b""
         self.settled = False
         self.held = self._always_held()
         self.errand: Errand | None = None

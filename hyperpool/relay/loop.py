@@ -20,6 +20,7 @@ from hyperpool.relay.events import EventLoop
 from hyperpool.relay.following import MAX_SETTINGS
 from hyperpool.relay.requests import cancel_waiting
 from hyperpool.relay.server import ServerConnection
+from hyperpool.relay.slow import SlowLog
 from hyperpool.relay.timeouts import sweep_clients, sweep_servers, sweep_waiting
 from hyperpool.relay.transient import LeavingConnection, PartingConnection
 from hyperpool.relay.translate import Translator
@@ -62,6 +63,7 @@ class Relay(EventLoop):
         translator: translates what clients send.
         budget: bounds what clients' prepared statements take.
         transients: every connection that has a deadline.
+        slow: the log of queries that took long.
         census: how many clients each database and each user has, with those that are about to be let in.
         clients: every logged-in client, by the process id of its cancel key.
         small_query: the longest Query, in bytes, that a small read can hold whole, with nothing behind it.
@@ -93,6 +95,7 @@ class Relay(EventLoop):
         self.max_whole = options.buffer
         self.demand: Callable[[RelayPool], None] = _ignore
         self.cancel: Callable[[ServerConnection], None] = ServerConnection.end_cancel
+        self.slow = SlowLog()
         self.transients: dict[TransientConnection, None] = {}
         self.census = Census()
         self._numbers = count(1)
@@ -108,6 +111,7 @@ class Relay(EventLoop):
         self._log_connections = options.log_connections
         self._log_disconnections = options.log_disconnections
         self._log_errors = options.log_errors
+        self.slow.texts = options.log_query_texts
         self.max_packet_size = options.max_packet_size
         self.extended_only = options.extended_only
         # Without simple queries, nothing has the form that the short way is for.

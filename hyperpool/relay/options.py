@@ -26,6 +26,7 @@ class RelayOptions:
         log_connections: log each client that comes.
         log_disconnections: log each client that goes, with the reason.
         log_errors: log the errors that clients are told.
+        log_query_texts: log slow queries with their literals.
     """
 
     buffer: int = 262144
@@ -39,6 +40,7 @@ class RelayOptions:
     log_connections: bool = True
     log_disconnections: bool = True
     log_errors: bool = True
+    log_query_texts: bool = False
 
     @classmethod
     def of(cls, settings: PoolerSettings) -> RelayOptions:
@@ -55,4 +57,5 @@ class RelayOptions:
             log_connections=settings.log_connections,
             log_disconnections=settings.log_disconnections,
             log_errors=settings.log_pooler_errors,
+            log_query_texts=settings.log_slow_query_texts,
         )

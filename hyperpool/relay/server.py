@@ -103,6 +103,8 @@ class ServerConnection(Upkeep):
                 bucket = int(elapsed * MICROSECONDS).bit_length()
                 stats.query_buckets[bucket] += 1
                 stats.transaction_buckets[bucket] += 1
+                if elapsed > pool.slow:
+                    relay.slow.tell(self, client, elapsed)
                 self.replay = None
                 self.status = IDLE
                 self.client = client.server = None
@@ -303,6 +305,8 @@ class ServerConnection(Upkeep):
         elapsed = answered - max(self.asked, self.linked)
         stats.query_time += elapsed
         stats.query_buckets[int(elapsed * MICROSECONDS).bit_length()] += 1
+        if elapsed > pool.slow:
+            self.relay.slow.tell(self, self.client, elapsed)
         if status == IDLE:
             stats.transactions += 1
             elapsed = answered - max(self.began, self.linked)

@@ -75,6 +75,8 @@ def forward(
         client.unnamed = None
         _link(client, server, SIMPLE)
         server.ledger.entries.append(kind)
+        if pool.keeps_texts:
+            server.said = bytes(view[5 : end - 1])
         pool.stats.received += end
         server.transmit(view[:end])
         return True
@@ -116,6 +118,8 @@ def _bind(
     _link(client, server, PIPELINE)
     kept.use(statement, server.linked)
     client.pool.stats.binds += 1
+    if client.pool.keeps_texts:
+        server.said = statement.text
     name = statement.name
     data = b"".join((_header(wire.BIND, at + 5 - nul + len(name)), b"\0", name, view[nul:end]))
     ledger = server.ledger
@@ -156,6 +160,8 @@ def _parse(
     _link(client, server, PIPELINE)
     ledger = server.ledger
     ledger.entries.append(wire.PARSE)
+    if client.pool.keeps_texts:
+        server.said = statement.text
     ledger.entries.extend(requests)
     ledger.changes.append(Change(b"", before, None))
     ledger.unsynced = True

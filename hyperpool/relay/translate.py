@@ -233,6 +233,8 @@ class Translator(Placement):
                     self._replace(at, stop, extended.query(instead))
             if client.pool.cache is not None:
                 caching.note(client, server, text if whole else None)
+        if client.pool.keeps_texts:
+            server.said = bytes(self._view[at + 5 : stop - 1]) if whole else b""
         server.ledger.request(wire.QUERY)
         return True
 
@@ -378,6 +380,8 @@ class Translator(Placement):
                 return False
             statement = self._find(name, at)
             meant = statement if name else client.unnamed
+            if client.pool.keeps_texts:
+                self._server.said = meant.text if meant is not None else b""
             if client.pool.cache is not None:
                 caching.note(client, self._server, meant.text if meant is not None and meant.body else None)
             instead = None

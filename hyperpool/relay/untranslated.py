@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from hyperpool.pool.statements import text_of
 from hyperpool.relay import caching
 from hyperpool.relay.connection import HEADER
 from hyperpool.relay.tables import ANSWERED, UNANSWERED
@@ -56,6 +57,16 @@ def _note(client: ClientConnection, server: ServerConnection, message: bytes, *,
         caching.note(client, server, text)
 
 
+def _say(server: ServerConnection, kind: int, message: bytes) -> None:
+    """Keep the text of a query, as far as it is there: names of statements stand for nothing that is known here."""
+    if kind == wire.QUERY:
+        server.said = message[5:].removesuffix(b"\0")
+    elif kind == wire.PARSE:
+        server.said = text_of(message[message.find(0, 5) + 1 :])
+    elif kind == wire.BIND and message[message.find(0, 5) + 1 :][:1] != b"\0":
+        server.said = b""
+
+
 def forward(
     client: ClientConnection,
     server: ServerConnection,
@@ -93,6 +104,8 @@ def forward(
             if client.pool.cache is not None and kind in _NOTED:
                 stop = at + _BEGINNING if kind == wire.BIND else at + 1 + length
                 _note(client, server, bytes(view[at : min(stop, end)]), whole=at + length < end)
+            if client.pool.keeps_texts:
+                _say(server, kind, bytes(view[at : min(at + 1 + length, end)]))
             ledger.request(kind)
         elif kind == wire.TERMINATE:
             leaving = True
