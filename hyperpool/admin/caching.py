@@ -43,11 +43,12 @@ def named(around: Surroundings) -> list[tuple[str, DatabaseCache]]:
     for pool in around.pools:
         if pool.cache is not None:
             names.setdefault(id(pool.cache.database), set()).add(pool.settings.database)
-    found = [
-        (", ".join(sorted(names.get(id(database), {str(endpoint[-1])}))), database)
-        for endpoint, database in around.cache.databases.items()
-    ]
-    return sorted(found, key=lambda item: item[0])
+    found: dict[int, tuple[str, DatabaseCache]] = {}
+    for endpoint, database in around.cache.databases.items():
+        # Several ways may lead to one database.
+        shown = ", ".join(sorted(names.get(id(database), {str(endpoint[-1])})))
+        found.setdefault(id(database), (shown, database))
+    return sorted(found.values(), key=lambda item: item[0])
 
 
 def cache(around: Surroundings) -> Iterator[Row]:

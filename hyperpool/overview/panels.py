@@ -187,7 +187,7 @@ def _ways(seen: Seen, _: Meter) -> list[Cells]:
         none: Cells = {"hop": None, "name": "", "time": None, "facts": "", "error": own.pop("last_error")}
         gone = hops.get((way["database"], way["user"]), [none])
         for number_, hop in enumerate(gone):
-            shown: Cells = own if not number_ else {**dict.fromkeys(own, ""), "sv_login": None}
+            shown: Cells = own if not number_ else dict.fromkeys(own, "")
             rows.append({**shown, **{name: hop[name] for name in none}})
         rows[-1]["error"] = rows[-1]["error"] or none["error"]
     return rows

@@ -8,7 +8,7 @@ const SHORTEST = 30; // looks that a curve has room for, at least
 const TILES = [
   // Of the first panel: what has a tile, and a curve in it.
   "queries", "xacts", "query_time", "wait_time", "sent", "hit_rate", "saved_time", "clients", "waiting", "max_wait",
-  "sv_active", "sv_free", "sv_login",
+  "sv_active", "sv_free",
 ];
 const ORDERS = [
   ["pause", "Pause", "Servers are closed as they become free, and clients wait until it is resumed."],

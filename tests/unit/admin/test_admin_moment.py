@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from hyperpool.config import PoolMode, SessionState
+from hyperpool.config.cache import CacheSettings
 from hyperpool.errors import ConnectFailed
 from hyperpool.transport.kinds import DialContext
 from hyperpool.transport.resolve import Resolver
@@ -93,3 +94,16 @@ def test_the_newest_errors(desk: Desk) -> None:
     )
     assert (second["event"], second["details"]) == ("x" * 500, "exc_info=ValueError: bad")
     assert [row["details"] for row in rest] == [f"number={number}" for number in range(199, 101, -1)]
+
+
+def test_a_database_that_several_ways_lead_to(desk: Desk) -> None:
+    """It is one, however many names it has."""
+    cache = desk.consoles.around.cache
+    usual = attrs.evolve(
+        desk.house.pool().settings, session_state=SessionState.FOLLOW, cache=CacheSettings(max_age=60.0)
+    )
+    for host in ("here", "there"):
+        settings = attrs.evolve(usual, host=host)
+        assert cache.lane(settings) is not None
+        cache.identified(settings, "the same")
+    assert [row["database"] for row in desk.rows("CACHE")] == ["app"]
