@@ -74,7 +74,8 @@ class TestSettings:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     """Files and headings that a page links to exist."""
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+    text = page.read_text("utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'\b(?:src|srcset)="([^"]+)"', text):
         if target.startswith("https://"):
             continue
         file, _, anchor = target.partition("#")
