@@ -452,6 +452,12 @@ class PoolerSettings:
         kinds.word("auth", "authpriv", "daemon", "user", *(f"local{number}" for number in range(8))),
         "syslog's facility",
     )
+    trace_every: int = _setting(
+        0,
+        kinds.whole(0),
+        "of so many logins and server connections, one is traced with OpenTelemetry, and so are slow queries; 0: none",
+        reload=False,
+    )
     pidfile: str = _setting(
         "", kinds.path, "file that holds the process id while the pooler runs; empty: none", reload=False
     )

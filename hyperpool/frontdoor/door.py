@@ -84,6 +84,7 @@ class FrontDoor:
         inquire: takes what others must be asked about a client; must not block, nor answer at once.
 
     Attributes:
+        traced: called with each client's pool and address when it is let in, and the seconds that it took.
         access: how clients prove who they are.
         tls: what clients are offered; None for nothing.
         console: where clients of the admin console go; None for nowhere.
@@ -108,6 +109,7 @@ class FrontDoor:
         self._cancel = cancel
         self.access = Access(settings, inquire, relay.time)
         self.console: ConsoleDoor | None = None
+        self.traced: Callable[[RelayPool, str, float], None] = lambda _pool, _address, _seconds: None
         self.elsewhere: Callable[[int, bytes, Callable[[], None]], None] | None = None
         self._closed_at = float("inf")
         self._greetings: dict[tuple[RelayPool, tuple[tuple[str, str], ...]], _Greeting] = {}

@@ -304,7 +304,9 @@ class Guest(TransientConnection):
             def greet(made: ParameterSet) -> bytes:
                 return before + make(made) + behind
 
-        pool.stats.login_times.observe(self.relay.clock() - self.since)
+        seconds = self.relay.clock() - self.since
+        pool.stats.login_times.observe(seconds)
+        self._door.traced(pool, self.address, seconds)
         received, message = self._login.leftover(), self._login.message
         user = message.user if message is not None else ""
         ready = ClientReady(

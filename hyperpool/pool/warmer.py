@@ -40,6 +40,9 @@ class Warmer:
         endpoint: makes of a stream what the relay drives.
         attention: entered while a login is under way, so that the relay does not linger.
         random: a source of numbers in [0, 1), for jitter.
+
+    Attributes:
+        traced: called with what was done to open a connection, well or not.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Warmer:
         random: Callable[[], float],
     ) -> None:
         self.context = context
+        self.traced: Callable[[AnyPool, Trace], None] = lambda _pool, _trace: None
         self._endpoint = endpoint
         self._random = random
         self._attention = attention
@@ -132,6 +136,7 @@ class Warmer:
         finally:
             for hop in trace.hops:
                 pool.stats.hop(hop.kind, hop.seconds, failed=not hop.done)
+            self.traced(pool, trace)
         if login.minor == OLDEST_MINOR and self._minor_for(login.target) != OLDEST_MINOR:
             self._old[login.target] = time.monotonic() + _OLD_TIME
             log.info("server speaks protocol 3.0 alone", host=login.target.host, port=login.target.port)

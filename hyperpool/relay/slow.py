@@ -8,6 +8,8 @@ import structlog
 from postgast import PgQueryError, fingerprint, normalize
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.server import ServerConnection
 
@@ -24,10 +26,12 @@ class SlowLog:
 
     Attributes:
         texts: queries are logged as they are, with their literals.
+        traced: called with the server, the time, the text of each query that is logged, and what is told of it.
     """
 
     def __init__(self) -> None:
         self.texts = False
+        self.traced: Callable[[ServerConnection, float, bytes, dict[str, str]], None] | None = None
         self._second = 0.0
         self._count = 0
         self._untold = 0
@@ -47,6 +51,10 @@ class SlowLog:
             self._untold += 1
             return
         self._count += 1
+        text = b"" if server.ledger.entries else server.said
+        told = describe(text, texts=self.texts)
+        if self.traced is not None:
+            self.traced(server, seconds, text, told)
         untold = {"untold": self._untold} if self._untold else {}
         self._untold = 0
         who = {} if client is None else client.identity()
@@ -57,7 +65,7 @@ class SlowLog:
             server_id=server.number,
             remote_pid=server.pid,
             seconds=round(seconds, 6),
-            **describe(b"" if server.ledger.entries else server.said, texts=self.texts),
+            **told,
             **untold,
         )
 

@@ -57,6 +57,7 @@ from hyperpool.service.process import Manner
 from hyperpool.service.shutdown import SIGNALS, Shutdown
 from hyperpool.service.signals import drop
 from hyperpool.service.systemd import Notifier, ServiceManager
+from hyperpool.service.tracing import Tracing, start_tracing
 from hyperpool.service.watchdog import prove_life
 from hyperpool.stats import PoolStats, StatsBook
 from hyperpool.transport.bridge import Bridges
@@ -123,6 +124,7 @@ class Pooler:
         self._embedded = EmbeddedDatabases()
         self._listeners: list[Listener] = []
         self._http: list[socket.socket] = []
+        self._tracing: Tracing | None = None
         self._pools: Pools[ServerConnection, ClientConnection]
         self._cache: ResultCache[ClientConnection, Request, Statement]
         self._relay: Relay
@@ -153,6 +155,9 @@ class Pooler:
                 for listener in self._listeners:
                     stack.callback(listener.close)
                 self._agent_listeners = await self._listen_for_agents(stack)
+                self._tracing = start_tracing(self._settings.pooler)
+                if self._tracing is not None:
+                    stack.push_async_callback(self._tracing.close)
                 self._http = http.listen(self._settings, self._passed)
                 for sock in self._http:
                     stack.callback(sock.close)
@@ -234,6 +239,8 @@ class Pooler:
                 bridges = Bridges(nursery, self._relay.attention)
                 self._warmer = Warmer(context, bridges.endpoint, self._relay.attention, random.random)
                 self._relay.demand = self._warmer.demand
+                if self._tracing is not None:
+                    self._tracing.attach(self._door, self._warmer, self._relay.slow)
                 nursery.start_soon(self._relay.run)
                 nursery.start_soon(self._take_servers, servers)
                 nursery.start_soon(canceller.run, cancels)

@@ -45,6 +45,7 @@ class Hop:
     Attributes:
         kind: what was done: ``tcp``.
         target: where to, or as whom: ``db1:5432``; empty if there is nothing to say.
+        began: when, in the seconds of `time.perf_counter`.
         seconds: how long it took.
         facts: what was found out or negotiated, by name.
         error: why it failed; empty if it did not, or was cancelled.
@@ -53,6 +54,7 @@ class Hop:
 
     kind: str
     target: str = ""
+    began: float = 0.0
     seconds: float = 0.0
     facts: dict[str, str] = attrs.field(factory=dict)
     error: str = ""
@@ -82,9 +84,8 @@ class Trace:
     @contextmanager
     def hop(self, kind: str, target: str = "") -> Iterator[Hop]:
         """Take the time of what is done inside, and note how it fails."""
-        hop = Hop(kind, target)
+        hop = Hop(kind, target, time.perf_counter())
         self.hops.append(hop)
-        began = time.perf_counter()
         try:
             yield hop
             hop.done = True
@@ -92,7 +93,7 @@ class Trace:
             hop.error = str(error)
             raise
         finally:
-            hop.seconds = time.perf_counter() - began
+            hop.seconds = time.perf_counter() - hop.began
 
 
 class Agents(Protocol):
