@@ -167,6 +167,8 @@ class Place:
         """Why no other process can follow; empty if one can."""
         if self._parts.embedded:
             return "embedded databases cannot change hands: stop the one process, then start the other"
+        if self._parts.reception is not None:
+            return "agents would stay with this process: stop it, then start the other, and they connect to that one"
         if self._parts.shutdown.begun or self._parts.shutdown.over.is_set():
             return "the process is ending already"
         return ""
@@ -189,8 +191,6 @@ class Place:
         parts = self._parts
         for listener in parts.listeners:
             listener.shared = True
-        if parts.reception is not None:
-            parts.reception.close()
         self._here.cancel()
         # Cancel requests for clients of the process before come this way.
         self._wait_for_predecessor()

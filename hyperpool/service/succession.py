@@ -83,6 +83,9 @@ class Succession:
         """
         if not self._command:
             return "this process does not know how it was started"
+        obstacle = self._obstacle()
+        if obstacle:
+            return obstacle
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             number = theirs.fileno()
@@ -142,7 +145,7 @@ class Succession:
         message = first or decode(await sock.recv(MAX_MESSAGE))
         if message.get("want") != "sockets":
             return "the process that was to follow has ended at its start; its log says why"
-        obstacle = "another process is about to follow" if self._under_way else self._process.obstacle()
+        obstacle = self._obstacle()
         if obstacle:
             await sock.send(encode(error=obstacle))
             return obstacle
@@ -151,6 +154,9 @@ class Succession:
             return await self._await_successor(sock)
         finally:
             self._under_way = False
+
+    def _obstacle(self) -> str:
+        return "another process is about to follow" if self._under_way else self._process.obstacle()
 
     async def _await_successor(self, sock: trio.socket.SocketType) -> str:
         sockets = self._process.listening()

@@ -53,10 +53,6 @@ class Reception:
         """Let agents in until cancelled."""
         await self._gate.run(listeners)
 
-    def close(self) -> None:
-        """Let no agent in any more; those that are here stay."""
-        self._gate.close()
-
     @staticmethod
     def prepare(settings: AgentsSettings) -> GateOptions:
         """Read what other settings name, for `configure`.

@@ -18,6 +18,7 @@ import pytest
 
 from tests.support import launch, targets
 from tests.support import rawclient as raw
+from tests.support.network import free_port
 from tests.support.poolers import config_for
 from tests.support.waiting import eventually
 
@@ -238,3 +239,17 @@ def test_a_running_process_is_taken_over(
     new.send_signal(signal.SIGINT)
     assert new.wait(10) == 0
     assert list(line.directory.iterdir()) == []
+
+
+def test_what_cannot_change_hands(line: Line, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """Agents would stay with the old process: it says so, and goes on."""
+    config = config_for(pg, **line.settings())
+    token = {"id": "a", "secret": "x" * 32}
+    config["agents"] = {"listen_addr": "127.0.0.1", "listen_port": free_port(), "tokens": {"a": token}}
+    line.first = pooler = make_pooler(config)
+    done = line.command("restart")
+    assert done.returncode == 1
+    assert "cannot restart: agents would stay with this process" in done.stderr
+    assert pooler.process.poll() is None
+    with pooler.connect() as client:
+        assert client.execute("SELECT 1").fetchone() == (1,)
