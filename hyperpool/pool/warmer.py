@@ -84,7 +84,11 @@ class Warmer:
             try:
                 with self._attention():
                     login = await self._connect(pool, route)
-                ready = self._ready(pool, generation, login)
+                try:
+                    ready = self._ready(pool, generation, login)
+                except BaseException:
+                    await trio.aclose_forcefully(login.stream)
+                    raise
             except UpstreamError as error:
                 await servers.send(ServerFailed(pool, generation, error))
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,7 @@ from hyperpool.relay.slow import SlowLog
 from hyperpool.relay.timeouts import sweep_clients, sweep_servers, sweep_waiting
 from hyperpool.relay.transient import LeavingConnection, PartingConnection
 from hyperpool.relay.translate import Translator
+from hyperpool.transport.carried import WebSocketSocket
 from hyperpool.transport.endpoint import tls_name
 from hyperpool.wire import cancelkeys
 
@@ -294,6 +296,8 @@ class Relay(EventLoop):
             server = ServerConnection(self, ready)
             pool.servers.add(server)
             self._register(server)
+            if isinstance(ready.sock, WebSocketSocket):
+                ready.sock.left = partial(self.resume, server)
             if self._log_connections:
                 log.info(
                     "new connection to server",

@@ -109,7 +109,11 @@ class TunnelProcess:
         return listeners
 
     def _start_agent(self, name: str, nursery: trio.Nursery) -> None:
-        agent = Agent(self._settings.poolers[name], self._targets, self._context, random.random)
+        def allowed() -> tuple[str, ...] | None:
+            link = self._settings.poolers.get(name)
+            return None if link is None else link.targets
+
+        agent = Agent(self._settings.poolers[name], self._targets, self._context, random.random, allowed)
         self._agents[name] = agent
         nursery.start_soon(agent.run)
 

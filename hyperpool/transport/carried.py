@@ -4,7 +4,8 @@ It stands on a plain socket or a `TlsSocket`. What is received is taken apart in
 sent is framed and masked there and then: no task runs for a message, and no byte waits in a buffer in between. What the
 relay relies on is kept in the same way as in `hyperpool.transport.endpoint`:
 
-- A read goes on until the kernel has no more, or the view is full. There is nothing to read only if the kernel says so.
+- A read goes on until the kernel has no more, the view is full, or it has seen many frames: then `left` has told that
+  more is there. There is nothing to read only if the kernel says so, or frames have carried nothing.
 - What is not taken is sent again, with the same bytes in front: what stands half sent is a whole number of messages,
   and none of their bytes counts as sent before all of them are.
 - An end or an error that is found behind bytes comes with the next read, and the kernel is made to tell of it.
@@ -28,13 +29,18 @@ from hyperpool.transport.endpoint import explain
 from hyperpool.transport.framing import FrameReader, Opcode, Violation, make_frame, make_messages, meaning
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 _AT_ONCE: Final = 64 * 1024
 """Bytes that are made messages of at once."""
 
 _MOST_IDLE: Final = 1 << 20
-"""Bytes that one read takes in which carry nothing: whoever sends them without a pause would keep the reader."""
+"""Bytes without a pause that carry nothing, at most: whoever sends them keeps the reader busy for nothing."""
+
+_MOST_FRAMES: Final = 1024
+"""Frames after which a read stops, so that others have their turn: with one byte each, about five milliseconds."""
 
 PASSES: Final = 16 * 1024
 """Bytes that were sent and not answered, and certainly do not keep the peer from reading what comes after them."""
@@ -53,6 +59,8 @@ class WebSocketSocket:
 
     Attributes:
         ending: how it has ended, for people; empty before.
+        left: called when a read has stopped before the kernel had no more: there will be no event for it. None if
+            nobody is there to read again; then a read goes on.
     """
 
     def __init__(
@@ -76,6 +84,7 @@ class WebSocketSocket:
         self._pong: bytes | None = None
         self._late: OSError | None = None
         self._over = False
+        self._idle = 0
         self._said_goodbye = False
         self._active = trio.current_time()
         self._looked_after = -inf
@@ -83,6 +92,7 @@ class WebSocketSocket:
         self._unanswered = 0
         self._scope = trio.CancelScope()
         self.ending = ""
+        self.left: Callable[[], None] | None = None
 
     def fileno(self) -> int:
         """What tells of readiness; -1 when closed."""
@@ -102,13 +112,14 @@ class WebSocketSocket:
             BlockingIOError: nothing is there now.
             OSError: the connection broke, or the peer did what is not allowed.
         """
-        view, at, idle = memoryview(buffer), 0, 0
-        size, receive = len(view), self._sock.recv_into
+        view, at, reader = memoryview(buffer), 0, self._reader
+        size, receive, enough = len(view), self._sock.recv_into, reader.frames + _MOST_FRAMES
         while at < size and not self._over and self._late is None:
-            room = view[at:]
+            room = view[at : at + reader.bite]
             try:
                 got = receive(room)
             except BlockingIOError:
+                self._idle = 0
                 break
             except OSError as error:
                 self._late = self._cut(error)
@@ -117,11 +128,14 @@ class WebSocketSocket:
                 self._end_below()
                 break
             at += self._take_in(room, got)
-            idle = 0 if at else idle + got
-            if idle > _MOST_IDLE:
+            self._idle = 0 if at else self._idle + got
+            if self._idle > _MOST_IDLE:
                 self._late = OSError(errno.EPROTO, f"{self._name} sent nothing but control frames")
             if at and got < len(room):
                 break  # without a byte to show for it, an end that has come along would not be read again
+            if reader.frames >= enough and self.left is not None:
+                self.left()
+                break
         if self._late is None and not self._over:
             if not at:
                 raise BlockingIOError(errno.EAGAIN, "nothing to read")
@@ -222,6 +236,7 @@ class WebSocketSocket:
             self._say_goodbye(CloseReason.NORMAL_CLOSURE)
         self._scope.cancel()
         self._sock.close()
+        self.left = None
 
     def _flush(self) -> None:
         """Send what stands half sent.

@@ -292,7 +292,7 @@ class WebSocketStream(trio.abc.Stream):
         while True:
             with trio.CancelScope(deadline=self._next_look()):
                 try:
-                    return await self._below.receive_some(_RECEIVE_SIZE)
+                    return await self._below.receive_some(min(self._reader.bite, _RECEIVE_SIZE))
                 except trio.BrokenResourceError as error:
                     raise trio.BrokenResourceError(self._cut(error)) from error
             await self._look_after()

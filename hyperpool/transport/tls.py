@@ -1,4 +1,6 @@
-"""TLS towards servers: as a step of a transport, and as PostgreSQL's own, which is asked for within its protocol.
+"""TLS as Trio streams: towards servers, and for those who come to a gate.
+
+Towards servers it is a step of a transport, or PostgreSQL's own, which is asked for within its protocol.
 
 Over a plain socket, the stream that comes out hands a `TlsSocket` over to the relay.
 
@@ -9,6 +11,7 @@ Encryption"; of what the modes do: chapter "libpq", section "SSL Support".
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import ssl
 from struct import Struct
@@ -284,7 +287,13 @@ async def _shake_hands(
     try:
         if isinstance(stream, PlainStream):
             return await _shake_hands_on_socket(stream, context, server_name, facts)
-        above = trio.SSLStream(stream, context, server_hostname=server_name or None, https_compatible=True)
+        try:
+            above = trio.SSLStream(
+                stream, context, server_hostname=server_name or None, https_compatible=True
+            )
+        except ValueError as error:
+            await trio.aclose_forcefully(stream)
+            raise OSError(errno.EPROTO, explain(error)) from error
         try:
             await above.do_handshake()
         except BaseException:
@@ -299,6 +308,19 @@ async def _shake_hands(
         raise TlsFailed(_advise(what, cause if isinstance(cause, OSError) else error)) from error
     facts.update(describe(above))
     return above
+
+
+async def accept(stream: PlainStream, context: ssl.SSLContext) -> TlsStream:
+    """Do the server's side of a handshake; failed or cancelled, the stream has been closed.
+
+    Args:
+        stream: from the peer; nothing of TLS has been received yet.
+        context: of a server.
+
+    Raises:
+        OSError: it failed; the text is for people, and the cause tells whether the peer hung up (`was_cut`).
+    """
+    return await _shake_hands_on_socket(stream, context, "", {})
 
 
 async def _shake_hands_on_socket(

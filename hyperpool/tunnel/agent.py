@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hyperpool.config.transports import Steps
     from hyperpool.config.tunnel import LinkSettings
     from hyperpool.transport.kinds import DialContext
-    from hyperpool.tunnel.targets import Targets
+    from hyperpool.tunnel.targets import Allowed, Targets
 
 log = structlog.get_logger("agent")
 
@@ -50,12 +50,19 @@ class Agent:
         targets: where its streams may lead to.
         context: for connecting.
         random: yields numbers from 0 to 1, for pauses.
+        allowed: what its streams may lead to, also those that outlive its settings; by default, what these say.
     """
 
     def __init__(
-        self, settings: LinkSettings, targets: Targets, context: DialContext, random: Callable[[], float]
+        self,
+        settings: LinkSettings,
+        targets: Targets,
+        context: DialContext,
+        random: Callable[[], float],
+        allowed: Allowed | None = None,
     ) -> None:
         self.settings = settings
+        self._allowed = allowed or (lambda: settings.targets)
         self._steps = _with_instance(
             settings.transport, f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         )
@@ -186,7 +193,7 @@ class Agent:
             await send_line(stream, OK)
             return stream
 
-        await self._targets.serve(accept, server, target, pooler=name)
+        await self._targets.serve(accept, server, target, self._allowed, pooler=name)
 
     def _works(self) -> None:
         self._shunned = False

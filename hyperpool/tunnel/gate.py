@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import ssl
 from collections import Counter
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
@@ -28,10 +27,12 @@ from hyperpool.transport.frames import WebSocketStream
 from hyperpool.transport.passed import AGENTS, PassedSockets
 from hyperpool.transport.plain import PlainStream
 from hyperpool.transport.sockets import TcpOptions, address_name
+from hyperpool.transport.tls import TlsStream, accept
 from hyperpool.tunnel.refusals import RefusalLog
 from hyperpool.tunnel.upgrade import Handshake, Refused
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from hyperpool.auth.tokens import Token, TokenTable
@@ -279,6 +280,7 @@ class Gate:
             Refused: it is not let in.
         """
         if options.context is not None:
+            assert isinstance(visitor.stream, PlainStream)  # noqa: S101 - it has just come
             visitor.stream = await _start_tls(visitor.stream, options.context)
         visitor.handshake = handshake = Handshake(visitor.stream, options.max_header_size)
         visitor.request = request = await handshake.receive()
@@ -334,23 +336,18 @@ def _plain_stream(accepted: trio.socket.SocketType) -> PlainStream:
     return PlainStream(sock)
 
 
-async def _start_tls(stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.abc.Stream:
-    """Do the server's side of a TLS handshake; failed, it is for the caller to close `stream`."""
-    secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+async def _start_tls(stream: PlainStream, context: ssl.SSLContext) -> TlsStream:
+    """Do the server's side of a TLS handshake; failed, `stream` has been closed."""
     try:
-        await secured.do_handshake()
-    except trio.BrokenResourceError as error:
+        return await accept(stream, context)
+    except OSError as error:
         cause = error.__cause__
         if cause is not None and was_cut(cause):
             raise Refused(
                 "the TLS handshake failed: it ended the connection; its own log may say why, as when it does not trust "
                 "our certificate"
             ) from None
-        if isinstance(cause, ssl.SSLError) and cause.reason:
-            reason = cause.reason.lower().replace("_", " ")
-            raise Refused(f"the TLS handshake failed: {reason}") from None
-        raise
-    return secured
+        raise Refused(f"the TLS handshake failed: {error.strerror}") from None
 
 
 async def listen(

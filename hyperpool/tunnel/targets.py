@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 import structlog
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("tunnel")
 
+Allowed: TypeAlias = "Callable[[], tuple[str, ...] | None]"
+"""Tells the names of the targets that a stream may lead to, as the settings are now; empty for all, None for none."""
+
 
 class Targets:
     """The targets, and the streams that lead to them now.
@@ -31,7 +34,7 @@ class Targets:
     def __init__(self, settings: Mapping[str, TargetSettings], context: DialContext) -> None:
         self._settings = dict(settings)
         self._context = context
-        self._open: dict[trio.CancelScope, tuple[TargetSettings, Callable[[], tuple[str, ...]]]] = {}
+        self._open: dict[trio.CancelScope, tuple[TargetSettings, Allowed]] = {}
         self._idle = trio.Event()
 
     @property
@@ -49,9 +52,14 @@ class Targets:
         """Take other targets over; streams to what is not a target any more, or not for them, are ended."""
         self._settings = dict(settings)
         for scope, (target, allowed) in self._open.items():
-            names = allowed()
-            if self._settings.get(target.name) != target or (names and target.name not in names):
+            if not self._stands(target, allowed):
                 scope.cancel()
+
+    def _stands(self, target: TargetSettings, allowed: Allowed) -> bool:
+        """Whether a stream may lead to a target now."""
+        names = allowed()
+        may = names is not None and (not names or target.name in names)
+        return may and self._settings.get(target.name) == target
 
     def find(self, wanted: str, allowed: tuple[str, ...]) -> TargetSettings | None:
         """The target that somebody means.
@@ -85,7 +93,7 @@ class Targets:
         tunnel: Callable[[], Awaitable[trio.abc.Stream]],
         server: trio.abc.Stream,
         target: TargetSettings,
-        allowed: Callable[[], tuple[str, ...]] = tuple,
+        allowed: Allowed = tuple,
         **facts: object,
     ) -> None:
         """Move bytes between a tunnel's stream and a target until one of them ends, and close both.
@@ -94,7 +102,7 @@ class Targets:
             tunnel: makes the stream of the tunnel.
             server: the stream of the target.
             target: what it leads to.
-            allowed: the targets that the stream may have, as the settings are now; empty for all.
+            allowed: see there.
             facts: for the log.
         """
         began = trio.current_time()
@@ -102,6 +110,9 @@ class Targets:
         stream: trio.abc.Stream | None = None
         scope = trio.CancelScope()
         self._open[scope] = target, allowed
+        if not self._stands(target, allowed):
+            # It was taken away while it was being connected to.
+            scope.cancel()
         try:
             with scope:
                 stream = await tunnel()
@@ -109,20 +120,29 @@ class Targets:
                 await forward(stream, server, traffic)
         finally:
             del self._open[scope]
-            await trio.aclose_forcefully(server)
             if stream is not None:
-                seconds = round(trio.current_time() - began, 3)
                 reloaded = "reload: the target was changed or taken away"
                 ended_by = reloaded if scope.cancelled_caught else traffic.ended_by
                 log.info(
                     "stream closed",
                     target=target.name,
                     **facts,
-                    seconds=seconds,
+                    seconds=round(trio.current_time() - began, 3),
                     received=traffic.inward,
                     sent=traffic.outward,
                     ended_by=ended_by or "shutdown",
                 )
-                await stream.aclose()
-            if not self._open:
-                self._idle.set()
+            try:
+                await _close(server, stream)
+            finally:
+                if not self._open:
+                    self._idle.set()
+
+
+async def _close(server: trio.abc.Stream, tunnel: trio.abc.Stream | None) -> None:
+    """Close both, the tunnel in good order; cancelled, too: each of them may raise `trio.Cancelled` then."""
+    try:
+        await trio.aclose_forcefully(server)
+    finally:
+        if tunnel is not None:
+            await tunnel.aclose()

@@ -155,3 +155,31 @@ def test_an_agent_is_sent_away(pg: PostgresCluster, make_pooler: PoolerFactory) 
         far.reload(agent(pg.port, section, secret=NEW_SECRET))
         eventually(lambda: _answers(pooler), what="the agent is back", despite=(psycopg.OperationalError,))
     assert NEW_SECRET not in pooler.log_text()
+
+
+@pytest.mark.parametrize("change", ["narrowed", "removed"])
+def test_a_target_is_taken_from_a_pooler(
+    pg: PostgresCluster, make_pooler: PoolerFactory, change: str
+) -> None:
+    """An agent's streams end, though the agent stays: those that the pooler may not have any more."""
+    section = agents(wait_timeout=0.2)
+    pooler = make_pooler(_settings(pg, [{"agent": {"name": "site", "target": "db"}}], agents=section))
+    document = agent(pg.port, section)
+    document["targets"]["other"] = {"port": 1}
+    document["poolers"]["second"] = document["poolers"]["main"] | {"targets": ["other"]}
+    with _far_end(document) as far:
+        far.wait_for("connected to the pooler")
+        with pooler.connect() as connection:
+            connection.execute("BEGIN")
+            document["poolers"]["main"]["targets"] = ["db", "other"]
+            far.reload(document)
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+            if change == "narrowed":
+                document["poolers"]["main"]["targets"] = ["other"]
+            else:
+                del document["poolers"]["main"]
+            far.reload(document)
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute("SELECT 1")
+        assert "ended_by='reload: the target was changed or taken away'" in far.log_text()
+        eventually(lambda: "target 'db' is not in" in _refusal(pooler), what="it is refused from then on")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from hyperpool.transport.proxy import open_proxy
 from hyperpool.transport.resolve import Resolver
 from hyperpool.transport.sockets import TcpOptions
 from tests.support.certificates import issue, server_side
-from tests.support.checkpoints import no_descriptor_left
+from tests.support.checkpoints import cancel_everywhere, no_descriptor_left
 
 if TYPE_CHECKING:
     import ssl
@@ -56,7 +56,7 @@ async def proxy(answer: bytes, context: ssl.SSLContext | None = None) -> AsyncIt
     """Run a proxy."""
     asked: list[bytes] = []
 
-    async def serve(raw: trio.SocketStream) -> None:
+    async def talk(raw: trio.SocketStream) -> None:
         stream: trio.abc.Stream = raw
         if context is not None:
             stream = trio.SSLStream(raw, context, server_side=True, https_compatible=True)
@@ -71,6 +71,10 @@ async def proxy(answer: bytes, context: ssl.SSLContext | None = None) -> AsyncIt
             await stream.send_all(answer)
             while data := await stream.receive_some():
                 await stream.send_all(data)
+
+    async def serve(raw: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await talk(raw)
 
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -151,6 +155,18 @@ async def test_a_proxy_with_tls(tmp_path: Path) -> None:
         ):
             await open_proxy(step, None, make_context())
     assert not peer.asked
+
+
+async def test_cancelled_anywhere(tmp_path: Path) -> None:
+    """On the way to the proxy, in the handshake or while it is asked: nothing is left open."""
+    ca_file = str(issue(tmp_path, "localhost").ca)
+    async with proxy(MADE, server_side("localhost")) as peer:
+        step = ProxyStep(url=f"https://localhost:{peer.port}", host="db1", port=5432, ca_file=ca_file)
+
+        async def open_and_close() -> None:
+            await trio.aclose_forcefully(await open_proxy(step, None, make_context()))
+
+        assert await cancel_everywhere(open_and_close) >= 6
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from hyperpool.transport.tls import (
     wishes,
 )
 from tests.support.certificates import CA, OTHER_CA, client_side, issue, server_side
-from tests.support.checkpoints import no_descriptor_left
+from tests.support.checkpoints import cancel_everywhere, no_descriptor_left
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -424,6 +424,46 @@ async def test_cancelled_anywhere_nothing_stays_open(files: Files) -> None:
             assert over.cancelled_caught
             with pytest.raises(trio.ClosedResourceError):
                 below.detach()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+async def test_cancelled_at_every_checkpoint(files: Files, layers: int) -> None:
+    """TLS over a socket, and TLS in that."""
+    context = DialContext(options=TcpOptions(), resolver=Resolver(1, 1))
+    step = TlsStep(server_name="localhost", ca_file=str(files.ca))
+
+    async def serve(sock: socket.socket) -> None:
+        async with PlainStream(sock) as stream:
+            below: trio.abc.Stream = stream
+            with contextlib.suppress(trio.BrokenResourceError, AssertionError):
+                if layers == 2:
+                    below = trio.SSLStream(stream, SERVER, server_side=True, https_compatible=True)
+                await postgres(SERVER)(below)
+
+    async with trio.open_nursery() as nursery:
+
+        async def open_and_close() -> None:
+            near, far = socket.socketpair()
+            nursery.start_soon(serve, far)
+            below: trio.abc.Stream = PlainStream(near)
+            if layers == 2:
+                below = await open_tls(step, below, context)
+            found = await secure(below, Wish.TLS, verified(files), "localhost", Trace())
+            await trio.aclose_forcefully(found.stream)
+
+        assert await cancel_everywhere(open_and_close) >= 3 * layers
+        await wait_all_tasks_blocked()
+
+
+@pytest.mark.parametrize("name", [".example.com", "dä..example.com"])
+async def test_a_name_that_cannot_be_one(files: Files, name: str) -> None:
+    """It is a failure like others, and what is below is closed: also where nobody has looked the name up before."""
+    near, far = memory_stream_pair()
+    step = TlsStep(server_name=name, ca_file=str(files.ca))
+    context = DialContext(options=TcpOptions(), resolver=Resolver(1, 1))
+    with pytest.raises(ConnectFailed, match="the handshake failed"):
+        await open_tls(step, near, context)
+    assert await far.receive_some(10) == b""
 
 
 # -- What is tried -----------------------------------------------------------------------------------------------

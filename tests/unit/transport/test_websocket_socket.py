@@ -16,12 +16,15 @@ import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong
 
+from hyperpool.pool.handover import ServerReady
 from hyperpool.transport.bridge import BridgeEnd, Bridges
 from hyperpool.transport.carried import WebSocketSocket
 from hyperpool.transport.frames import WebSocketStream
-from hyperpool.transport.framing import apply_mask, mask_with_tables
+from hyperpool.transport.framing import FrameReader, apply_mask, make_messages, mask_with_tables
 from hyperpool.transport.plain import PlainStream
+from hyperpool.wire import messages
 from tests.support.checkpoints import no_descriptor_left
+from tests.support.fronthouse import QUERY, REPORTED, House, received, startup
 from tests.unit.transport.test_websocket_stream import Peer
 
 if TYPE_CHECKING:
@@ -368,13 +371,76 @@ async def test_a_flood_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         flood, reads = b"\x8a\x02??" * 16384, itertools.count()
 
         def receive(room: memoryview) -> int:
-            assert next(reads) < 100, "it reads for ever"
+            assert next(reads) < 300, "it reads for ever"
             room[:] = flood[: len(room)]
             return len(room)
 
         monkeypatch.setattr(end, "_sock", Endless(end._sock, receive))
         with pytest.raises(OSError, match="nothing but control frames"):
             read(end)
+
+
+async def test_a_flood_of_small_messages() -> None:
+    """A read ends before it has taken long; who reads is told that there is more, and in the end all of it has come."""
+    async with end_and_peer() as (end, peer), trio.open_nursery() as nursery:
+        more: list[int] = []
+        end.left = lambda: more.append(end._reader.frames)
+        wanted = LARGE[:60_000]
+        nursery.start_soon(peer.stream.send_all, b"".join(b"\x82\x01%c" % byte for byte in wanted))
+        got, reads = b"", 0
+        while len(got) < len(wanted):
+            await wait_all_tasks_blocked()
+            before, told_before = end._reader.frames, len(more)
+            with contextlib.suppress(BlockingIOError):
+                got += read(end, 262144)
+            frames = end._reader.frames - before
+            # The first bite is taken before it is known what comes.
+            assert frames <= (5462 if not reads else 1366)
+            assert len(more) - told_before <= (frames >= 1024)
+            reads += 1
+        assert got == wanted
+        assert len(more) > 30
+
+
+def test_bites_follow_the_size_of_messages() -> None:
+    """Small ones are read little by little, large ones in few calls."""
+    reader = FrameReader(masked=False, max_message=1 << 20)
+    assert reader.bite == 16384
+    reader.feed(b"\x82\x01x" * 1000)
+    assert reader.bite == 4096
+    for size in (8192, 16384, 32768):
+        reader.feed(make_messages(memoryview(LARGE[:32000]), 16384, mask=False))
+        assert reader.bite == size
+    reader.feed(make_messages(memoryview(LARGE[:32000]), 200, mask=False))
+    assert reader.bite == 4096
+
+
+async def test_a_relay_reads_all_of_it() -> None:
+    """There is no event for what a read has left: the relay comes back by itself, after the others."""
+    house = House()
+    left, right = socket.socketpair()
+    right.setblocking(False)
+    end = WebSocketStream(PlainStream(left), client=True, name="the gateway").detach()
+    assert end is not None
+    pool = house.pool()
+    pool.dialing += 1
+    house.relay.adopt_server(ServerReady(end, pool, pool.generation, dict(REPORTED), 1, b"s3cr", expires=0.0))
+    client = house.connect(startup(), QUERY)
+    house.relay.turn()
+    rows = [messages.frame(ord("D"), b"\0\1\0\0\0\4%04d" % number) for number in range(1000)]
+    answer = b"".join(rows) + messages.frame(ord("C"), b"SELECT 1000\0") + messages.ready_for_query()
+    rest = b"".join(b"\x82\x01%c" % byte for byte in answer)
+    got = received(client).partition(messages.ready_for_query())[2]
+    for _ in range(100):
+        with contextlib.suppress(BlockingIOError):
+            rest = rest[right.send(rest) :] if rest else b""
+        house.relay.turn()
+        got += received(client)
+        if got.endswith(messages.ready_for_query()):
+            break
+    assert got == answer
+    house.close()
+    right.close()
 
 
 class Endless:
