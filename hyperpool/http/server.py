@@ -102,7 +102,7 @@ async def run(site: Site, sockets: Sequence[socket.socket]) -> None:
         config.bind = [f"fd://{os.dup(sock.fileno())}" for sock in sockets]
         config.errorlog = None
         config.include_server_header = False
-        config.keep_alive_timeout = 60
+        config.keep_alive_timeout = 20
         config.h11_max_incomplete_size = 16384
         config.alpn_protocols = ["http/1.1"]
         config.graceful_timeout = 0

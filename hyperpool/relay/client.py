@@ -361,6 +361,7 @@ class ClientConnection(Connection):
         self.server = server
         server.client = self
         server.linked = self.active = self.relay.now
+        server.said = b""
         self.pool.stats.assignments += 1
         if self.pool.session:
             server.begin(self)

@@ -248,6 +248,7 @@ class Translator(Placement):
                 self._note(EVERYTHING, b"", at)
             if self._client.pool.cache is not None:
                 caching.note(self._client, self._server, None)
+        self._server.said = b""
         self._server.ledger.request(wire.FUNCTION_CALL)
         return True
 

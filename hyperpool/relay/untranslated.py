@@ -63,7 +63,7 @@ def _say(server: ServerConnection, kind: int, message: bytes) -> None:
         server.said = message[5:].removesuffix(b"\0")
     elif kind == wire.PARSE:
         server.said = text_of(message[message.find(0, 5) + 1 :])
-    elif kind == wire.BIND and message[message.find(0, 5) + 1 :][:1] != b"\0":
+    elif kind == wire.FUNCTION_CALL or (kind == wire.BIND and message[message.find(0, 5) + 1 :][:1] != b"\0"):
         server.said = b""
 
 

@@ -127,3 +127,23 @@ def test_what_cannot_be_parsed_is_not_told(text: bytes) -> None:
 def test_what_is_not_known() -> None:
     """It is said so."""
     assert "not known" in describe(b"", texts=True)["query"]
+
+
+@pytest.mark.parametrize(
+    "settings", [POOL, attrs.evolve(POOL, max_prepared_statements=100)], ids=["as-it-is", "translated"]
+)
+def test_nobody_is_told_to_have_asked_what_others_have(worlds: list[World], settings: Any) -> None:
+    """What has no text has none, whatever the server was asked before."""
+    world = World(attrs.evolve(settings, log_slow_queries=1.0, pool_size=1))
+    worlds.append(world)
+    world.relay.slow.texts = True
+    _slow(world, pp.query("sleep c1q1"))
+    other = world.connect()
+    other.pending += pp.call(1, "c2q1")
+    with capture_logs() as logs:
+        other.send(1000)
+        world.turn()
+        world.clock.now += 2
+        world.flow(rounds=4)
+    told = [entry for entry in logs if entry["event"] == "slow query"]
+    assert [(entry["client"], "not known" in entry["query"]) for entry in told] == [("c2", True)]
