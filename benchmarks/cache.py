@@ -7,7 +7,8 @@ Three measurements on one PostgreSQL, side by side:
 
 - pgbench reads one row by its primary key, of a thousand that everybody asks for: directly, through pgbouncer, through
   pgpool-II with its memory cache in shared memory (where it is installed), and through hyperpool without and with its
-  result cache.
+  result cache. The same load comes before, so that all is in memory that can be; what part of the queries hyperpool has
+  answered from there is told beside what it has taken, the lowest of all rounds.
 - A round trip is added to the path: how long a client waits that asks again, directly and at a hyperpool near to it.
 - A thousand clients ask the same thing at the same moment, which nobody has asked before, and which takes PostgreSQL
   a while: how often does it answer?
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
-from attrs import define, field
+from attrs import define, evolve, field
 from rich import box
 from rich.console import Console
 from rich.progress import track
@@ -43,6 +44,7 @@ from benchmarks.processes import (
 )
 from benchmarks.scenarios import Result, Transactions
 from benchmarks.ways import Ways, find_program
+from hyperpool.admin.caching import CACHE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,10 +86,12 @@ class Target:
     Attributes:
         name: for the table.
         results: by mode and number of clients, one for each round.
+        shares: by the same, what part of the queries was answered from memory; for hyperpool with its cache alone.
     """
 
     name: str
     results: dict[tuple[str, int], list[Result]] = field(factory=dict)
+    shares: dict[tuple[str, int], list[float]] = field(factory=dict)
 
     def median(self, load: tuple[str, int], value: Callable[[Result], float | None]) -> float | None:
         """The median of a figure over the rounds."""
@@ -188,12 +192,26 @@ def _repeated(
             scenario = Transactions("hot", Load("hot.sql", clients, mode))
             # What is asked for again and again is in the caches before anything is measured, and young enough.
             scenario.measure(peers, servers[name], _WARM)
+            before = _asked_and_hit(servers[name]) if name == CACHING else (0, 0)
             result = scenario.measure(peers, servers[name], pace)
             targets[name].results.setdefault((mode, clients), []).append(result)
+            if name == CACHING:
+                asked, hit = (
+                    now - then for now, then in zip(_asked_and_hit(servers[name]), before, strict=True)
+                )
+                targets[name].shares.setdefault((mode, clients), []).append(hit / max(asked, 1))
     for name, server in servers.items():
         if name != "direct":
             peers.workspace.stop(server.child)
     return list(targets.values())
+
+
+def _asked_and_hit(server: Server) -> tuple[int, int]:
+    """How many queries the cache has been asked for so far, and how many of them it has answered from memory."""
+    with Client(evolve(server.endpoint, database="pgbouncer")) as client:
+        row = dict(zip((column.name for column in CACHE), client.row("SHOW CACHE"), strict=True))
+    hit = int(row["hits"]) + int(row["stale_hits"])
+    return hit + int(row["misses"]), hit
 
 
 def _times(endpoint: Endpoint) -> list[float]:
@@ -336,6 +354,7 @@ def _table(findings: Findings, load: tuple[str, int]) -> Table:
         "p99 ms",
         "CPU us/query",
         f"x {_REFERENCE}",
+        "from memory",
     )
     for heading in headings:
         table.add_column(heading, justify="right")
@@ -343,7 +362,7 @@ def _table(findings: Findings, load: tuple[str, int]) -> Table:
     def figure(name: str, value: Callable[[Result], float | None]) -> float | None:
         return by_name[name].median(load, value) if name in by_name else None
 
-    for name in by_name:
+    for name, target in by_name.items():
         rate, cpu = figure(name, lambda result: result.rate), figure(name, lambda result: result.cpu_us)
         table.add_row(
             name,
@@ -354,8 +373,13 @@ def _table(findings: Findings, load: tuple[str, int]) -> Table:
             _shown(figure(name, lambda result: result.p99_ms), ".3f"),
             _shown(cpu, ".1f"),
             _times_of(cpu, figure(_REFERENCE, lambda result: result.cpu_us)),
+            _shown(_lowest(target.shares.get(load)), ".1%"),
         )
     return table
+
+
+def _lowest(shares: Sequence[float] | None) -> float | None:
+    return min(shares) if shares else None
 
 
 def _print(findings: Findings, console: Console) -> None:
@@ -382,6 +406,7 @@ def _document(findings: Findings) -> dict[str, object]:
                 "target": target.name,
                 "mode": mode,
                 "clients": clients,
+                "from_memory": target.shares.get((mode, clients), []),
                 "rounds": [
                     {
                         "rate": one.rate,

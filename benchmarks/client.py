@@ -101,6 +101,23 @@ class Client:
             raise BenchError(f"no row from: {sql}")
         return found[6:].decode()
 
+    def row(self, sql: str) -> list[str]:
+        """Run a simple query that gives one row, as texts; a NULL is an empty one.
+
+        Raises:
+            BenchError: the server answers with an error, or without a row.
+        """
+        self._send_query(sql)
+        found = self._until_ready()
+        if not found:
+            raise BenchError(f"no row from: {sql}")
+        values, at = [], 2
+        while at < len(found):
+            length = max(int.from_bytes(found[at : at + 4], "big", signed=True), 0)
+            values.append(found[at + 4 : at + 4 + length].decode())
+            at += 4 + length
+        return values
+
     def ask(self, sql: str) -> None:
         """Send a simple query; the answer is for `answered`."""
         self._send_query(sql)

@@ -363,6 +363,7 @@ class Peers:
         database = {"host": postgres.host, "port": postgres.port, "dbname": "bench", "user": "bench"}
         if cache:
             database["cache"] = True
+            pooler["stats_users"] = "bench"
         file = self.workspace.directory / f"hyperpool-{port}.yaml"
         file.write_text(yaml.safe_dump({"pooler": pooler, "databases": {"bench": database}}, sort_keys=False))
         environment = clean_environment(PYTHONPATH=str(ROOT))
