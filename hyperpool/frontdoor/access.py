@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 _Answers: TypeAlias = "dict[tuple[tuple[str, str, str], str], tuple[Secret | None, float]]"
 """What has been answered, and until when that counts, by source and user."""
 
+_MOCK_KEY: Final = secrets.token_bytes(32)
+"""Drawn when the program begins, before it forks: a stranger's salt must be the same in all processes of a pooler."""
+
 _NOT_STORED: Final = frozenset({AuthType.ANY, AuthType.LDAP, AuthType.PAM})
 """Methods for users of whom nothing need be stored."""
 
@@ -108,7 +111,6 @@ class Access:
     ) -> None:
         self._inquire = inquire
         self._clock = clock
-        self._mock_key = secrets.token_bytes(32)
         self._usual_of_servers = Usual((), SERVERS)
         self._derived: dict[tuple[str, str, bytes, int], None] = {}
         self._numbers = count()
@@ -296,7 +298,7 @@ class Access:
             claim.method.kind,
             claim.user,
             secret,
-            self._mock_key,
+            _MOCK_KEY,
             self._settings.pooler.scram_iterations,
             endpoint=guest.endpoint,
             usual=(self._usual if claim.source is None else self._usual_of_servers).likeness,
@@ -315,7 +317,7 @@ class Access:
         }
         iterations = settings.pooler.scram_iterations
         wanted = {
-            (secret.text, user, self._mock_key, iterations): None
+            (secret.text, user, _MOCK_KEY, iterations): None
             for user, secret in stored.items()
             if isinstance(secret, PlainPassword)
         }
