@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -182,9 +183,12 @@ class Place:
             *((HTTP, HTTP in parts.replaced, sock) for sock in parts.http),
         ]
 
-    async def announce(self, pid: int) -> None:
-        """Tell the service manager which process serves from now on."""
+    async def announce(self, pid: int) -> str:
+        """Tell the service manager which process serves from now on; it takes none from elsewhere."""
+        if self._notifier.manager.address and _control_group(pid) != _control_group(os.getpid()):
+            return "the running process is a service: `hyperpool restart` replaces it"
         await self._notifier.replaced(pid)
+        return ""
 
     def leave(self) -> None:
         """Leave the sockets to another process, and end when all clients have left."""
@@ -211,3 +215,11 @@ class Place:
             elsewhere(pid, secret, done)
         else:
             done()
+
+
+def _control_group(pid: int) -> str:
+    """What systemd tells the processes of its services apart by; empty if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_text("utf-8")
+    except OSError:
+        return ""

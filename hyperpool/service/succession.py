@@ -35,11 +35,14 @@ class Replaceable(Protocol):
     def listening(self) -> list[tuple[str, bool, Descriptor]]:
         """The listening sockets: the role of each, and whether it is in the place of what the settings say."""
 
-    async def announce(self, pid: int) -> None:
+    async def announce(self, pid: int) -> str:
         """Tell the service manager which process serves from now on.
 
         Args:
             pid: of that process.
+
+        Returns:
+            Why it cannot be that one, for people; empty if it can.
         """
 
     def leave(self) -> None:
@@ -166,12 +169,11 @@ class Succession:
         pid = decode(await sock.recv(MAX_MESSAGE)).get("ready")
         if not isinstance(pid, int):
             return "the process that was to follow has ended before it was ready; its log says why"
-        obstacle = self._process.obstacle()
+        obstacle = self._process.obstacle() or await self._process.announce(pid)
         if obstacle:
             await sock.send(encode(error=obstacle))
             return obstacle
         log.info("another process serves from now on", pid=pid)
-        await self._process.announce(pid)
         await sock.send(encode(go=True))
         return ""
 

@@ -64,7 +64,7 @@ class Line:
 
     def command(self, name: str) -> subprocess.CompletedProcess[str]:
         """Run a command of hyperpool's that talks to the one that serves."""
-        return launch.run(name, "--socket", str(self.directory / "control"), "--timeout", "30")
+        return launch.run(name, "--socket", str(self.directory / "control"), "--timeout", "60")
 
     def restart(self) -> int:
         """Have the process replaced, and return the number of the new one."""

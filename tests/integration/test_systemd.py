@@ -19,6 +19,7 @@ from tests.support import launch, targets
 from tests.support.notified import NotifySocket
 from tests.support.poolers import config_for
 from tests.support.postgres import ANN
+from tests.support.rawclient import RawClient
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -49,24 +50,33 @@ class Unit:
         self.unix.listen()
         self._config = directory / "pooler.yaml"
         self._log = directory / "log"
-        settings: dict[str, Any] = config_for(pg, pool_mode="transaction", min_pool_size=1)
-        settings["pooler"]["listen_addr"] = "203.0.113.1"  # of no use: it is nobody's
-        settings["databases"]["app"] |= {"user": ANN.name, "password_file": "credential:ann"}
-        settings["users"] = {ANN.name: {"password_file": "credential:ann"}}
-        self._config.write_text(yaml.safe_dump(settings))
+        self._settings: dict[str, Any] = config_for(pg, pool_mode="transaction", min_pool_size=1)
+        self._settings["databases"]["app"] |= {"user": ANN.name, "password_file": "credential:ann"}
+        self._settings["users"] = {ANN.name: {"password_file": "credential:ann"}}
+        self.configure(listen_addr="203.0.113.1")  # of no use: it is nobody's
         (directory / "credentials").mkdir()
         (directory / "credentials" / "ann").write_text(ANN.password)
         self._process: subprocess.Popen[bytes]
         self.main = 0
 
-    def start(self) -> None:
-        """Start the service, and wait until it is ready."""
+    def configure(self, **pooler: object) -> None:
+        """Write the settings file, with these under `pooler`."""
+        self._settings["pooler"] |= pooler
+        self._config.write_text(yaml.safe_dump(self._settings))
+
+    def start(self, name: str = "hyperpool.socket") -> None:
+        """Start the service, and wait until it is ready.
+
+        Args:
+            name: of its sockets.
+        """
         fds = [self.tcp.fileno(), self.unix.fileno()]
         script = f'exec 3<&{fds[0]} 4<&{fds[1]}; LISTEN_PID=$$ exec "$@"'
         environment = {
             **targets.environment(),
             "LISTEN_FDS": "2",
-            "LISTEN_FDNAMES": "hyperpool.socket:hyperpool.socket",
+            "LISTEN_FDNAMES": f"{name}:{name}",
+            "FDSTORE": "16",
             "NOTIFY_SOCKET": self.notify.address,
             "WATCHDOG_USEC": "300000",
             "RUNTIME_DIRECTORY": str(self.directory),
@@ -139,7 +149,7 @@ def test_a_restart_of_a_service(service: Unit) -> None:
     control = str(service.directory / "control")
     with ThreadPoolExecutor(1) as threads:
         # Meanwhile, somebody has to read what is told.
-        done = threads.submit(launch.run, "restart", "--socket", control, "--timeout", "30")
+        done = threads.submit(launch.run, "restart", "--socket", control, "--timeout", "60")
         service.wait_for("BARRIER=1")
         assert done.result().returncode == 0, done.result().stderr
     told = service.notify.read()
@@ -152,3 +162,23 @@ def test_a_restart_of_a_service(service: Unit) -> None:
     eventually(lambda: ["WATCHDOG=1"] in service.notify.read()[before:], what="it lives")
     assert ["READY=1"] in told[: told.index(main)]
     assert ["READY=1"] not in told[told.index(main) : told.index(["BARRIER=1"])]
+
+
+def test_sockets_that_systemd_keeps(pg: PostgresCluster) -> None:
+    """They are the pooler's own: the next process goes on with them, and serves who has connected in between."""
+    with tempfile.TemporaryDirectory(prefix="hpt-") as path, NotifySocket(Path(path)) as notify:
+        service = Unit(Path(path), notify, pg)
+        port = service.tcp.getsockname()[1]
+        service.unix.close()
+        service.unix = socket.socket(socket.AF_UNIX)
+        service.unix.bind(f"{path}/.s.PGSQL.{port}")
+        service.configure(listen_addr="127.0.0.1", listen_port=port, unix_socket_dir=path)
+        with RawClient(service.tcp.getsockname()) as early:
+            service.start("stored-clients")
+            assert early.login("app", ANN.name, ANN.password)[-1].kind == b"Z"
+        # What it asks to have kept leads to the same sockets, and its end leaves the file alone.
+        eventually(lambda: len(notify.read()) and len(notify.fds) == 2, what="both are kept")
+        kept = {os.fstat(fd).st_ino for fd in notify.fds}
+        assert kept == {os.fstat(sock.fileno()).st_ino for sock in (service.tcp, service.unix)}
+        service.close()
+        assert (service.directory / f".s.PGSQL.{port}").exists()

@@ -69,6 +69,6 @@ class NotifySocket:
             for message in self.read()
         )
 
-    def wait_for(self, *assignments: str, within: float = 20.0) -> None:
+    def wait_for(self, *assignments: str, within: float = 40.0) -> None:
         """Wait until `has`."""
         eventually(lambda: self.has(*assignments), within=within, what=f"{assignments} is told")

@@ -53,12 +53,14 @@ class Old:
 
     Attributes:
         problem: why it may not.
+        stranger: why it may not be the one that wants to.
         events: what it was told.
         canceled: the cancel requests that it got, with what is to be called.
     """
 
     def __init__(self) -> None:
         self.problem = ""
+        self.stranger = ""
         self.events: list[str] = []
         self.canceled: list[tuple[int, bytes, Callable[[], None]]] = []
         self.sock = socket.create_server(("127.0.0.1", 0))
@@ -71,10 +73,11 @@ class Old:
         """One socket."""
         return [(CLIENTS, True, self.sock)]
 
-    async def announce(self, pid: int) -> None:
+    async def announce(self, pid: int) -> str:
         """Take note."""
         await trio.lowlevel.checkpoint()
         self.events.append(f"announce {pid}")
+        return self.stranger
 
     def leave(self) -> None:
         """Take note."""
@@ -182,6 +185,19 @@ async def test_an_obstacle(old: Old, succession: Succession, nursery: trio.Nurse
         await talk.new.step_in()
     talk.new.close()
     assert [event for event in old.events if event.startswith("announce")] == []
+
+
+async def test_a_process_that_the_service_manager_would_not_take(
+    old: Old, succession: Succession, nursery: trio.Nursery
+) -> None:
+    """It ends, and the old one goes on."""
+    old.stranger = "from elsewhere"
+    talk = Conversation(succession, nursery)
+    await talk.ask()
+    with pytest.raises(StartupError, match="cannot take over: from elsewhere"):
+        await talk.new.step_in()
+    talk.new.close()
+    assert "leave" not in old.events
 
 
 async def test_a_new_process_that_ends_early(old: Old, succession: Succession, nursery: trio.Nursery) -> None:
