@@ -6,12 +6,14 @@ import json
 import re
 import runpy
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import pytest
+import trio
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -173,6 +175,28 @@ async def test_there_is_a_bound_to_the_number_of_series(desk: Desk) -> None:
     samples = await _scraped(around, exporter, 2)
     assert set(_received(samples)) == {"ann", "bob", "other"}
     assert _value(samples, "hyperpool_pools") == 5 + 50
+
+
+async def test_many_pools_are_one_family(desk: Desk) -> None:
+    """Its lines stand together, behind one header, and the relay has had its turn between them."""
+    _pools(desk, *(f"user{number}" for number in range(120)))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        text = await Exporter(_around(desk)).scrape(200)
+        nursery.cancel_scope.cancel()
+    assert text.count("# TYPE hyperpool_query_seconds histogram") == 1
+    assert text.count("hyperpool_query_seconds_count{") == 121
+    assert turns > len(METRICS)
+    lines = [line.startswith("hyperpool_query_seconds") for line in text.splitlines() if line[0] != "#"]
+    assert sum(one != two for one, two in pairwise(lines)) == 2
 
 
 async def test_counters_never_go_back(desk: Desk) -> None:
