@@ -46,11 +46,15 @@ _SHAPING: Final = frozenset("create alter drop grant revoke import reassign secu
 _RUNNING: Final = frozenset({"execute", "prepare"})
 """Words that run what the source does not say."""
 
-_HARD: Final = re.compile(r'["\\]|\$(?!\d)|/\*')
-"""What may hide words, once strings and comments have been left out."""
+_SKIPPED: Final = re.compile(r"'[^']*'|--[^\n]*|/\*.*?\*/|\"[^\"]*\"", re.DOTALL)
+"""Strings, comments and quoted names, whichever begins first."""
 
-_STRING: Final = re.compile(r"'[^']*'")
-_COMMENT: Final = re.compile(r"--[^\n]*|/\*[^*]*\*/")
+_HARD: Final = re.compile(r"[\"\\]|\$(?!\d)|/\*|\*/")
+"""What may hide words, once those have been left out."""
+
+_AMBIGUOUS: Final = re.compile(r"\\'|\"\"|u&", re.IGNORECASE)
+"""With these, they may end elsewhere than they seem to."""
+
 _WORD: Final = re.compile(r"[a-z_\u0080-\U0010ffff][\w$]*")
 _DO: Final = re.compile(r"\bdo\b(?!\s+(?:nothing|update|instead|also)\b)")
 
@@ -252,18 +256,25 @@ class Writers:
             return (Reach.ROWS if volatile else Reach.NOTHING), frozenset(calls)
         if function.language not in {"plpgsql", "sql"} or source is None:
             return (Reach.UNKNOWN if volatile else self._any()), frozenset()
-        return self._read(function, source.lower())
+        return self._read(function, source)
 
     def _read(self, function: Function, source: str) -> tuple[Reach, frozenset[int]]:
         """What a function's source may do, and what is called by its words."""
         volatile = function.volatility == "v"
-        low = _COMMENT.sub(" ", _STRING.sub("''", source))
-        words = set(_WORD.findall(low))
-        hidden = "'" in low.replace("''", "") or _HARD.search(low) is not None
+        quoted: set[str] = set()
+
+        def left(skipped: re.Match[str]) -> str:
+            if skipped[0].startswith('"'):
+                quoted.add(skipped[0][1:-1])
+            return "''" if skipped[0].startswith("'") else " "
+
+        low = _SKIPPED.sub(left, source).lower()
+        words = quoted.union(_WORD.findall(low))
+        hidden = _AMBIGUOUS.search(source) or _HARD.search(low) or "'" in low.replace("''", "")
         if hidden or not words.isdisjoint(_RUNNING) or _DO.search(low):
             if not volatile:
                 return self._any(), frozenset()
-            shapes = not _SHAPING.isdisjoint(_WORD.findall(source))
+            shapes = not _SHAPING.isdisjoint(_WORD.findall(source.lower()))
             return (Reach.SCHEMA if shapes else Reach.UNKNOWN), frozenset()
         rows = self._rows
         calls = {one.oid for word in words for one in rows.functions(word)}

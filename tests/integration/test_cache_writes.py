@@ -42,6 +42,19 @@ CREATE FUNCTION writes_by_a_stable_body(int) RETURNS int LANGUAGE sql STABLE
 CREATE FUNCTION stable_dynamic(text) RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN EXECUTE $1; RETURN 1; END';
 CREATE FUNCTION reads_by_default(int) RETURNS int LANGUAGE plpgsql AS
   'BEGIN RETURN (SELECT max(a) FROM written.plain JOIN written.v USING (a)); END';
+CREATE FUNCTION "Writes"(int) RETURNS int LANGUAGE sql AS 'DELETE FROM written.plain RETURNING 1';
+CREATE FUNCTION stable_quoted(int) RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN written."Writes"($1); END';
+CREATE FUNCTION reads_quoted(int) RETURNS int LANGUAGE plpgsql STABLE AS
+  'BEGIN RETURN (SELECT max("a") FROM "written"."plain" WHERE "b" <> ''it is "writes"''); END';
+CREATE FUNCTION between_comments(int) RETURNS int LANGUAGE plpgsql AS $f$BEGIN
+  -- don't
+  DELETE FROM written.plain; -- don't
+  RETURN 1; END$f$;
+CREATE FUNCTION between_escapes(int) RETURNS int LANGUAGE plpgsql AS
+  $f$BEGIN PERFORM E'\\'', writes(1), ' '; RETURN 1; END$f$;
+CREATE FUNCTION within_a_comment(int) RETURNS int LANGUAGE plpgsql AS
+  $f$BEGIN /* don't DELETE */ -- "writes" /* 'x'
+  RETURN 1; END$f$;
 CREATE FUNCTION stable_recursive(int) RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN stable_recursive($1); END';
 CREATE FUNCTION alters() RETURNS int LANGUAGE plpgsql AS
   'BEGIN ALTER TABLE written.plain ENABLE ROW LEVEL SECURITY; RETURN 1; END';
@@ -112,6 +125,10 @@ _WRITES: Final[list[tuple[str, set[str] | None]]] = [
     ("SELECT quoted(1)", None),
     ("SELECT recursive(1)", set()),
     ("SELECT stable_recursive(1), reads_by_default(1)", set()),
+    ("SELECT reads_quoted(1), within_a_comment(1)", set()),
+    ("SELECT stable_quoted(1)", None),
+    ("SELECT between_comments(1)", None),
+    ("SELECT between_escapes(1)", None),
     ("SELECT writes_by_a_stable_one(1)", None),
     ("SELECT writes_by_an_immutable_one(1)", None),
     ("SELECT writes_by_a_stable_body(1)", None),

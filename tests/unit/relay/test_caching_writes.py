@@ -133,3 +133,27 @@ def test_what_was_written_before_the_database_was_cached_is_unknown() -> None:
         assert not old.cache.database.holds(mark, {1})
         assert server.writes is None
         assert server.prepared.meant(b"known") == (None,), "nobody has seen what it stands for"
+
+
+def test_a_server_that_is_at_nothing_has_written_nothing_when_its_database_becomes_cached() -> None:
+    """Otherwise the catalog would be read anew for each server, behind its first answer."""
+    with _stage() as (stage, database):
+        stage.play(
+            """
+            c1 > Qselect 1
+            s1 < Qselect 1
+            s1 > T|D1|CSELECT 1|Z
+            c1 < T|D1|CSELECT 1|Z
+            c1 > Qselect 2
+            s1 < Qselect 2
+            """
+        )
+        server = stage.server("s1")
+        server.becomes_cached()
+        assert server.writes is not None
+        assert server.writes.schema
+        mark = database.mark()
+        stage.play("s1 > T|D2|CSELECT 1|Z\nc1 < T|D2|CSELECT 1|Z")
+        assert not database.holds(mark, {1})
+        server.becomes_cached()
+        assert server.writes is None
