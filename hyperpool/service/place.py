@@ -71,7 +71,7 @@ class Place:
     Args:
         notifier: the way to the service manager.
         predecessor: the process that this one follows; None for none.
-        command: how to start one that follows; empty if that is not known.
+        command: how to start one that follows; empty for a process that others look after: it takes no commands.
 
     Attributes:
         failure: why this process could not step into its place; it has to end then.
@@ -80,6 +80,7 @@ class Place:
     def __init__(self, notifier: Notifier, predecessor: Predecessor | None, command: tuple[str, ...]) -> None:
         self._notifier = notifier
         self._predecessor = predecessor
+        self._command = command
         self._succession = Succession(self, command, notifier.manager.environment)
         self._control: Control | None = None
         self._parts: Parts
@@ -103,7 +104,7 @@ class Place:
         if self._predecessor is not None:
             stack.callback(self._predecessor.close)
         path = control_path(settings, os.environ)
-        if not path:
+        if not path or not self._command:
             return
         control = Control(path, self._succession, shut_down)
         stack.callback(control.close)

@@ -39,7 +39,8 @@ class Manner:
             in any more, and ends when its clients have left.
         user: goes before the setting of that name.
         verbose: is added to the setting of that name.
-        command: how to start another process of this kind, which takes over; empty if that is not known.
+        command: how to start another process of this kind, which takes over; empty for one that others look after: it
+            has no control socket.
     """
 
     daemon: bool = False

@@ -84,8 +84,6 @@ class Succession:
         Returns:
             Why that has failed, for people; empty if it has not.
         """
-        if not self._command:
-            return "this process does not know how it was started"
         obstacle = self._obstacle()
         if obstacle:
             return obstacle

@@ -77,6 +77,9 @@ class Line:
 
     def end(self) -> None:
         """End those that were started by others."""
+        with contextlib.suppress(OSError, ValueError):
+            if self.pid != self.first.pid:
+                self._pids.append(self.pid)
         for pid in self._pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGQUIT)
