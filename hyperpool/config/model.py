@@ -411,7 +411,7 @@ class PoolerSettings:
         "time that the relay waits for more work before it sleeps; 0 is off",
     )
     relay_slice: float = _setting(
-        0.002, kinds.seconds(0.1), "time that the relay works before other tasks have their turn"
+        0.01, kinds.seconds(0.1), "time that the relay works before other tasks have their turn"
     )
     state_dir: Path = attrs.field(
         factory=lambda: default_state_dir(os.environ, Path()),

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
-from hyperpool.stats import BOUNDS, BUCKETS
+from hyperpool.buckets import BUCKETS
+from hyperpool.stats import BOUNDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence

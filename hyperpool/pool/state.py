@@ -17,7 +17,6 @@ linked             its ``client`` is set: it serves that client
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -27,6 +26,7 @@ from hyperpool.cache.database import anything
 from hyperpool.config import PoolMode, SessionState
 from hyperpool.config.settings import FALLBACK
 from hyperpool.pool.backoff import Backoff
+from hyperpool.pool.places import Places
 from hyperpool.pool.quota import Quota
 from hyperpool.pool.replication import refuse_crowd, replication_settings
 from hyperpool.pool.statements import StatementStore
@@ -34,6 +34,7 @@ from hyperpool.sql.effects import EffectReader
 from hyperpool.stats import PoolStats
 
 if TYPE_CHECKING:
+    from collections import OrderedDict
     from collections.abc import Callable, Iterator, Mapping
 
     from hyperpool.cache.lane import Lane
@@ -56,7 +57,7 @@ S = TypeVar("S", bound=ServerLike)
 C = TypeVar("C")
 
 
-class Pool(Generic[S, C]):
+class Pool(Places, Generic[S, C]):
     """The server connections of one database and user, and the clients that want them.
 
     Args:
@@ -99,20 +100,22 @@ class Pool(Generic[S, C]):
         untold: a server that was there before is to tell it.
     """
 
+    idle: list[S]
+    waiting: OrderedDict[C, float]
+    cache: Lane[C, Any, Statement] | None
+    statements: StatementStore
+
     def __init__(self, settings: PoolSettings, random: Callable[[], float]) -> None:
-        self.idle: list[S] = []
+        super().__init__(PoolStats())
         self.servers: set[S] = set()
         self.conditioning: dict[S, float] = {}
-        self.waiting: OrderedDict[C, float] = OrderedDict()
         self.dialing = 0
         self.clients = 0
         self.logins = 0
         self.generation = 0
         self.kept = False
-        self.paused = False
         self.quotas: tuple[Quota[S, C], ...] = ()
         self.unused_since: float | None = None
-        self.cache: Lane[C, Any, Statement] | None = None
         self.tells: Callable[[str], None] | None = None
         self.untold = False
         self.parameters: dict[str, str] | None = None
@@ -120,15 +123,12 @@ class Pool(Generic[S, C]):
         self.custom: frozenset[str] = frozenset()
         self.base: dict[str, str] = {}
         self.accepted: dict[tuple[str, str], str] = {}
-        self.reader: EffectReader | None = None
         self.statements = StatementStore(None)
-        self.translates = False
         self.stateful: frozenset[str] = frozenset()
         self.pinned = 0
         self.shown = Shown()
         self.route: Any = None
         self.backoff = Backoff(settings.server_login_retry, random)
-        self.stats = PoolStats()
         self.configure(settings)
 
     def configure(self, settings: PoolSettings) -> None:
@@ -149,8 +149,10 @@ class Pool(Generic[S, C]):
         kept = settings.max_prepared_statements > 0 or self.translates
         self.translates = not self.session and (self.watched or kept)
         self.reader = EffectReader(settings.pin_functions) if self.translates else None
+        self.glance = None
         if self.reader is not None:
             self.reader.learn(self.stateful)
+            self.glance = self.reader.glance
         self.statements.relearn(self.reader)
         self.max_pinned = settings.max_pinned
         if settings.pool_size:
@@ -215,13 +217,6 @@ class Pool(Generic[S, C]):
         self.conditioning.pop(server, None)
         if server in self.idle:
             self.idle.remove(server)
-
-    def rest(self, server: S) -> None:
-        """A server connection becomes idle."""
-        if self.round_robin:
-            self.idle.insert(0, server)
-        else:
-            self.idle.append(server)
 
     def missing(self, now: float) -> int:
         """How many server connections should be opened now.

@@ -19,12 +19,12 @@ from hyperpool.cache.database import Writing
 from hyperpool.cache.flights import Flight
 from hyperpool.cache.session import SWITCH
 from hyperpool.relay import switch
-from hyperpool.relay.connection import HEADER
 from hyperpool.relay.filling import Answer, Fill, examine
 from hyperpool.relay.requests import CLOSED, READY, SIMPLE, Request, read
 from hyperpool.relay.tables import IDLE
 from hyperpool.sql.reasons import Reason
 from hyperpool.wire import constants as wire
+from hyperpool.wire.scan import length_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -116,7 +116,7 @@ def ask(
     Returns:
         Whether it needs no server now. If it does, `ClientConnection.fill` may have been set.
     """
-    size = 1 + HEADER(buffer, at)[1]
+    size = 1 + length_at(buffer, at)
     if end - at < size <= len(client.relay.small_view):
         # The rest may come at once, and nobody holds a server meanwhile.
         client.rest = bytes(view[at:end])

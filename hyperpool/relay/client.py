@@ -6,13 +6,14 @@ from select import EPOLLIN
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.pool.statements import ClientStatements
-from hyperpool.relay import caching, local, shortcut, untranslated
-from hyperpool.relay.connection import HANG_UP, HEADER, Connection
+from hyperpool.relay import caching, local, untranslated
+from hyperpool.relay.connection import HANG_UP, Connection
 from hyperpool.relay.session import Pinned
+from hyperpool.relay.system import receive
 from hyperpool.relay.tables import ANSWERED, IDLE
-from hyperpool.stats import MICROSECONDS
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
+from hyperpool.wire.scan import length_at
 
 if TYPE_CHECKING:
     from hyperpool.cache.flights import Flight
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 _MOOT: Final = frozenset({wire.COPY_DATA, wire.COPY_DONE, wire.COPY_FAIL, wire.FLUSH})
 """Messages that a server in its idle state ignores: nothing is linked for them."""
-
-_WAITS: Final = frozenset({wire.QUERY, wire.BIND})
-"""Requests that need a server, whatever they are."""
 
 _MAX_LEDGER: Final = 16384
 """Requests in flight beyond which a client is not read until the server has caught up."""
@@ -140,9 +138,7 @@ class ClientConnection(Connection):
         # From here on, the common case in as few steps as Python takes: an idle client sends one whole Query.
         relay = self.relay
         try:
-            end = self.sock.recv_into(relay.small_view)
-        except BlockingIOError:
-            return
+            end = receive(self.sock, self.raw, relay.small_view)
         except OSError as error:
             self.lost(f"client connection broke: {error.strerror}")
             return
@@ -153,21 +149,27 @@ class ClientConnection(Connection):
                 if not caching.hit(self, pool.cache, buffer, relay.view, end):
                     self.consume(buffer, relay.view, end)
                 return
-            idle = pool.idle
-            if idle and relay.now - idle[-1].idle_since < pool.check_after and not pool.paused:
-                server = idle[-1]
-                if self.tracked is server.tracked and shortcut.forward(self, server, buffer, relay.view, end):
-                    idle.pop()
-                    return
-            elif not idle and buffer[0] in _WAITS and HEADER(buffer)[1] < end:
+            if pool.idle:
+                server = pool.idle[-1]
+                if (
+                    relay.now - server.idle_since < pool.check_after
+                    and self.tracked is server.tracked
+                    and not pool.paused
+                    and server.take(self, buffer, relay.view, end)
+                ):
+                    pool.idle.pop()
+                else:
+                    self.consume(buffer, relay.view, end)
+            elif buffer[0] in (wire.QUERY, wire.BIND) and length_at(buffer, 0) < end:
+                # Both need a server, whatever they are.
                 self._wait(bytes(relay.view[:end]))
-                return
-            self.consume(buffer, relay.view, end)
-        elif end:
+            else:
+                self.consume(buffer, relay.view, end)
+        elif end > 0:
             if end == len(relay.small_view):
                 relay.resume(self)
             self.consume(buffer, relay.view, end)
-        else:
+        elif not end:
             self.close("client unexpected eof")
 
     def _read(self, mask: int) -> None:
@@ -228,7 +230,7 @@ class ClientConnection(Connection):
         """
         at = self.skip
         while end - at >= 5:
-            kind, length = HEADER(buffer, at)
+            kind, length = buffer[at], length_at(buffer, at)
             if not 4 <= length <= self.relay.max_packet_size:
                 self.violate(f"invalid message length {length}")
                 return
@@ -262,7 +264,12 @@ class ClientConnection(Connection):
         server = self._idle_server()
         if server is None:
             self._wait(bytes(view[at:end]))
-        elif lane is not None and not at and shortcut.take(self, server, buffer, view, end):
+        elif (
+            lane is not None
+            and not at
+            and self.tracked is server.tracked
+            and server.take(self, buffer, view, end)
+        ):
             return
         elif self._link(server):
             self._forward(server, buffer, view, at, end)
@@ -314,7 +321,7 @@ class ClientConnection(Connection):
         if parked and self.tracked is server.tracked and self.proven and not self.unread:
             # It has asked one thing, whole, and waits.
             self.parked = None
-            if shortcut.forward(self, server, parked, memoryview(parked), len(parked)):
+            if server.take(self, parked, memoryview(parked), len(parked)):
                 return
             self.parked = parked
         if self._link(server):
@@ -494,6 +501,4 @@ class ClientConnection(Connection):
             self.patience = 0.0
         since = self.pool.waiting.pop(self, None)
         if since is not None:
-            waited = self.relay.now - since
-            self.pool.stats.waited += waited
-            self.pool.stats.wait_buckets[int(waited * MICROSECONDS).bit_length()] += 1
+            self.pool.stats.add_wait(self.relay.now - since)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from struct import Struct
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
+
+from hyperpool.relay.system import raw_descriptor, receive, send
 
 if TYPE_CHECKING:
     import socket
 
     from hyperpool.relay.loop import Relay
-
-HEADER: Final = Struct("!BI").unpack_from
-"""Reads a message's type byte and length."""
 
 HANG_UP: Final = 0x2018
 """EPOLLRDHUP | EPOLLHUP | EPOLLERR"""
@@ -21,7 +19,7 @@ MAX_PARTIAL: Final = 65536
 """Bytes of a message that is inspected whole (ParameterStatus, ErrorResponse); a longer one passes uninspected."""
 
 
-class Connection(ABC):
+class Connection:
     """An established connection, driven by readiness events.
 
     Events are edge-triggered: not reading is backpressure, and costs no system call. Whoever stops reading sets
@@ -29,6 +27,7 @@ class Connection(ABC):
 
     Attributes:
         fd: the socket's file descriptor.
+        raw: the same, if it is a plain socket; else -1 (see `relay.system`).
         outbox: bytes that the socket did not take; while there are any, the other side is not read.
         skip: how many of the next bytes belong to a message whose beginning has been handled.
         dropping: those bytes are dropped, not forwarded.
@@ -49,6 +48,7 @@ class Connection(ABC):
         "number",
         "outbox",
         "queued",
+        "raw",
         "relay",
         "rest",
         "since",
@@ -61,6 +61,7 @@ class Connection(ABC):
         self.relay = relay
         self.sock = sock
         self.fd = sock.fileno()
+        self.raw = raw_descriptor(sock)
         self.outbox: bytes | memoryview = b""
         self.skip = 0
         self.rest = b""
@@ -74,18 +75,20 @@ class Connection(ABC):
 
     def transmit(self, data: bytes | memoryview, flags: int = 0) -> None:
         """Send, and keep what the socket does not take. A broken connection is closed after the current event."""
+        self.transmit_part(data, len(data), flags)
+
+    def transmit_part(self, data: bytes | bytearray | memoryview, end: int, flags: int = 0) -> None:
+        """The same for the first `end` bytes of `data`."""
         if self.outbox:
-            self.outbox = bytes(self.outbox) + bytes(data)
+            self.outbox = bytes(self.outbox) + bytes(data[:end])
             return
         try:
-            sent = self.sock.send(data, flags)
-        except BlockingIOError:
-            sent = 0
+            sent = send(self.sock, self.raw, data, end, flags)
         except OSError as error:
             self.relay.doom(self, error)
             return
-        if sent != len(data):
-            self.outbox = bytes(data[sent:])
+        if sent != end:
+            self.outbox = bytes(data[sent:end])
             self.relay.watch_writable(self)
 
     def writable(self) -> None:
@@ -93,9 +96,7 @@ class Connection(ABC):
         outbox = self.outbox
         if outbox:
             try:
-                sent = self.sock.send(outbox)
-            except BlockingIOError:
-                return
+                sent = send(self.sock, self.raw, outbox, len(outbox))
             except OSError as error:
                 self.relay.doom(self, error)
                 return
@@ -119,13 +120,11 @@ class Connection(ABC):
         if held:
             view[:held] = self.rest
             view = view[held:]
-        try:
-            got = self.sock.recv_into(view)
-        except BlockingIOError:
-            self.unread = False
-            return -1
-        if not got:
-            return 0
+        got = receive(self.sock, self.raw, view)
+        if got <= 0:
+            if got:
+                self.unread = False
+            return got
         if held:
             self.rest = b""
         # An edge says "there was news", once: a full read, or the news of a hang-up, may leave more to be read.

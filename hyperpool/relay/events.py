@@ -17,11 +17,13 @@ from __future__ import annotations
 import os
 from collections import deque
 from contextlib import contextmanager
-from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
+from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
+
+from hyperpool.relay.system import Poller, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,10 +32,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("relay")
 
+_IN: Final = EPOLLIN
+_OUT: Final = EPOLLOUT
 _READ: Final = EPOLLIN | EPOLLRDHUP | EPOLLET
 _READ_WRITE: Final = _READ | EPOLLOUT
 _QUIET: Final = int(EPOLLET)
-_EVENTS: Final = 256
+
+_SHORT_SLICE: Final = 0.002
+"""Seconds that a slice has at most while the control plane is talking to somebody."""
 
 
 class EventLoop:
@@ -51,7 +57,7 @@ class EventLoop:
         self.now = clock()
         self._linger = 0.0
         self._slice = 0.0
-        self._epoll = epoll()
+        self._epoll = Poller()
         self._turning = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, EPOLLIN | EPOLLET)
@@ -92,26 +98,27 @@ class EventLoop:
             self._turning = False
 
     def _turn(self) -> bool:
-        poll = self._epoll.poll
+        poller = self._epoll
         clock = self._clock
         connections = self._connections
         again = self._again
-        end = clock() + self._slice
+        end = read(clock) + (min(self._slice, _SHORT_SLICE) if self._attention else self._slice)
         timeout = 0.0
         while True:
-            events = poll(timeout, _EVENTS)
-            self.now = now = clock()
-            for fd, mask in events:
-                connection = connections.get(fd)
+            count = poller.wait(timeout)
+            self.now = now = read(clock)
+            for number in range(count):
+                connection = connections.get(poller.fd(number))
                 if connection is None:
                     continue
+                mask = poller.mask(number)
                 try:
-                    if mask == EPOLLIN:
-                        connection.readable(EPOLLIN)
+                    if mask == _IN:
+                        connection.readable(_IN)
                         continue
-                    if mask & EPOLLOUT:
+                    if mask & _OUT:
                         connection.writable()
-                    if mask != EPOLLOUT and not connection.closed and not self._is_suspended(connection):
+                    if mask != _OUT and not connection.closed and not self._is_suspended(connection):
                         connection.readable(mask)
                 except Exception as error:  # noqa: BLE001 - rule 3
                     self._crashed(connection, error)
@@ -119,7 +126,7 @@ class EventLoop:
                 self._read_again()
             if self._doomed:
                 self._bury()
-            if not events and not again:
+            if not count and not again:
                 return False
             if now >= end:
                 return True
@@ -158,7 +165,7 @@ class EventLoop:
 
     @contextmanager
     def attention(self) -> Iterator[None]:
-        """While inside, the control plane is talking to somebody: the relay does not linger."""
+        """While inside, the control plane is talking to somebody: the relay does not linger, and slices are short."""
         self._attention += 1
         try:
             yield

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from hyperpool.relay.connection import HEADER
 from hyperpool.relay.requests import CLOSED, DESCRIBED, DESCRIPTION, PARSED, PLAIN, READY, SIMPLE
 from hyperpool.sql.reasons import Reason
 from hyperpool.wire import constants as wire
-from hyperpool.wire.frames import hop
+from hyperpool.wire.scan import hop, length_at
 
 if TYPE_CHECKING:
     from hyperpool.cache.flights import Flight
@@ -66,7 +65,7 @@ class Fill:
             return self.ended
         data, at = self.whole(), 0
         while len(data) - at >= 5:
-            kind, length = HEADER(data, at)
+            kind, length = data[at], length_at(data, at)
             at += 1 + int(length)
             if kind in _LAST:
                 return at <= len(data)
@@ -112,13 +111,13 @@ def examine(request: Request, data: bytes) -> Answer | Reason:
     for wanted in _BEGINNINGS[request.kind]:
         if end - at < 5 or data[at] not in wanted:
             return _misfit(data, at)
-        at += 1 + HEADER(data, at)[1]
+        at += 1 + length_at(data, at)
     rows = 1
     if request.kind != DESCRIPTION:
         at = hop(data, at, end, _ROWS)
         if end - at < 5 or data[at] not in _ENDINGS[bool(request.limit)]:
             return _misfit(data, at)
-        stop = at + 1 + HEADER(data, at)[1]
+        stop = at + 1 + length_at(data, at)
         if data[at] == wire.COMMAND_COMPLETE:
             tag = _SELECTED.fullmatch(data, at + 5, stop)
             if tag is None:

@@ -86,8 +86,6 @@ class Ledger:
     """What one server connection still owes, in order.
 
     Attributes:
-        entries: outstanding requests, oldest first; the relay may append a plain QUERY by itself when neither
-            `skipping` nor `copying` is set, which is what `request` would do.
         skipping: the server discards messages until it sees a Sync (rule 3).
         copying: the server reads COPY data (rule 4).
         doubt: why the server connection must not be reused, or "".
@@ -106,8 +104,10 @@ class Ledger:
     """
 
     __slots__ = (
+        "_entries",
         "_ignored",
         "_last_ready",
+        "_lone",
         "_open",
         "_position",
         "asked",
@@ -116,7 +116,6 @@ class Ledger:
         "copying",
         "cycle",
         "doubt",
-        "entries",
         "executes",
         "failed",
         "midway",
@@ -128,7 +127,8 @@ class Ledger:
     )
 
     def __init__(self) -> None:
-        self.entries: deque[int] = deque()
+        self._entries: deque[int] = deque()
+        self._lone: tuple[int, ...] = ()
         self.changes: deque[Change | None] = deque()
         self.unnamed: deque[Change] = deque()
         self.undone: list[Change] = []
@@ -153,6 +153,31 @@ class Ledger:
         pipeline = " ".join(names[entry & ~_KIND] + chr(entry & _KIND) for entry in self.entries)
         flags = [name for name in ("skipping", "copying", "unsynced") if getattr(self, name)]
         return f"<Ledger [{pipeline}] {' '.join(flags)}{self.doubt}>"
+
+    @property
+    def entries(self) -> deque[int]:
+        """Outstanding requests, oldest first."""
+        if self._lone:
+            self._entries.extend(self._lone)
+            self._lone = ()
+        return self._entries
+
+    def expect(self, kinds: tuple[int, ...]) -> None:
+        """Write down requests of a client's, all that are outstanding, which may be `fulfilled` in one step.
+
+        What is counted here is not up to date before `recount`.
+        """
+        self._lone = kinds
+
+    def fulfilled(self) -> None:
+        """All that was outstanding has been answered, and nothing has failed."""
+        if self._lone:
+            self._lone = ()
+        else:
+            self._entries.clear()
+        if self.changes:
+            self.changes.clear()
+        self.unsynced = False
 
     @property
     def clean(self) -> bool:

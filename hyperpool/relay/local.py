@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hyperpool.pool.statements import LONGEST_NAME
-from hyperpool.relay.connection import HEADER
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
+from hyperpool.wire.scan import length_at
 
 if TYPE_CHECKING:
     from hyperpool.pool.statements import ClientStatements, Statement
@@ -39,7 +39,7 @@ def answer(client: ClientConnection, buffer: bytes | bytearray, at: int, end: in
     synced = False
     own = client.remembered()
     while end - at >= 5:
-        kind, length = HEADER(buffer, at)
+        kind, length = buffer[at], length_at(buffer, at)
         stop = at + 1 + length
         if stop > end or kind not in {wire.PARSE, wire.SYNC}:
             return b""

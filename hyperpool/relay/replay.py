@@ -56,8 +56,9 @@ def prepare(replay: Replay, server: Upkeep) -> bytes:
     statements = server.statements
     statements.doubt_all()
     statements.version = server.pool.statements.version
-    outstanding, changes = ledger.entries, ledger.changes
-    ledger.entries = deque([wire.SYNC | SKIP])
+    outstanding, changes = ledger.entries.copy(), ledger.changes
+    ledger.entries.clear()
+    ledger.entries.append(wire.SYNC | SKIP)
     ledger.changes = deque()
     pieces = []
     for statement in dict.fromkeys(uses):
@@ -67,7 +68,7 @@ def prepare(replay: Replay, server: Upkeep) -> bytes:
         pieces.append(extended.parse(statement.name, statement.body))
         statements.use(statement, server.relay.now)
         statements.certain.add(statement)
-    ledger.entries += outstanding
+    ledger.entries.extend(outstanding)
     ledger.changes += changes
     ledger.midway = False
     ledger.recount()

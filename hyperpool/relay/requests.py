@@ -15,10 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.pool.statements import LONGEST_NAME, PREFIX
-from hyperpool.relay.connection import HEADER
 from hyperpool.sql.reasons import Reason
 from hyperpool.wire import constants as wire
 from hyperpool.wire import extended, messages
+from hyperpool.wire.scan import length_at
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -139,7 +139,7 @@ def is_whole(parked: bytes) -> bool:
     """Whether bytes of a client are one request that is answered with one ReadyForQuery at its end."""
     at = last = ends = 0
     while len(parked) - at >= 5:
-        last, length = HEADER(parked, at)
+        last, length = parked[at], length_at(parked, at)
         ends += last in _ENDS
         at += 1 + length
     return at == len(parked) and ends == 1 and last in _ENDS
@@ -157,7 +157,7 @@ def read(client: ClientConnection, buffer: bytes | bytearray, at: int, end: int)
     Returns:
         The request; or why it is none for the cache; or None if that need not be counted.
     """
-    kind, length = HEADER(buffer, at)
+    kind, length = buffer[at], length_at(buffer, at)
     stop = at + 1 + length
     if stop > end:
         return None
@@ -229,7 +229,7 @@ def _statement(client: ClientConnection, name: bytes, body: bytes) -> Statement 
 
 def _behind_name(buffer: bytes | bytearray, at: int, end: int) -> int:
     """The end of the statement's name in a Bind for the unnamed portal, or in a Describe of a statement; or -1."""
-    kind, length = HEADER(buffer, at)
+    kind, length = buffer[at], length_at(buffer, at)
     wanted = 0 if kind == wire.BIND else ord("S") if kind == wire.DESCRIBE else -1
     stop = at + 1 + length
     if stop > end or stop < at + 7 or buffer[at + 5] != wanted:
@@ -247,7 +247,7 @@ def _used(statement: Statement, buffer: bytes | bytearray, at: int, nul: int, en
         nul: where the name of the statement ends.
         end: behind the last byte.
     """
-    stop = at + 1 + HEADER(buffer, at)[1]
+    stop = at + 1 + length_at(buffer, at)
     tail = bytes(buffer[stop:end])
     limit = b""
     if buffer[at] == wire.DESCRIBE:

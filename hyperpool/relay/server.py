@@ -11,10 +11,12 @@ from hyperpool.config import PoolMode
 from hyperpool.pool.statements import PREFIX
 from hyperpool.relay import caching
 from hyperpool.relay import replay as replays
-from hyperpool.relay.connection import HANG_UP, HEADER
+from hyperpool.relay.connection import HANG_UP
 from hyperpool.relay.ledger import FAKE, SKIP
 from hyperpool.relay.replay import is_stale
 from hyperpool.relay.session import Pinned
+from hyperpool.relay.shortcut import Shortcut
+from hyperpool.relay.system import receive
 from hyperpool.relay.tables import (
     ASYNCHRONOUS,
     EXTENDED,
@@ -22,16 +24,13 @@ from hyperpool.relay.tables import (
     IDLE,
     MAX_MESSAGE,
     NOTHING,
-    READY,
     SIMPLE,
     WATCHED,
     WHOLE,
 )
-from hyperpool.relay.upkeep import Upkeep
-from hyperpool.stats import MICROSECONDS
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
-from hyperpool.wire.frames import hop
+from hyperpool.wire.scan import hop, length_at
 
 if TYPE_CHECKING:
     import socket
@@ -56,10 +55,17 @@ _FORGETS: Final = {b"DEALLOCATE ALL\0": False, b"DISCARD ALL\0": True}
 """What CommandComplete says when all prepared statements are gone, and whether everything else is, too."""
 
 
-class ServerConnection(Upkeep):
+class ServerConnection(Shortcut):
     """One server connection that is logged in."""
 
     __slots__ = ()
+
+    def _link(self, client: ClientConnection, expected: bytes) -> None:
+        client.server = self
+        self.client = client
+        self.linked = client.active = self.relay.now
+        self.expected = expected
+        self.pool.stats.assignments += 1
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -71,14 +77,13 @@ class ServerConnection(Upkeep):
             return
         relay = self.relay
         try:
-            end = self.sock.recv_into(relay.view)
-        except BlockingIOError:
-            return
+            end = receive(self.sock, self.raw, relay.view)
         except OSError as error:
             self.lost(f"server connection broke: {error.strerror}")
             return
-        if not end:
-            self.lost(_end(self.sock))
+        if end <= 0:
+            if not end:
+                self.lost(_end(self.sock))
             return
         if end == len(relay.view):
             self.unread = True
@@ -87,29 +92,24 @@ class ServerConnection(Upkeep):
         expected, self.expected = self.expected, None
         if expected is not None and not (self.held or client.skip):
             at = hop(relay.buffer, 0, end, expected)
-            if at + 6 == end and relay.buffer.startswith(READY, at):
-                ledger = self.ledger
-                ledger.entries.clear()
-                ledger.changes.clear()
-                ledger.unsynced = False
+            buffer = relay.buffer
+            if (
+                at + 6 == end
+                and buffer[at] == wire.READY_FOR_QUERY
+                and length_at(buffer, at) == 5
+                and buffer[at + 5] == wire.IDLE
+            ):
+                self.ledger.fulfilled()
                 pool = self.pool
-                stats = pool.stats
-                stats.queries += 1
-                stats.transactions += 1
-                stats.sent += end
                 elapsed = relay.now - self.linked
-                stats.query_time += elapsed
-                stats.transaction_time += elapsed
-                bucket = int(elapsed * MICROSECONDS).bit_length()
-                stats.query_buckets[bucket] += 1
-                stats.transaction_buckets[bucket] += 1
+                pool.stats.answered(end, elapsed)
                 if elapsed > pool.slow:
                     relay.slow.tell(self, client, elapsed)
                 self.replay = None
                 self.status = IDLE
                 self.client = client.server = None
                 client.active = relay.now
-                client.transmit(relay.view[:end])
+                client.transmit_part(relay.view, end)
                 fill = client.fill
                 if fill is not None:
                     fill.ended = True
@@ -166,7 +166,7 @@ class ServerConnection(Upkeep):
             )
             if end - at < 5:
                 break
-            kind, length = HEADER(buffer, at)
+            kind, length = buffer[at], length_at(buffer, at)
             stop = at + 1 + length
             if not 4 <= length <= MAX_MESSAGE or (kind == wire.READY_FOR_QUERY and length != 5):
                 self.lost(f"server broke the protocol: message {chr(kind)!r} of length {length}")
@@ -300,18 +300,13 @@ class ServerConnection(Upkeep):
         if status == IDLE and self.statements.passing:
             self.statements.doubt_passing()
         stats = pool.stats
-        stats.queries += 1
         self.answered = answered = self.relay.now
         elapsed = answered - max(self.asked, self.linked)
-        stats.query_time += elapsed
-        stats.query_buckets[int(elapsed * MICROSECONDS).bit_length()] += 1
+        stats.add_query(elapsed)
         if elapsed > pool.slow:
             self.relay.slow.tell(self, self.client, elapsed)
         if status == IDLE:
-            stats.transactions += 1
-            elapsed = answered - max(self.began, self.linked)
-            stats.transaction_time += elapsed
-            stats.transaction_buckets[int(elapsed * MICROSECONDS).bit_length()] += 1
+            stats.add_transaction(answered - max(self.began, self.linked))
         if client is not None:
             client.active = self.answered
             if client.fill is not None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 
 from hyperpool.pool.statements import LONGEST_NAME, MARK, PREFIX, Change, Statement
 from hyperpool.relay import caching
-from hyperpool.relay.connection import HEADER
 from hyperpool.relay.ledger import FAKE, FORWARD, SKIP
 from hyperpool.relay.placement import Placement
 from hyperpool.relay.rewriting import REFUSAL, with_deallocated
@@ -24,6 +23,7 @@ from hyperpool.relay.tables import ANSWERED, IDLE, MAX_MESSAGE, UNANSWERED
 from hyperpool.sql.effects import EVERYTHING
 from hyperpool.wire import constants as wire
 from hyperpool.wire import extended
+from hyperpool.wire.scan import length_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +120,7 @@ class Translator(Placement):
         turn_ends = clock() + _SLICE
         kind = 0
         while end - at >= 5:
-            kind, length = HEADER(buffer, at)
+            kind, length = buffer[at], length_at(buffer, at)
             if not 4 <= length <= limit:
                 client.violate(f"invalid message length {length}")
                 break
@@ -188,7 +188,7 @@ class Translator(Placement):
         client = self._client
         if client.gathered is not None:
             client.gathered += self._view[at:end]
-            client.skip = HEADER(self._buffer, at)[1] + 1 - (end - at)
+            client.skip = length_at(self._buffer, at) + 1 - (end - at)
             return
         client.rest = bytes(self._view[at:end])
         if end - at > client.relay.max_whole:

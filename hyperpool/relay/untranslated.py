@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from hyperpool.pool.statements import text_of
 from hyperpool.relay import caching
-from hyperpool.relay.connection import HEADER
 from hyperpool.relay.tables import ANSWERED, UNANSWERED
 from hyperpool.wire import constants as wire
+from hyperpool.wire.scan import length_at
 
 if TYPE_CHECKING:
     from hyperpool.relay.client import ClientConnection
@@ -93,7 +93,7 @@ def forward(
     leaving = False
     limit = client.relay.max_packet_size
     while end - at >= 5:
-        kind, length = HEADER(buffer, at)
+        kind, length = buffer[at], length_at(buffer, at)
         if not 4 <= length <= limit:
             client.violate(f"invalid message length {length}")
             return False

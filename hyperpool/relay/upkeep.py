@@ -10,7 +10,6 @@ from hyperpool.relay.parameters import IDENTITY
 from hyperpool.relay.prepared import PreparedTexts
 from hyperpool.relay.session import LASTING, Pinned, names_of
 from hyperpool.relay.tables import IDLE
-from hyperpool.stats import MICROSECONDS
 
 if TYPE_CHECKING:
     from hyperpool.relay.errand import Errand
@@ -140,10 +139,7 @@ class Upkeep(Following):
         now = self.relay.now
         if pool.waiting and not pool.paused:
             following, since = pool.waiting.popitem(last=False)
-            waited = now - since
-            stats = pool.stats
-            stats.waited += waited
-            stats.wait_buckets[int(waited * MICROSECONDS).bit_length()] += 1
+            pool.stats.add_wait(now - since)
             following.serve(self)
         else:
             self.idle_since = now

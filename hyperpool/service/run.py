@@ -22,7 +22,7 @@ import attrs
 import structlog
 import trio
 
-from hyperpool import __version__
+from hyperpool import FORM, WHY_PURE, __version__
 from hyperpool.admin.configuration import assigned
 from hyperpool.admin.connection import Consoles
 from hyperpool.admin.console import ShutdownMode
@@ -493,8 +493,15 @@ class Pooler:
     def _announce(self) -> None:
         names = ", ".join(listener.name for listener in self._listeners)
         log.info(
-            "listening", addresses=names, version=__version__, python=sys.version.split()[0], pid=os.getpid()
+            "listening",
+            addresses=names,
+            version=__version__,
+            form=FORM,
+            python=sys.version.split()[0],
+            pid=os.getpid(),
         )
+        if WHY_PURE:
+            log.info("what relays bytes is not compiled, and takes more CPU", reason=WHY_PURE)
         tcp = (listener.name for listener in self._listeners if listener.sock.family != socket.AF_UNIX)
         self._embedded.announce(self._settings, next(tcp, None))
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from hyperpool.sql.glance import Glance
 from hyperpool.sql.model import EVERYTHING, NONE, Effects, Pin
 from hyperpool.sql.names import Names
 from hyperpool.sql.tree import TreeReader, Unreadable
@@ -107,6 +108,9 @@ class EffectReader:
     Args:
         pinning: functions whose call is `Pin.FUNCTION`; a schema in front of the name is ignored.
         capacity: bytes of texts whose effects are remembered.
+
+    Attributes:
+        glance: the first look: a text that passes changes nothing.
     """
 
     __slots__ = (
@@ -120,6 +124,7 @@ class EffectReader:
         "_pinning",
         "_size",
         "_tree",
+        "glance",
     )
 
     def __init__(self, pinning: Iterable[str] = (), capacity: int = CAPACITY) -> None:
@@ -127,6 +132,7 @@ class EffectReader:
         self._pinning = Names(name.rpartition(".")[2].strip('"') for name in pinning)
         self._known: dict[bytes, Effects | None] = {}
         self._size = 0
+        self.glance = Glance()
         self.learn(())
 
     def learn(self, stateful: Iterable[str]) -> None:
@@ -140,6 +146,7 @@ class EffectReader:
         self._called = (*self._needles, *_CALLS)
         self._many = self._names.many or self._pinning.many
         self._foreign = self._names.foreign or self._pinning.foreign
+        self.glance.learn(_STARTS, self._needles, _CALLS, ascii_only=self._foreign, never=self._many)
         self._tree = TreeReader(self._pinning.all, self._names.all)
         self._known.clear()
         self._size = 0
@@ -153,6 +160,9 @@ class EffectReader:
         Returns:
             What it may change; None for nothing.
         """
+        return None if self.glance.passes(text, 0, len(text)) else self._closer(text)
+
+    def _closer(self, text: bytes | bytearray) -> Effects | None:
         try:
             low = text.lower().decode()
             if self._foreign:

@@ -1,8 +1,8 @@
 """Frames: where one message ends and the next begins.
 
 A frame is one type byte, an unsigned big-endian 32-bit length that counts itself but not the type, and the
-body. `hop` is the relay's scanner and touches nothing but headers. `FrameReader` collects whole messages
-during login, when messages are few and small and their size must be bounded.
+body. `hyperpool.wire.scan` is the relay's scanner and touches nothing but headers. `FrameReader` collects whole
+messages during login, when messages are few and small and their size must be bounded.
 
 Rule 1: a length is checked against its bounds before it is added to anything or memory is taken for it.
 """
@@ -26,31 +26,6 @@ MAX_SERVER_LOGIN_FRAME: Final = 1 << 20
 
 _unpack_header = Struct("!BI").unpack_from
 _unpack_length = Struct("!I").unpack_from
-
-
-def hop(buf: bytes | bytearray | memoryview, at: int, end: int, passing: bytes) -> int:
-    """Skip the frames that need no look inside.
-
-    Args:
-        buf: the bytes received.
-        at: the offset of a frame's type byte.
-        end: the offset after the last byte received.
-        passing: 256 bytes, indexed by type byte: 1 for a frame to pass over.
-
-    Returns:
-        The offset of the first frame that is not passing, or whose five-byte header is not complete before
-        ``end``, or whose length is less than 4 (malformed: the caller sees that when it reads the header).
-        It is equal to ``end`` when every frame was passed over, and greater than ``end`` when the last one
-        goes on beyond it: then its rest, ``result - end`` bytes, is still to come.
-    """
-    unpack = _unpack_header
-    last = end - 5
-    while at <= last:
-        kind, length = unpack(buf, at)
-        if length < 4 or not passing[kind]:
-            return at
-        at += length + 1
-    return at
 
 
 class FrameReader:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from hyperpool import __version__, cli
+from hyperpool import FORM, __version__, cli
 from hyperpool.cli import main
 from hyperpool.errors import StartupError
 
@@ -92,7 +92,7 @@ def test_the_example_in_the_help_is_fine(tmp_path: Path) -> None:
 def test_the_version_is_shown() -> None:
     """In the form that pgbouncer and PostgreSQL use: name and number."""
     result = _run("--version")
-    assert (result.exit_code, result.stdout) == (0, f"hyperpool {__version__}\n")
+    assert (result.exit_code, result.stdout) == (0, f"hyperpool {__version__} ({FORM})\n")
 
 
 def test_python_can_run_it_as_a_module() -> None:
@@ -101,7 +101,7 @@ def test_python_can_run_it_as_a_module() -> None:
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=60, cwd=_SHIPPED.parent, check=True
     )
-    assert done.stdout == f"hyperpool {__version__}\n"
+    assert done.stdout == f"hyperpool {__version__} ({FORM})\n"
 
 
 def test_the_shipped_settings_are_fine() -> None:

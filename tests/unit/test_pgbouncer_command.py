@@ -9,7 +9,7 @@ import attrs
 import pytest
 from click.testing import CliRunner
 
-from hyperpool import COMPATIBLE, __version__
+from hyperpool import COMPATIBLE, FORM, __version__
 from hyperpool.errors import StartupError
 from hyperpool.pgbouncer import main
 from hyperpool.service import Manner
@@ -73,7 +73,7 @@ def test_the_version_is_one_that_scripts_understand() -> None:
     """Pgbouncer's, and our own."""
     for option in ("-V", "--version"):
         result = CliRunner().invoke(main, [option])
-        assert result.output == f"PgBouncer {COMPATIBLE} (hyperpool {__version__})\n"
+        assert result.output == f"PgBouncer {COMPATIBLE} (hyperpool {__version__}, {FORM})\n"
 
 
 def test_help() -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperpool.stats import BOUNDS, BUCKETS, Histogram, PoolStats, StatsBook, total
+from hyperpool.buckets import BUCKETS
+from hyperpool.stats import BOUNDS, Histogram, PoolStats, StatsBook, total
 
 NUMBERS = st.integers(0, 1 << 40)
 # Seconds as eighths: sums of those are exact.

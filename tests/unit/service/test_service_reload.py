@@ -15,7 +15,7 @@ import trio.testing
 from hyperpool.admin.outcomes import ConsoleError
 from hyperpool.errors import StartupError
 from hyperpool.service import run as run_module
-from hyperpool.stats import PoolStats
+from hyperpool.stats import PoolStats, StatsBook
 from hyperpool.wire import messages
 from tests.support.certificates import issue
 from tests.support.network import free_port
@@ -23,7 +23,7 @@ from tests.support.service import Service, pooler_process
 from tests.support.triopostgres import TrioClient, TrioPostgres
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from hyperpool.config import PoolerSettings
     from tests.support.logbook import LogBook
@@ -277,13 +277,13 @@ async def test_statistics_that_are_switched_on_and_off(
     await service.reload(service.document(stats_period=0.02, log_stats=False))
     told = book.count("stats")
     periods = trio.Event()
-    since = PoolStats.since
+    turn = StatsBook.turn
 
-    def watched(total: PoolStats, earlier: PoolStats) -> PoolStats:
+    def watched(turning: StatsBook, totals: Mapping[str, PoolStats], now: float) -> PoolStats:
         periods.set()
-        return since(total, earlier)
+        return turn(turning, totals, now)
 
-    monkeypatch.setattr(PoolStats, "since", watched)
+    monkeypatch.setattr(StatsBook, "turn", watched)
     for _ in range(2):
         periods = trio.Event()
         await periods.wait()

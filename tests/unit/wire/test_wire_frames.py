@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperpool.errors import ProtocolError
-from hyperpool.wire.frames import MAX_CLIENT_LOGIN_FRAME, MAX_STARTUP_PACKET, FrameReader, hop
+from hyperpool.wire.frames import MAX_CLIENT_LOGIN_FRAME, MAX_STARTUP_PACKET, FrameReader
 from hyperpool.wire.messages import frame
+from hyperpool.wire.scan import hop
 
 PASSING = bytes(1 if kind in b"DTC" else 0 for kind in range(256))
 

@@ -1,0 +1,1 @@
+cpdef int bucket_of(double seconds) except -1

@@ -1,0 +1,40 @@
+cimport cython
+
+from hyperpool.relay.system cimport Poller, read
+
+cdef class EventLoop
+
+
+from hyperpool.relay.connection cimport Connection
+
+cdef long _IN
+cdef long _OUT
+
+
+cdef class EventLoop:
+    cdef public object _clock
+    cdef public double now
+    cdef public double _linger
+    cdef public double _slice
+    cdef public Poller _epoll
+    cdef public bint _turning
+    cdef public int _wake
+    cdef public dict _connections
+    cdef public object _again
+    cdef public list _doomed
+    cdef public int _attention
+    cdef public object _suspended
+    cdef public bytearray buffer
+    cdef public memoryview view
+    cdef public memoryview small_view
+    cdef public Py_ssize_t small_query
+
+    cpdef bint turn(self) except -1
+    @cython.locals(
+        poller=Poller, connection=Connection, count=int, number=int, mask=long, end=double, timeout=double, now=double
+    )
+    cpdef bint _turn(self) except -1
+    @cython.locals(connection=Connection)
+    cpdef _read_again(self)
+    cpdef bint _is_suspended(self, Connection connection) except -1
+    cpdef resume(self, Connection connection)

@@ -1,0 +1,24 @@
+cimport cython
+
+from hyperpool.pool.places cimport Places
+from hyperpool.relay.client cimport ClientConnection
+from hyperpool.relay.events cimport EventLoop
+from hyperpool.relay.ledger cimport Ledger
+from hyperpool.relay.system cimport receive
+from hyperpool.relay.shortcut cimport Shortcut
+from hyperpool.wire cimport constants as wire
+from hyperpool.wire.scan cimport hop, length_at
+
+
+cdef class ServerConnection(Shortcut):
+    cpdef _link(self, ClientConnection client, bytes expected)
+    @cython.locals(
+        client=ClientConnection, relay=EventLoop, end=Py_ssize_t, at=Py_ssize_t, expected=bytes, ledger=Ledger,
+        elapsed=double, pool=Places, buffer=bytearray
+    )
+    cpdef readable(self, long mask)
+    @cython.locals(
+        relay=EventLoop, buffer=bytearray, ledger=Ledger, at=Py_ssize_t, start=Py_ssize_t, stop=Py_ssize_t,
+        length=Py_ssize_t, kind=int, head=int, pieces=list, simple=bytes
+    )
+    cpdef _scan(self, Py_ssize_t end)

@@ -1,0 +1,172 @@
+"""The same as `system.py`, in C."""
+
+import socket
+import time
+from select import epoll
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from libc.errno cimport EAGAIN, EINTR, errno as c_errno
+from libc.math cimport ceil
+
+cdef extern from "Python.h":
+    Py_buffer *PyMemoryView_GET_BUFFER(object view)
+    bint PyMemoryView_Check(object view)
+
+cdef extern from "sys/socket.h" nogil:
+    ssize_t c_recv "recv"(int fd, void *data, size_t size, int flags)
+    ssize_t c_send "send"(int fd, const void *data, size_t size, int flags)
+
+cdef extern from "sys/epoll.h" nogil:
+    int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
+
+cdef extern from *:
+    """
+    #include <sys/socket.h>
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0
+    #endif
+    """
+    int MSG_NOSIGNAL
+
+cdef extern from "time.h" nogil:
+    ctypedef int clockid_t
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(clockid_t clock, timespec *now)
+    clockid_t CLOCK_MONOTONIC
+
+MAX_EVENTS = 256
+monotonic = time.monotonic
+
+cdef object _plain = socket.socket
+
+
+cpdef int raw_descriptor(object sock) except -2:
+    """See system.py."""
+    return sock.fileno() if type(sock) is _plain else -1
+
+
+cpdef Py_ssize_t receive(object sock, int raw, memoryview view) except -2:
+    """See system.py."""
+    cdef Py_buffer *buffer
+    cdef ssize_t got
+    if raw < 0:
+        try:
+            return sock.recv_into(view)
+        except BlockingIOError:
+            return -1
+    buffer = PyMemoryView_GET_BUFFER(view)
+    while True:
+        got = c_recv(raw, buffer.buf, buffer.len, 0)
+        if got >= 0:
+            return got
+        if c_errno == EAGAIN:
+            return -1
+        if c_errno != EINTR:
+            PyErr_SetFromErrno(OSError)
+            return -2
+        PyErr_CheckSignals()
+
+
+cdef ssize_t _send(int raw, const char *data, Py_ssize_t end, int flags) except -2:
+    cdef ssize_t sent
+    while True:
+        sent = c_send(raw, data, end, flags | MSG_NOSIGNAL)
+        if sent >= 0:
+            return sent
+        if c_errno == EAGAIN:
+            return 0
+        if c_errno != EINTR:
+            PyErr_SetFromErrno(OSError)
+            return -2
+        PyErr_CheckSignals()
+
+
+cpdef Py_ssize_t send(object sock, int raw, object data, Py_ssize_t end, int flags=0) except -2:
+    """See system.py."""
+    cdef Py_buffer view
+    cdef Py_buffer *buffer
+    if raw < 0:
+        try:
+            return sock.send(data if end == len(data) else memoryview(data)[:end], flags)
+        except BlockingIOError:
+            return 0
+    if PyBytes_CheckExact(data):
+        if end > PyBytes_GET_SIZE(data):
+            end = PyBytes_GET_SIZE(data)
+        return _send(raw, PyBytes_AS_STRING(data), end, flags)
+    if PyMemoryView_Check(data):
+        buffer = PyMemoryView_GET_BUFFER(data)
+        return _send(raw, <const char *>buffer.buf, min(end, buffer.len), flags)
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        return _send(raw, <const char *>view.buf, min(end, view.len), flags)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cpdef double read(object clock) except *:
+    """See system.py."""
+    cdef timespec now
+    if clock is monotonic and not clock_gettime(CLOCK_MONOTONIC, &now):
+        return now.tv_sec + now.tv_nsec * 1e-9
+    return clock()
+
+
+cdef class Poller:
+    """See system.py."""
+
+    def __init__(self):
+        self._epoll = epoll()
+        self._descriptor = self._epoll.fileno()
+        self._count = 0
+
+    @property
+    def closed(self):
+        return self._epoll.closed
+
+    def fileno(self):
+        return self._epoll.fileno()
+
+    def register(self, int fd, mask):
+        self._epoll.register(fd, mask)
+
+    def modify(self, int fd, mask):
+        self._epoll.modify(fd, mask)
+
+    def unregister(self, int fd):
+        self._epoll.unregister(fd)
+
+    def close(self):
+        self._epoll.close()
+
+    cpdef int wait(self, double timeout) except -1:
+        cdef int count
+        cdef int milliseconds = <int>ceil(timeout * 1000)
+        self._count = 0
+        while True:
+            if milliseconds:
+                with nogil:
+                    count = epoll_wait(self._descriptor, self._events, 256, milliseconds)
+            else:
+                count = epoll_wait(self._descriptor, self._events, 256, 0)
+            if count >= 0:
+                self._count = count
+                return count
+            if c_errno != EINTR:
+                PyErr_SetFromErrno(OSError)
+                return -1
+            PyErr_CheckSignals()
+
+    cpdef int fd(self, int number) except -2:
+        if not 0 <= number < self._count:
+            raise IndexError("no such event")
+        return self._events[number].data.fd
+
+    cpdef long mask(self, int number) except -2:
+        if not 0 <= number < self._count:
+            raise IndexError("no such event")
+        return self._events[number].events

@@ -1,0 +1,132 @@
+"""System calls of the relay, in both forms."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import closing
+from select import EPOLLIN, EPOLLOUT
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.forms import compiled, pure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+
+@pytest.fixture(params=["pure", "compiled"])
+def system(request: pytest.FixtureRequest) -> ModuleType:
+    """The module in one form."""
+    return pure("relay/system") if request.param == "pure" else compiled("relay/system")
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a connection that do not block."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        yield ours, theirs
+
+
+class _Wrapped(socket.socket):
+    """What is no plain socket."""
+
+
+def test_raw_descriptors(system: ModuleType) -> None:
+    """Only of plain sockets: any other kind has a say in what is received and sent."""
+    with socket.socket() as plain, _Wrapped() as other:
+        assert system.raw_descriptor(plain) == plain.fileno()
+        assert system.raw_descriptor(other) == -1
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("made", [bytes, bytearray, memoryview])
+def test_sending_and_receiving(
+    system: ModuleType, ends: tuple[socket.socket, socket.socket], raw: bool, made: type
+) -> None:
+    """The beginning of what is given, and as much as there is room for."""
+    ours, theirs = ends
+    fds = [sock.fileno() if raw else -1 for sock in ends]
+    room = memoryview(bytearray(4))
+    assert system.receive(theirs, fds[1], room) == -1, "nothing is there"
+    assert system.send(ours, fds[0], made(b"abcdefgh"), 6) == 6
+    assert system.receive(theirs, fds[1], room) == 4
+    assert bytes(room) == b"abcd"
+    assert system.receive(theirs, fds[1], room[1:]) == 2
+    assert bytes(room) == b"aefd"
+    ours.close()
+    assert system.receive(theirs, fds[1], room) == 0, "the end"
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_full_socket(system: ModuleType, ends: tuple[socket.socket, socket.socket], raw: bool) -> None:
+    """It takes a part, and then nothing."""
+    ours, _ = ends
+    fd = ours.fileno() if raw else -1
+    data = bytes(1 << 24)
+    assert 0 < system.send(ours, fd, data, len(data)) < len(data)
+    assert system.send(ours, fd, data, len(data)) == 0
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_broken_connection(
+    system: ModuleType, ends: tuple[socket.socket, socket.socket], raw: bool
+) -> None:
+    """Errors are told as sockets tell them; no signal ends the process."""
+    ours, theirs = ends
+    fd = ours.fileno() if raw else -1
+    theirs.close()
+    with pytest.raises(BrokenPipeError, match="Broken pipe"):
+        system.send(ours, fd, b"x", 1)
+    ours.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        system.receive(ours, fd, memoryview(bytearray(1)))
+
+
+def test_never_beyond_the_end(system: ModuleType, ends: tuple[socket.socket, socket.socket]) -> None:
+    """However long it is said to be."""
+    ours, theirs = ends
+    for data in (b"abc", bytearray(b"abc"), memoryview(b"abcd")[:3]):
+        assert system.send(ours, ours.fileno(), data, 1000) == 3
+        assert theirs.recv(100) == b"abc"
+
+
+def test_waiting_for_events(system: ModuleType, ends: tuple[socket.socket, socket.socket]) -> None:
+    """As an epoll object tells of them."""
+    ours, theirs = ends
+    with closing(system.Poller()) as poller:
+        assert os.fstat(poller.fileno())
+        assert poller.wait(0) == 0
+        poller.register(ours.fileno(), EPOLLIN)
+        assert poller.wait(0.001) == 0
+        theirs.send(b"x")
+        assert poller.wait(5) == 1
+        assert (poller.fd(0), poller.mask(0)) == (ours.fileno(), EPOLLIN)
+        for number in (-1, 1):
+            if number > 0 or system.__name__.startswith("hyperpool"):
+                with pytest.raises(IndexError):
+                    poller.fd(number)
+                with pytest.raises(IndexError):
+                    poller.mask(number)
+        poller.modify(ours.fileno(), EPOLLOUT)
+        assert poller.wait(0) == 1
+        assert poller.mask(0) == EPOLLOUT
+        poller.unregister(ours.fileno())
+        assert poller.wait(0) == 0
+        assert not poller.closed
+    assert poller.closed
+
+
+def test_clocks(system: ModuleType) -> None:
+    """The usual one, and any other."""
+    before = time.monotonic()
+    assert before <= system.read(system.monotonic) <= time.monotonic()
+    assert system.read(lambda: 7.5) == 7.5
+    with pytest.raises(ZeroDivisionError):
+        system.read(lambda: 1 / 0)

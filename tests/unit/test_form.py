@@ -1,0 +1,131 @@
+"""Which form the hot path runs in."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hyperpool
+from hyperpool import form
+from hyperpool.wire import constants
+
+if TYPE_CHECKING:
+    import pytest
+
+ROOT = Path(form.__file__).parent
+
+
+def _ask(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT.parent,
+    )
+    return done.stdout.strip()
+
+
+def test_pure_when_told_so() -> None:
+    """Then every module is what is written."""
+    code = (
+        "import hyperpool, importlib; from hyperpool import form\n"
+        "names = ['hyperpool.' + name.replace('/', '.') for name in (*form.LEAVES, *form.TYPED)]\n"
+        "print(hyperpool.WHY_PURE, {importlib.import_module(name).__file__.rpartition('.')[2] for name in names})"
+    )
+    assert _ask(code, HYPERPOOL_PURE="1") == "HYPERPOOL_PURE is set {'py'}"
+
+
+def test_one_form_at_a_time() -> None:
+    """The modules that run now are all of the form that is told of."""
+    for name in (*form.LEAVES, *form.TYPED):
+        module = __import__(f"hyperpool.{name.replace('/', '.')}", fromlist=["_"])
+        is_python = str(module.__file__).endswith(".py")
+        assert is_python == bool(hyperpool.WHY_PURE), name
+    assert ("pure" if hyperpool.WHY_PURE else "compiled") == hyperpool.FORM
+
+
+def test_compiled_where_that_is_asked_for() -> None:
+    """Continuous integration says so, for the form that must be there."""
+    wanted = os.environ.get("HYPERPOOL_COMPILED", "0") not in {"", "0"}
+    assert not wanted or not hyperpool.WHY_PURE
+
+
+def test_a_change_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was compiled of other sources does not run."""
+    monkeypatch.delenv("HYPERPOOL_PURE", raising=False)
+    monkeypatch.setattr(form, "_HERE", tmp_path)
+    for name in (*form.LEAVES, *form.TYPED):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in (".py", ".pyx", ".pxd"):
+            path.with_suffix(suffix).write_text(name)
+    assert form._obstacle() == "it was installed without a C compiler"
+    for name in (*form.LEAVES, *form.TYPED):
+        (tmp_path / f"{name}{EXTENSION_SUFFIXES[0]}").touch()
+    assert form._obstacle() == "its sources have changed since it was compiled"
+    (tmp_path / form.DIGEST).write_text(form.digest() + "\n")
+    assert form._obstacle() == ""
+    (tmp_path / f"{form.LEAVES[0]}.pyx").write_text("changed")
+    assert form._obstacle() == "its sources have changed since it was compiled"
+
+
+def test_every_declaration_is_used() -> None:
+    """Each file of C types belongs to a module that is compiled, and the other way round."""
+    declared = {str(path.relative_to(ROOT).with_suffix("")) for path in ROOT.glob("**/*.pxd")}
+    declared = {name for name in declared if not name.endswith("__init__")} - {"wire/constants"}
+    assert declared <= {*form.LEAVES, *form.TYPED}
+    written = {str(path.relative_to(ROOT).with_suffix("")) for path in ROOT.glob("**/*.pyx")}
+    assert written == set(form.LEAVES)
+
+
+def test_constants() -> None:
+    """Compiled code has the same numbers for messages."""
+    text = (ROOT / "wire/constants.pxd").read_text()
+    told = {name: int(value, 16) for name, value in re.findall(r"    (\w+) = (0x[0-9a-f]+)", text)}
+    own = {name: value for name, value in vars(constants).items() if isinstance(value, int)}
+    assert told == own
+
+
+def test_every_attribute_has_a_type() -> None:
+    """A class that is compiled has the attributes that it says it has, and no others."""
+    for name in form.TYPED:
+        declared = _declared((ROOT / f"{name}.pxd").read_text())
+        written = _written((ROOT / f"{name}.py").read_text())
+        for one, attributes in declared.items():
+            assert attributes == written[one], f"{name}.pxd: class {one}"
+
+
+def _declared(text: str) -> dict[str, set[str]]:
+    """The attributes of each class of a file of C types."""
+    found: dict[str, set[str]] = {}
+    for line in text.splitlines():
+        head = re.match(r"cdef class (\w+).*:$", line)
+        if head:
+            attributes = found[head[1]] = set()
+        elif attribute := re.match(r"    cdef (?:public )?[\w ]+ (\w+)$", line):
+            attributes.add(attribute[1])
+    return found
+
+
+def _written(text: str) -> dict[str, set[str]]:
+    """What stands in the ``__slots__`` of each class of a module."""
+    names: dict[str, object] = {}
+    found: dict[str, set[str]] = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            with suppress(NameError):
+                names[node.target.id] = eval(ast.unparse(node.value), {}, names)
+        elif isinstance(node, ast.ClassDef):
+            for line in node.body:
+                if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "__slots__":
+                    found[node.name] = set(eval(ast.unparse(line.value), {}, names))
+    return found
