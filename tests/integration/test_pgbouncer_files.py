@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.support import targets
+from tests.support import launch, targets
 from tests.support.network import free_port
 from tests.support.postgres import ANN, BOB
 from tests.support.waiting import eventually
@@ -220,6 +220,22 @@ def test_taking_over(site: Site, has_control: bool) -> None:
     site.wait_for_end(old)
     assert site.answer()
     assert list(site.ini.parent.glob(".s.PGSQL.*"))
+    site.stop()
+
+
+def test_a_daemon_is_replaced(site: Site) -> None:
+    """By a command, with its own options, and while a client works."""
+    site.start(*_HYPERPOOL, "-v")
+    old = site.pid
+    with site.connect() as before:
+        done = launch.run("restart", str(site.ini), "--timeout", "60")
+        assert done.returncode == 0, done.stderr
+        assert site.pid != old
+        command = Path(f"/proc/{site.pid}/cmdline").read_bytes().split(b"\0")
+        assert command[-5:-1] == [b"-R", b"-q", b"-v", str(site.ini).encode()]
+        assert before.execute("SELECT 1").fetchone() == (1,)
+    site.wait_for_end(old)
+    assert site.answer()
     site.stop()
 
 
