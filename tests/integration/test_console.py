@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import threading
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from tests.support import rawclient as raw
 from tests.support.poolers import config_for
 from tests.support.postgres import ANN, BOB, CLARA, Role
 from tests.support.waiting import eventually
@@ -373,6 +375,27 @@ def test_a_reload_that_fails_says_why(make_pooler: PoolerFactory, pg: PostgresCl
         pooler.write({**config, "pooler": {**config["pooler"], "max_client_conn": 60}})
         console.execute("RELOAD")
         assert _show(console, "CONFIG", key="max_client_conn", value="60")
+
+
+def test_a_reload_with_many_clients_costs_nobody_a_query(
+    make_pooler: PoolerFactory, pg: PostgresCluster
+) -> None:
+    """Five hundred have asked something, and most of them wait: all are answered, whatever the settings say by then."""
+    config = config_for(pg, auth_type="trust", admin_users="ann", max_client_conn=600, default_pool_size=5)
+    config["databases"]["app"] |= {"pool_mode": "transaction", "user": BOB.name, "password": BOB.password}
+    pooler = make_pooler(config)
+    with contextlib.ExitStack() as stack:
+        console = stack.enter_context(_console(pooler))
+        clients = [stack.enter_context(pooler.raw("app", ANN)) for _ in range(500)]
+        for number in range(3):
+            for client in clients:
+                client.send(raw.query(f"SELECT {number}"))
+            config["databases"]["app"]["connect_query"] = f"SELECT {number}"
+            pooler.write(config)
+            console.execute("RELOAD")
+            answers = [client.receive_until() for client in clients]
+            assert {tuple(frame.kind for frame in frames) for frames in answers} == {(b"T", b"D", b"C", b"Z")}
+            assert {frames[1].columns[0] for frames in answers} == {b"%d" % number}
 
 
 def test_reloads_under_load_cost_nobody_a_query(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
