@@ -198,6 +198,10 @@ class Consoles:
         if (unread or hung_up) and not console.closed:
             self.around.relay.resume(console)
 
+    def count(self) -> int:
+        """How many clients of the console there are."""
+        return len(self.around.consoles)
+
     def cancel(self, pid: int, secret: bytes) -> None:
         """Cancel what a client of the console waits for, if there is one with this key."""
         console = self.around.consoles.get(pid)

@@ -68,6 +68,9 @@ class ConsoleDoor(Protocol):
             hung_up: the client has shut down its side, and no event will tell of it again.
         """
 
+    def count(self) -> int:
+        """How many clients there are; they count for max_client_conn, as in pgbouncer, but are let in beyond it."""
+
     def cancel(self, pid: int, secret: bytes) -> None:
         """Cancel what a client of the console waits for, if there is one with this key."""
 

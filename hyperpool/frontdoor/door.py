@@ -190,7 +190,8 @@ class FrontDoor:
         guest.wants_console = self.console is not None and message.database in CONSOLE
         if not self.lets_in(guest) and not guest.wants_console:
             raise ClientRefused("pooler is shutting down", "57P03")
-        if self.relay.population >= settings.pooler.max_client_conn and not guest.wants_console:
+        taken = self.relay.population + (0 if self.console is None else self.console.count())
+        if taken >= settings.pooler.max_client_conn and not guest.wants_console:
             raise ClientRefused(
                 "no more connections allowed (max_client_conn)",
                 "08P01",

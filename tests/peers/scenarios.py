@@ -351,6 +351,11 @@ _LIMITS: Final = (
         "a connect app ann\nb connect app bob\nd connect app nobody",
     ),
     Scenario(
+        "limit: max_client_conn, the console counts",
+        "full",
+        "c connect pgbouncer ann\na connect app ann\nb connect app bob\nd connect pgbouncer nobody",
+    ),
+    Scenario(
         "limit: pool_size",
         "trust",
         "a connect tiny ann\nb connect tiny ann\na: BEGIN\nb& SELECT 1\na: COMMIT\nb?",

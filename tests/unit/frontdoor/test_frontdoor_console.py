@@ -14,7 +14,7 @@ from hyperpool.errors import ClientRefused
 from hyperpool.frontdoor.console import is_owner
 from hyperpool.wire import messages
 from hyperpool.wire.startup import StartupMessage
-from tests.support.fronthouse import OK, open_houses, received, startup, told
+from tests.support.fronthouse import FULL, OK, open_houses, received, startup, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,9 +41,30 @@ class _Console:
         """Keep it; the house closes the socket."""
         self.ready.append(ready)
 
+    def count(self) -> int:
+        """As many as have come."""
+        return len(self.ready)
+
     def cancel(self, pid: int, secret: bytes) -> None:
         """Write it down."""
         self.canceled.append((pid, secret))
+
+
+def test_clients_of_the_console_count(make_house: Callable[..., House]) -> None:
+    """They take places, and get one when there is none: whoever asks for the console, as in pgbouncer."""
+    house = make_house(max_client_conn=2)
+    house.warm()
+    house.door.console = console = _Console()
+    house.connect(WANTS)
+    assert received(house.connect(startup())).startswith(OK)
+    assert received(house.connect(startup())) == FULL + b"END"
+    house.connect(WANTS)
+    assert (
+        received(house.connect(startup("bob", database="pgbouncer"))) == told("08P01", "not allowed") + b"END"
+    )
+    assert len(console.ready) == 2
+    for ready in console.ready:
+        ready.sock.close()
 
 
 @pytest.fixture
