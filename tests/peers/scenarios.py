@@ -353,7 +353,7 @@ _LIMITS: Final = (
     Scenario(
         "limit: max_client_conn, the console counts",
         "full",
-        "c connect pgbouncer ann\na connect app ann\nb connect app bob\nd connect pgbouncer nobody",
+        "c connect pgbouncer ann\na connect app ann\nb connect app bob\nd connect pgbouncer clara",
     ),
     Scenario(
         "limit: pool_size",
