@@ -81,7 +81,14 @@ def test_answers_without_rows_have_an_age_of_their_own(stage: Stage) -> None:
     eventually(lambda: client.fetch(sql) == [[b"1"]], within=5.0, what="it is asked for again")
 
 
-@pytest.mark.parametrize("form", [raw.query(_STALE), raw.extended(_STALE) + raw.SYNC])
+@pytest.mark.parametrize(
+    "form",
+    [
+        raw.query(_STALE),
+        raw.extended(_STALE) + raw.SYNC,
+        raw.parse(_STALE) + raw.bind() + raw.describe_portal() + raw.execute(rows=1) + raw.SYNC,
+    ],
+)
 def test_a_stale_answer_is_served_and_renewed_once(stage: Stage, form: bytes) -> None:
     """One query of the background for any number of clients; its answer is there for all."""
     clients = [stage.client() for _ in range(5)]

@@ -81,6 +81,19 @@ class Twin:
             raise DifferenceError(f"through the pooler:\n  {cached}\ndirectly:\n  {plain}")
         return answers[1]
 
+    def flush(self, *messages: bytes) -> Frame:
+        """Send messages, and a Flush; compare what comes up to a description or an error, the last message."""
+        for side in self.sides:
+            side.send(*messages, raw.FLUSH)
+        answers: list[list[Frame]] = [[], []]
+        for side, answer in zip(self.sides, answers, strict=True):
+            while not answer or answer[-1].kind not in (b"T", b"n", b"E"):
+                answer.append(side.receive())
+        cached, plain = (_comparable(answer) for answer in answers)
+        if cached != plain:
+            raise DifferenceError(f"through the pooler:\n  {cached}\ndirectly:\n  {plain}")
+        return answers[1][-1]
+
     def close(self) -> None:
         """Leave."""
         for side in self.sides:
@@ -294,8 +307,16 @@ class Differential:
             twin.count += 1
             name = f"s{twin.count}"
             prepare = raw.parse(sql, name)
-            if self._random.random() < 0.6:
-                describe = raw.frame(b"D", b"S" + raw.cstring(name))
+            how = self._random.random()
+            describe = raw.frame(b"D", b"S" + raw.cstring(name))
+            if how < 0.2:
+                self._done.append(f"{number} {twin.role.name}: prepare with Flush {name}: {sql}")
+                last = twin.flush(prepare, describe)
+                prepare = b""
+                if last.kind == b"E":
+                    twin.exchange(raw.SYNC)
+                    return
+            elif how < 0.6:
                 frames = self._exchange(number, f"prepare {name}: {sql}", prepare, describe, raw.SYNC)
                 prepare = b""
                 if any(frame.kind == b"E" for frame in frames):
@@ -307,7 +328,7 @@ class Differential:
             prepare,
             _bind(values, binary=binary, name=name),
             describe,
-            raw.execute(),
+            raw.execute(rows=int(self._random.random() < 0.2)),
             raw.SYNC,
         )
         if not any(frame.kind == b"E" for frame in frames):
