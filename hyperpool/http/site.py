@@ -143,9 +143,11 @@ def refusal(request: Request, settings: HttpSettings, access: Access) -> Respons
 
 
 def _challenge(text: str) -> Response:
-    return PlainTextResponse(
-        f"{text}\n", 401, {"WWW-Authenticate": 'Bearer realm="hyperpool", Basic realm="hyperpool"'}
-    )
+    response = PlainTextResponse(f"{text}\n", 401)
+    # Each in a header of its own: Chromium takes no notice of a second challenge in one header.
+    for scheme in ("Bearer", "Basic"):
+        response.headers.append("WWW-Authenticate", f'{scheme} realm="hyperpool"')
+    return response
 
 
 def _credentials(request: Request) -> tuple[str, str]:

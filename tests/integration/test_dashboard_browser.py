@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Error, sync_playwright
 
 from hyperpool.overview.formats import spell
 from hyperpool.overview.model import Kind
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.hyperpool_only
 
 ADMIN: Final = "0123456789abcdef" * 2
+TOKEN: Final = "fedcba9876543210" * 2
 _PATIENCE: Final = 20_000
 """Milliseconds, for a browser on a busy machine."""
 _CONTAINS: Final = "([selector, text]) => document.querySelector(selector).textContent.includes(text)"
@@ -76,14 +77,18 @@ class Site:
         return page
 
 
-@pytest.fixture
-def site(make_pooler: PoolerFactory, pg: PostgresCluster) -> Site:
-    """A pooler that has seen hostile texts."""
-    config: Any = config_for(pg, pool_mode="transaction", min_pool_size=1)
+def _site(make_pooler: PoolerFactory, pg: PostgresCluster, **section: Any) -> Site:
+    config: Any = config_for(pg, pool_mode="transaction")
     port = free_port()
     config["databases"]["app"]["cache"] = {"max_age": "30s"}
-    config["http"] = {"listen_port": port, "admin_token": ADMIN}
+    config["http"] = {"listen_port": port, "admin_token": ADMIN, **section}
     return Site(make_pooler(config), port)
+
+
+@pytest.fixture
+def site(make_pooler: PoolerFactory, pg: PostgresCluster) -> Site:
+    """A pooler with a dashboard for this machine."""
+    return _site(make_pooler, pg)
 
 
 @pytest.fixture
@@ -188,6 +193,26 @@ def test_an_administrator_acts(site: Site, desk: BrowserContext) -> None:
     eventually(lambda: _text(page, "#state") == "active", what="it goes on")
     assert site.pooler.log_text().count("order=") == 2
     assert ADMIN not in site.pooler.log_text()
+
+
+def test_a_token_is_a_password_for_the_browser(
+    make_pooler: PoolerFactory, pg: PostgresCluster, browser: Browser
+) -> None:
+    """It asks for one, everything comes with it, and the admin token goes beside it."""
+    site = _site(make_pooler, pg, token=TOKEN)
+    stranger = browser.new_context()
+    # Without a screen nobody can be asked; a challenge that Chromium does not know would show its page.
+    with pytest.raises(Error, match="ERR_INVALID_AUTH_CREDENTIALS"):
+        stranger.new_page().goto(site.url)
+    stranger.close()
+    context = browser.new_context(http_credentials={"username": "any", "password": TOKEN})
+    page = site.open(context)
+    page.click("#unlock")
+    page.fill("#dialog-token", ADMIN)
+    page.click("#dialog-yes")
+    page.wait_for_selector("#panel-databases button")
+    assert site.complaints == []
+    context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

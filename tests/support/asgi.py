@@ -61,5 +61,8 @@ async def ask(
 
     await app(scope, receive, send)
     start, *rest = sent
-    told = {name.decode().lower(): value.decode("latin-1") for name, value in start["headers"]}
+    told: dict[str, str] = {}
+    for name, value in start["headers"]:
+        before = told.get(name.decode().lower())
+        told[name.decode().lower()] = ", ".join(filter(None, (before, value.decode("latin-1"))))
     return Answer(start["status"], told, b"".join(message.get("body", b"") for message in rest))
