@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from hyperpool import COMPATIBLE, FORM, __version__
-from hyperpool.admin import caching, configuration, faults, inventory, sockets, statistics
+from hyperpool.admin import caching, configuration, faults, inventory, latencies, sockets, statistics
 from hyperpool.admin.operations import Mode
 from hyperpool.admin.tables import columns
 
@@ -112,6 +112,7 @@ _VIEWS: Final[dict[str, View]] = {
     "cache": View(caching.CACHE, caching.cache, own=True),
     "cache_queries": View(caching.QUERIES, caching.queries, own=True),
     "cache_reasons": View(caching.REASONS, caching.reasons, own=True),
+    "latencies": View(latencies.LATENCIES, latencies.latencies, own=True),
     "hops": View(inventory.HOPS, inventory.hops, own=True),
     "busy": View(sockets.BUSY, sockets.busy, own=True),
     "errors": View(faults.ERRORS, faults.errors, own=True),

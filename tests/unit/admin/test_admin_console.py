@@ -397,6 +397,24 @@ def test_averages(desk: Desk) -> None:
     assert {name: row[name] for name in expected} == expected
 
 
+def test_latencies(desk: Desk) -> None:
+    """Of what has happened; the longest time is in the right bucket."""
+    begin_query(desk.house)
+    stats = desk.house.pool().stats
+    stats.hop("tcp", 0.003)
+    for _ in range(99):
+        stats.query_buckets[10] += 1
+    stats.query_buckets[20] += 1
+    stats.query_time = 0.2
+    rows = {row["what"]: row for row in desk.rows("LATENCIES") if row["database"] == "app"}
+    assert "transaction" not in rows
+    query = rows["query"]
+    assert (query["count"], query["avg_time"], query["max_time"]) == ("100", "2000", "1048576")
+    assert 512 <= int(query["p50_time"]) <= int(query["p99_time"]) <= 1024
+    assert 2048 <= int(rows["connect: tcp"]["max_time"]) <= 4096
+    assert rows["login"]["count"] == "1"
+
+
 def test_help_tells_of_views_that_were_added(desk: Desk) -> None:
     """Under the names that they were added with."""
     desk.consoles.views.add("cache", View(columns("name entries:int4"), lambda _: [("app", 3)], own=True))
