@@ -28,6 +28,8 @@ LEAVES: Final = ("buckets", "relay/system", "sql/glance", "wire/scan")
 """The modules that have a form of their own in C."""
 
 TYPED: Final = (
+    "cache/counters",
+    "cache/store",
     "pool/places",
     "relay/backend",
     "relay/caching",

@@ -26,6 +26,7 @@ cdef class PoolStats:
 
     @cython.locals(bucket=int)
     cpdef answered(self, long long sent, double seconds)
+    cpdef answered_from_memory(self, long long received, long long sent)
     cpdef add_query(self, double seconds)
     cpdef add_transaction(self, double seconds)
     cpdef add_wait(self, double seconds)

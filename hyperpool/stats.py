@@ -174,6 +174,13 @@ class PoolStats:
         self.query_buckets[bucket] += 1
         self.transaction_buckets[bucket] += 1
 
+    def answered_from_memory(self, received: int, sent: int) -> None:
+        """Count a query of so many bytes that was a transaction of its own, and no server's."""
+        self.queries += 1
+        self.transactions += 1
+        self.received += received
+        self.sent += sent
+
     def add_query(self, seconds: float) -> None:
         """Count a query."""
         self.queries += 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import attrs
 from cachetools import LRUCache
 
 if TYPE_CHECKING:
@@ -17,7 +16,6 @@ _MAX_FINGERPRINTS = 2000
 """Fingerprints that are counted one by one; beyond that, those that have not been seen for longest are forgotten."""
 
 
-@attrs.define(eq=False)
 class QueryStats:
     """Totals of the queries with one fingerprint.
 
@@ -35,20 +33,41 @@ class QueryStats:
         last: why the newest of them was not cached; None if none was refused.
     """
 
-    fingerprint: str
-    template: str
-    calls: int = 0
-    hits: int = 0
-    stale: int = 0
-    misses: int = 0
-    refreshes: int = 0
-    coalesced: int = 0
-    bytes: int = 0
-    saved: float = 0.0
-    last: Reason | None = None
+    __slots__ = (
+        "bytes",
+        "calls",
+        "coalesced",
+        "fingerprint",
+        "hits",
+        "last",
+        "misses",
+        "refreshes",
+        "saved",
+        "stale",
+        "template",
+    )
+
+    def __init__(self, fingerprint: str, template: str) -> None:
+        self.fingerprint = fingerprint
+        self.template = template
+        self.calls = 0
+        self.hits = 0
+        self.stale = 0
+        self.misses = 0
+        self.refreshes = 0
+        self.coalesced = 0
+        self.bytes = 0
+        self.saved = 0.0
+        self.last: Reason | None = None
+
+    def hit(self, size: int, cost: float) -> None:
+        """Count an answer of `size` bytes, for which a server takes `cost` seconds."""
+        self.calls += 1
+        self.hits += 1
+        self.bytes += size
+        self.saved += cost
 
 
-@attrs.define(eq=False)
 class CacheStats:
     """Totals of one database.
 
@@ -67,18 +86,40 @@ class CacheStats:
         unstored: by reason, how many answers were not kept after all.
     """
 
-    hits: int = 0
-    stale: int = 0
-    misses: int = 0
-    stored: int = 0
-    refreshes: int = 0
-    coalesced: int = 0
-    evictions: int = 0
-    bytes: int = 0
-    saved: float = 0.0
-    refused: Counter[Reason] = attrs.field(factory=Counter)
-    invalidations: Counter[str] = attrs.field(factory=Counter)
-    unstored: Counter[Reason] = attrs.field(factory=Counter)
+    __slots__ = (
+        "bytes",
+        "coalesced",
+        "evictions",
+        "hits",
+        "invalidations",
+        "misses",
+        "refreshes",
+        "refused",
+        "saved",
+        "stale",
+        "stored",
+        "unstored",
+    )
+
+    def __init__(self) -> None:
+        self.hits = 0
+        self.stale = 0
+        self.misses = 0
+        self.stored = 0
+        self.refreshes = 0
+        self.coalesced = 0
+        self.evictions = 0
+        self.bytes = 0
+        self.saved = 0.0
+        self.refused: Counter[Reason] = Counter()
+        self.invalidations: Counter[str] = Counter()
+        self.unstored: Counter[Reason] = Counter()
+
+    def hit(self, size: int, cost: float) -> None:
+        """Count an answer of `size` bytes, for which a server takes `cost` seconds."""
+        self.hits += 1
+        self.bytes += size
+        self.saved += cost
 
 
 class Fingerprints:

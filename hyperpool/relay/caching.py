@@ -42,9 +42,7 @@ _ENDS: Final = re.compile(rb"(?i)\b(?:commit|end)\b")
 # -- answers from memory -------------------------------------------------------------------------------------------
 
 
-def hit(
-    client: ClientConnection, lane: RelayLane, buffer: bytes | bytearray, view: memoryview, end: int
-) -> bool:
+def hit(client: ClientConnection, lane: RelayLane, buffer: bytearray, view: memoryview, end: int) -> bool:
     """Answer a client whose bytes are known, if the answer is fresh.
 
     Args:
@@ -57,7 +55,8 @@ def hit(
     Returns:
         Whether it has been answered.
     """
-    if buffer[0] == wire.BIND:
+    kind = buffer[0]
+    if kind == wire.BIND:
         own = client.statements
         nul = buffer.find(0, 6, end)
         statement = own.names.get(bytes(view[6:nul])) if own is not None and not buffer[5] else None
@@ -78,25 +77,16 @@ def hit(
         answer = front.prefix + answer
     if front.closes:
         answer = answer[: -len(READY)] + CLOSED + READY
-    if buffer[0] != wire.BIND:
+    if kind != wire.BIND:
         client.unnamed = front.unnamed
     client.active = now
     entry.used = True
-    stats = entry.stats
-    stats.calls += 1
-    stats.hits += 1
-    stats.bytes += len(answer)
-    stats.saved += entry.cost
-    counted = pool.stats
-    counted.queries += 1
-    counted.transactions += 1
-    counted.received += end
-    counted.sent += len(answer)
+    size = len(answer)
+    entry.stats.hit(size, entry.cost)
     totals = entry.database.stats
-    totals.hits += 1
-    totals.bytes += len(answer)
-    totals.saved += entry.cost
-    client.transmit(answer)
+    totals.hit(size, entry.cost)
+    pool.stats.answered_from_memory(end, size)
+    client.transmit_part(answer, size)
     return True
 
 
