@@ -126,7 +126,7 @@ class ConsoleConnection(TransientConnection):
 
     def leave(self, message: str, sqlstate: str) -> None:
         """Close with a FATAL error."""
-        self.closed = True
+        self.end()
         self.relay.forget(self)
         self.relay.see_off(self, messages.error_response(message, sqlstate))
         self.gone(message)

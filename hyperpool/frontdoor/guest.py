@@ -204,10 +204,11 @@ class Guest(TransientConnection):
             raise AssertionError("TLS was offered")
         try:
             # The descriptor stays the same, and with it what the relay waits for.
-            self.sock = self._shaking = wrap(self.sock, self._offer.context)
+            self._shaking = wrap(self.sock, self._offer.context)
         except OSError as error:
             self.lost(f"client connection broke during login: {error.strerror}")
             return
+        self.speak(self._shaking)
         self._shake_hands(self._shaking)
 
     def _shake_hands(self, sock: TlsSocket) -> None:
@@ -263,7 +264,7 @@ class Guest(TransientConnection):
             raise AssertionError("a client that is let in has a place")
         pid, secret = self.key
         self._give_up_place()
-        self.closed = True
+        self.end()
         self.relay.transients.pop(self)
         welcome = bytes(self.outbox) + self._login.pending + messages.authentication_ok()
         name = message.parameters.get("application_name", "")
@@ -289,7 +290,7 @@ class Guest(TransientConnection):
         pid, secret = self.key
         self.key = None
         self._leave_place()
-        self.closed = True
+        self.end()
         self.relay.transients.pop(self)
         before = self._login.pending + messages.authentication_ok()
         if self._door.notice:
@@ -332,7 +333,7 @@ class Guest(TransientConnection):
         if not response:
             hint = error.hint if isinstance(error, ClientRefused) else ""
             response = messages.error_response(str(error), error.sqlstate, hint=hint)
-        self.closed = True
+        self.end()
         self.relay.forget(self)
         self.relay.see_off(self, self._login.pending + response)
         self._give_up_place()

@@ -474,7 +474,7 @@ class ClientConnection(Connection):
         """
         if self.closed:
             return
-        self.closed = True
+        self.end()
         self.stop_waiting()
         if self.statements is not None:
             self.statements.clear()

@@ -24,6 +24,7 @@ cdef class Connection:
     cdef public double since
     cdef public object number
 
+    cpdef end(self)
     cpdef transmit(self, object data, int flags=*)
     @cython.locals(sent=Py_ssize_t)
     cpdef transmit_part(self, object data, Py_ssize_t end, int flags=*)

@@ -27,7 +27,7 @@ class Connection:
 
     Attributes:
         fd: the socket's file descriptor.
-        raw: the same, if it is a plain socket; else -1 (see `relay.system`).
+        raw: the same, if it is a plain socket that is open; else -1 (see `relay.system`).
         outbox: bytes that the socket did not take; while there are any, the other side is not read.
         skip: how many of the next bytes belong to a message whose beginning has been handled.
         dropping: those bytes are dropped, not forwarded.
@@ -72,6 +72,16 @@ class Connection:
         self.closed = False
         self.since = relay.now
         self.number = relay.unique()
+
+    def speak(self, sock: socket.socket) -> None:
+        """Go on with another socket around the same descriptor: one with TLS."""
+        self.sock = sock
+        self.raw = raw_descriptor(sock)
+
+    def end(self) -> None:
+        """Its socket is about to be closed, or somebody else's: the descriptor's number means another one soon."""
+        self.closed = True
+        self.raw = -1
 
     def transmit(self, data: bytes | memoryview, flags: int = 0) -> None:
         """Send, and keep what the socket does not take. A broken connection is closed after the current event."""

@@ -71,7 +71,7 @@ class Refresher(ClientConnection):
         """It will get no answer, or needs none any more."""
         if self.closed:
             return
-        self.closed = True
+        self.end()
         self.stop_waiting()
         server, self.server = self.server, None
         if server is not None:

@@ -496,7 +496,7 @@ class ServerConnection(Shortcut):
         """Close the connection; a client that it serves is told, and closed, too."""
         if self.closed:
             return
-        self.closed = True
+        self.end()
         written = caching.parted(self)
         self._pin(Pinned(0))
         self.pool.forget(self)

@@ -44,7 +44,7 @@ class TransientConnection(Connection):
     def lost(self, reason: str) -> None:
         """The connection broke: close it."""
         if not self.closed:
-            self.closed = True
+            self.end()
             self.relay.forget(self)
             self.sock.close()
             self.gone(reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from tests.support.relayworld import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from _typeshed import ReadableBuffer
 
 FAREWELL = b"goodbye"
 
@@ -66,7 +69,7 @@ class Station:
 
     def see_off(self, visitor: Visitor, farewell: bytes = FAREWELL) -> LeavingConnection:
         """Its owner gives the visitor up, as those who call the relay do."""
-        visitor.closed = True
+        visitor.end()
         self.relay.forget(visitor)
         self.relay.see_off(visitor, farewell)
         (leaving,) = self.relay.transients
@@ -130,6 +133,46 @@ def test_lost_twice(station: Station) -> None:
     visitor.lost("second")
     assert visitor.events == ["gone: first"]
     assert read_all(peer) == b""
+
+
+# -- the socket ----------------------------------------------------------------------------------------------------
+
+
+class _Loud(socket.socket):
+    """A socket around a descriptor that has a say in what is sent."""
+
+    def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
+        """In capitals."""
+        return super().send(bytes(data).upper(), flags)
+
+
+def test_a_socket_around_the_same_descriptor(station: Station) -> None:
+    """From then on, everything goes through it, as through one with TLS."""
+    visitor, peer = station.visit()
+    visitor.transmit(b"plain ")
+    visitor.speak(_Loud(fileno=visitor.sock.detach()))
+    visitor.transmit(b"loud")
+    assert peer.recv(100) == b"plain LOUD"
+
+
+@pytest.mark.parametrize("handed_over", [True, False])
+def test_a_descriptor_that_is_somebody_elses(station: Station, handed_over: bool) -> None:
+    """What is sent to a connection that has been closed reaches nobody, and nothing is read from there."""
+    near, far = socket.socketpair()
+    visitor, _ = station.visit()
+    if handed_over:
+        station.see_off(visitor).lost("gone")
+    else:
+        visitor.lost("gone")
+    with near, far, socket.socket(fileno=os.dup2(near.fileno(), visitor.fd)):
+        far.setblocking(False)
+        visitor.transmit(b"not for you")
+        with pytest.raises(BlockingIOError):
+            far.recv(100)
+        far.send(b"not for it")
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            visitor.receive(station.relay.view)
+    station.relay.turn()
 
 
 # -- last messages -------------------------------------------------------------------------------------------------
