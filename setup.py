@@ -31,14 +31,13 @@ def extensions():
     files = [f"hyperpool/{name}.pyx" for name in form.LEAVES] + [
         f"hyperpool/{name}.py" for name in form.TYPED
     ]
-    return cythonize(
+    made = cythonize(
         [
             Extension(
                 str(Path(file).with_suffix("")).replace("/", "."),
                 [file],
                 # Most of it calls Python, which more optimisation does not make faster, but twice as long to build.
                 extra_compile_args=["-O1", "-g0"],
-                optional=not is_set("HYPERPOOL_COMPILED"),
             )
             for file in files
         ],
@@ -46,6 +45,10 @@ def extensions():
         language_level=3,
         compiler_directives={"annotation_typing": False, "emit_code_comments": False},
     )
+    for extension in made:
+        # What Cython hands back does not have it from what it was given.
+        extension.optional = not is_set("HYPERPOOL_COMPILED")
+    return made
 
 
 class Build(build_ext):
@@ -55,13 +58,22 @@ class Build(build_ext):
         """See `build_ext`."""
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
+        self.built = []
+
+    def build_extension(self, ext):
+        """Compile one, and take down that it did not fail."""
+        super().build_extension(ext)
+        self.built.append(ext)
 
     def run(self):
-        """Compile all, and write the digest beside the package's modules."""
+        """Compile all, and write the digest beside the package's modules; none if older ones may lie there."""
         super().run()
         if self.extensions:
             folder = ROOT if self.inplace or self.editable_mode else Path(self.build_lib)
-            (folder / "hyperpool" / form.DIGEST).write_text(form.digest() + "\n", "ascii")
+            digest = folder / "hyperpool" / form.DIGEST
+            digest.unlink(missing_ok=True)
+            if len(self.built) == len(self.extensions):
+                digest.write_text(form.digest() + "\n", "ascii")
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": Build})

@@ -47,8 +47,8 @@ TYPED: Final = (
 )
 """The modules that are compiled as they are written."""
 
-DIGEST: Final = "form.sha256"
-"""The file that says which sources the compiled form was made of."""
+DIGEST: Final = f"form{EXTENSION_SUFFIXES[0]}.sha256"
+"""The file that says which sources the compiled form was made of: one for each kind of Python."""
 
 
 def sources() -> list[Path]:
@@ -107,7 +107,8 @@ def _obstacle() -> str:
     ):
         return "it was installed without a C compiler"
     try:
-        made_of = (_HERE / DIGEST).read_text("ascii").strip()
+        current = (_HERE / DIGEST).read_text("ascii").strip() == digest()
     except OSError:
-        made_of = ""
-    return "" if made_of == digest() else "its sources have changed since it was compiled"
+        # Its sources need not be there, but then nobody knows.
+        current = False
+    return "" if current else "its sources have changed since it was compiled"

@@ -5,19 +5,20 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 import subprocess
 import sys
 from contextlib import suppress
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+import pytest
+import setuptools
 
 import hyperpool
 from hyperpool import form
 from hyperpool.wire import constants
-
-if TYPE_CHECKING:
-    import pytest
 
 ROOT = Path(form.__file__).parent
 
@@ -76,6 +77,54 @@ def test_a_change_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert form._obstacle() == ""
     (tmp_path / f"{form.LEAVES[0]}.pyx").write_text("changed")
     assert form._obstacle() == "its sources have changed since it was compiled"
+    (tmp_path / f"{form.LEAVES[0]}.pyx").unlink()
+    assert form._obstacle() == "its sources have changed since it was compiled"
+
+
+def _setup(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What setup.py tells setuptools; nothing is made by Cython."""
+    told: dict[str, Any] = {}
+    monkeypatch.setattr("setuptools.setup", lambda **arguments: told.update(arguments))
+    monkeypatch.setattr(
+        "Cython.Build.cythonize",
+        # It passes on only what it knows.
+        lambda given, **_: [setuptools.Extension(one.name, one.sources) for one in given],
+    )
+    monkeypatch.chdir(ROOT.parent)
+    runpy.run_path(str(ROOT.parent / "setup.py"))
+    return told
+
+
+@pytest.mark.parametrize(("value", "optional"), [("", True), ("0", True), ("1", False)])
+def test_whether_a_compiler_is_needed(monkeypatch: pytest.MonkeyPatch, value: str, optional: bool) -> None:
+    """Only where that is asked for."""
+    monkeypatch.setenv("HYPERPOOL_COMPILED", value)
+    monkeypatch.delenv("HYPERPOOL_PURE", raising=False)
+    made = _setup(monkeypatch)["ext_modules"]
+    assert len(made) == len(form.LEAVES) + len(form.TYPED)
+    assert {one.optional for one in made} == {optional}
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_what_could_not_be_compiled_counts_as_old(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, works: bool
+) -> None:
+    """What an earlier build has left is not taken for what the sources are now."""
+    for variable in ("CC", "LDSHARED"):
+        monkeypatch.setenv(variable, "true" if works else "false")
+    monkeypatch.setenv("HYPERPOOL_PURE", "1")
+    (tmp_path / "some.c").touch()
+    some = setuptools.Extension("hyperpool.some", [str(tmp_path / "some.c")], optional=True)
+    build = _setup(monkeypatch)["cmdclass"]["build_ext"](setuptools.Distribution({"ext_modules": [some]}))
+    build.build_lib = build.build_temp = str(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    digest = tmp_path / "hyperpool" / form.DIGEST
+    digest.parent.mkdir()
+    digest.write_text("old")
+    build.ensure_finalized()
+    build.run()
+    assert digest.exists() == works
+    assert not works or digest.read_text() == form.digest() + "\n"
 
 
 def test_every_declaration_is_used() -> None:
