@@ -81,7 +81,8 @@ class _PureFinder:
     ) -> ModuleSpec | None:
         """See `importlib.abc.MetaPathFinder`."""
         found = self._paths.get(fullname)
-        if found is None:
+        if found is None or not found.exists():
+            # In an archive, it is found as everything else there.
             return None
         return spec_from_file_location(fullname, found, loader=SourceFileLoader(fullname, str(found)))
 

@@ -8,13 +8,14 @@ import re
 import runpy
 import subprocess
 import sys
+import zipfile
 from contextlib import suppress
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
 import pytest
-import setuptools
+import setuptools  # type: ignore[import-untyped]
 
 import hyperpool
 from hyperpool import form
@@ -43,6 +44,16 @@ def test_pure_when_told_so() -> None:
         "print(hyperpool.WHY_PURE, {importlib.import_module(name).__file__.rpartition('.')[2] for name in names})"
     )
     assert _ask(code, HYPERPOOL_PURE="1") == "HYPERPOOL_PURE is set {'py'}"
+
+
+def test_in_an_archive(tmp_path: Path) -> None:
+    """Where nothing lies beside anything, Python finds what is written, as ever."""
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for name in ("__init__", "form", "buckets", "stats"):
+            archive.write(ROOT / f"{name}.py", f"hyperpool/{name}.py")
+    path = f"{tmp_path}/all.zip"
+    code = f"import sys; sys.path.insert(0, {path!r}); import hyperpool, hyperpool.stats as it; print(it.__file__)"
+    assert _ask(code) == f"{path}/hyperpool/stats.py"
 
 
 def test_one_form_at_a_time() -> None:
