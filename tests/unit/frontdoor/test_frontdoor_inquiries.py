@@ -120,7 +120,7 @@ async def test_checks(inquiries: Inquiries) -> None:
 
 
 async def test_who_is_slow_holds_up_nobody_else(
-    known: Known, autojump_clock: trio.testing.MockClock, log: list[MutableMapping[str, Any]]
+    known: Known, mock_clock: trio.testing.MockClock, log: list[MutableMapping[str, Any]]
 ) -> None:
     """Those that ask the same one wait for a thread, for a while; others are answered, and the rest later."""
     blocked, release = threading.Semaphore(0), threading.Event()
@@ -144,7 +144,9 @@ async def test_who_is_slow_holds_up_nobody_else(
         late = Asker()
         made.ask(CheckInquiry(late, block, answers.append, "PAM slow"))
         late.closed = True
-        await trio.sleep(_PATIENCE + 1)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(_PATIENCE + 1)
+        await trio.testing.wait_all_tasks_blocked()
         (refusal,) = answers
         assert isinstance(refusal, ClientRefused)
         assert (refusal.sqlstate, refusal.hint != "") == ("57P03", True)
