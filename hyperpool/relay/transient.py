@@ -54,7 +54,28 @@ class TransientConnection(Connection):
         """The connection has been closed."""
 
 
-class LeavingConnection(TransientConnection):
+class _DroppingConnection(TransientConnection):
+    """A peer of which nothing is wanted any more: what it sends is dropped, until it closes."""
+
+    __slots__ = ()
+
+    def readable(self, mask: int) -> None:
+        """Drop what the peer sends."""
+        if mask & HANG_UP:
+            self.hung_up = True
+        try:
+            got = self.receive(self.relay.view)
+        except OSError as error:
+            self.lost(f"broke: {error.strerror}")
+            return
+        self._dropped(got)
+
+    @abstractmethod
+    def _dropped(self, got: int) -> None:
+        """So many bytes have been dropped; 0 at the end of the stream, -1 when nothing was there."""
+
+
+class LeavingConnection(_DroppingConnection):
     """A peer that is sent a last message and then closed, in a way that lets the message arrive.
 
     Closing a socket that holds unread bytes makes the kernel reset the connection, and the reset destroys what the
@@ -77,15 +98,7 @@ class LeavingConnection(TransientConnection):
         if not self.outbox:
             self.flushed()
 
-    def readable(self, mask: int) -> None:
-        """Drop what the peer sends, until it closes."""
-        if mask & HANG_UP:
-            self.hung_up = True
-        try:
-            got = self.receive(self.relay.view)
-        except OSError as error:
-            self.lost(f"broke: {error.strerror}")
-            return
+    def _dropped(self, got: int) -> None:
         self._left -= max(got, 0)
         if got == 0 or self._left <= 0:
             self.lost("left")
@@ -105,7 +118,7 @@ class LeavingConnection(TransientConnection):
         """Nothing else to do."""
 
 
-class PartingConnection(TransientConnection):
+class PartingConnection(_DroppingConnection):
     """A server connection that has been given up while the server was at work.
 
     PostgreSQL goes on, and looks whether somebody is still there when it is done. So it is told that nobody is, and its
@@ -127,15 +140,7 @@ class PartingConnection(TransientConnection):
         except OSError as error:
             relay.doom(self, error)
 
-    def readable(self, mask: int) -> None:
-        """Drop what the server sends, until it closes."""
-        if mask & HANG_UP:
-            self.hung_up = True
-        try:
-            got = self.receive(self.relay.view)
-        except OSError as error:
-            self.lost(f"broke: {error.strerror}")
-            return
+    def _dropped(self, got: int) -> None:
         if got == 0:
             self.lost("ended")
 

@@ -270,14 +270,18 @@ class Pooler:
                 nursery.start_soon(self._obey, signals)
                 nursery.start_soon(prove_life, self._relay, self._notifier)
                 nursery.start_soon(self._place.hold, http.serve, self._consoles, self._http, self._is_ready)
-                try:
-                    await self._shutdown.over.wait()
-                finally:
-                    self._consoles.shut_down("the pooler is shutting down")
-                    self._relay.shut_down(
-                        iter(self._pools), "terminating connection because the pooler is shutting down"
-                    )
+                await self._until_shut_down(self._shutdown)
                 nursery.cancel_scope.cancel()
+
+    async def _until_shut_down(self, shutdown: Shutdown) -> None:
+        """Wait for the end, and tell everybody of it; also when this is cancelled."""
+        try:
+            await shutdown.over.wait()
+        finally:
+            self._consoles.shut_down("the pooler is shutting down")
+            self._relay.shut_down(
+                iter(self._pools), "terminating connection because the pooler is shutting down"
+            )
 
     async def _take_servers(self, servers: trio.MemoryReceiveChannel[ServerReady | ServerFailed]) -> None:
         try:
