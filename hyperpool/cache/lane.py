@@ -11,7 +11,7 @@ from hyperpool.cache.ages import Ages
 from hyperpool.cache.catalog_writes import Reach
 from hyperpool.cache.database import ANY_TABLE
 from hyperpool.cache.decision import decide
-from hyperpool.cache.fronts import Front
+from hyperpool.cache.fronts import Front, Fronts
 from hyperpool.cache.keys import pack, pack_settings
 from hyperpool.cache.session import Session
 from hyperpool.cache.store import Entry
@@ -19,11 +19,12 @@ from hyperpool.sql.clock import mentions_clock
 from hyperpool.sql.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
 
     from hyperpool.cache.counters import QueryStats
     from hyperpool.cache.database import DatabaseCache, Writing
     from hyperpool.cache.flights import Flight
+    from hyperpool.cache.fronts import Path
     from hyperpool.cache.session import HasValues
     from hyperpool.cache.store import Store
     from hyperpool.config.cache import CacheSettings
@@ -114,7 +115,7 @@ class Lane(Generic[C, R, U]):
         settings: of the database and user; None if nothing is cached for them: then it only tells of writes.
         path: the ``search_path`` that its sessions begin with; None as long as that is not known.
         beginning: names all that its sessions begin with; empty as long as that is not known.
-        fronts: ways to entries: by settings and bytes.
+        fronts: ways to entries.
         flights: answers on their way, by key.
         refreshes: how many of them were asked for in the background.
     """
@@ -140,7 +141,7 @@ class Lane(Generic[C, R, U]):
         self.path: str | None = None
         self.beginning = ""
         self._server: object = None
-        self.fronts: dict[Hashable, Front[U]] = {}
+        self.fronts = Fronts()
         self.flights: dict[bytes, Flight[C, R]] = {} if flights is None else flights
         self.refreshes = 0
         self._sessions: WeakKeyDictionary[HasValues, Session] = WeakKeyDictionary()
@@ -152,8 +153,7 @@ class Lane(Generic[C, R, U]):
         if settings != self.settings:
             self.settings = settings
             self._judged.clear()
-            for front in list(self.fronts.values()):
-                self._part(front)
+            self._part_all()
 
     def begins_with(self, path: str, beginning: str) -> bool:
         """What sessions begin with, as a server has told.
@@ -171,8 +171,7 @@ class Lane(Generic[C, R, U]):
             self.beginning = beginning
             self._sessions.clear()
             self._judged.clear()
-            for front in list(self.fronts.values()):
-                self._part(front)
+            self._part_all()
         return changed
 
     def reached(self, server: object) -> None:
@@ -331,29 +330,28 @@ class Lane(Generic[C, R, U]):
         """Keep an entry no longer."""
         self._store.remove(entry)
 
-    def lead(
-        self, path: Hashable, size: int, entry: Entry, *, prefix: bytes, closes: bool, unnamed: U | None
-    ) -> None:
+    def lead(self, path: Path, entry: Entry, *, prefix: bytes, closes: bool, unnamed: U | None) -> None:
         """Remember a way to an entry.
 
         Args:
-            path: a client's settings and bytes.
-            size: of the bytes.
+            path: what a client has asked.
             entry: where they lead to.
             prefix: what the answer has in front of the entry's.
             closes: a Close is answered, too.
             unnamed: the client's unnamed statement afterwards.
         """
-        if path in self.fronts or entry.gone or not entry.takes_front():
+        if entry.gone or not entry.takes_front():
             return
-        front = Front(self.fronts, path, entry, size, prefix=prefix, closes=closes, unnamed=unnamed)
-        self.fronts[path] = front
-        entry.fronts.append(front)
-        self._store.put(entry)
+        front = Front(path, entry, prefix, closes, unnamed)
+        if self.fronts.put(front):
+            entry.fronts.append(front)
+            self._store.put(entry)
 
-    def _part(self, front: Front[U]) -> None:
-        front.forget()
-        front.entry.fronts.remove(front)
+    def _part_all(self) -> None:
+        """Forget all ways to entries, which stay."""
+        for front in list(self.fronts):
+            front.forget()
+            front.entry.fronts.remove(front)
 
     # -- answers on their way ------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-from hyperpool.cache.counters cimport QueryStats
+from hyperpool.cache.counters cimport CacheStats, QueryStats
 
 
 cdef class Entry:
@@ -14,4 +14,5 @@ cdef class Entry:
     cdef public bint gone
     cdef public list fronts
     cdef public QueryStats stats
+    cdef public CacheStats totals
     cdef public Py_ssize_t size

@@ -8,7 +8,7 @@ more than to set a flag.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from cachetools import FIFOCache
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 OVERHEAD: Final = 800
 """Bytes that an entry costs apart from its texts: objects, and places in dictionaries (measured)."""
-
-FRONT: Final = 300
-"""Bytes that a way to an entry costs apart from its text."""
 
 _MAX_FRONTS: Final = 8
 """Ways to one entry that are remembered; others take the longer way through the key."""
@@ -45,6 +42,7 @@ class Entry:
         gone: it is no longer kept.
         fronts: the ways to it, in `Lane.fronts`.
         stats: numbers of the queries with its fingerprint.
+        totals: of its database.
         size: bytes that it counts for.
     """
 
@@ -61,6 +59,7 @@ class Entry:
         "size",
         "stats",
         "tables",
+        "totals",
         "used",
     )
 
@@ -68,6 +67,7 @@ class Entry:
         self.key = key
         self.database = database
         self.stats = stats
+        self.totals = database.stats
         self.answer = b""
         self.tables: frozenset[int] = frozenset()
         self.fresh_until = 0.0
@@ -76,7 +76,7 @@ class Entry:
         self.used = False
         self.refreshing = False
         self.gone = False
-        self.fronts: list[Front[Any]] = []
+        self.fronts: list[Front] = []
         self.size = OVERHEAD + len(key)
 
     def measure(self) -> int:

@@ -1,5 +1,6 @@
 cimport cython
 
+from hyperpool.cache.fronts cimport Fronts
 from hyperpool.sql.glance cimport Glance
 from hyperpool.stats cimport PoolStats
 
@@ -16,6 +17,7 @@ cdef class Places:
     cdef public bint round_robin
     cdef public double check_after
     cdef public object cache
+    cdef public Fronts fronts
     cdef public object reader
     cdef public Glance glance
     cdef public object statements

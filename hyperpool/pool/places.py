@@ -9,6 +9,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hyperpool.cache.fronts import Fronts
     from hyperpool.sql.effects import EffectReader
     from hyperpool.sql.glance import Glance
     from hyperpool.stats import PoolStats
@@ -29,6 +30,7 @@ class Places:
         round_robin: the server that has been idle for longest comes first.
         check_after: seconds of idleness after which a server is checked before reuse.
         cache: its part of the result cache.
+        fronts: the cache's shortest ways to answers; None without a cache.
         reader: tells what session state a text may change.
         glance: the reader's first look.
         statements: the prepared statements of clients that share servers.
@@ -38,6 +40,7 @@ class Places:
     __slots__ = (
         "cache",
         "check_after",
+        "fronts",
         "glance",
         "idle",
         "keeps_texts",
@@ -65,10 +68,16 @@ class Places:
         self.round_robin = False
         self.check_after = float("inf")
         self.cache: Any = None
+        self.fronts: Fronts | None = None
         self.reader: EffectReader | None = None
         self.glance: Glance | None = None
         self.statements: Any = None
         self.stats = stats
+
+    def attach(self, lane: Any) -> None:  # noqa: ANN401 - layers: see `Pool.cache`
+        """Have another part of the result cache from now on, or none."""
+        self.cache = lane
+        self.fronts = None if lane is None else lane.fronts
 
     def rest(self, server: Any) -> None:  # noqa: ANN401 - any kind of server connection
         """A server connection becomes idle."""

@@ -468,7 +468,8 @@ class Pools(Generic[S, C]):
 
     def _attach(self, pool: Pool[S, C]) -> None:
         if self._cache is not None:
-            before, pool.cache = pool.cache, self._cache.lane(pool.settings, pool.cache)
+            before = pool.cache
+            pool.attach(self._cache.lane(pool.settings, before))
             if before is not None and before is not pool.cache:
                 # Its servers may be at work where it has led so far.
                 before.database.doubt(anything())

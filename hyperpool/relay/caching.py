@@ -3,9 +3,9 @@
 What is decided here is when to look; what may be kept, and for how long, is decided in `hyperpool.cache`.
 
 A client is answered from memory when it has no server and has sent one request, whole (`relay.requests`). If the bytes
-are known, `hit` does it with one look into a dictionary; else `ask` reads the request and makes its key. If nothing is
-kept under that, the client's own answer is collected on its way (`relay.filling`), and other clients that ask for the
-same wait for it.
+are known, `relay.hits` does it with one look into a table; else `ask` reads the request and makes its key. If nothing
+is kept under that, the client's own answer is collected on its way (`relay.filling`), and other clients that ask for
+the same wait for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from hyperpool.relay.filling import Answer, Fill, examine
 from hyperpool.relay.requests import CLOSED, READY, SIMPLE, Request, read
 from hyperpool.relay.tables import IDLE
 from hyperpool.sql.reasons import Reason
-from hyperpool.wire import constants as wire
 from hyperpool.wire.scan import length_at
 
 if TYPE_CHECKING:
@@ -40,54 +39,6 @@ _ENDS: Final = re.compile(rb"(?i)\b(?:commit|end)\b")
 
 
 # -- answers from memory -------------------------------------------------------------------------------------------
-
-
-def hit(client: ClientConnection, lane: RelayLane, buffer: bytearray, view: memoryview, end: int) -> bool:
-    """Answer a client whose bytes are known, if the answer is fresh.
-
-    Args:
-        client: has no server.
-        lane: its pool's part of the cache.
-        buffer: holds what it has sent, from the beginning.
-        view: the same memory.
-        end: behind the last byte.
-
-    Returns:
-        Whether it has been answered.
-    """
-    kind = buffer[0]
-    if kind == wire.BIND:
-        own = client.statements
-        nul = buffer.find(0, 6, end)
-        statement = own.names.get(bytes(view[6:nul])) if own is not None and not buffer[5] else None
-        if statement is None:
-            return False
-        front = lane.fronts.get((client.tracked, statement, bytes(view[nul:end])))
-    else:
-        front = lane.fronts.get((client.tracked, bytes(view[:end])))
-    if front is None or not client.caching or client.outbox:
-        return False
-    entry = front.entry
-    now = client.relay.now
-    pool = client.pool
-    if now >= entry.fresh_until or pool.paused:
-        return False
-    answer = entry.answer
-    if front.prefix:
-        answer = front.prefix + answer
-    if front.closes:
-        answer = answer[: -len(READY)] + CLOSED + READY
-    if kind != wire.BIND:
-        client.unnamed = front.unnamed
-    client.active = now
-    entry.used = True
-    size = len(answer)
-    entry.stats.hit(size, entry.cost)
-    totals = entry.database.stats
-    totals.hit(size, entry.cost)
-    pool.stats.answered_from_memory(end, size)
-    client.transmit_part(answer, size)
-    return True
 
 
 def ask(
@@ -203,7 +154,6 @@ def serve(client: ClientConnection, lane: RelayLane, request: Request, entry: En
     if request.path is not None:
         lane.lead(
             request.path,
-            request.size,
             entry,
             prefix=request.prefix,
             closes=request.closes,

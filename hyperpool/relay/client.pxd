@@ -10,6 +10,7 @@ from hyperpool.wire.scan cimport length_at
 cdef class ClientConnection(Connection)
 
 from hyperpool.relay.backend cimport Backend
+from hyperpool.relay cimport hits
 
 
 cdef class ClientConnection(Connection):

@@ -6,7 +6,7 @@ from select import EPOLLIN
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.pool.statements import ClientStatements
-from hyperpool.relay import caching, local, untranslated
+from hyperpool.relay import caching, hits, local, untranslated
 from hyperpool.relay.connection import HANG_UP, Connection
 from hyperpool.relay.session import Pinned
 from hyperpool.relay.system import receive
@@ -145,8 +145,8 @@ class ClientConnection(Connection):
         buffer = relay.buffer
         if 5 <= end <= relay.small_query:
             pool = self.pool
-            if pool.cache is not None:
-                if not caching.hit(self, pool.cache, buffer, relay.view, end):
+            if pool.fronts is not None:
+                if not hits.hit(self, pool.fronts, buffer, end):
                     self.consume(buffer, relay.view, end)
                 return
             if pool.idle:

@@ -21,8 +21,7 @@ from hyperpool.wire import extended, messages
 from hyperpool.wire.scan import length_at
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
+    from hyperpool.cache.fronts import Path
     from hyperpool.pool.statements import Statement
     from hyperpool.relay.client import ClientConnection
 
@@ -92,7 +91,7 @@ class Request:
         self.closes = False
         self.limit = b""
         self.flushes = False
-        self.path: Hashable = None
+        self.path: Path | None = None
 
     @property
     def prefix(self) -> bytes:
@@ -167,7 +166,7 @@ def read(client: ClientConnection, buffer: bytes | bytearray, at: int, end: int)
         if stop != end:
             return Reason.PIPELINE
         request = Request(SIMPLE, bytes(buffer[at + 5 : end - 1]), end - at)
-        request.path = client.tracked, bytes(buffer[at:end])
+        request.path = client.tracked, None, bytes(buffer[at:end])
         return request
     if kind == wire.PARSE:
         return _parsed(client, buffer, at, stop, end)
@@ -205,7 +204,7 @@ def _parsed(
     if isinstance(found, Request):
         found.name = name
         if not (name or found.flushes):
-            found.path = client.tracked, bytes(buffer[at:end])
+            found.path = client.tracked, None, bytes(buffer[at:end])
     return found
 
 

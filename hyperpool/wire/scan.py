@@ -27,6 +27,18 @@ def length_at(buf: Buffer, at: int) -> int:
     return length
 
 
+def text_at(buf: bytearray, at: int, end: int) -> bytes | None:
+    """The bytes from `at` up to the next zero byte before `end`; None if there is none.
+
+    Raises:
+        IndexError: `at` or `end` is not inside `buf`.
+    """
+    if not 0 <= at <= end <= len(buf):
+        raise IndexError("outside of the buffer")
+    nul = buf.find(0, at, end)
+    return None if nul < 0 else bytes(buf[at:nul])
+
+
 def hop(buf: Buffer, at: int, end: int, passing: bytes) -> int:
     """Skip the frames that need no look inside.
 

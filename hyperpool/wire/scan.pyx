@@ -3,6 +3,7 @@
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_CheckExact, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from libc.string cimport memchr
 
 Buffer = bytes | bytearray | memoryview
 
@@ -43,6 +44,17 @@ cpdef Py_ssize_t length_at(object buf, Py_ssize_t at) except -1:
         return _length(<const unsigned char *>view.buf + at)
     finally:
         PyBuffer_Release(&view)
+
+
+cpdef bytes text_at(bytearray buf, Py_ssize_t at, Py_ssize_t end):
+    """See scan.py."""
+    cdef const char *data
+    cdef const char *nul
+    if not 0 <= at <= end <= PyByteArray_GET_SIZE(buf):
+        raise IndexError("outside of the buffer")
+    data = PyByteArray_AS_STRING(buf) + at
+    nul = <const char *>memchr(data, 0, end - at)
+    return None if nul == NULL else data[:nul - data]
 
 
 cpdef Py_ssize_t hop(object buf, Py_ssize_t at, Py_ssize_t end, bytes passing) except -1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -51,6 +53,60 @@ def test_hopping(frames: list[tuple[int, int]], cut: int, passes: bool, made: ty
         assert one == two
         if at + 5 <= len(data):
             assert len({form.length_at(made(data), at) for form in forms}) == 1
+
+
+@given(st.binary(max_size=20), st.integers(-1, 21), st.integers(-1, 21))
+def test_text_up_to_a_zero_byte(data: bytes, at: int, end: int) -> None:
+    """Anywhere, in and outside of the buffer."""
+    found: list[object] = []
+    for form in (pure("wire/scan"), compiled("wire/scan")):
+        try:
+            found.append(form.text_at(bytearray(data), at, end))
+        except IndexError:
+            found.append(IndexError)
+    assert found[0] == found[1]
+
+
+SETTINGS = [object() for _ in range(3)]
+STATEMENTS = [None, object(), object()]
+PATHS = st.tuples(
+    st.sampled_from(SETTINGS), st.sampled_from(STATEMENTS), st.integers(0, 60).map(lambda n: b"%d" % n)
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["put", "forget", "drop", "find"]), PATHS), max_size=60))
+@example(
+    [("put", (SETTINGS[n % 3], STATEMENTS[n % 2], b"%d" % n)) for n in range(200)]
+    + [("find", (SETTINGS[0], None, b"6"))]
+)
+def test_ways_to_entries(steps: list[tuple[str, tuple[object, object, bytes]]]) -> None:
+    """Ways to entries are found, refused twice, and forgotten, in any order and however many there are."""
+    seen = []
+    for form in (pure("cache/fronts"), compiled("cache/fronts")):
+        table = form.Fronts()
+        made: dict[object, Any] = {}
+        log: list[object] = []
+        for what, path in steps:
+            settings, statement, data = path
+            front = made.get(path)
+            if what == "put":
+                other = form.Front(path, len(log), b"1", True, None)
+                log.append((table.put(other), other.size))
+                made[path] = front or other
+            elif what == "find":
+                held = bytearray(b"xx" + data + b"y")
+                found = table.find(settings, statement, held, 2, 2 + len(data))
+                assert found is front
+                log.append(found and (found.entry, found.path))
+            elif front is not None:
+                front.forget() if what == "forget" else table.drop(front)
+                front.forget()
+                del made[path]
+            log.append((len(table), sorted(one.entry for one in table)))
+            with pytest.raises(IndexError):
+                table.find(settings, statement, bytearray(data), 0, len(data) + 1)
+        seen.append(log)
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize("made", [bytes, bytearray, memoryview])

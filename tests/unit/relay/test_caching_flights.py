@@ -51,8 +51,9 @@ def _stage() -> Iterator[tuple[Stage, ResultCache[Any, Any, Any], RelayLane]]:
     cached = CacheSettings()
     with Stage(pool_size=3, session_state=SessionState.FOLLOW, cache=cached, max_pinned=3) as stage:
         results: ResultCache[Any, Any, Any] = ResultCache(1 << 20, lambda: 0.5)
-        lane = stage.pool.cache = results.lane(stage.pool.settings)
+        lane = results.lane(stage.pool.settings)
         assert lane is not None
+        stage.pool.attach(lane)
         _known(lane)
         yield stage, results, lane
 
@@ -90,7 +91,7 @@ def test_an_answer_of_where_the_pool_led_before_is_not_kept() -> None:
         elsewhere = results.lane(attrs.evolve(stage.pool.settings, dbname="elsewhere"), lane)
         assert elsewhere is not None
         assert elsewhere is not lane
-        stage.pool.cache = elsewhere
+        stage.pool.attach(elsewhere)
         stage.play("s1 > T|D1|CSELECT 1|Z\nc1 < T|D1|CSELECT 1|Z")
         assert len(results.store) == 0
         assert elsewhere.refreshes == 0
@@ -144,7 +145,7 @@ def test_who_waits_does_not_wait_for_an_answer_of_where_the_pool_led_before(cach
         settings = attrs.evolve(stage.pool.settings, dbname="elsewhere")
         if not cached:
             settings = attrs.evolve(settings, cache=None)
-        stage.pool.cache = results.lane(settings, lane)
+        stage.pool.attach(results.lane(settings, lane))
         assert (stage.pool.cache is not None) == cached
         if stage.pool.cache is not None:
             _known(stage.pool.cache)
