@@ -1,4 +1,4 @@
-"""What the tests of the result cache share."""
+"""What the tests of session state share, and those of the result cache."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support import sharing as sharers
 from tests.support.cachecatalog import DROP, SCHEMA, Oracle, catalog_of
 from tests.support.cached import Stage, config_for, tables
 
@@ -18,6 +19,29 @@ if TYPE_CHECKING:
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
     from tests.support.postgres import PostgresCluster
+
+
+@pytest.fixture(scope="module")
+def sharing_pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+    """A pooler whose clients share two servers; a module that needs other settings has a fixture of this name."""
+    with sharers.schema(_pg, sharers.DATABASE):
+        yield make_module_pooler(sharers.config_for(_pg, sharers.DATABASE))
+
+
+@pytest.fixture
+def sharing(
+    sharing_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]
+) -> Iterator[sharers.Sharing]:
+    """Clients that share two servers."""
+    with sharers.Sharing(watch(sharing_pooler)) as sharing:
+        yield sharing
+
+
+@pytest.fixture
+def sharing_superuser(sharing_pooler: Pooler, watch: Callable[[Pooler], Pooler]) -> Iterator[sharers.Sharing]:
+    """Clients of a superuser that share two servers."""
+    with sharers.Sharing(watch(sharing_pooler), sharers.ROOT) as sharing:
+        yield sharing
 
 
 @pytest.fixture(scope="module")

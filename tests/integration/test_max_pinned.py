@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import rawclient as raw
 from tests.support.sharing import (
+    DATABASE,
     STATE,
     WAYS,
     Sharing,
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.hyperpool_only
 
-_DATABASE: Final = "other"  # where a pooler may stay longer than a test
-
 REFUSED: Final = {
     "a temporary table": "CREATE TEMP TABLE t (n int)",
     "LISTEN": "LISTEN news",
@@ -42,24 +41,20 @@ REFUSED: Final = {
 
 
 @pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
-    with schema(_pg, _DATABASE):
-        config = config_for(_pg, _DATABASE, pin_functions=["state.hidden"], max_pinned=1)
+def sharing_pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+    """One client of a pool may keep its server; of the database `none`, nobody."""
+    with schema(_pg, DATABASE):
+        config = config_for(_pg, DATABASE, pin_functions=["state.hidden"], max_pinned=1)
         config["databases"]["none"] = {**config["databases"]["*"], "max_pinned": 0}
         yield make_module_pooler(config)
 
 
 @pytest.fixture
-def sharing(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Sharing]:
-    """Clients that share two servers, of which one client may keep one."""
-    with Sharing(watch(_pooler)) as sharing:
-        yield sharing
-
-
-@pytest.fixture
-def nobody(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Sharing]:
+def nobody(
+    sharing_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]
+) -> Iterator[Sharing]:
     """Clients that share two servers, none of which anybody may keep."""
-    with Sharing(watch(_pooler), "none") as sharing:
+    with Sharing(watch(sharing_pooler), "none") as sharing:
         yield sharing
 
 

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.sharing import Sharing, config_for, leave, pid_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from tests.conftest import PoolerFactory
     from tests.support import rawclient as raw
-    from tests.support.poolers import Pooler
     from tests.support.postgres import PostgresCluster
 
 pytestmark = pytest.mark.hyperpool_only
-
-_DATABASE: Final = "other"  # where a pooler may stay longer than a test
-
-
-@pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Pooler:
-    return make_module_pooler(config_for(_pg, _DATABASE))
-
-
-@pytest.fixture
-def sharing(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Sharing]:
-    """Clients that share two servers."""
-    with Sharing(watch(_pooler)) as sharing:
-        yield sharing
 
 
 def _heard(frames: list[raw.Frame]) -> list[tuple[bytes, bytes]]:

@@ -9,7 +9,7 @@ import pytest
 from tests.support import rawclient as raw
 from tests.support.postgres import SUPERUSER
 from tests.support.sharing import (
-    ROOT,
+    DATABASE,
     STATE,
     WAYS,
     Sharing,
@@ -25,7 +25,7 @@ from tests.support.sharing import (
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.hyperpool_only
 
-_DATABASE: Final = "other"  # where a pooler may stay longer than a test
 _TABLE: Final = "temporary objects"
 _LOCK: Final = "session advisory locks"
 _CURSOR: Final = "WITH HOLD cursors"
@@ -41,23 +40,10 @@ _PREPARE: Final = "SQL-level PREPARE"
 
 
 @pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
-    with schema(_pg, _DATABASE):
-        yield make_module_pooler(config_for(_pg, _DATABASE, pin_functions=["state.hidden", *SLOTS]))
-
-
-@pytest.fixture
-def sharing(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Sharing]:
-    """Clients that share two servers."""
-    with Sharing(watch(_pooler)) as sharing:
-        yield sharing
-
-
-@pytest.fixture
-def sharing_superuser(_pooler: Pooler, watch: Callable[[Pooler], Pooler]) -> Iterator[Sharing]:
-    """Clients of a superuser that share two servers."""
-    with Sharing(watch(_pooler), ROOT) as sharing:
-        yield sharing
+def sharing_pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+    """Functions that the pooler cannot know pin, too."""
+    with schema(_pg, DATABASE):
+        yield make_module_pooler(config_for(_pg, DATABASE, pin_functions=["state.hidden", *SLOTS]))
 
 
 PINS: Final = {
@@ -174,7 +160,7 @@ def _pinned(sharing: Sharing, client: raw.RawClient, state: str, other: raw.RawC
 def test_a_client_keeps_its_server(sharing: Sharing, pg: PostgresCluster, case: str, way: str) -> None:
     """A client has its server alone while there is such state, and no longer; the log says so, once."""
     statements, reason, end = PINS[case]
-    with direct(pg, _DATABASE) as alone:
+    with direct(pg, DATABASE) as alone:
         answer, state = answers(alone, way, statements), alone.value(STATE)
         last_answer, last_state = answers(alone, way, end), alone.value(STATE)
     other, client = sharing.client(), sharing.client()
@@ -197,7 +183,7 @@ def test_nothing_is_left_when_a_client_leaves(
     sharing: Sharing, pg: PostgresCluster, statements: list[str], reason: str, abruptly: bool
 ) -> None:
     """The server of a client that has left is another client's server next, and nothing is there."""
-    with direct(pg, _DATABASE) as alone:
+    with direct(pg, DATABASE) as alone:
         answers(alone, "simple", statements)
         state = alone.value(STATE)
     other, client = sharing.client(), sharing.client()
@@ -209,7 +195,7 @@ def test_nothing_is_left_when_a_client_leaves(
     sharing.settle()
 
     _compare(sharing.everywhere(other), untouched)
-    assert pid in pg.backends(_DATABASE)
+    assert pid in pg.backends(DATABASE)
 
 
 @pytest.mark.parametrize(("case", "way"), in_turn(FREE))
@@ -218,7 +204,7 @@ def test_a_client_does_not_keep_its_server(
 ) -> None:
     """What is gone when the transaction ends keeps no server."""
     statements = FREE[case]
-    with direct(pg, _DATABASE) as holder, direct(pg, _DATABASE) as alone:
+    with direct(pg, DATABASE) as holder, direct(pg, DATABASE) as alone:
         holder.ask("SELECT pg_advisory_lock(815)")
         answer, state = answers(alone, way, statements), alone.value(STATE)
         alone.close()
@@ -264,7 +250,7 @@ def test_a_server_that_nobody_else_gets(
 ) -> None:
     """What cannot be undone pins its client until it leaves; then the server is closed."""
     sharing = sharing_superuser
-    with direct(pg, _DATABASE, SUPERUSER) as alone:
+    with direct(pg, DATABASE, SUPERUSER) as alone:
         answer, state = answers(alone, way, statements), alone.value(STATE)
     other, client = sharing.client(), sharing.client()
     untouched = sharing.everywhere(other)

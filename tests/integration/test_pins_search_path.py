@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.sharing import Sharing, config_for
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.conftest import PoolerFactory
-    from tests.support.poolers import Pooler
-    from tests.support.postgres import PostgresCluster
+    from tests.support.sharing import Sharing
 
 pytestmark = pytest.mark.hyperpool_only
-
-_DATABASE: Final = "other"  # where a pooler may stay longer than a test
-
-
-@pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Pooler:
-    return make_module_pooler(config_for(_pg, _DATABASE))
-
-
-@pytest.fixture
-def sharing(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Sharing]:
-    """Clients that share two servers."""
-    with Sharing(watch(_pooler)) as sharing:
-        yield sharing
 
 
 @pytest.mark.parametrize("end", ["RESET search_path", "SET search_path = public", "RESET ALL", "DISCARD ALL"])

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from hyperpool.relay import catalog
-from tests.support.sharing import Sharing, config_for, differences
+from tests.support.sharing import DATABASE, Sharing, config_for, differences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
     from tests.support.postgres import PostgresCluster
 
 pytestmark = pytest.mark.hyperpool_only
-
-_DATABASE: Final = "other"  # where a pooler may stay longer than a test
 
 _SCHEMA: Final = """
     CREATE SCHEMA hidden;
@@ -127,18 +125,12 @@ CASES: Final = {
 
 
 @pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
-    with _pg.admin(_DATABASE) as admin:
+def sharing_pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+    """In a database whose functions set what nobody sees."""
+    with _pg.admin(DATABASE) as admin:
         admin.execute(_SCHEMA)
-        yield make_module_pooler(config_for(_pg, _DATABASE))
+        yield make_module_pooler(config_for(_pg, DATABASE))
         admin.execute("DROP SCHEMA hidden CASCADE")
-
-
-@pytest.fixture
-def sharing(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Sharing]:
-    """Clients that share two servers."""
-    with Sharing(watch(_pooler)) as sharing:
-        yield sharing
 
 
 @pytest.mark.parametrize("statement", CASES.values(), ids=CASES)
@@ -156,7 +148,7 @@ def test_a_setting_follows_its_client(sharing: Sharing, statement: str) -> None:
 def test_what_the_database_tells(pg: PostgresCluster) -> None:
     """All that may come to call such a function, and nothing besides; in whatever session it is asked."""
     for settings in ("", "SET LOCAL standard_conforming_strings = off; SET LOCAL search_path = '';"):
-        with pg.admin(_DATABASE) as admin, admin.cursor() as cursor:
+        with pg.admin(DATABASE) as admin, admin.cursor() as cursor:
             cursor.execute((settings + catalog.CATALOG_QUERY).encode())
             while cursor.nextset():
                 pass

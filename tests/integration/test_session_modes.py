@@ -10,6 +10,7 @@ import pytest
 from tests.support import rawclient as raw
 from tests.support.postgres import TRUDY
 from tests.support.sharing import (
+    DATABASE,
     ROOT,
     STATE,
     Sharing,
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from tests.support.postgres import PostgresCluster
 
 pytestmark = pytest.mark.hyperpool_only
-
-_DATABASE: Final = "other"  # where a pooler may stay longer than a test
 
 CASES: Final = {
     "SET": ["SET work_mem = '7MB'"],
@@ -66,9 +65,10 @@ FOLLOWED: Final = ("a parameter that is reported",)
 
 
 @pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
-    with schema(_pg, _DATABASE):
-        config = config_for(_pg, _DATABASE, pin_functions=["state.hidden"])
+def sharing_pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+    """A database for each way to treat a session."""
+    with schema(_pg, DATABASE):
+        config = config_for(_pg, DATABASE, pin_functions=["state.hidden"])
         everything = config["databases"]["*"]
         config["databases"]["reset"] = {**everything, "session_state": "reset"}
         config["databases"]["keep"] = {**everything, "session_state": "keep", "pool_size": 1}
@@ -78,10 +78,10 @@ def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator
 
 
 @pytest.fixture
-def start(_pooler: Pooler, watch: Callable[[Pooler], Pooler]) -> Callable[[str], Sharing]:
+def start(sharing_pooler: Pooler, watch: Callable[[Pooler], Pooler]) -> Callable[[str], Sharing]:
     """Makes clients that share two servers of a database."""
-    watch(_pooler)
-    return lambda database: Sharing(_pooler, database)
+    watch(sharing_pooler)
+    return lambda database: Sharing(sharing_pooler, database)
 
 
 def _compare(state: str, expected: str) -> None:
@@ -107,7 +107,7 @@ def test_reset_within_the_transaction(start: Callable[[str], Sharing], pg: Postg
     """Within its transaction a client has all that it makes, and the servers stay the same ones."""
     with start("reset") as sharing:
         client = sharing.client()
-        servers = pg.backends(_DATABASE)
+        servers = pg.backends(DATABASE)
         for _ in range(3):
             for statement in CASES["all at once"][:-1]:
                 assert client.ask(statement)[-1].body == b"T"
@@ -117,7 +117,7 @@ def test_reset_within_the_transaction(start: Callable[[str], Sharing], pg: Postg
             assert client.value("SELECT count(*) FROM t, pg_listening_channels()") == "0"
             client.ask("COMMIT")
         sharing.settle()
-        assert pg.backends(_DATABASE) == servers
+        assert pg.backends(DATABASE) == servers
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,10 @@ def test_reset_keeps_what_was_prepared(start: Callable[[str], Sharing]) -> None:
 
 @pytest.fixture
 def pair(
-    _pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]
+    sharing_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]
 ) -> Iterator[Callable[[str], tuple[raw.RawClient, raw.RawClient]]]:
     """Makes two clients of a database."""
-    pooler = watch(_pooler)
+    pooler = watch(sharing_pooler)
     with contextlib.ExitStack() as stack:
 
         def connect(database: str) -> tuple[raw.RawClient, raw.RawClient]:
@@ -178,7 +178,7 @@ def test_keep(
     pair: Callable[[str], tuple[raw.RawClient, raw.RawClient]], pg: PostgresCluster, case: str
 ) -> None:
     """With `keep` everything stays on its server, where the next client finds it, as in pgbouncer."""
-    with direct(pg, _DATABASE) as alone:
+    with direct(pg, DATABASE) as alone:
         untouched = alone.value(STATE)
         answers(alone, "simple", CASES[case])
         state = alone.value(STATE)
@@ -198,7 +198,7 @@ def test_statement_pooling(
     pair: Callable[[str], tuple[raw.RawClient, raw.RawClient]], pg: PostgresCluster, case: str
 ) -> None:
     """With `follow`, state follows its client, or pins it, in statement pooling, too."""
-    with direct(pg, _DATABASE) as alone:
+    with direct(pg, DATABASE) as alone:
         answers(alone, "simple", CASES[case])
         state = alone.value(STATE)
     client, other = pair("statement")

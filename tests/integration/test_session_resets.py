@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.postgres import TRUDY
 from tests.support.sharing import (
+    DATABASE,
     STATE,
     WAYS,
     Sharing,
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from tests.support.postgres import PostgresCluster
 
 pytestmark = pytest.mark.hyperpool_only
-
-_DATABASE: Final = "other"  # where a pooler may stay longer than a test
 
 _SESSION: Final = "session"
 """The database whose only server its clients have for as long as they stay."""
@@ -80,24 +79,18 @@ UNKNOWN: Final = ("SET TO DEFAULT", "SET TIME ZONE LOCAL")
 
 
 @pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
-    with schema(_pg, _DATABASE):
-        config = config_for(_pg, _DATABASE)
+def sharing_pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
+    """And a database `session`, in session mode."""
+    with schema(_pg, DATABASE):
+        config = config_for(_pg, DATABASE)
         config["databases"][_SESSION] = {**config["databases"]["*"], "pool_mode": "session", "pool_size": 1}
         yield make_module_pooler(config)
 
 
 @pytest.fixture
-def sharing(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Sharing]:
-    """Clients that share two servers."""
-    with Sharing(watch(_pooler)) as sharing:
-        yield sharing
-
-
-@pytest.fixture
-def pooler(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Pooler:
+def pooler(sharing_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Pooler:
     """The same pooler; its database `session` has session mode."""
-    return watch(_pooler)
+    return watch(sharing_pooler)
 
 
 def _compare(state: str, expected: str) -> None:
@@ -120,7 +113,7 @@ def test_back_at_the_beginning(
     sharing: Sharing, pg: PostgresCluster, statements: list[str], way: str
 ) -> None:
     """What a client resets is as it was when the client logged in, on each server; and it is told so."""
-    with direct(pg, _DATABASE, **ASKED) as alone:
+    with direct(pg, DATABASE, **ASKED) as alone:
         answer = answers(alone, way, statements)
         state, told = alone.value(STATE), _told(alone, answer)
     other, client = sharing.client(), sharing.client(**ASKED)
@@ -140,7 +133,7 @@ def test_back_at_the_beginning(
 @pytest.mark.parametrize("statements", [CASES[case] for case in CASES if case not in UNKNOWN])
 def test_session_mode(pooler: Pooler, pg: PostgresCluster, statements: list[str], way: str) -> None:
     """The same for a client that has its server to itself; the next client finds nothing of it."""
-    with direct(pg, _DATABASE, **ASKED) as alone:
+    with direct(pg, DATABASE, **ASKED) as alone:
         answer = answers(alone, way, statements)
         state, told = alone.value(STATE), _told(alone, answer)
     with pooler.raw(_SESSION, TRUDY) as client:

@@ -8,49 +8,21 @@ import pytest
 
 from tests.support.postgres import SUPERUSER
 from tests.support.sharing import (
-    ROOT,
+    DATABASE,
     STATE,
     Sharing,
     answers,
-    config_for,
     differences,
     direct,
     in_turn,
     leave,
-    schema,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.conftest import PoolerFactory
     from tests.support import rawclient as raw
-    from tests.support.poolers import Pooler
     from tests.support.postgres import PostgresCluster
 
 pytestmark = pytest.mark.hyperpool_only
-
-_DATABASE: Final = "other"  # where a pooler may stay longer than a test
-
-
-@pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
-    with schema(_pg, _DATABASE):
-        yield make_module_pooler(config_for(_pg, _DATABASE))
-
-
-@pytest.fixture
-def sharing(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Sharing]:
-    """Clients that share two servers."""
-    with Sharing(watch(_pooler)) as sharing:
-        yield sharing
-
-
-@pytest.fixture
-def sharing_superuser(_pooler: Pooler, watch: Callable[[Pooler], Pooler]) -> Iterator[Sharing]:
-    """Clients of a superuser that share two servers."""
-    with Sharing(watch(_pooler), ROOT) as sharing:
-        yield sharing
 
 
 LAST: Final = {
@@ -185,14 +157,14 @@ def _check(sharing: Sharing, alone: raw.RawClient, way: str, statements: list[st
 @pytest.mark.parametrize(("case", "way"), in_turn(LAST))
 def test_settings_follow_their_client(sharing: Sharing, pg: PostgresCluster, case: str, way: str) -> None:
     """What a client has set is there for it on each server, and for nobody else, whoever comes and goes."""
-    with direct(pg, _DATABASE) as alone:
+    with direct(pg, DATABASE) as alone:
         _check(sharing, alone, way, LAST[case])
 
 
 @pytest.mark.parametrize(("case", "way"), in_turn(PASS))
 def test_settings_that_do_not_last(sharing: Sharing, pg: PostgresCluster, case: str, way: str) -> None:
     """What ends with the transaction, or is undone, leaves nothing for anybody."""
-    with direct(pg, _DATABASE) as alone:
+    with direct(pg, DATABASE) as alone:
         _check(sharing, alone, way, PASS[case])
 
 
@@ -225,5 +197,5 @@ def test_who_a_superuser_is(
     sharing_superuser: Sharing, pg: PostgresCluster, statements: list[str], way: str
 ) -> None:
     """A superuser who acts as somebody else does so on each server, and nobody else does."""
-    with direct(pg, _DATABASE, SUPERUSER) as alone:
+    with direct(pg, DATABASE, SUPERUSER) as alone:
         _check(sharing_superuser, alone, way, statements)

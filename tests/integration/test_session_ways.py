@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 
 from tests.support import rawclient as raw
-from tests.support.sharing import STATE, Sharing, answers, config_for, differences, schema
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.conftest import PoolerFactory
-    from tests.support.poolers import Pooler
-    from tests.support.postgres import PostgresCluster
+from tests.support.sharing import STATE, Sharing, answers, differences
 
 pytestmark = pytest.mark.hyperpool_only
 
-_DATABASE: Final = "other"  # where a pooler may stay longer than a test
-
 _SET_CONFIG: Final = 2078  # its OID (pg_proc.dat)
-
-
-@pytest.fixture(scope="module")
-def _pooler(_pg: PostgresCluster, make_module_pooler: PoolerFactory) -> Iterator[Pooler]:
-    with schema(_pg, _DATABASE):
-        yield make_module_pooler(config_for(_pg, _DATABASE))
-
-
-@pytest.fixture
-def sharing(_pooler: Pooler, pg: PostgresCluster, watch: Callable[[Pooler], Pooler]) -> Iterator[Sharing]:
-    """Clients that share two servers."""
-    with Sharing(watch(_pooler)) as sharing:
-        yield sharing
 
 
 def _compare(state: str, expected: str) -> None:

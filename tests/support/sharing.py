@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SERVERS: Final = 2
 """The size of the pools."""
 
+DATABASE: Final = "other"
+"""Where all names lead to: a pooler may stay there longer than a test."""
+
 _TRIES: Final = 10
 
 ROOT: Final = "root"

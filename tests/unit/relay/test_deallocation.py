@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from hyperpool.config import SessionState
 from tests.support.pglanguage import frame
 from tests.support.relaystage import Stage, answers, play, play_in_pieces
-
-_FOLLOW: dict[str, Any] = {
-    "max_prepared_statements": 3,
-    "session_state": SessionState.FOLLOW,
-    "max_pinned": 1,
-}
+from tests.support.sessionscripts import FOLLOW
 
 _A = """
     c1 > Pa:select 1|S
@@ -53,7 +46,7 @@ def test_deallocate(text: str, sent: str) -> None:
         c1 > Pa:select 2|Ba|S
         s1 < P~2:select 2|B~2|S
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -70,7 +63,7 @@ def test_deallocate_of_what_the_server_does_not_have() -> None:
         s2 < P~1:select 1|S|Qdeallocate "~1"
         """,
         pool_size=2,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -90,7 +83,7 @@ def test_others_keep_what_one_has_deallocated() -> None:
         s1 > 3|1|2|Z
         c2 < 2|Z
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -117,7 +110,7 @@ def test_deallocate_of_what_sql_has_prepared() -> None:
         c1 > Ba|S
         s1 < B~1|S
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -141,7 +134,7 @@ def test_bound_twice_and_executed_once() -> None:
         c1 < 2|2|CDEALLOCATE|Z
         {_GONE}
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -157,7 +150,7 @@ def test_executed_twice() -> None:
         c1 < 2|CDEALLOCATE|2|E26000 prepared statement "a" does not exist|Z
         {_GONE}
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -175,7 +168,7 @@ def test_bound_again_behind_a_pipeline_that_deallocates() -> None:
         c1 < E08P01 bind message supplies 1 parameter|Z|2|CDEALLOCATE|Z
         {_GONE}
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -210,7 +203,7 @@ def test_what_is_done_behind_it_fails(
         c1 < 1|2|C{tag}|E34000 portal "p" does not exist|Z
         {_GONE}
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -225,7 +218,7 @@ def test_deallocate_fails() -> None:
         c1 < E26000 prepared statement "missing" does not exist|Z|CDEALLOCATE|Z
         {_GONE}
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
     play(
         f"""
@@ -237,7 +230,7 @@ def test_deallocate_fails() -> None:
         c1 > Ba|S
         s1 < CS~1|P~1:select 1|B~1|S
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -259,7 +252,7 @@ def test_deallocate_by_the_extended_protocol(asked: str, sent: str) -> None:
         c1 < 1|2|CDEALLOCATE|Z
         {_GONE}
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -272,7 +265,7 @@ def test_a_text_that_was_parsed_before_the_name_was_given() -> None:
         s1 > 1|1|1|2|CDEALLOCATE|Z
         c1 < 1|1|2|CDEALLOCATE|Z
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -297,7 +290,7 @@ def test_deallocate_all(text: str, state: SessionState) -> None:
         c1 > Pa:select 2|Ba|S
         s1 < P~2:select 2|B~2|S
         """,
-        **{**_FOLLOW, "session_state": state},
+        **{**FOLLOW, "session_state": state},
     )
 
 
@@ -316,7 +309,7 @@ def test_a_statement_that_is_prepared_behind_deallocate_all() -> None:
         c1 > Ba|S
         s1 < B~2|S
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -334,7 +327,7 @@ def test_discard_all(state: SessionState) -> None:
         {"s1 > T|Drole,none,-|CSELECT 1|Z" if state is SessionState.FOLLOW else ""}
         {_GONE}
         """,
-        **{**_FOLLOW, "session_state": state},
+        **{**FOLLOW, "session_state": state},
     )
 
 
@@ -355,7 +348,7 @@ def test_an_answer_in_pieces(tag: str) -> None:
             c1 < C{tag}|Z
             {_GONE}
             """,
-            **{**_FOLLOW, "session_state": SessionState.KEEP},
+            **{**FOLLOW, "session_state": SessionState.KEEP},
         )
 
 
@@ -382,7 +375,7 @@ def test_deallocate_fails_behind_the_adjusting(behind: str) -> None:
         {"c1 > Ba|E|S" if not behind else ""}
         s1 < B~1|E|S
         """,
-        **{**_FOLLOW, "session_state": SessionState.KEEP},
+        **{**FOLLOW, "session_state": SessionState.KEEP},
     )
 
 
@@ -402,7 +395,7 @@ def test_deallocate_behind_a_query_that_is_discarded() -> None:
         c1 > Qrollback|Ba|E|S
         s1 < Qrollback|B~1|E|S
         """,
-        **{**_FOLLOW, "session_state": SessionState.KEEP},
+        **{**FOLLOW, "session_state": SessionState.KEEP},
     )
 
 
@@ -428,7 +421,7 @@ def test_a_long_text() -> None:
         {_GONE}
         """,
         buffer=16384,
-        **{**_FOLLOW, "session_state": SessionState.KEEP},
+        **{**FOLLOW, "session_state": SessionState.KEEP},
     )
 
 
@@ -446,7 +439,7 @@ def test_where_an_error_is(text: str, name: str, sent: int, told: int) -> None:
     renamed = text.replace("deallocate a", f'deallocate "{name}"')
     error = r"\x{}".format(frame(b"E", f"SERROR\0C42601\0Mno\0P{sent}\0R?\0\0".encode()).hex())
     seen = r"\x{}".format(frame(b"E", f"SERROR\0C42601\0Mno\0P{told}\0R?\0\0".encode()).hex())
-    with Stage(**{**_FOLLOW, "session_state": SessionState.KEEP}) as stage:
+    with Stage(**{**FOLLOW, "session_state": SessionState.KEEP}) as stage:
         stage.play(_A)
         stage.play(f"c1 > Q{text}\ns1 < Q{renamed}\ns1 > {error}|Z\nc1 < {seen}|Z")
 
@@ -473,5 +466,5 @@ def test_names_longer_than_postgresql_looks_at() -> None:
         s1 > E26000 no|Z
         c1 < E26000 no|Z
         """,
-        **{**_FOLLOW, "session_state": SessionState.KEEP},
+        **{**FOLLOW, "session_state": SessionState.KEEP},
     )

@@ -2,51 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from hyperpool.config import SessionState
 from hyperpool.relay import session
 from tests.support.relaystage import Stage, play, play_in_pieces
-
-_FOLLOW: dict[str, Any] = {
-    "max_prepared_statements": 3,
-    "session_state": SessionState.FOLLOW,
-    "max_pinned": 1,
-}
-
-
-def _values(*names: str) -> str:
-    """The question for the values of parameters whose defaults are known."""
-    return session._VALUES % ",".join(f"'{name}'" for name in names)
-
-
-def _defaults_and_values(*names: str) -> str:
-    """The same, for parameters of which nothing is known."""
-    return session._DEFAULTS % ",".join(f"'{name}'" for name in names) + ";" + _values(*names)
-
-
-def _rows(*rows: str) -> str:
-    return "T|" + "".join(f"D{row}|" for row in rows) + "CSELECT 1"
-
+from tests.support.sessionscripts import FOLLOW, SETS_WORK_MEM, WELCOME, defaults_and_values, rows, values
 
 _ALL = "s1 < Q<begin>;<no timeout>;<settings>"
 _ALL_DEFAULT = (
-    _rows("statement_timeout,0,-")
+    rows("statement_timeout,0,-")
     + "|CSET|"
-    + _rows("statement_timeout,0,0", "role,none,-", "session_authorization,u,-")
+    + rows("statement_timeout,0,0", "role,none,-", "session_authorization,u,-")
     + "|Z"
 )
 """Everything is asked for, and nothing is set."""
 
-_SETS = f"""
-    c1 > Qset work_mem = '7MB'
-    s1 < Qset work_mem = '7MB'
-    s1 > CSET|Z
-    s1 < Q{_defaults_and_values("work_mem")}
-    c1 < CSET|Z
-    s1 > {_rows("work_mem,7MB,4MB")}|{_rows("work_mem,7MB,-")}|Z
-"""
-"""The client c1 has set something."""
 
 _BACK = """
     c2 > Qselect 2
@@ -64,7 +32,7 @@ def test_what_a_client_has_set_follows_it() -> None:
     """And nobody else: the server is adjusted in front of each client's first request."""
     play_in_pieces(
         f"""
-        {_SETS}
+        {SETS_WORK_MEM}
         c1 > Qselect 1
         s1 < Qselect 1
         s1 > CSELECT 1|Z
@@ -76,7 +44,7 @@ def test_what_a_client_has_set_follows_it() -> None:
         c1 < CSELECT 1|Z
         {_BACK}
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -84,18 +52,18 @@ def test_a_default_is_asked_for_once() -> None:
     """What a parameter is at the beginning of every session is known then."""
     play(
         f"""
-        {_SETS}
+        {SETS_WORK_MEM}
         {_BACK}
         c3 > Qset work_mem to default
         s1 < Qset work_mem to default
         s1 > CSET|Z
-        s1 < Q{_values("work_mem")}
+        s1 < Q{values("work_mem")}
         c3 < CSET|Z
-        s1 > {_rows("work_mem,4MB,-")}|Z
+        s1 > {rows("work_mem,4MB,-")}|Z
         c2 > Qselect 2
         s1 < Qselect 2
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -114,13 +82,13 @@ def test_a_parameter_that_was_rolled_back_is_not_set() -> None:
         c1 > Qrollback
         s1 < Qrollback
         s1 > CROLLBACK|Z
-        s1 < Q{_defaults_and_values("work_mem")}
+        s1 < Q{defaults_and_values("work_mem")}
         c1 < CROLLBACK|Z
-        s1 > {_rows("work_mem,4MB,4MB")}|{_rows("work_mem,4MB,-")}|Z
+        s1 > {rows("work_mem,4MB,4MB")}|{rows("work_mem,4MB,-")}|Z
         c2 > Qselect 2
         s1 < Qselect 2
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -141,7 +109,7 @@ def test_what_the_server_reports_is_not_asked_for() -> None:
         s1 > STimeZone=Asia/Tokyo|CSET|Z|CSELECT 1|Z
         c1 < CSELECT 1|Z
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -152,7 +120,7 @@ def test_a_parameter_that_may_not_be_asked_for() -> None:
         c1 > Qset secret = 1
         s1 < Qset secret = 1
         s1 > E42501 permission denied|Z
-        s1 < Q{_defaults_and_values("secret")}
+        s1 < Q{defaults_and_values("secret")}
         c1 < E42501 permission denied|Z
         s1 > E42501 permission denied to examine "secret"|Z
         s1 < Q<begin>;<no timeout>;<settings>
@@ -161,7 +129,7 @@ def test_a_parameter_that_may_not_be_asked_for() -> None:
         c1 > Qselect 1
         s1 < Qselect 1
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -178,7 +146,7 @@ def test_the_timeout_that_was_lifted_is_not_taken_for_the_client_s() -> None:
         c2 > Qselect 2
         s1 < Qselect 2
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -188,7 +156,7 @@ _TIMES_OUT = f"""
     s1 > CSET|Z
     s1 < Q<no timeout>;{session._DEFAULTS % "'statement_timeout'"}
     c1 < CSET|Z
-    s1 > {_rows("statement_timeout,1ms,-")}|CSET|{_rows("statement_timeout,0,0")}|Z
+    s1 > {rows("statement_timeout,1ms,-")}|CSET|{rows("statement_timeout,0,0")}|Z
 """
 
 
@@ -203,7 +171,7 @@ def test_a_timeout_does_not_end_the_pooler_s_own_queries() -> None:
         s1 < Q<no timeout>;<pins>
         c1 < CLISTEN|Z
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -221,7 +189,7 @@ def test_a_timeout_does_not_end_the_adjusting() -> None:
         c1 > Qselect 1
         s1 < QSET statement_timeout = '1ms';|Qselect 1
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -229,7 +197,7 @@ def test_parameters_that_the_pooler_cannot_set_any_more() -> None:
     """A client whose parameter the server refuses reads why; nothing of its request is executed."""
     play(
         f"""
-        {_SETS}
+        {SETS_WORK_MEM}
         {_BACK}
         c1 > Qselect 1
         s1 < QSET work_mem = '7MB';|Qselect 1
@@ -237,13 +205,11 @@ def test_parameters_that_the_pooler_cannot_set_any_more() -> None:
         c1 < !42501 permission denied|END
         s1 < END
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
 # -- parameters at login -----------------------------------------------------------------------------------------------
-
-_REPORTS = "Sapplication_name=|Sclient_encoding=UTF8|STimeZone=UTC|"
 
 
 def test_parameters_that_a_server_has_not_taken_before() -> None:
@@ -254,7 +220,7 @@ def test_parameters_that_a_server_has_not_taken_before() -> None:
         s1 < QSET "x"."y" = '1';SET work_mem = '7MB';
         c1 <
         s1 > CSET|CSET|Z
-        c1 < {_REPORTS}Sx.y=1|Swork_mem=7MB|Z
+        c1 < {WELCOME}Sx.y=1|Swork_mem=7MB|Z
         c1 > Qselect 1
         s1 < Qselect 1
         s1 > CSELECT 1|Z
@@ -264,7 +230,7 @@ def test_parameters_that_a_server_has_not_taken_before() -> None:
         s1 > CRESET|Z
         s1 < Qselect 2
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -281,7 +247,7 @@ def test_parameters_that_a_server_refuses() -> None:
         s1 > CSELECT 1|Z
         c2 < CSELECT 1|Z
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -293,14 +259,14 @@ def test_clients_wait_while_a_server_is_asked() -> None:
         s1 < QSET "x"."y" = '1';
         c2 > Qselect 2
         s1 > CSET|Z
-        c1 < {_REPORTS}Sx.y=1|Z
+        c1 < {WELCOME}Sx.y=1|Z
         s1 < QRESET "x"."y";
         s1 > CRESET|Z
         s1 < Qselect 2
         s1 > CSELECT 1|Z
         c2 < CSELECT 1|Z
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -317,7 +283,7 @@ def test_a_client_goes_while_its_parameters_are_asked_for() -> None:
             s1 > {answer}
             s1 < {adjusts}Qselect 2
             """,
-            **_FOLLOW,
+            **FOLLOW,
         )
 
 
@@ -330,7 +296,7 @@ def test_a_server_does_not_answer_for_a_client_that_is_not_let_in_yet() -> None:
         s1 dies
         c1 < !08006 server closed the connection|END
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -340,9 +306,9 @@ _BECOMES = f"""
     c1 > Qset role r
     s1 < Qset role r
     s1 > CSET|Z
-    s1 < Q{_values("role")}
+    s1 < Q{values("role")}
     c1 < CSET|Z
-    s1 > {_rows("role,r,-")}|Z
+    s1 > {rows("role,r,-")}|Z
 """
 
 
@@ -364,7 +330,7 @@ def test_a_role_is_taken_before_anything_is_sent() -> None:
         s1 > 1|2|CSELECT 1|Z
         c1 < 1|2|CSELECT 1|Z
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -386,7 +352,7 @@ def test_a_role_that_is_no_longer_granted() -> None:
         c2 > Qselect 2
         s1 < Qselect 2
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -404,7 +370,7 @@ def test_more_is_not_read_while_a_role_is_taken() -> None:
         s1 > CSELECT 1|Z|CSELECT 2|Z
         c2 < CSELECT 1|Z|CSELECT 2|Z
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -428,13 +394,13 @@ def test_the_catalogue_is_asked_again() -> None:
         s1 < Q<begin>;<no timeout>;<pins>;<settings>
         c2 < CSELECT 1|Z
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
 def test_the_catalogue_is_asked_again_now_and_then() -> None:
     """Others may have changed it: a server that is idle is asked."""
-    with Stage(**_FOLLOW) as stage:
+    with Stage(**FOLLOW) as stage:
         stage.play(
             """
             c1 > Qselect g()

@@ -6,51 +6,16 @@ from typing import Any
 
 import pytest
 
-from hyperpool.config import SessionState
 from tests.support.relaystage import play, play_in_pieces
-
-_FOLLOW: dict[str, Any] = {
-    "max_prepared_statements": 3,
-    "session_state": SessionState.FOLLOW,
-    "max_pinned": 1,
-    "pool_size": 2,
-}
-
-_NOTHING = "T|Df,f,f,f,f|CSELECT 1|Z"
-_LISTENING = "T|Df,t,f,f,f|CSELECT 1|Z"
-_LISTENS = f"""
-    c1 > Qlisten x
-    s1 < Qlisten x
-    s1 > CLISTEN|Z
-    s1 < Q<pins>
-    c1 < CLISTEN|Z
-    s1 > {_LISTENING}
-"""
-"""The client c1 keeps the server s1."""
-
-_FREE = """
-    c9 > Qselect 9
-    s1 < Qselect 9
-    s1 > CSELECT 1|Z
-    c9 < CSELECT 1|Z
-"""
-"""The first server serves somebody else."""
-
-_OTHER = """
-    c9 > Qselect 9
-    s2 < Qselect 9
-    s2 > CSELECT 1|Z
-    c9 < CSELECT 1|Z
-"""
-"""The first server is kept."""
+from tests.support.sessionscripts import FOLLOW_ON_TWO, FREE, LISTENING, LISTENS, NOTHING, OTHER
 
 
 def test_a_server_is_kept_until_nothing_is_left() -> None:
     """What ends state of any kind makes the pooler ask again; what does not, does not."""
     play(
         f"""
-        {_LISTENS}
-        {_OTHER}
+        {LISTENS}
+        {OTHER}
         c1 > Qselect 1
         s1 < Qselect 1
         s1 > CSELECT 1|Z
@@ -60,10 +25,10 @@ def test_a_server_is_kept_until_nothing_is_left() -> None:
         s1 > CUNLISTEN|Z
         s1 < Q<pins>
         c1 < CUNLISTEN|Z
-        s1 > {_NOTHING}
-        {_FREE}
+        s1 > {NOTHING}
+        {FREE}
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -71,7 +36,7 @@ def test_the_server_of_a_client_that_leaves_is_cleaned() -> None:
     """Before the next client has it."""
     play(
         f"""
-        {_LISTENS}
+        {LISTENS}
         c1 leaves
         s1 < QDISCARD ALL
         c9 > Qselect 9
@@ -81,7 +46,7 @@ def test_the_server_of_a_client_that_leaves_is_cleaned() -> None:
         s1 > CSELECT 1|Z
         c9 < CSELECT 1|Z
         """,
-        **{**_FOLLOW, "pool_size": 1},
+        **{**FOLLOW_ON_TWO, "pool_size": 1},
     )
 
 
@@ -92,15 +57,15 @@ def test_a_server_that_cannot_be_cleaned_is_closed(answer: str, end: str) -> Non
     """The next client gets another one."""
     play(
         f"""
-        {_FREE}
-        {_LISTENS}
+        {FREE}
+        {LISTENS}
         c1 leaves
         s1 < QDISCARD ALL
         s1 > {answer}
         s1 < {end}
-        {_OTHER}
+        {OTHER}
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -116,7 +81,7 @@ def test_what_only_the_end_of_a_connection_undoes(text: str, pool: dict[str, Any
         s1 < Q{text}
         s1 > CDONE|Z
         c1 < CDONE|Z
-        {_OTHER}
+        {OTHER}
         c1 > Qselect 1
         s1 < Qselect 1
         s1 > CSELECT 1|Z
@@ -124,7 +89,7 @@ def test_what_only_the_end_of_a_connection_undoes(text: str, pool: dict[str, Any
         c1 leaves
         s1 < X|END
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
         **pool,
     )
 
@@ -133,13 +98,13 @@ def test_notifications_are_for_clients_that_listen() -> None:
     """Who has listened on a server that is not kept may have been somebody else."""
     play(
         f"""
-        {_FREE}
+        {FREE}
         s1 > Ax
         c9 > Qselect 9
         s1 < Qselect 9
         s1 > Ax|CSELECT 1|Z
         c9 < CSELECT 1|Z
-        {_LISTENS}
+        {LISTENS}
         s1 > Ax|Ax
         c1 < Ax|Ax
         c1 > Qselect 1
@@ -147,7 +112,7 @@ def test_notifications_are_for_clients_that_listen() -> None:
         s1 > Ax|CSELECT 1|Z
         c1 < Ax|CSELECT 1|Z
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -160,9 +125,9 @@ def test_notifications_in_the_transaction_that_listens() -> None:
         s1 > CLISTEN|CNOTIFY|Ax|Z
         s1 < Q<pins>
         c1 < CLISTEN|CNOTIFY|Ax|Z
-        s1 > {_LISTENING}
+        s1 > {LISTENING}
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -196,14 +161,14 @@ def test_too_many_clients_keep_their_servers(asked: str, sent: str, answered: st
     told = answered.replace("1|1|2|", "1|2|")
     play_in_pieces(
         f"""
-        {_LISTENS}
+        {LISTENS}
         c2 > {asked}
         s2 < {sent}
         s2 > {answered}
         c2 < {told}
-        {_OTHER}
+        {OTHER}
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -215,7 +180,7 @@ def test_too_many_and_a_bind_that_is_too_long_to_be_held_back() -> None:
     )
     play(
         f"""
-        {_LISTENS}
+        {LISTENS}
         c2 > Pa:select pg_advisory_lock($1)[23]|S
         s2 < P~1:select pg_advisory_lock($1)[23]|S
         s2 > 1|Z
@@ -229,9 +194,9 @@ def test_too_many_and_a_bind_that_is_too_long_to_be_held_back() -> None:
         c2 < {refused}|END
         s2 < QDISCARD ALL
         s2 > CDISCARD ALL|Z
-        {_OTHER}
+        {OTHER}
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -239,7 +204,7 @@ def test_who_keeps_a_server_may_do_more() -> None:
     """One client is one client."""
     play(
         f"""
-        {_LISTENS}
+        {LISTENS}
         c1 > Qcreate temp table t ()
         s1 < Qcreate temp table t ()
         s1 > CCREATE TABLE|Z
@@ -247,7 +212,7 @@ def test_who_keeps_a_server_may_do_more() -> None:
         c1 < CCREATE TABLE|Z
         s1 > T|Dt,t,f,f,f|CSELECT 1|Z
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -255,13 +220,13 @@ def test_when_a_server_is_free_again_another_may_be_kept() -> None:
     """It is the servers that are kept now that count."""
     play(
         f"""
-        {_LISTENS}
+        {LISTENS}
         c1 leaves
         s1 < QDISCARD ALL
         s1 > CDISCARD ALL|Z
-        {_LISTENS.replace("c1", "c2")}
+        {LISTENS.replace("c1", "c2")}
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -273,7 +238,7 @@ def test_what_cannot_be_told_beforehand_is_refused_afterwards() -> None:
     )
     play(
         f"""
-        {_LISTENS}
+        {LISTENS}
         c2 > Qselect f()
         s2 < Qselect f()
         s2 > CSELECT 1|Z
@@ -283,8 +248,8 @@ def test_what_cannot_be_told_beforehand_is_refused_afterwards() -> None:
         c2 < {refused}|END
         s2 < QDISCARD ALL
         s2 > CDISCARD ALL|Z
-        {_OTHER}
+        {OTHER}
         """,
         functions=("f",),
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )

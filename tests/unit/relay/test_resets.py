@@ -2,93 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from hyperpool.config import SessionState
-from hyperpool.relay import session
 from tests.support.relaystage import play, play_in_pieces
-
-_FOLLOW: dict[str, Any] = {
-    "max_prepared_statements": 3,
-    "session_state": SessionState.FOLLOW,
-    "max_pinned": 1,
-}
-
-_REPORTS = "Sapplication_name=|Sclient_encoding=UTF8|STimeZone=UTC|"
-
-_COMES = f"""
-    c1 proves x.y=1
-    s1 < QSET "x"."y" = '1';
-    s1 > CSET|Z
-    c1 < {_REPORTS}Sx.y=1|Z
-"""
-"""The client c1 has asked for a parameter at login; the first server has it."""
-
-_SETS = """
-    s1 < QSET "x"."y" = '1';
-    s1 > CSET|Z
-"""
-_SETS_IN_BLOCK = """
-    s1 < QSET "x"."y" = '1';
-    s1 > CSET|ZT
-"""
-
-_BEGINS = """
-    c1 > Qbegin
-    s1 < Qbegin
-    s1 > CBEGIN|ZT
-    c1 < CBEGIN|ZT
-"""
-
-
-def _rows(*rows: str) -> str:
-    return "T|" + "".join(f"D{row}|" for row in rows) + "CSELECT 1"
-
-
-def _asks(name: str, value: str) -> str:
-    """The server is asked for a parameter that nobody has asked for before; it has this value."""
-    return f"""
-        s1 < Q{session._DEFAULTS % f"'{name}'"};{session._VALUES % f"'{name}'"}
-        s1 > {_rows()}|{_rows(f"{name},{value},-")}|Z
-    """
-
-
-_ASKS = _asks("x.y", "1")
-
-_HAS = """
-    c1 > Qselect 1
-    s1 < Qselect 1
-    s1 > CSELECT 1|Z
-    c1 < CSELECT 1|Z
-    c2 > Qselect 2
-    s1 < QRESET "x"."y";
-    s1 > CRESET|Z
-    s1 < Qselect 2
-    s1 > CSELECT 2|Z
-    c2 < CSELECT 2|Z
-    c1 > Qselect 1
-    s1 < QSET "x"."y" = '1';
-    s1 > CSET|Z
-    s1 < Qselect 1
-    s1 > CSELECT 1|Z
-    c1 < CSELECT 1|Z
-"""
-"""The client c1 has what it asked for at login, and c2 does not."""
-
-
-def _all(*rows: str) -> str:
-    """Everything is asked for; these parameters with a dot are there, and nothing else is set."""
-    names = ",".join(f"'{row.partition(',')[0]}'" for row in rows)
-    named = f"{session._DEFAULTS % names};{session._VALUES % names};" if rows else ""
-    answers = f"{_rows()}|{_rows(*rows)}|" if rows else ""
-    listed = _rows("statement_timeout,0,0", "role,none,-", "session_authorization,u,-")
-    return f"""
-        s1 < Q<begin>;<no timeout>;{named}<settings>
-        s1 > {_rows("statement_timeout,0,-")}|CSET|{answers}{listed}|Z
-    """
-
+from tests.support.resetscripts import ASKS, BEGINS, HAS, SETS_AGAIN, SETS_AGAIN_IN_BLOCK, asks, everything
+from tests.support.sessionscripts import COMES, FOLLOW, WELCOME
 
 # -- outside of a transaction block ------------------------------------------------------------------------------------
 
@@ -106,16 +24,16 @@ def test_one_parameter(text: str, tags: str) -> None:
     """The client has its answer at once; behind it, the parameter is set."""
     play_in_pieces(
         f"""
-        {_COMES}
+        {COMES}
         c1 > Q{text}
         s1 < Q{text}
         s1 > {tags}|Z
         c1 < {tags}|Z
-        {_SETS}
-        {_ASKS}
-        {_HAS}
+        {SETS_AGAIN}
+        {ASKS}
+        {HAS}
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -123,16 +41,16 @@ def test_all_parameters() -> None:
     """RESET ALL, and nothing is told, as the server does not report the parameter."""
     play(
         f"""
-        {_COMES}
+        {COMES}
         c1 > Qreset all
         s1 < Qreset all
         s1 > CRESET|Z
         c1 < CRESET|Z
-        {_SETS}
-        {_all("x.y,1,-")}
-        {_HAS}
+        {SETS_AGAIN}
+        {everything("x.y,1,-")}
+        {HAS}
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -140,12 +58,12 @@ def test_all_but_what_is_set_behind_it() -> None:
     """In the same text."""
     play(
         f"""
-        {_COMES}
+        {COMES}
         c1 > Qreset all; set x.y = 5
         s1 < Qreset all; set x.y = 5
         s1 > CRESET|CSET|Z
         c1 < CRESET|CSET|Z
-        {_all("x.y,5,-")}
+        {everything("x.y,5,-")}
         s1 < QRESET ALL
         s1 > CRESET|Z
         c1 > Qselect 1
@@ -155,7 +73,7 @@ def test_all_but_what_is_set_behind_it() -> None:
         s1 > CSELECT 1|Z
         c1 < CSELECT 1|Z
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -175,7 +93,7 @@ def test_what_the_server_reports(text: str, tag: str) -> None:
         c1 < C{tag}|STimeZone=UTC|STimeZone=Asia/Tokyo|Z
         s1 < QSET timezone = 'Asia/Tokyo';
         s1 > STimeZone=Asia/Tokyo|CSET|Z
-        {_all()}
+        {everything()}
         c1 > Qselect 1
         s1 < Qselect 1
         s1 > CSELECT 1|Z
@@ -183,7 +101,7 @@ def test_what_the_server_reports(text: str, tag: str) -> None:
         c2 > Qselect 2
         s1 < QSET TimeZone = 'UTC';|Qselect 2
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -206,7 +124,7 @@ def test_one_that_the_server_reports() -> None:
         c1 > Qselect 1
         s1 < QSET TimeZone = 'Asia/Tokyo';|Qselect 1
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -214,15 +132,15 @@ def test_what_the_client_has_not_asked_for() -> None:
     """Nothing is set: the server's default is the client's."""
     play(
         f"""
-        {_COMES}
+        {COMES}
         c1 > Qreset x.z
         s1 < Qreset x.z
         s1 > CRESET|Z
         c1 < CRESET|Z
-        {_asks("x.z", "")}
-        {_HAS}
+        {asks("x.z", "")}
+        {HAS}
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -233,14 +151,14 @@ def test_a_role() -> None:
         c1 proves x.y=1;role=r
         s1 < QSET "x"."y" = '1';SET ROLE 'r';
         s1 > CSET|CSET|Z
-        c1 < {_REPORTS}Sx.y=1|Srole=r|Z
+        c1 < {WELCOME}Sx.y=1|Srole=r|Z
         c1 > Qreset role; reset x.y
         s1 < Qreset role; reset x.y
         s1 > CRESET|CRESET|Z
         c1 < CRESET|CRESET|Z
         s1 < QSET "x"."y" = '1';SET ROLE 'r';
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -252,13 +170,13 @@ def test_in_a_block(end: str, value: str) -> None:
     """It is set in the block, so that what undoes the reset undoes that."""
     play(
         f"""
-        {_COMES}
-        {_BEGINS}
+        {COMES}
+        {BEGINS}
         c1 > Qreset x.y
         s1 < Qreset x.y
         s1 > CRESET|ZT
         c1 < CRESET|ZT
-        {_SETS_IN_BLOCK}
+        {SETS_AGAIN_IN_BLOCK}
         c1 > Qselect 1
         s1 < Qselect 1
         s1 > CSELECT 1|ZT
@@ -267,11 +185,11 @@ def test_in_a_block(end: str, value: str) -> None:
         s1 < Q{end}
         s1 > C{end.upper()}|Z
         c1 < C{end.upper()}|Z
-        {_asks("x.y", value)}
+        {asks("x.y", value)}
         c1 > Qselect 1
         s1 < Qselect 1
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -279,16 +197,16 @@ def test_a_block_in_one_text() -> None:
     """The end of the text is the end of the transaction."""
     play(
         f"""
-        {_COMES}
+        {COMES}
         c1 > Qbegin; reset x.y; commit
         s1 < Qbegin; reset x.y; commit
         s1 > CBEGIN|CRESET|CCOMMIT|Z
         c1 < CBEGIN|CRESET|CCOMMIT|Z
-        {_SETS}
-        {_ASKS}
-        {_HAS}
+        {SETS_AGAIN}
+        {ASKS}
+        {HAS}
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -296,13 +214,13 @@ def test_set_again_in_a_block() -> None:
     """Another text sets what was reset: that stays."""
     play(
         f"""
-        {_COMES}
-        {_BEGINS}
+        {COMES}
+        {BEGINS}
         c1 > Qreset x.y
         s1 < Qreset x.y
         s1 > CRESET|ZT
         c1 < CRESET|ZT
-        {_SETS_IN_BLOCK}
+        {SETS_AGAIN_IN_BLOCK}
         c1 > Qset x.y = 5
         s1 < Qset x.y = 5
         s1 > CSET|ZT
@@ -311,7 +229,7 @@ def test_set_again_in_a_block() -> None:
         s1 < Qcommit
         s1 > CCOMMIT|Z
         c1 < CCOMMIT|Z
-        {_asks("x.y", "5")}
+        {asks("x.y", "5")}
         c1 > Qselect 1
         s1 < Qselect 1
         s1 > CSELECT 1|Z
@@ -321,7 +239,7 @@ def test_set_again_in_a_block() -> None:
         s1 > CRESET|Z
         s1 < Qselect 2
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -332,22 +250,22 @@ def test_twice_in_a_block() -> None:
         s1 < Qreset x.y
         s1 > CRESET|ZT
         c1 < CRESET|ZT
-        {_SETS_IN_BLOCK}
+        {SETS_AGAIN_IN_BLOCK}
     """
     play(
         f"""
-        {_COMES}
-        {_BEGINS}
+        {COMES}
+        {BEGINS}
         {once}
         {once}
         c1 > Qcommit
         s1 < Qcommit
         s1 > CCOMMIT|Z
         c1 < CCOMMIT|Z
-        {_ASKS}
-        {_HAS}
+        {ASKS}
+        {HAS}
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -359,8 +277,8 @@ def test_a_text_that_fails(text: str) -> None:
     """Nothing is reset, and nothing is set."""
     play(
         f"""
-        {_COMES}
-        {_BEGINS}
+        {COMES}
+        {BEGINS}
         c1 > Qselect 1/0
         s1 < Qselect 1/0
         s1 > E22012 division by zero|ZE
@@ -373,10 +291,10 @@ def test_a_text_that_fails(text: str) -> None:
         s1 < Qrollback
         s1 > CROLLBACK|Z
         c1 < CROLLBACK|Z
-        {_ASKS if "all" not in text else _all("x.y,1,-")}
-        {_HAS}
+        {ASKS if "all" not in text else everything("x.y,1,-")}
+        {HAS}
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -387,8 +305,8 @@ def test_what_is_prepared_but_not_executed(then: str, goes: str, answer: str) ->
     """No parameter is set, and another setting in the same block does not look like a reset."""
     play(
         f"""
-        {_COMES}
-        {_BEGINS}
+        {COMES}
+        {BEGINS}
         c1 > Pa:reset x.y|{then}
         s1 < P~1:reset x.y|{goes}
         s1 > 1|{answer.removeprefix("3|")}
@@ -398,5 +316,5 @@ def test_what_is_prepared_but_not_executed(then: str, goes: str, answer: str) ->
         s1 > CSET|ZT
         c1 < CSET|ZT
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )

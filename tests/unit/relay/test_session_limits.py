@@ -3,57 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
 
-from hyperpool.config import SessionState
 from hyperpool.relay import following, session
 from hyperpool.relay.session import Pinned, Suspicion
 from hyperpool.sql.effects import EVERYTHING, Effects
 from tests.support.relaystage import Stage, play, play_in_pieces
-
-_FOLLOW: dict[str, Any] = {
-    "max_prepared_statements": 3,
-    "session_state": SessionState.FOLLOW,
-    "max_pinned": 1,
-}
-
-_WELCOME = "Sapplication_name=|Sclient_encoding=UTF8|STimeZone=UTC|"
-
-_COMES = f"""
-    c1 proves x.y=1
-    s1 < QSET "x"."y" = '1';
-    s1 > CSET|Z
-    c1 < {_WELCOME}Sx.y=1|Z
-"""
-"""The client c1 has asked for a parameter at login; the first server has it."""
-
-
-def _values(*names: str) -> str:
-    """The question for the values of parameters whose defaults are known."""
-    return session._VALUES % ",".join(f"'{name}'" for name in names)
-
-
-def _defaults_and_values(*names: str) -> str:
-    """The same, for parameters of which nothing is known."""
-    return session._DEFAULTS % ",".join(f"'{name}'" for name in names) + ";" + _values(*names)
-
-
-def _rows(*rows: str) -> str:
-    return "T|" + "".join(f"D{row}|" for row in rows) + "CSELECT 1"
-
-
-_SETS = f"""
-    c1 > Qset work_mem = '7MB'
-    s1 < Qset work_mem = '7MB'
-    s1 > CSET|Z
-    s1 < Q{_defaults_and_values("work_mem")}
-    c1 < CSET|Z
-    s1 > {_rows("work_mem,7MB,4MB")}|{_rows("work_mem,7MB,-")}|Z
-"""
-"""The client c1 sets a parameter, and hears what its default is."""
-
+from tests.support.sessionscripts import COMES, FOLLOW, SETS_WORK_MEM, defaults_and_values, rows, values
 
 # -- COPY --------------------------------------------------------------------------------------------------------------
 
@@ -62,17 +19,17 @@ def test_the_data_of_a_copy_behind_a_reset_in_one_text() -> None:
     """The server waits for it, and answers nothing before."""
     play_in_pieces(
         f"""
-        {_COMES}
+        {COMES}
         c1 > Qreset x.y; copy t from stdin|d3|d4|c
         s1 < Qreset x.y; copy t from stdin|d3|d4|c
         s1 > CRESET|G|CCOPY 2|Z
         c1 < CRESET|G|CCOPY 2|Z
         s1 < QSET "x"."y" = '1';
         s1 > CSET|Z
-        s1 < Q{_defaults_and_values("x.y")}
-        s1 > {_rows()}|{_rows("x.y,1,-")}|Z
+        s1 < Q{defaults_and_values("x.y")}
+        s1 > {rows()}|{rows("x.y,1,-")}|Z
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -80,21 +37,21 @@ def test_a_copy_behind_a_reset_that_the_client_gives_up() -> None:
     """What the server says to that ends it; the reset is undone with it."""
     play(
         f"""
-        {_COMES}
+        {COMES}
         c1 > Qreset x.y; copy t from stdin|fno more
         s1 < Qreset x.y; copy t from stdin|fno more
         s1 > CRESET|G|E57014 COPY from stdin failed: no more|Z
-        s1 < Q{_defaults_and_values("x.y")}
+        s1 < Q{defaults_and_values("x.y")}
         c1 < CRESET|G|E57014 COPY from stdin failed: no more|Z
-        s1 > {_rows()}|{_rows("x.y,1,-")}|Z
+        s1 > {rows()}|{rows("x.y,1,-")}|Z
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
 def test_the_data_of_a_copy_whose_text_takes_long_to_translate() -> None:
     """Others have their turn, but no answer is waited for: the server owes none before it has the data."""
-    with Stage(**_FOLLOW) as stage:
+    with Stage(**FOLLOW) as stage:
         seconds = itertools.count()
         stage.relay.translator._clock = lambda: float(next(seconds))
         stage.play(
@@ -119,7 +76,7 @@ def test_a_timeout_that_was_lifted_for_somebody_whose_parameters_are_refused() -
         s1 > CSET|Z
         s1 < Q<no timeout>;{session._DEFAULTS % "'statement_timeout'"}
         c1 < CSET|Z
-        s1 > {_rows("statement_timeout,7s,-")}|CSET|{_rows("statement_timeout,0,0")}|Z
+        s1 > {rows("statement_timeout,7s,-")}|CSET|{rows("statement_timeout,0,0")}|Z
         c2 proves work_mem=garbage
         s1 < QRESET statement_timeout|QRESET statement_timeout;SET work_mem = 'garbage';
         s1 > CRESET|Z|E22023 invalid value|Z
@@ -129,7 +86,7 @@ def test_a_timeout_that_was_lifted_for_somebody_whose_parameters_are_refused() -
         s1 > CSET|Z|CSELECT 1|Z
         c1 < CSELECT 1|Z
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -137,7 +94,7 @@ def test_a_late_cancel_hits_what_is_set_behind_a_reset() -> None:
     """It was meant for what is over: the parameter is set again."""
     play(
         f"""
-        {_COMES}
+        {COMES}
         c1 > Qreset x.y
         s1 < Qreset x.y
         s1 > CRESET|Z
@@ -146,12 +103,12 @@ def test_a_late_cancel_hits_what_is_set_behind_a_reset() -> None:
         s1 > E57014 canceling statement due to user request|Z
         s1 < QSET "x"."y" = '1';
         s1 > CSET|Z
-        s1 < Q{_defaults_and_values("x.y")}
-        s1 > {_rows()}|{_rows("x.y,1,-")}|Z
+        s1 < Q{defaults_and_values("x.y")}
+        s1 > {rows()}|{rows("x.y,1,-")}|Z
         c1 > Qselect 1
         s1 < Qselect 1
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -159,7 +116,7 @@ def test_a_late_cancel_hits_what_is_set_behind_a_reset_in_a_block() -> None:
     """The block has failed, and undoes the reset: the client hears of it with its next request, and stays."""
     play(
         f"""
-        {_COMES}
+        {COMES}
         c1 > Qbegin
         s1 < Qbegin
         s1 > CBEGIN|ZT
@@ -179,11 +136,11 @@ def test_a_late_cancel_hits_what_is_set_behind_a_reset_in_a_block() -> None:
         c1 > Qrollback
         s1 < Qrollback
         s1 > CROLLBACK|Z
-        s1 < Q{_defaults_and_values("x.y")}
+        s1 < Q{defaults_and_values("x.y")}
         c1 < CROLLBACK|Z
-        s1 > {_rows()}|{_rows("x.y,1,-")}|Z
+        s1 > {rows()}|{rows("x.y,1,-")}|Z
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -194,28 +151,28 @@ def test_what_another_server_begins_with_is_asked_of_it() -> None:
     """The default may have been changed between the two logins: what was one is a value of the client's own now."""
     play(
         f"""
-        {_SETS}
+        {SETS_WORK_MEM}
         s1 dies
         c1 > Qset work_mem = '4MB'
         s2 < QSET work_mem = '7MB';|Qset work_mem = '4MB'
         s2 > CSET|Z|CSET|Z
-        s2 < Q{_defaults_and_values("work_mem")}
+        s2 < Q{defaults_and_values("work_mem")}
         c1 < CSET|Z
-        s2 > {_rows("work_mem,4MB,9MB")}|{_rows("work_mem,4MB,-")}|Z
+        s2 > {rows("work_mem,4MB,9MB")}|{rows("work_mem,4MB,-")}|Z
         c2 > Qselect 2
         s2 < QRESET work_mem;|Qselect 2
         s2 > CRESET|Z|CSELECT 1|Z
         c2 < CSELECT 1|Z
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
 @pytest.mark.parametrize(
     ("after", "asked", "told"),
     [
-        (following._KNOWN_TIME - 1, _values("work_mem"), ""),
-        (following._KNOWN_TIME + 1, _defaults_and_values("work_mem"), _rows("work_mem,4MB,9MB") + "|"),
+        (following._KNOWN_TIME - 1, values("work_mem"), ""),
+        (following._KNOWN_TIME + 1, defaults_and_values("work_mem"), rows("work_mem,4MB,9MB") + "|"),
     ],
 )
 def test_what_a_server_begins_with_is_not_known_for_ever(after: float, asked: str, told: str) -> None:
@@ -223,7 +180,7 @@ def test_what_a_server_begins_with_is_not_known_for_ever(after: float, asked: st
     follows = "QRESET work_mem;|Qselect 2" if told else "Qselect 2"
     play(
         f"""
-        {_SETS}
+        {SETS_WORK_MEM}
         wait {after}
         c1 > Qset work_mem = '4MB'
         s1 < Q
@@ -232,11 +189,11 @@ def test_what_a_server_begins_with_is_not_known_for_ever(after: float, asked: st
         s1 > CSET|Z
         s1 < Q{asked}
         c1 < CSET|Z
-        s1 > {told}{_rows("work_mem,4MB,-")}|Z
+        s1 > {told}{rows("work_mem,4MB,-")}|Z
         c2 > Qselect 2
         s1 < {follows}
         """,
-        **_FOLLOW,
+        **FOLLOW,
     )
 
 
@@ -252,14 +209,14 @@ def _is_told(value: str) -> str:
         c1 > Qselect set_config('x.y', f(), false)
         s1 < Qselect set_config('x.y', f(), false)
         s1 > CSELECT 1|Z
-        s1 < Q{_defaults_and_values("x.y")}
+        s1 < Q{defaults_and_values("x.y")}
         c1 < CSELECT 1|Z
-        s1 > {_rows()}|{_rows(f"x.y,{value},-")}|Z
+        s1 > {rows()}|{rows(f"x.y,{value},-")}|Z
     """
 
 
 def _play_with_limit(script: str) -> None:
-    with Stage(**_FOLLOW) as stage:
+    with Stage(**FOLLOW) as stage:
         stage.relay.max_settings = _LIMIT
         stage.play(script)
 

@@ -8,42 +8,9 @@ import pytest
 
 from hyperpool.config import SessionState
 from tests.support.relaystage import Stage, play, play_in_pieces
+from tests.support.sessionscripts import FOLLOW_ON_TWO, FREE, LISTENING, NOTHING, OTHER
 
-_FOLLOW: dict[str, Any] = {
-    "max_prepared_statements": 3,
-    "session_state": SessionState.FOLLOW,
-    "max_pinned": 1,
-    "pool_size": 2,
-}
-_RESET: dict[str, Any] = {**_FOLLOW, "session_state": SessionState.RESET}
-
-_NOTHING = "T|Df,f,f,f,f|CSELECT 1|Z"
-_LISTENING = "T|Df,t,f,f,f|CSELECT 1|Z"
-_LISTENS = f"""
-    c1 > Qlisten x
-    s1 < Qlisten x
-    s1 > CLISTEN|Z
-    s1 < Q<pins>
-    c1 < CLISTEN|Z
-    s1 > {_LISTENING}
-"""
-"""The client c1 keeps the server s1."""
-
-_FREE = """
-    c9 > Qselect 9
-    s1 < Qselect 9
-    s1 > CSELECT 1|Z
-    c9 < CSELECT 1|Z
-"""
-"""The first server serves somebody else."""
-
-_OTHER = """
-    c9 > Qselect 9
-    s2 < Qselect 9
-    s2 > CSELECT 1|Z
-    c9 < CSELECT 1|Z
-"""
-"""The first server is kept."""
+_RESET: dict[str, Any] = {**FOLLOW_ON_TWO, "session_state": SessionState.RESET}
 
 
 # -- the question ----------------------------------------------------------------------------------------------------
@@ -60,9 +27,9 @@ def test_what_changes_nothing_costs_nothing(text: str) -> None:
         s1 < Q{text}
         s1 > CDONE|Z
         c1 < CDONE|Z
-        {_FREE}
+        {FREE}
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -94,8 +61,8 @@ def test_what_lasts_keeps_the_server(text: str, row: str, asked: str, sent: str,
         s1 < Q<pins>
         c1 < {answered}
     """
-    play_in_pieces(f"{done}\ns1 > T|D{row}|CSELECT 1|Z\n{_OTHER}", **_FOLLOW)
-    play_in_pieces(f"{done}\ns1 > {_NOTHING}\n{_FREE}", **_FOLLOW)
+    play_in_pieces(f"{done}\ns1 > T|D{row}|CSELECT 1|Z\n{OTHER}", **FOLLOW_ON_TWO)
+    play_in_pieces(f"{done}\ns1 > {NOTHING}\n{FREE}", **FOLLOW_ON_TWO)
 
 
 def test_the_question_is_asked_when_the_transaction_has_ended() -> None:
@@ -115,10 +82,10 @@ def test_the_question_is_asked_when_the_transaction_has_ended() -> None:
         s1 > CROLLBACK|Z
         s1 < Q<pins>
         c1 < CROLLBACK|Z
-        s1 > {_NOTHING}
-        {_FREE}
+        s1 > {NOTHING}
+        {FREE}
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -130,17 +97,17 @@ def test_a_statement_that_is_only_prepared_raises_no_question() -> None:
         s1 < P~1:listen x|DS~1|S
         s1 > 1|t|n|Z
         c1 < 1|t|n|Z
-        {_FREE.replace("Qselect 9", "Qbegin").replace("CSELECT 1|Z", "CBEGIN|ZT")}
+        {FREE.replace("Qselect 9", "Qbegin").replace("CSELECT 1|Z", "CBEGIN|ZT")}
         c1 > Ba|E|S
         s2 < P~1:listen x|B~1|E|S
         s2 > 1|2|CLISTEN|Z
         s2 < Q<pins>
         c1 < 2|CLISTEN|Z
-        s2 > {_LISTENING}
+        s2 > {LISTENING}
         c1 > Qselect 1
         s2 < Qselect 1
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -153,8 +120,10 @@ def test_a_function_of_the_database_may_do_anything() -> None:
         s1 < Q<begin>;<no timeout>;<pins>;<settings>
         c1 < CSELECT 1|Z
     """
-    play(script, functions=("f",), **_FOLLOW)
-    play(script.replace("s1 < Q<begin>;<no timeout>;<pins>;<settings>", ""), functions=("g",), **_FOLLOW)
+    play(script, functions=("f",), **FOLLOW_ON_TWO)
+    play(
+        script.replace("s1 < Q<begin>;<no timeout>;<pins>;<settings>", ""), functions=("g",), **FOLLOW_ON_TWO
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,7 +139,7 @@ def test_a_function_call(function: int, asks: bool) -> None:
         {"s1 < Q<begin>;<no timeout>;<pins>;<settings>" if asks else ""}
         c1 < V|Z
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -194,13 +163,13 @@ def test_the_client_goes_on_meanwhile() -> None:
         s1 < Qselect 2
         c1 > Pa:select 3|Ba|E|S
         s1 < P~1:select 3|B~1|E|S
-        s1 > {_NOTHING}
+        s1 > {NOTHING}
         c1 <
         s1 > CSELECT 2|Z|1|2|CSELECT 3|Z
         c1 < CSELECT 2|Z|1|2|CSELECT 3|Z
-        {_FREE}
+        {FREE}
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -216,10 +185,10 @@ def test_the_client_has_sent_more_with_its_request() -> None:
         s1 > CSELECT 2|Z|1|2|CSELECT 3|Z
         s1 < Q<pins>
         c1 < CSELECT 2|Z|1|2|CSELECT 3|Z
-        s1 > {_NOTHING}
-        {_FREE}
+        s1 > {NOTHING}
+        {FREE}
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -230,13 +199,13 @@ def test_the_client_does_more_of_the_kind_meanwhile() -> None:
         {_ASKED}
         c1 > Qunlisten x
         s1 < Qunlisten x
-        s1 > {_LISTENING}|CUNLISTEN|Z
+        s1 > {LISTENING}|CUNLISTEN|Z
         s1 < Q<pins>
         c1 < CUNLISTEN|Z
-        s1 > {_NOTHING}
-        {_FREE}
+        s1 > {NOTHING}
+        {FREE}
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -247,15 +216,15 @@ def test_the_client_begins_a_transaction_meanwhile() -> None:
         {_ASKED}
         c1 > Qbegin
         s1 < Qbegin
-        s1 > {_NOTHING}|CBEGIN|ZT
+        s1 > {NOTHING}|CBEGIN|ZT
         c1 < CBEGIN|ZT
-        {_OTHER}
+        {OTHER}
         c1 > Qcommit
         s1 < Qcommit
         s1 > CCOMMIT|Z
         c1 < CCOMMIT|Z
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -266,12 +235,12 @@ def test_the_client_leaves_meanwhile(left: bool) -> None:
         f"""
         {_ASKED}
         c1 leaves
-        s1 > {_LISTENING if left else _NOTHING}
+        s1 > {LISTENING if left else NOTHING}
         {"s1 < QDISCARD ALL" if left else ""}
         {"s1 > CDISCARD ALL|Z" if left else ""}
-        {_FREE}
+        {FREE}
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -284,9 +253,9 @@ def test_the_client_leaves_with_requests_behind_the_question() -> None:
         s1 < Qselect 2
         c1 leaves
         s1 < END
-        {_OTHER}
+        {OTHER}
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -295,10 +264,10 @@ def test_what_the_answer_holds_is_for_nobody() -> None:
     play(
         f"""
         {_ASKED}
-        s1 > Nhello|STimeZone=Asia/Tokyo|{_NOTHING}
+        s1 > Nhello|STimeZone=Asia/Tokyo|{NOTHING}
         c1 <
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -310,9 +279,9 @@ def test_the_question_fails() -> None:
         s1 > E42501 permission denied|Z
         s1 < X|END
         c1 < !42501 the session's state cannot be told: permission denied|END
-        {_OTHER}
+        {OTHER}
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
@@ -324,15 +293,15 @@ def test_the_question_fails_for_a_client_that_has_gone() -> None:
         c1 leaves
         s1 > E57014 canceling statement due to user request|Z
         s1 < X|END
-        {_OTHER}
+        {OTHER}
         """,
-        **_FOLLOW,
+        **FOLLOW_ON_TWO,
     )
 
 
 def test_the_question_is_not_answered_for_a_client_that_has_gone() -> None:
     """``server_connect_timeout`` is the limit."""
-    with Stage(**_FOLLOW) as stage:
+    with Stage(**FOLLOW_ON_TWO) as stage:
         stage.play(f"{_ASKED}\nc1 leaves")
         stage.wait(14.9)
         assert stage.take("s1") == ""
@@ -411,7 +380,7 @@ def test_state_is_left_where_it_is(text: str) -> None:
         s1 < Q{text}
         s1 > CDONE|Z
         c1 < CDONE|Z
-        {_FREE}
+        {FREE}
         """,
-        **{**_FOLLOW, "session_state": SessionState.KEEP},
+        **{**FOLLOW_ON_TWO, "session_state": SessionState.KEEP},
     )
