@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support import poolers
 from tests.support import sharing as sharers
 from tests.support.cachecatalog import DROP, SCHEMA, Oracle, catalog_of
 from tests.support.cached import Stage, config_for, tables
+from tests.support.postgres import find_binaries
+from tests.support.tlspostgres import TlsPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,6 +22,33 @@ if TYPE_CHECKING:
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
     from tests.support.postgres import PostgresCluster
+    from tests.support.proxy import FaultProxy
+
+
+@pytest.fixture(scope="module")
+def tls_pg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsPostgres]:
+    """A PostgreSQL with TLS."""
+    binaries = find_binaries()
+    if binaries is None or "pixeltable" in str(binaries):
+        pytest.skip("there is no PostgreSQL that was built with TLS")
+    cluster = TlsPostgres(binaries)
+    try:
+        cluster.create()
+        cluster.switch_on(tmp_path_factory.mktemp("server"))
+        yield cluster
+    finally:
+        cluster.destroy()
+
+
+@pytest.fixture
+def proxied(
+    make_pooler: PoolerFactory, make_proxy: Callable[[int], FaultProxy], pg: PostgresCluster
+) -> tuple[Pooler, FaultProxy]:
+    """A pooler whose only server connection goes through a proxy, which can hold it up."""
+    proxy = make_proxy(pg.port)
+    config = poolers.config_for(pg, pool_mode="transaction", default_pool_size=1)
+    config["databases"]["app"]["port"] = proxy.port
+    return make_pooler(config), proxy
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,10 @@ import pytest
 
 from tests.support import rawclient as raw
 from tests.support.network import all_read_by
-from tests.support.poolers import config_for
 from tests.support.proxy import Fault
 from tests.support.waiting import Stopwatch, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
     from tests.support.postgres import PostgresCluster
@@ -24,24 +21,6 @@ if TYPE_CHECKING:
     from tests.support.rawclient import RawClient
 
 _CANCELED = "57014"
-
-
-def _cancel(pooler: Pooler, pid: int, secret: bytes) -> None:
-    """Send a CancelRequest and wait until the pooler closes the connection, as libpq does."""
-    with pooler.open_raw() as client:
-        client.send(raw.cancel_packet(pid, secret))
-        assert client.receive_all() == []
-
-
-def _wait_active(pg: PostgresCluster, marker: str) -> None:
-    eventually(
-        lambda: pg.sql(
-            "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
-            " AND query LIKE %s",
-            f"%{marker}%",
-        ),
-        what="the query runs",
-    )
 
 
 def _error_code(frames: list[raw.Frame]) -> str:
@@ -59,7 +38,7 @@ def test_a_driver_cancels_its_query(pooler: Pooler, pg: PostgresCluster, mode: s
     with pooler.connect(mode) as connection:
 
         def cancel() -> None:
-            _wait_active(pg, marker)
+            pg.wait_active(marker)
             connection.cancel_safe(timeout=10)
 
         helper = threading.Thread(target=cancel)
@@ -77,11 +56,11 @@ def test_a_wrong_secret_cancels_nothing(pooler: Pooler, pg: PostgresCluster, mod
     marker = f"not to be canceled {mode}"
     with pooler.raw(mode) as client:
         client.send(raw.query(f"SELECT pg_sleep(0.5) /* {marker} */"))
-        _wait_active(pg, marker)
+        pg.wait_active(marker)
         flipped = bytes(byte ^ 0xFF for byte in client.secret)
-        _cancel(pooler, client.pid, flipped)
-        _cancel(pooler, client.pid ^ 1, client.secret)
-        _cancel(pooler, 0, b"\0\0\0\0")
+        pooler.cancel(client.pid, flipped)
+        pooler.cancel(client.pid ^ 1, client.secret)
+        pooler.cancel(0, b"\0\0\0\0")
         assert raw.kinds(client.receive_until()) == b"TDCZ"
 
 
@@ -102,8 +81,8 @@ def test_an_idle_client_has_nothing_to_cancel(
     with pooler.raw() as idle, pooler.raw() as busy:
         assert idle.value("SELECT 1") == "1"
         busy.send(raw.query("SELECT pg_sleep(0.5) /* busy */"))
-        _wait_active(pg, "busy")
-        _cancel(pooler, idle.pid, idle.secret)
+        pg.wait_active("busy")
+        pooler.cancel(idle.pid, idle.secret)
         assert raw.kinds(busy.receive_until()) == b"TDCZ"
 
 
@@ -113,8 +92,8 @@ def test_inside_a_transaction(make_pooler: PoolerFactory, pg: PostgresCluster) -
     with pooler.raw() as client:
         client.ask("BEGIN")
         client.send(raw.query("SELECT pg_sleep(30) /* block */"))
-        _wait_active(pg, "block")
-        _cancel(pooler, client.pid, client.secret)
+        pg.wait_active("block")
+        pooler.cancel(client.pid, client.secret)
         frames = client.receive_until()
         assert (_error_code(frames), frames[-1].body) == (_CANCELED, b"E")
         assert client.ask("ROLLBACK")[-1].body == b"I"
@@ -128,7 +107,7 @@ def test_a_waiting_client_is_canceled(make_pooler: PoolerFactory) -> None:
         holder.ask("CREATE TABLE never (n int)")
         holder.ask("BEGIN")
         _wait_queued(pooler, waiter, raw.query("INSERT INTO never VALUES (1)"))
-        _cancel(pooler, waiter.pid, waiter.secret)
+        pooler.cancel(waiter.pid, waiter.secret)
         first = waiter.receive()
         assert (first.kind, first.fields["C"]) == (b"E", _CANCELED)
         assert raw.kinds(holder.ask("COMMIT")) == b"CZ"
@@ -137,20 +116,15 @@ def test_a_waiting_client_is_canceled(make_pooler: PoolerFactory) -> None:
 
 
 def test_a_late_cancel_does_not_hit_the_next_client(
-    make_pooler: PoolerFactory,
-    make_proxy: Callable[[int], FaultProxy],
-    pg: PostgresCluster,
+    proxied: tuple[Pooler, FaultProxy], pg: PostgresCluster
 ) -> None:
     """While a cancel is on its way, the server is not given to the next client, who must not be hit by it."""
-    proxy = make_proxy(pg.port)
-    config = config_for(pg, pool_mode="transaction", default_pool_size=1)
-    config["databases"]["app"]["port"] = proxy.port
-    pooler = make_pooler(config)
+    pooler, proxy = proxied
     with pooler.raw() as first, pooler.raw() as second:
         for _ in range(2):
             assert first.value("SELECT 1") == "1"
             first.send(raw.query("SELECT pg_sleep(0.3) /* first */"))
-            _wait_active(pg, "first")
+            pg.wait_active("first")
             _wait_queued(pooler, second, raw.query("SELECT pg_sleep(0.9) /* second */"))
             proxy.to_target = Fault(delay=0.6)  # the connection of the cancel is slower than the query
             canceler = pooler.open_raw()
@@ -166,8 +140,8 @@ def test_cancel_while_the_pooler_is_full(make_pooler: PoolerFactory, pg: Postgre
     pooler = make_pooler(pool_mode="transaction", max_client_conn=1)
     with pooler.raw() as client:
         client.send(raw.query("SELECT pg_sleep(30) /* full */"))
-        _wait_active(pg, "full")
-        _cancel(pooler, client.pid, client.secret)
+        pg.wait_active("full")
+        pooler.cancel(client.pid, client.secret)
         assert _error_code(client.receive_until()) == _CANCELED
 
 
@@ -177,7 +151,7 @@ def test_many_cancels_at_once(make_pooler: PoolerFactory, pg: PostgresCluster) -
     with pooler.raw() as victim, pooler.raw() as neighbour:
         victim.send(raw.query("SELECT pg_sleep(30) /* victim */"))
         neighbour.send(raw.query("SELECT pg_sleep(1.5) /* neighbour */"))
-        _wait_active(pg, "victim")
+        pg.wait_active("victim")
         cancelers = [pooler.open_raw() for _ in range(40)]
         for canceler in cancelers:
             canceler.send(raw.cancel_packet(victim.pid, victim.secret))
@@ -196,8 +170,8 @@ def test_canceled_again_and_again(make_pooler: PoolerFactory, pg: PostgresCluste
     with pooler.raw() as one, pooler.raw() as two:
         for turn in range(15):
             one.send(raw.query(f"SELECT pg_sleep(30) /* turn {turn} */"))
-            _wait_active(pg, f"turn {turn} ")
+            pg.wait_active(f"turn {turn} ")
             two.send(raw.query("SELECT pg_sleep(0.01), 'untouched'"))
-            _cancel(pooler, one.pid, one.secret)
+            pooler.cancel(one.pid, one.secret)
             assert _error_code(one.receive_until()) == _CANCELED
             assert raw.kinds(two.receive_until()) == b"TDCZ"

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 from tests.support import rawclient as raw
 from tests.support import targets
 from tests.support.network import ESTABLISHED, tcp_sockets
-from tests.support.poolers import config_for
 from tests.support.postgres import ANN
 from tests.support.waiting import Stopwatch, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.conftest import PoolerFactory
+    from tests.support.poolers import Pooler
     from tests.support.postgres import PostgresCluster
     from tests.support.proxy import FaultProxy
 
@@ -104,16 +102,9 @@ def test_a_client_that_does_not_read(make_pooler: PoolerFactory, pg: PostgresClu
         assert pooler.memory("VmHWM") - before < 20 * _MIB
 
 
-def test_a_server_that_does_not_read(
-    make_pooler: PoolerFactory,
-    make_proxy: Callable[[int], FaultProxy],
-    pg: PostgresCluster,
-) -> None:
+def test_a_server_that_does_not_read(proxied: tuple[Pooler, FaultProxy], pg: PostgresCluster) -> None:
     """A client that sends 200 MB to a server that does not read is held back; then all of it arrives."""
-    proxy = make_proxy(pg.port)
-    config = config_for(pg, pool_mode="transaction", default_pool_size=1)
-    config["databases"]["app"]["port"] = proxy.port
-    pooler = make_pooler(config)
+    pooler, proxy = proxied
     block = raw.copy_data(b"x" * 99_999 + b"\n")
     with pooler.raw() as client:
         client.ask("CREATE UNLOGGED TABLE held_back (t text)")

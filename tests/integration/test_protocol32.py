@@ -44,23 +44,6 @@ def _log_in(
     return client, client.finish_login(ANN.name, ANN.password)
 
 
-def _cancel(pooler: Pooler, pid: int, secret: bytes) -> None:
-    with pooler.open_raw() as client:
-        client.send(raw.cancel_packet(pid, secret))
-        assert client.receive_all() == []
-
-
-def _wait_active(pg: PostgresCluster, marker: str) -> None:
-    eventually(
-        lambda: pg.sql(
-            "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
-            " AND query LIKE %s",
-            f"%{marker}%",
-        ),
-        what="the query runs",
-    )
-
-
 # -- clients -----------------------------------------------------------------------------------------------------------
 
 # minor version, protocol option -> the version that is negotiated (None: without a word), bytes of the secret
@@ -90,10 +73,10 @@ def test_what_a_client_is_given(pooler: Pooler, pg: PostgresCluster, mode: str, 
             assert frames[0].kind == b"v"
         assert len(client.secret) == length
         client.send(raw.query(f"SELECT pg_sleep(30) /* given {minor} */"))
-        _wait_active(pg, f"given {minor} ")
-        _cancel(pooler, client.pid, client.secret[:4] + b"\0" * (length - 4) if length > 4 else b"\0" * 4)
-        _cancel(pooler, client.pid, client.secret + b"\0")
-        _cancel(pooler, client.pid, client.secret)
+        pg.wait_active(f"given {minor} ")
+        pooler.cancel(client.pid, client.secret[:4] + b"\0" * (length - 4) if length > 4 else b"\0" * 4)
+        pooler.cancel(client.pid, client.secret + b"\0")
+        pooler.cancel(client.pid, client.secret)
         assert next(got.fields["C"] for got in client.receive_until() if got.kind == b"E") == "57014"
         assert client.value("SELECT 'goes on'") == "goes on"
 
@@ -103,10 +86,10 @@ def test_wrong_secrets_cancel_nothing(pooler: Pooler, pg: PostgresCluster, mode:
     client, _ = _log_in(pooler, 2, mode)
     with client:
         client.send(raw.query("SELECT pg_sleep(0.5) /* long secret */"))
-        _wait_active(pg, "long secret")
+        pg.wait_active("long secret")
         secret = client.secret
         for wrong in (secret[:4], secret[:-1], secret + secret[:1], secret[:-1] + bytes([secret[-1] ^ 1])):
-            _cancel(pooler, client.pid, wrong)
+            pooler.cancel(client.pid, wrong)
         assert raw.kinds(client.receive_until()) == b"TDCZ"
 
 
@@ -118,7 +101,7 @@ def test_libpq_that_insists_on_the_latest_protocol(pooler: Pooler, pg: PostgresC
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
         def cancel() -> None:
-            _wait_active(pg, f"libpq {mode}")
+            pg.wait_active(f"libpq {mode}")
             connection.cancel_safe(timeout=10)
 
         helper = threading.Thread(target=cancel)
@@ -154,7 +137,7 @@ def test_a_server_with_a_cancel_secret_of_any_length(
             assert len(client.secret) == 4
             client.send(raw.query("SELECT 1"), raw.query("SELECT 'this one is not answered'"))
             assert raw.kinds(client.receive_until()) == b"TDCZ"
-            _cancel(pooler, client.pid, client.secret)
+            pooler.cancel(client.pid, client.secret)
             assert fake.cancels == [struct.pack("!i", 4711) + secret]
 
 
@@ -250,7 +233,7 @@ def test_pgbouncer_as_the_server(make_pooler: PoolerFactory, pg: PostgresCluster
         with client:
             assert client.value("SELECT 1") == "1"
             client.send(raw.query("SELECT pg_sleep(30) /* behind pgbouncer */"))
-            _wait_active(pg, "behind pgbouncer")
-            _cancel(pooler, client.pid, client.secret)
+            pg.wait_active("behind pgbouncer")
+            pooler.cancel(client.pid, client.secret)
             assert next(got.fields["C"] for got in client.receive_until() if got.kind == b"E") == "57014"
         pooler.stop()

@@ -17,8 +17,6 @@ from tests.support.poolers import config_for
 from tests.support.waiting import Stopwatch, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
     from tests.support.postgres import PostgresCluster
@@ -104,16 +102,9 @@ def test_a_client_that_does_not_read_and_sends_more(pooler: Pooler, pg: Postgres
         _assert_quiet(pooler, pg)
 
 
-def test_a_server_that_does_not_read(
-    make_pooler: PoolerFactory,
-    make_proxy: Callable[[int], FaultProxy],
-    pg: PostgresCluster,
-) -> None:
+def test_a_server_that_does_not_read(proxied: tuple[Pooler, FaultProxy], pg: PostgresCluster) -> None:
     """COPY data that the server does not take."""
-    proxy = make_proxy(pg.port)
-    config = config_for(pg, pool_mode="transaction", default_pool_size=1)
-    config["databases"]["app"]["port"] = proxy.port
-    pooler = make_pooler(config)
+    pooler, proxy = proxied
     with pooler.raw() as client:
         client.ask("CREATE TABLE not_taken (t text)")
         client.send(raw.query("COPY not_taken FROM STDIN"))

@@ -18,8 +18,7 @@ import pytest
 from tests.support import rawclient as raw
 from tests.support.certificates import CA, OTHER_CA, client_side, issue
 from tests.support.poolers import config_for
-from tests.support.postgres import ANN, find_binaries
-from tests.support.tlspostgres import TlsPostgres
+from tests.support.postgres import ANN
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from tests.support.certificates import Files
     from tests.support.poolers import Pooler
     from tests.support.postgres import PostgresCluster
+    from tests.support.tlspostgres import TlsPostgres
 
 pytestmark = pytest.mark.hyperpool_only
 
@@ -233,21 +233,6 @@ def test_a_new_certificate(
 
 
 # -- Large results, pipelines ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def tls_pg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsPostgres]:
-    """A PostgreSQL with TLS."""
-    binaries = find_binaries()
-    if binaries is None or "pixeltable" in str(binaries):
-        pytest.skip("there is no PostgreSQL that was built with TLS")
-    cluster = TlsPostgres(binaries)
-    try:
-        cluster.create()
-        cluster.switch_on(tmp_path_factory.mktemp("server"))
-        yield cluster
-    finally:
-        cluster.destroy()
 
 
 @pytest.fixture

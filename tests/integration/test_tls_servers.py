@@ -10,12 +10,11 @@ import pytest
 
 from tests.support.certificates import OTHER_CA, issue
 from tests.support.poolers import config_for
-from tests.support.postgres import ANN, MIRA, find_binaries
+from tests.support.postgres import ANN, MIRA
 from tests.support.tlspostgres import CERTIFIED, COVERED, OPEN, TlsPostgres
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.conftest import PoolerFactory
@@ -23,21 +22,6 @@ if TYPE_CHECKING:
     from tests.support.postgres import PostgresCluster, Role
 
 pytestmark = pytest.mark.hyperpool_only
-
-
-@pytest.fixture(scope="module")
-def tls_pg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsPostgres]:
-    """A PostgreSQL with TLS."""
-    binaries = find_binaries()
-    if binaries is None or "pixeltable" in str(binaries):
-        pytest.skip("there is no PostgreSQL that was built with TLS")
-    cluster = TlsPostgres(binaries)
-    try:
-        cluster.create()
-        cluster.switch_on(tmp_path_factory.mktemp("server"))
-        yield cluster
-    finally:
-        cluster.destroy()
 
 
 @pytest.fixture

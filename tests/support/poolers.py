@@ -17,7 +17,7 @@ import psycopg
 from tests.support import launch, targets
 from tests.support.network import free_port
 from tests.support.postgres import ANN, BOB, CLARA, MIRA, Role, children_of
-from tests.support.rawclient import Frame, RawClient
+from tests.support.rawclient import Frame, RawClient, cancel_packet
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -210,6 +210,12 @@ class Pooler:
         last = client.login(database, role.name, role.password, **parameters)[-1]
         assert last.kind == b"Z", last.fields
         return client
+
+    def cancel(self, pid: int, secret: bytes) -> None:
+        """Send a CancelRequest and wait until the pooler closes the connection, as libpq does."""
+        with self.open_raw() as client:
+            client.send(cancel_packet(pid, secret))
+            assert client.receive_all() == []
 
     def refused(self, database: str = "app", role: Role = ANN, /, **parameters: str) -> Frame:
         """Log in where a refusal is expected; check that the connection ends; return the ErrorResponse."""

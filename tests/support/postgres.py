@@ -313,6 +313,17 @@ class PostgresCluster:
         )
         return [row[0] for row in rows]
 
+    def wait_active(self, marker: str) -> None:
+        """Wait until somebody else runs a statement with this in its text."""
+        eventually(
+            lambda: self.sql(
+                "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
+                " AND query LIKE %s",
+                f"%{marker}%",
+            ),
+            what="the query runs",
+        )
+
     def log_size(self) -> int:
         """Return the size of the server's log in bytes, as a mark for `log_text`."""
         return self._log.stat().st_size if self._log.exists() else 0

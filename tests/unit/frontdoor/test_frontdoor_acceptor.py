@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,24 +15,14 @@ from hyperpool.frontdoor.listener import Acceptor, Listener, open_listeners
 from hyperpool.relay.loop import Relay
 from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
-from tests.support.checkpoints import no_descriptor_left
 from tests.support.relayworld import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
-@pytest.fixture(autouse=True)
-def _nothing_left_open() -> Iterator[None]:
-    with no_descriptor_left():
-        yield
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """A directory with a short path, since that of a Unix socket is limited to 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="hpt-") as path:
-        yield Path(path)
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
 
 
 class Troubled(socket.socket):

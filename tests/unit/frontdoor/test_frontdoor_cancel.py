@@ -12,29 +12,14 @@ from tests.support.fronthouse import (
     READY,
     House,
     begin_query,
-    open_houses,
     received,
     startup,
 )
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
 
     from hyperpool.relay.client import ClientConnection
-
-
-@pytest.fixture
-def make_house() -> Iterator[Callable[..., House]]:
-    """Makes houses."""
-    with open_houses() as make:
-        yield make
-
-
-@pytest.fixture
-def house(make_house: Callable[..., House]) -> House:
-    """A house with room for three clients, that lets everybody in it knows."""
-    return make_house(max_client_conn=3)
 
 
 @pytest.fixture

@@ -8,16 +8,15 @@ import struct
 from typing import TYPE_CHECKING
 
 import attrs
-import pytest
 
 from hyperpool.errors import ClientRefused
 from hyperpool.frontdoor.console import is_owner
 from hyperpool.wire import messages
 from hyperpool.wire.startup import StartupMessage
-from tests.support.fronthouse import FULL, OK, open_houses, received, startup, told
+from tests.support.fronthouse import FULL, OK, received, startup, told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from hyperpool.frontdoor.console import ConsoleReady
     from tests.support.fronthouse import House
@@ -65,13 +64,6 @@ def test_clients_of_the_console_count(make_house: Callable[..., House]) -> None:
     assert len(console.ready) == 2
     for ready in console.ready:
         ready.sock.close()
-
-
-@pytest.fixture
-def make_house() -> Iterator[Callable[..., House]]:
-    """A factory of houses."""
-    with open_houses() as make:
-        yield make
 
 
 def test_a_client_of_the_console(make_house: Callable[..., House]) -> None:

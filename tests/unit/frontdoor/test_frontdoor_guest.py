@@ -21,7 +21,6 @@ from tests.support.fronthouse import (
     REPORTED,
     House,
     begin_query,
-    open_houses,
     received,
     startup,
     statuses,
@@ -31,25 +30,12 @@ from tests.support.fronthouse import (
 from tests.support.pglanguage import frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 SSL = struct.pack("!II", 8, 80877103)
 SET = frame(b"C", b"SET\0")
 TOKYO = messages.parameter_status("TimeZone", "Asia/Tokyo")
-
-
-@pytest.fixture
-def make_house() -> Iterator[Callable[..., House]]:
-    """Makes houses."""
-    with open_houses() as make:
-        yield make
-
-
-@pytest.fixture
-def house(make_house: Callable[..., House]) -> House:
-    """A house with room for three clients, that lets everybody in it knows."""
-    return make_house(max_client_conn=3)
 
 
 # -- coming in -----------------------------------------------------------------------------------------------------

@@ -17,30 +17,16 @@ from tests.support.fronthouse import (
     QUERY,
     READY,
     House,
-    open_houses,
     received,
     startup,
     told,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 SSL = struct.pack("!II", 8, 80877103)
-
-
-@pytest.fixture
-def make_house() -> Iterator[Callable[..., House]]:
-    """Makes houses."""
-    with open_houses() as make:
-        yield make
-
-
-@pytest.fixture
-def house(make_house: Callable[..., House]) -> House:
-    """A house with room for three clients, that lets everybody in it knows."""
-    return make_house(max_client_conn=3)
 
 
 # -- places --------------------------------------------------------------------------------------------------------

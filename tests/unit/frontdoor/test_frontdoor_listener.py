@@ -7,8 +7,6 @@ import grp
 import os
 import socket
 import stat
-import tempfile
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -20,29 +18,17 @@ from hyperpool.errors import StartupError
 from hyperpool.frontdoor.listener import Listener, open_listeners
 from hyperpool.transport.passed import PassedSocket, PassedSockets
 from hyperpool.transport.sockets import TcpOptions
-from tests.support.checkpoints import no_descriptor_left
 from tests.support.network import free_port, has_ipv6
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
 
 
-@pytest.fixture(autouse=True)
-def _nothing_left_open() -> Iterator[None]:
-    with no_descriptor_left():
-        yield
-
-
 # -- opening ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """A directory with a short path, since that of a Unix socket is limited to 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="hpt-") as path:
-        yield Path(path)
 
 
 @pytest.fixture

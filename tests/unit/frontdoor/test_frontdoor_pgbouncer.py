@@ -17,7 +17,6 @@ from tests.support.fronthouse import (
     READY,
     REPORTED,
     House,
-    open_houses,
     received,
     startup,
     told,
@@ -26,16 +25,9 @@ from tests.support.fronthouse import (
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 _ANSWER = messages.frame(wire.COMMAND_COMPLETE, b"SELECT 1\0") + READY
-
-
-@pytest.fixture
-def make_house() -> Iterator[Callable[..., House]]:
-    """Makes houses."""
-    with open_houses() as make:
-        yield make
 
 
 def _refusal(setting: str) -> bytes:

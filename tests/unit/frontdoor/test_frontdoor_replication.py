@@ -17,7 +17,6 @@ from tests.support.fronthouse import (
     READY,
     REPORTED,
     House,
-    open_houses,
     received,
     startup,
     told,
@@ -26,7 +25,7 @@ from tests.support.fronthouse import (
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from hyperpool.relay.handover import RelayPool
 
@@ -37,19 +36,6 @@ COPY_BOTH = messages.frame(ord("W"), b"\0\0\0")
 COPY_DATA = messages.frame(ord("d"), b"w" + b"\0" * 24 + b"record")
 COPY_DONE = messages.frame(ord("c"))
 NOT_ALLOWED = messages.error_response("must be superuser or replication role to start walsender", "42501")
-
-
-@pytest.fixture
-def make_house() -> Iterator[Callable[..., House]]:
-    """Makes houses."""
-    with open_houses() as make:
-        yield make
-
-
-@pytest.fixture
-def house(make_house: Callable[..., House]) -> House:
-    """A house with room for three clients, that lets everybody in it knows."""
-    return make_house(max_client_conn=3)
 
 
 def asked(house: House) -> RelayPool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,6 @@ from hyperpool.service.control import Control, command, control_path
 from hyperpool.service.handover import PREDECESSOR, Predecessor, decode, encode, follow
 from hyperpool.service.succession import Succession
 from hyperpool.transport.passed import CLIENTS
-from tests.support.checkpoints import no_descriptor_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,17 +27,7 @@ if TYPE_CHECKING:
     from hyperpool.service.systemd import Descriptor
 
 
-@pytest.fixture(autouse=True)
-def _nothing_left_open() -> Iterator[None]:
-    with no_descriptor_left():
-        yield
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """A directory with a short path."""
-    with tempfile.TemporaryDirectory(prefix="hpt-") as path:
-        yield Path(path)
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
 
 
 async def _until(condition: Callable[[], bool]) -> None:

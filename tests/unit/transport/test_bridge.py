@@ -14,7 +14,6 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from hyperpool.transport.bridge import CAPACITY, Bridges
 from hyperpool.transport.plain import PlainStream
-from tests.support.checkpoints import no_descriptor_left
 from tests.support.streams import (
     EndStream,
     Opaque,
@@ -34,6 +33,9 @@ if TYPE_CHECKING:
     from tests.support.streams import StreamPair
 
 
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
+
+
 class Attention:
     """Whether the relay would linger."""
 
@@ -46,12 +48,6 @@ class Attention:
         self.level += 1
         yield
         self.level -= 1
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_open() -> Iterator[None]:
-    with no_descriptor_left():
-        yield
 
 
 @pytest.fixture

@@ -21,21 +21,18 @@ from hyperpool.transport.proxy import open_proxy
 from hyperpool.transport.resolve import Resolver
 from hyperpool.transport.sockets import TcpOptions
 from tests.support.certificates import issue, server_side
-from tests.support.checkpoints import cancel_everywhere, no_descriptor_left
+from tests.support.checkpoints import cancel_everywhere
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
+
+
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
 
 PASSWORD = "pw-9d27"
 MADE = b"HTTP/1.1 200 Connection established\r\n\r\n"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_open() -> Iterator[None]:
-    with no_descriptor_left():
-        yield
 
 
 @attrs.define

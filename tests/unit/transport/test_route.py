@@ -16,14 +16,15 @@ from hyperpool.transport.kinds import KINDS, DialContext, Kind, Trace, open_step
 from hyperpool.transport.plain import PlainStream
 from hyperpool.transport.route import Route, Target
 from hyperpool.transport.sockets import TcpOptions
-from tests.support.checkpoints import cancel_everywhere, no_descriptor_left
+from tests.support.checkpoints import cancel_everywhere
 from tests.support.memorynet import dial_context
 from tests.support.streams import Opaque, socket_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from trio.testing import MockClock
+
+
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
 
 CONTEXT = dial_context(TcpOptions())
 
@@ -57,12 +58,6 @@ class Hosts:
         near, far = await socket_pair()
         self.peers.append(far)
         return Opaque(near)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_open() -> Iterator[None]:
-    with no_descriptor_left():
-        yield
 
 
 @pytest.fixture

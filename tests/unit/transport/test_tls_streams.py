@@ -36,24 +36,21 @@ from hyperpool.transport.tls import (
     wishes,
 )
 from tests.support.certificates import CA, OTHER_CA, client_side, issue, server_side
-from tests.support.checkpoints import cancel_everywhere, no_descriptor_left
+from tests.support.checkpoints import cancel_everywhere
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from tests.support.certificates import Files
 
     Talk = Callable[[trio.abc.Stream], Awaitable[None]]
 
+
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
+
 SERVER = server_side()
 SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_open() -> Iterator[None]:
-    with no_descriptor_left():
-        yield
 
 
 @pytest.fixture

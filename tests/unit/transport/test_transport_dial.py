@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +19,7 @@ from tests.support.memorynet import dial_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from trio.testing import MockClock
 
@@ -90,13 +89,6 @@ def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return int(sock.getsockname()[1])
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """A directory with a short path, since that of a Unix socket is limited to 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="hpt-") as path:
-        yield Path(path)
 
 
 @pytest.fixture(autouse=True)

@@ -5,22 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from typing import TYPE_CHECKING
 
 import pytest
 
 from hyperpool.transport.passed import AGENTS, CLIENTS, PassedSocket, PassedSockets, socket_name
-from tests.support.checkpoints import no_descriptor_left
 from tests.support.network import has_ipv6
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_open() -> Iterator[None]:
-    with no_descriptor_left():
-        yield
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
 
 
 def test_what_is_taken_is_the_callers() -> None:

@@ -11,13 +11,15 @@ import trio
 from trio.testing import check_half_closeable_stream, check_two_way_stream, wait_all_tasks_blocked
 
 from hyperpool.transport.plain import PlainStream
-from tests.support.checkpoints import no_descriptor_left
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     Pair = tuple[PlainStream, PlainStream]
     Maker = Callable[[], Awaitable[Pair]]
+
+
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
 
 
 async def unix_pair() -> Pair:
@@ -49,12 +51,6 @@ def make(request: pytest.FixtureRequest) -> Maker:
     """A way to make a connected pair."""
     maker: Maker = request.param
     return maker
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_open() -> Iterator[None]:
-    with no_descriptor_left():
-        yield
 
 
 async def test_two_way_contract(make: Maker) -> None:

@@ -21,12 +21,15 @@ from hyperpool.transport.plain import PlainStream
 from hyperpool.transport.resolve import Resolver
 from hyperpool.transport.sockets import TcpOptions
 from hyperpool.transport.websocket import open_websocket
-from tests.support.checkpoints import cancel_everywhere, no_descriptor_left
+from tests.support.checkpoints import cancel_everywhere
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from trio.testing import MockClock
+
+
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
 
 TOKEN = "tok-5f2a9e"
 SECRET = "sec-81c4d7"
@@ -40,12 +43,6 @@ STEP = WebSocketStep(
 )
 HIDDEN = (TOKEN, SECRET, HEADER, "path-41b7")
 ACCEPTED = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_open() -> Iterator[None]:
-    with no_descriptor_left():
-        yield
 
 
 def make_context() -> DialContext:

@@ -23,7 +23,6 @@ from hyperpool.transport.frames import WebSocketStream
 from hyperpool.transport.framing import FrameReader, apply_mask, make_messages, mask_with_tables
 from hyperpool.transport.plain import PlainStream
 from hyperpool.wire import messages
-from tests.support.checkpoints import no_descriptor_left
 from tests.support.fronthouse import QUERY, REPORTED, House, received, startup
 from tests.unit.transport.test_websocket_stream import Peer
 
@@ -32,13 +31,10 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
+
 LARGE = random.Random(1).randbytes(3_000_000)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_open() -> Iterator[None]:
-    with no_descriptor_left():
-        yield
 
 
 @contextlib.asynccontextmanager

@@ -15,13 +15,16 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, Pong
 
 from hyperpool.transport.frames import WebSocketStream
 from hyperpool.transport.plain import PlainStream
-from tests.support.checkpoints import cancel_everywhere, no_descriptor_left
+from tests.support.checkpoints import cancel_everywhere
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from trio.testing import MockClock
     from wsproto.events import Event
+
+
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
 
 Pair = tuple[WebSocketStream, WebSocketStream]
 
@@ -83,12 +86,6 @@ async def client_and_peer(**options: float) -> AsyncIterator[tuple[WebSocketStre
     left, right = plain_pair()
     async with WebSocketStream(left, client=True, **options) as stream, right:  # type: ignore[arg-type]
         yield stream, Peer(right)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_open() -> Iterator[None]:
-    with no_descriptor_left():
-        yield
 
 
 async def test_contract() -> None:
