@@ -79,7 +79,11 @@ columns AS (
     LEFT JOIN pg_policy q ON d.classid = 'pg_policy'::regclass AND q.oid = d.objid
     LEFT JOIN pg_trigger g ON d.classid = 'pg_trigger'::regclass AND g.oid = d.objid AND NOT g.tgisinternal
     LEFT JOIN pg_index i ON d.classid = 'pg_class'::regclass AND i.indexrelid = d.objid
-    CROSS JOIN LATERAL (SELECT COALESCE(a.adrelid, NULLIF(k.conrelid, 0), q.polrelid, g.tgrelid, i.indrelid)) made (oid)
+    LEFT JOIN pg_type y ON d.classid = 'pg_type'::regclass AND y.oid = d.objid AND y.typdefaultbin IS NOT NULL
+    LEFT JOIN pg_attribute x ON x.atttypid = y.oid AND x.attnum > 0 AND NOT x.attisdropped
+    CROSS JOIN LATERAL (
+      SELECT COALESCE(a.adrelid, NULLIF(k.conrelid, 0), q.polrelid, g.tgrelid, i.indrelid, x.attrelid)
+    ) made (oid)
   WHERE d.refobjid >= 16384 AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass) AND made.oid IS NOT NULL
   GROUP BY 1
 ), relations AS (
@@ -106,11 +110,11 @@ support AS (
   SELECT opcintype, json_agg(DISTINCT f.oid::int8) AS support FROM (
     SELECT c.opcintype, p.amproc::oid AS oid FROM pg_opclass c JOIN pg_amproc p ON p.amprocfamily = c.opcfamily
       JOIN pg_am m ON m.oid = c.opcmethod
-    WHERE c.opcdefault AND c.opcintype >= 16384 AND m.amname IN ('btree', 'hash')
+    WHERE c.opcdefault AND GREATEST(c.oid, c.opcintype) >= 16384 AND m.amname IN ('btree', 'hash')
     UNION
     SELECT c.opcintype, o.oprcode FROM pg_opclass c JOIN pg_amop p ON p.amopfamily = c.opcfamily
       JOIN pg_operator o ON o.oid = p.amopopr JOIN pg_am m ON m.oid = c.opcmethod
-    WHERE c.opcdefault AND c.opcintype >= 16384 AND m.amname IN ('btree', 'hash')
+    WHERE c.opcdefault AND GREATEST(c.oid, c.opcintype) >= 16384 AND m.amname IN ('btree', 'hash')
   ) f GROUP BY 1
 ), checks AS (
   SELECT contypid, json_agg(conbin::text) AS checks FROM pg_constraint
@@ -134,11 +138,16 @@ support AS (
 """
 
 _FUNCTIONS: Final = """
-functions_by_name AS (
+parts AS (
+  SELECT a.aggfnoid::oid, string_agg(f.provolatile::text, '') AS parts
+  FROM pg_aggregate a JOIN pg_proc f ON f.oid IN (aggtransfn, aggfinalfn, aggcombinefn, aggserialfn, aggdeserialfn,
+    aggmtransfn, aggminvtransfn, aggmfinalfn)
+  GROUP BY 1
+), functions_by_name AS (
   SELECT 'f', p.proname::text, json_agg(json_build_array(
     p.oid::int8, n.nspname, p.prokind,
-    CASE WHEN 'v' IN (p.provolatile, s.provolatile, e.provolatile, c.provolatile) THEN 'v'
-      WHEN 's' IN (p.provolatile, s.provolatile, e.provolatile, c.provolatile) THEN 's' ELSE 'i' END,
+    CASE WHEN strpos(concat(p.provolatile, a.parts), 'v') > 0 THEN 'v'
+      WHEN strpos(concat(p.provolatile, a.parts), 's') > 0 THEN 's' ELSE 'i' END,
     p.proargtypes::oid[]::int8[], p.pronargdefaults, p.provariadic::int8, p.prorettype::int8, p.proretset, l.lanname,
     p.proallargtypes::int8[], p.proargmodes, p.proargnames,
     CASE WHEN p.oid >= 16384 THEN p.proconfig END,
@@ -148,8 +157,7 @@ functions_by_name AS (
     CASE WHEN p.oid >= 16384 THEN p.proargdefaults::text END, p.prosecdef
   ))::text
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
-    LEFT JOIN pg_aggregate a ON a.aggfnoid = p.oid LEFT JOIN pg_proc s ON s.oid = a.aggtransfn
-    LEFT JOIN pg_proc e ON e.oid = a.aggfinalfn LEFT JOIN pg_proc c ON c.oid = a.aggcombinefn
+    LEFT JOIN parts a ON a.aggfnoid = p.oid
   WHERE n.nspname !~ '^pg_(toast|temp)' GROUP BY p.proname
 ), operators AS (
   SELECT 'o', o.oprname::text, json_agg(json_build_array(

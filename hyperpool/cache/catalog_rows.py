@@ -103,7 +103,7 @@ class Type:
         subtype: of a range; the range of a multirange.
         inputs: volatilities of its input functions.
         outputs: the same, of its output functions.
-        support: oids of the functions behind its comparisons, if it does not come with PostgreSQL.
+        support: oids of the functions behind its comparisons, unless those come with PostgreSQL.
         checks: trees of a domain's constraints.
     """
 
@@ -230,7 +230,7 @@ class Relation:
 
     @property
     def functions(self) -> list[int]:
-        """Oids of users' functions in its defaults, constraints, policies, trigger conditions and indexes."""
+        """Oids of users' functions in defaults (also of its domains), constraints, policies, triggers and indexes."""
         return self._more("functions")
 
 

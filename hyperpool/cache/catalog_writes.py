@@ -29,7 +29,16 @@ _RUN_SQL: Final = frozenset(
     }
     | {"ts_stat", "ts_rewrite"}
 )
-"""Functions of PostgreSQL that run what they are given. Others write at most what no answer is kept of."""
+"""Functions of PostgreSQL that run what they are given, if they are VOLATILE. Others write at most what no answer is
+kept of."""
+
+_READ_ALL: Final = frozenset(
+    {
+        *("table_to_xml", "table_to_xml_and_xmlschema", "schema_to_xml", "schema_to_xml_and_xmlschema"),
+        *("database_to_xml", "database_to_xml_and_xmlschema"),
+    }
+)
+"""Functions of PostgreSQL that read tables and views, and so call what is in those."""
 
 _LIBRARIES: Final = re.compile(
     r"(?:.*/)?(?:uuid-ossp|pgcrypto|citext|hstore|ltree|pg_trgm|intarray|unaccent|fuzzystrmatch|btree_gist|btree_gin|cube"
@@ -151,7 +160,10 @@ class Writers:
         rows = self._rows
         named = {name for _, name, _ in reading.functions}
         functions = {one.oid for name in named | reading.attributes for one in rows.functions(name)}
-        if any(not rows.functions(name) and name not in rows.type_names for name in named):
+        temporary = any(
+            schema is not None and schema.startswith("pg_temp") for schema, _, _ in reading.functions
+        )
+        if temporary or any(not rows.functions(name) and name not in rows.type_names for name in named):
             # It is temporary, or new.
             return Reach.UNKNOWN
         for schema, name in reading.relations:
@@ -187,6 +199,8 @@ class Writers:
     def _widen(self, oid: int) -> Touched:
         found: set[int] = set()
         functions: set[int] = set()
+        reach = Reach.NOTHING
+        elsewhere = False
         stack = [oid]
         while stack:
             oid = stack.pop()
@@ -196,6 +210,12 @@ class Writers:
             relation = self._rows.relations.get(oid)
             if relation is None:
                 continue
+            if relation.builtin:
+                reach = Reach.SCHEMA
+            elif relation.kind == "m":
+                # Its query is executed.
+                reach = max(reach, self._any())
+            elsewhere = elsewhere or relation.kind == "f"
             functions.update(relation.triggers, relation.functions)
             stack.extend(relation.children)
             stack.extend(self._ancestors(oid))
@@ -203,8 +223,8 @@ class Writers:
             for tree in (*relation.rules, relation.view):
                 functions |= _called(tree)
                 stack.extend(map(int, _REFERENCE.findall(tree)))
-        reach = self._farthest_of(functions)
-        return Touched(None if reach else frozenset(found), reach)
+        reach = max(reach, self._farthest_of(functions))
+        return Touched(None if reach or elsewhere else frozenset(found), reach)
 
     def _ancestors(self, oid: int) -> list[int]:
         if self._parents is None:
@@ -245,7 +265,8 @@ class Writers:
         """PostgreSQL lets functions that are not VOLATILE write nothing, but call others that do."""
         volatile, source = function.volatility == "v", function.source
         if function.builtin:
-            return (self._any() if volatile and function.name in _RUN_SQL else Reach.NOTHING), frozenset()
+            runs = (volatile and function.name in _RUN_SQL) or function.name in _READ_ALL
+            return (self._any() if runs else Reach.NOTHING), frozenset()
         if function.language in {"c", "internal"} or function.kind == "a":
             harmless = not volatile or (function.language == "c" and _LIBRARIES.fullmatch(source or ""))
             return (Reach.NOTHING if harmless else Reach.UNKNOWN), frozenset()

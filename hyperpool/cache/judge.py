@@ -22,7 +22,7 @@ from hyperpool.cache.judge_types import JSON, JSONB, TypeRules
 from hyperpool.sql.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from hyperpool.cache.catalog_rows import Cast, Function, Relation, Rows
     from hyperpool.cache.judge_types import Types
@@ -53,11 +53,17 @@ _TREE: Final = re.compile(
     r"|:resulttype (?P<read>\d+) :resultcollid"
     r"|:resulttype (?P<domain>\d+) :resulttypmod -?\d+ :resultcollid \d+ :coercionformat"
     r"|:minmaxtype (?P<compared>\d+)"
+    r"|:varattno (?P<system>-\d+)"
     r"|(?P<writes>:commandType [2-9]|:hasModifyingCTE true)"
 )
 """What is of interest in an expression or query as PostgreSQL keeps it (pg_node_tree).
 
 Names in such a tree have their blanks escaped, so that none can look like a field; a string is a list of bytes."""
+_UNFIT: Final = {
+    "writes": (Reason.DATA_MODIFYING_CTE, "a statement inside that writes"),
+    "system": (Reason.UNCERTAIN, "system columns"),
+}
+"""What must not be found there."""
 
 _NAME: Final = re.compile(r"[A-Za-z_][\w$]*(?:\.[A-Za-z_][\w$]*)+")
 """A setting that is no parameter of PostgreSQL's own has a dot in its name."""
@@ -344,8 +350,7 @@ class Judge:
             found.setdefault(match.lastgroup or "", set()).add(match[match.lastgroup or 0])
             if match["node"] is not None:
                 _check_node(match["node"], match["value"])
-        if "writes" in found:
-            raise Refused(Reason.DATA_MODIFYING_CTE, "a statement inside that writes")
+        _check_parts(found)
         reached = Reached()
         for oid in _numbers(found, "relation"):
             if oid not in {0, itself}:
@@ -369,6 +374,12 @@ class Judge:
             self.check_type(oid)
         reached.settings.update(_setting(octets) for octets in found.get("setting", ()))
         return reached
+
+
+def _check_parts(found: Container[str]) -> None:
+    for part, (reason, detail) in _UNFIT.items():
+        if part in found:
+            raise Refused(reason, detail)
 
 
 def _check_node(node: str, value: str | None) -> None:

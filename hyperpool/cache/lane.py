@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hyperpool.cache.store import Store
     from hyperpool.config.cache import CacheSettings
     from hyperpool.sql.reader import QueryReader
-    from hyperpool.sql.reading import Reading, Text
+    from hyperpool.sql.reading import Name, Reading, Text
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -372,6 +372,7 @@ class Lane(Generic[C, R, U]):
         text: bytes,
         *,
         resolved: bool,
+        temporary: bool = False,
         why: Reason | None = None,
     ) -> None:
         """A text is about to be executed: take down what it may write.
@@ -381,6 +382,7 @@ class Lane(Generic[C, R, U]):
             session: of its client.
             text: the SQL.
             resolved: the session has the settings that are known of it: names without a schema mean what they seem to.
+            temporary: unless it has something temporary of that name, which may lead anywhere.
             why: why it could not be cached just now, if it could be otherwise.
         """
         catalog = self.database.catalog
@@ -396,7 +398,14 @@ class Lane(Generic[C, R, U]):
         else:
             touched = catalog.touched(reading, path if resolved else None)
             unresolved = writes and not (resolved and path is not None)
+            unresolved = unresolved or (temporary and any(map(_may_be_temporary, writes.tables)))
             writing.add(None if unresolved else touched.tables, max(reach, touched.reach))
+
+
+def _may_be_temporary(name: Name) -> bool:
+    """Whether the name of a table may mean a temporary one."""
+    schema, _ = name
+    return schema is None or schema.startswith("pg_temp")
 
 
 def _oids(types: bytes) -> tuple[int, ...]:

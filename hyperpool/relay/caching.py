@@ -21,6 +21,7 @@ from hyperpool.cache.session import SWITCH
 from hyperpool.relay import switch
 from hyperpool.relay.filling import Answer, Fill, examine
 from hyperpool.relay.requests import CLOSED, READY, SIMPLE, Request, read
+from hyperpool.relay.session import Pinned
 from hyperpool.relay.tables import IDLE
 from hyperpool.sql.reasons import Reason
 from hyperpool.wire.scan import length_at
@@ -369,6 +370,7 @@ def _added(
             lane.session(client.tracked),
             text,
             resolved=settled and lane.settings is not None and not server.retiring,
+            temporary=bool(server.pinned & Pinned.TEMPORARY),
             why=None if lane.settings is None else why,
         )
     return writing or None

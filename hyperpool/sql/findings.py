@@ -49,6 +49,7 @@ class Findings:
         self._rows: set[str] = set()
         self._tables: set[Name] = set()
         self._anything = False
+        self._any_table = False
 
     @property
     def star(self) -> bool:
@@ -58,7 +59,7 @@ class Findings:
     @property
     def writes(self) -> Writes:
         """What it may write."""
-        return ANYTHING if self._anything else Writes(frozenset(self._tables))
+        return ANYTHING if self._anything else Writes(frozenset(self._tables), anything=self._any_table)
 
     def refuse(self, reason: Reason) -> None:
         """Note why it cannot be cached, if that is not known yet."""

@@ -96,6 +96,8 @@ class Survey(Findings):
     def _truncate(self, message: Message, _scope: Scope) -> None:
         for relation in message.relations:
             self._target(relation.range_var)
+        # CASCADE empties all tables with a foreign key to these, whatever that is to do on DELETE.
+        self._any_table = self._any_table or message.behavior == pb.DROP_CASCADE
 
     def _copy(self, message: Message, scope: Scope) -> None:
         if message.is_program:
@@ -104,6 +106,8 @@ class Survey(Findings):
             self._target(message.relation)
         elif message.HasField("query"):
             self._statement(message.query, scope)
+        else:
+            self._relation(message.relation, scope)
         self._children(message, scope, besides=("relation", "query", "options"))
 
     def _refresh(self, message: Message, _scope: Scope) -> None:

@@ -61,6 +61,21 @@ WRITES = {
         raw.query("UPDATE item SET name = 'written' WHERE id = 1"),
         raw.query("COMMIT"),
     ],
+    "a temporary view": [
+        raw.query("CREATE TEMP VIEW way AS SELECT * FROM cached.item"),
+        raw.query("UPDATE pg_temp.way SET name = 'written' WHERE id = 1"),
+        raw.query("DROP VIEW pg_temp.way"),
+    ],
+    "a temporary view that hides a table": [
+        raw.query("SET search_path = cached; CREATE TEMP VIEW other AS SELECT * FROM cached.item"),
+        raw.query("UPDATE other SET name = 'written' WHERE id = 1"),
+        raw.query("DROP VIEW pg_temp.other; RESET search_path"),
+    ],
+    "a temporary view in one transaction": [
+        raw.query("BEGIN; CREATE TEMP VIEW way AS SELECT * FROM cached.item"),
+        raw.query("UPDATE pg_temp.way SET name = 'written' WHERE id = 1"),
+        raw.query("DROP VIEW pg_temp.way; COMMIT"),
+    ],
     "a search_path and a write in one text": [
         raw.query("SET search_path = cached; UPDATE item SET name = 'written' WHERE id = 1"),
         raw.query("RESET search_path"),

@@ -54,6 +54,10 @@ CREATE VIEW clocked AS SELECT * FROM t WHERE c > now();
 CREATE VIEW reads_text AS SELECT b::date AS d FROM t;
 CREATE VIEW who AS SELECT a, current_user AS u FROM t;
 CREATE VIEW schemed AS SELECT a, current_schema AS s FROM t;
+CREATE VIEW physical AS SELECT a, xmax FROM t;
+CREATE TABLE locked (a int);
+ALTER TABLE locked ENABLE ROW LEVEL SECURITY;
+CREATE POLICY unlocked ON locked USING (xmax = 0);
 CREATE VIEW drawn AS SELECT * FROM t TABLESAMPLE BERNOULLI (50);
 CREATE VIEW catalogued AS SELECT relname FROM pg_class;
 CREATE MATERIALIZED VIEW stored AS SELECT a, now() AS at FROM t;
@@ -85,6 +89,9 @@ CREATE FUNCTION computed(t) RETURNS float8 LANGUAGE sql VOLATILE AS 'SELECT rand
 CREATE FUNCTION computed_well(t) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1.a + 1';
 CREATE FUNCTION sfunc(int, int) RETURNS int LANGUAGE plpgsql VOLATILE AS 'BEGIN RETURN $1 + $2; END';
 CREATE AGGREGATE wild_sum(int) (SFUNC = sfunc, STYPE = int, INITCOND = '0');
+CREATE FUNCTION moving(int, int) RETURNS int LANGUAGE plpgsql STRICT AS 'BEGIN RETURN $1 + $2; END';
+CREATE AGGREGATE moving_sum(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0', MSFUNC = moving, MSTYPE = int,
+  MINVFUNC = int4mi, MINITCOND = '0');
 CREATE AGGREGATE calm_sum(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0');
 CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq);
 CREATE FUNCTION wild_eq(text, text) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN $1 = $2; END';
