@@ -228,6 +228,19 @@ class WebSocketSocket:
         self._active = trio.current_time()
         return sent
 
+    def shutdown(self, how: int) -> None:
+        """Tell the peer that nothing more will be sent: with a Close frame, or, in the middle of a message, without.
+
+        Args:
+            how: as for a socket.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        self._say_goodbye(CloseReason.NORMAL_CLOSURE)
+        if not self._said_goodbye:
+            self._sock.shutdown(how)
+
     def close(self) -> None:
         """Close, with a Close frame if that can be sent at once."""
         if self._sock.fileno() < 0:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import farend
 from tests.support import rawclient as raw
 from tests.support.cached import DATABASE, Stage, config_for
 from tests.support.proxy import FaultProxy
@@ -89,6 +90,30 @@ def test_a_write_counts_that_is_committed_when_its_server_is_lost(broken: tuple[
     locker.fetch("ROLLBACK")
     eventually(lambda: stage.read(_SQL.format(1)) == [("written",)], what="the write is committed")
     eventually(lambda: reader.fetch(_SQL.format(1)) == [[b"written"]], what="it is seen")
+
+
+def test_a_write_counts_whose_tunnel_has_ended(
+    pg: PostgresCluster, make_pooler: PoolerFactory, stage: Stage
+) -> None:
+    """A WebSocket that carried it: its client is told, and another one reads what was committed."""
+    far = farend.FarEnd(farend.ingress(pg.port))
+    try:
+        far.wait_for("listening")
+        config = config_for(pg)
+        config["databases"]["session"]["transport"] = farend.to_ingress(far.port)
+        with Stage(make_pooler(config), pg) as other:
+            reader, writer, locker = other.client(), other.client("session"), other.direct()
+            _warm(reader, 1, 2)
+            locker.fetch("BEGIN; SELECT FROM cached.item WHERE id = 1 FOR UPDATE")
+            writer.send(raw.query(_UPDATE))
+            eventually(other.waiting, what="the write waits for its lock")
+            far.kill()
+            assert writer.receive_all()[-1].kind == b"E"
+            locker.fetch("ROLLBACK")
+            eventually(lambda: other.read(_SQL.format(1)) == [("written",)], what="the write is committed")
+            eventually(lambda: reader.fetch(_SQL.format(1)) == [[b"written"]], what="it is seen")
+    finally:
+        far.destroy()
 
 
 def test_what_a_session_has_prepared_drops_nothing_until_it_is_executed(stage: Stage) -> None:

@@ -94,5 +94,7 @@ def serve(wire: socket.socket) -> bool:
 
 if __name__ == "__main__":
     _import_everything()
-    if serve(socket.socket(fileno=int(sys.argv[1]))):
+    with socket.socket(fileno=int(sys.argv[1])) as wire_of_tests:
+        is_fork = serve(wire_of_tests)
+    if is_fork:
         main()

@@ -97,6 +97,28 @@ async def test_bytes_go_both_ways() -> None:
         assert event.data == b"hello"
 
 
+async def test_a_shutdown_is_a_close_frame() -> None:
+    """The peer is told that nothing more comes; its end is read then, and nothing can be sent."""
+    async with end_and_peer() as (end, peer):
+        end.shutdown(socket.SHUT_WR)
+        event = await peer.receive()
+        assert isinstance(event, CloseConnection)
+        assert event.code == 1000
+        with pytest.raises(BrokenPipeError):
+            end.send(b"more")
+        await peer.send(event.response())
+        assert read(end) == b""
+
+
+async def test_a_shutdown_within_a_message() -> None:
+    """No frame can stand there, so that what is below ends; whoever closes after that does not fail."""
+    async with end_and_peer() as (end, _):
+        fill(end)
+        end.shutdown(socket.SHUT_WR)
+        with pytest.raises(BrokenPipeError):
+            end.send(LARGE)
+
+
 @pytest.mark.parametrize("size", [1, 7, 1000, 65536])
 async def test_views_of_any_size(size: int) -> None:
     """A full read leaves the rest for the next one, wherever a message or its header is cut."""
