@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from operator import add, sub
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hyperpool.buckets import BUCKETS, bucket_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 BOUNDS: Final[tuple[float, ...]] = tuple((1 << bits) / 1e6 for bits in range(BUCKETS))
 """Where each bucket ends, in seconds; each begins where the one before it ends."""
@@ -60,6 +60,16 @@ class Histogram:
                 return start + (BOUNDS[bucket] - start) * max(wanted - below, 0.0) / count
             below += count
         return 0.0
+
+    def packed(self) -> list[Any]:
+        """Both attributes in lists and numbers, for another process."""
+        return [_sparse(self.buckets), self.seconds]
+
+    @classmethod
+    def unpacked(cls, packed: Sequence[Any]) -> Histogram:
+        """What was `packed`."""
+        buckets, seconds = packed
+        return cls(_dense(buckets), seconds)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Histogram):
@@ -236,6 +246,27 @@ class PoolStats:
         }
         return result
 
+    def packed(self) -> dict[str, Any]:
+        """The counters in lists, dictionaries and numbers, for another process."""
+        result = {name: getattr(self, name) for name in _NUMBERS}
+        result.update({name: dict(getattr(self, name)) for name in _COUNTERS})
+        result.update({name: _sparse(getattr(self, name)) for name in _LISTS})
+        result["login_times"] = self.login_times.packed()
+        result["hops"] = {name: hop.packed() for name, hop in self.hops.items()}
+        return result
+
+    @classmethod
+    def unpacked(cls, packed: Mapping[str, Any]) -> PoolStats:
+        """What was `packed`."""
+        result = cls(**{name: packed[name] for name in _NUMBERS})
+        for name in _COUNTERS:
+            setattr(result, name, Counter(packed[name]))
+        for name in _LISTS:
+            setattr(result, name, _dense(packed[name]))
+        result.login_times = Histogram.unpacked(packed["login_times"])
+        result.hops = {name: Histogram.unpacked(hop) for name, hop in packed["hops"].items()}
+        return result
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PoolStats):
             return NotImplemented
@@ -243,6 +274,21 @@ class PoolStats:
 
     def __hash__(self) -> int:
         raise TypeError("counters change, and have no hash")
+
+
+_COUNTERS: Final = ("pins", "hop_failures")
+
+
+def _sparse(buckets: list[int]) -> list[list[int]]:
+    """The places of those that are not empty, and what is in them."""
+    return [[place, count] for place, count in enumerate(buckets) if count]
+
+
+def _dense(pairs: list[list[int]]) -> list[int]:
+    buckets = [0] * BUCKETS
+    for place, count in pairs:
+        buckets[place] = count
+    return buckets
 
 
 class StatsBook:

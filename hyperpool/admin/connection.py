@@ -18,7 +18,10 @@ from hyperpool.relay.transient import TransientConnection
 from hyperpool.wire import messages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hyperpool.admin.console import Process
+    from hyperpool.admin.conversation import Executor
     from hyperpool.admin.surroundings import Surroundings
     from hyperpool.frontdoor.console import ConsoleReady
 
@@ -53,7 +56,7 @@ class ConsoleConnection(TransientConnection):
     def __init__(self, consoles: Consoles, ready: ConsoleReady, role: Role) -> None:
         super().__init__(consoles.around.relay, ready.sock, float("inf"))
         self._consoles = consoles
-        self._conversation = Conversation(Console(consoles.around, consoles.views, consoles.process, role))
+        self._conversation = Conversation(consoles.make(role))
         self.user = ready.user
         self.application_name = ready.application_name
         self.pid = ready.pid
@@ -67,6 +70,12 @@ class ConsoleConnection(TransientConnection):
     def waits(self) -> bool:
         """Whether its statement is not done yet."""
         return self._conversation.waits is not None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether that is something that may take long."""
+        waits = self._conversation.waits
+        return waits is not None and not waits.soon
 
     def readable(self, mask: int) -> None:
         """Read once, and answer."""
@@ -153,12 +162,16 @@ class Consoles:
 
     Attributes:
         views: what can be shown.
+        make: makes what executes a client's statements, of what it may do.
+        resume: goes on after PAUSE and SUSPEND, when nobody is left who could say so.
     """
 
     def __init__(self, around: Surroundings, process: Process) -> None:
         self.around = around
         self.process = process
         self.views = Register()
+        self.make: Callable[[Role], Executor] = lambda role: Console(around, self.views, process, role)
+        self.resume: Callable[[], None] = around.operations.resume_if_stopped
 
     def check(self, user: str, *, owner: bool) -> Role:
         """What a user may do.
@@ -220,7 +233,7 @@ class Consoles:
         operations = self.around.operations
         if not self.around.consoles and operations.mode is Mode.SUSPENDED:
             log.info("nobody is left who could resume: resuming")
-            operations.resume_if_stopped()
+            self.resume()
 
     def shut_down(self, message: str) -> None:
         """Close all of them."""

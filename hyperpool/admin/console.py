@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
-from hyperpool.admin import caching
+from hyperpool.admin import caching, latencies, statistics
 from hyperpool.admin.outcomes import ConsoleError, Done, Waits
 from hyperpool.admin.statements import Assignment, Command
 from hyperpool.admin.tables import columns
@@ -112,14 +112,42 @@ class Console:
         if verb == "show":
             return self._show(statement)
         if verb == "explain cache":
-            return caching.explained(self.around, argument)
-        known = _VERBS.get(verb)
-        if known is None or (argument and verb in _WITHOUT_ARGUMENT):
+            return self.perform(verb, argument)
+        if verb not in _VERBS or (argument and verb in _WITHOUT_ARGUMENT):
             raise _invalid(statement)
         if verb == "shutdown" and argument.upper() not in {mode.value for mode in ShutdownMode}:
             raise _invalid(statement)
         self._must_be_admin()
-        return known(self, argument)
+        return self.perform(verb, argument)
+
+    def perform(self, verb: str, argument: str) -> Outcome:
+        """Do what a statement says, whoever may have it done.
+
+        Args:
+            verb: of a command that there is; ``set``; or, for what views of several processes are made of, ``figures``
+                (the counters of statistics) and ``timings`` (those of SHOW LATENCIES).
+            argument: its argument: for ``show`` the name of a view, for ``set`` a setting and a value with ``=``
+                between.
+
+        Raises:
+            ConsoleError: it fails.
+        """
+        if verb == "show":
+            view = self.views.find(argument)
+            if view is None:
+                raise ConsoleError(f"there is no view {argument}")
+            return Done("SHOW", view.shape, tuple(view.rows(self.around)))
+        if verb == "explain cache":
+            return caching.explained(self.around, argument)
+        if verb == "figures":
+            return Done("SHOW", rows=tuple(map(tuple, statistics.packed(statistics.counts(self.around)))))
+        if verb == "timings":
+            return Done("SHOW", rows=tuple(latencies.packed(self.around)))
+        if verb == "set":
+            key, _, value = argument.partition("=")
+            self.process.set(key, value)
+            return Done(f"SET {argument}")
+        return _VERBS[verb](self, argument)
 
     def _must_be_admin(self) -> None:
         if self.role is not Role.ADMIN:
@@ -127,7 +155,7 @@ class Console:
 
     # -- SHOW and SET --------------------------------------------------------------------------------------------------
 
-    def _show(self, statement: Command) -> Done:
+    def _show(self, statement: Command) -> Outcome:
         name = statement.argument.lower()
         if name in _FAKED:
             return Done("SHOW", columns(name), ((_FAKED[name],),))
@@ -138,14 +166,13 @@ class Console:
             raise _invalid(statement)
         if view.privileged:
             self._must_be_admin()
-        return Done("SHOW", view.shape, tuple(view.rows(self.around)))
+        return self.perform("show", name)
 
-    def _set(self, key: str, value: str) -> Done:
+    def _set(self, key: str, value: str) -> Outcome:
         if key.lower() in _OF_SESSION:
             return Done("SET", notice="SET ignored")
         self._must_be_admin()
-        self.process.set(key, value)
-        return Done(f"SET {key}={value}")
+        return self.perform("set", f"{key}={value}")
 
     # -- commands ------------------------------------------------------------------------------------------------------
 

@@ -128,7 +128,11 @@ class Conversation:
         if waits is None or not waits.over():
             return b""
         self.waits = None
-        return self._finish(Done(waits.tag)) + self._go_on()
+        try:
+            answer = self._finish(waits.done())
+        except ConsoleError as error:
+            answer = self._failed(error)
+        return answer + self._go_on()
 
     def interrupt(self) -> bytes:
         """The client cancels the statement that is waited for.
@@ -144,10 +148,13 @@ class Conversation:
             return b""
         self.waits = None
         waits.interrupt()
+        return self._failed(ConsoleError("canceling statement due to user request", "57014")) + self._go_on()
+
+    def _failed(self, error: ConsoleError) -> bytes:
+        """The statement that was waited for has failed."""
         simple = self._finish == self._simply_done
-        error = self._error(ConsoleError("canceling statement due to user request", "57014"))
         self._skipping = not simple
-        return error + (self._ready() if simple else b"") + self._go_on()
+        return self._error(error) + (self._ready() if simple else b"")
 
     def _go_on(self) -> bytes:
         answers = bytearray()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -45,6 +47,7 @@ DNS_ZONES: Final = columns("zonename serial:int8 count:int4")
 PINS: Final = columns("database user client_id:int4 server_id:int4 addr remote_pid:int4 reasons age:int4")
 TRANSPORTS: Final = columns("database user transport sv_connections:int4 sv_login:int4 last_error")
 HOPS: Final = columns("database user hop:int4 name time:int8 facts error")
+WORKERS: Final = columns("worker:int4 pid:int4 clients:int4 servers:int4 pools:int4 cpu_time:int8")
 TUNNELS: Final = columns("agent agents:int4 waiting:int4 connections:int4")
 
 T = TypeVar("T")
@@ -139,7 +142,7 @@ def pools(around: Surroundings) -> Iterator[Row]:
             settings.pool_mode.value,
             settings.load_balance_hosts if "," in settings.host else None,
         )
-    waiting = sum(console.waits for console in around.consoles.values())
+    waiting = sum(console.is_waiting for console in around.consoles.values())
     yield (
         *("pgbouncer", "pgbouncer", len(around.consoles) - waiting, waiting),
         *((0,) * 11),
@@ -270,6 +273,15 @@ def hops(around: Surroundings) -> Iterator[Row]:
                 *(settings.database, settings.user, number, hop.name),
                 *(int(hop.seconds * 1e6), facts, hop.error),
             )
+
+
+def workers(around: Surroundings) -> Iterator[Row]:
+    """SHOW WORKERS: the processes that serve clients; their time on processors is in microseconds."""
+    servers = sum(len(pool.servers) for pool in around.pools)
+    yield (
+        *(around.settings().portion.number, os.getpid(), len(around.relay.clients), servers),
+        *(sum(1 for _ in around.pools), int(time.process_time() * 1e6)),
+    )
 
 
 def tunnels(around: Surroundings) -> Iterator[Row]:

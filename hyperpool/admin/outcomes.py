@@ -58,11 +58,23 @@ class Waits:
         tag: the command tag that it will have.
         over: tells whether it is done; asked about ten times a second.
         interrupt: called when the client cancels it.
+        result: makes what comes of it, once it is over, or raises `ConsoleError`; None for the tag alone.
+        soon: it takes no longer than to ask, so that nobody is shown as waiting for it.
     """
 
     tag: str
     over: Callable[[], bool]
     interrupt: Callable[[], None]
+    result: Callable[[], Done] | None = None
+    soon: bool = False
+
+    def done(self) -> Done:
+        """What has come of it.
+
+        Raises:
+            ConsoleError: it has failed.
+        """
+        return Done(self.tag) if self.result is None else self.result()
 
 
 Outcome: TypeAlias = "Done | Waits"

@@ -41,7 +41,7 @@ BUSY: Final = columns(
     "database user client_id:int4 addr application_name state time:int8 server_id:int4 server_addr remote_pid:int4"
 )
 
-_BUSIEST: Final = 50
+BUSIEST: Final = 50
 """Rows of SHOW BUSY."""
 
 _FD_PARAMETERS: Final = ("client_encoding", "standard_conforming_strings", "DateStyle", "TimeZone")
@@ -88,7 +88,7 @@ def busy(around: Surroundings) -> Iterator[Row]:
     """
     now = around.relay.clock()
     found = chain(_waiting(around), _linked(around))
-    for since, _, client, state in heapq.nsmallest(_BUSIEST, found, key=itemgetter(0, 1)):
+    for since, _, client, state in heapq.nsmallest(BUSIEST, found, key=itemgetter(0, 1)):
         server = client.server
         yield (
             *(client.pool.settings.database, client.user, client.number, client.address),
@@ -100,7 +100,7 @@ def busy(around: Surroundings) -> Iterator[Row]:
 def _waiting(around: Surroundings) -> Iterator[tuple[float, int, ClientConnection, str]]:
     for pool in around.pools:
         # They wait in order.
-        for client, since in islice(pool.waiting.items(), _BUSIEST):
+        for client, since in islice(pool.waiting.items(), BUSIEST):
             yield since, client.number, client, "waiting"
 
 
@@ -197,7 +197,7 @@ def _server(around: Surroundings, server: ServerConnection, state: str) -> Row:
 
 
 def _console(around: Surroundings, console: ConsoleConnection, state: str) -> Row:
-    since = console.active if console.waits else None
+    since = console.active if console.is_waiting else None
     return (
         *("C", console.user, "pgbouncer", "none", state),
         *_addresses(around, console.sock),

@@ -96,6 +96,12 @@ def _state(around: Surroundings) -> Iterable[Row]:
         yield mode.value, "yes" if around.operations.mode is mode else "no"
 
 
+def _of_figures(
+    make: Callable[[statistics.Figures], Iterable[Row]],
+) -> Callable[[Surroundings], Iterable[Row]]:
+    return lambda around: make(statistics.figures(around))
+
+
 _VIEWS: Final[dict[str, View]] = {
     "databases": View(inventory.DATABASES, inventory.databases),
     "users": View(inventory.USERS, inventory.users),
@@ -116,15 +122,16 @@ _VIEWS: Final[dict[str, View]] = {
     "hops": View(inventory.HOPS, inventory.hops, own=True),
     "busy": View(sockets.BUSY, sockets.busy, own=True),
     "errors": View(faults.ERRORS, faults.errors, own=True),
+    "workers": View(inventory.WORKERS, inventory.workers, own=True),
     "clients": View(sockets.SOCKETS, sockets.clients),
     "servers": View(sockets.SOCKETS, sockets.servers),
     "sockets": View(sockets.DEBUG, sockets.sockets),
     "active_sockets": View(sockets.DEBUG, sockets.active_sockets),
     "fds": View(sockets.FDS, sockets.fds, privileged=True),
-    "stats": View(statistics.STATS, statistics.stats),
-    "stats_totals": View(statistics.STATS_TOTALS, statistics.stats_totals),
-    "stats_averages": View(statistics.STATS_AVERAGES, statistics.stats_averages),
-    "totals": View(statistics.TOTALS, statistics.totals),
+    "stats": View(statistics.STATS, _of_figures(statistics.stats)),
+    "stats_totals": View(statistics.STATS_TOTALS, _of_figures(statistics.stats_totals)),
+    "stats_averages": View(statistics.STATS_AVERAGES, _of_figures(statistics.stats_averages)),
+    "totals": View(statistics.TOTALS, _of_figures(statistics.totals)),
     "config": View(configuration.CONFIG, configuration.config),
     "state": View(columns("key value"), _state),
     "version": View(columns("version"), _version),

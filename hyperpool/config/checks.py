@@ -40,6 +40,7 @@ def check(settings: Settings, given: Collection[KeyPath], report: Report) -> Non
     _check_agents(settings, report)
     if settings.http is not None:
         check_http(settings.http, report)
+    _check_workers(settings, report)
     pooler = settings.pooler
     _compare(_MIN_POOL_SIZE, pooler.min_pool_size, _DEFAULT_POOL_SIZE, pooler.default_pool_size, report)
     if not settings.databases and report.is_sound(("databases",)):
@@ -68,6 +69,30 @@ def _check_listeners(settings: Settings, report: Report) -> None:
             addresses,
             "found nothing to listen on, expected an address such as 127.0.0.1 here, or a directory as "
             "pooler.unix_socket_dir",
+        )
+
+
+def _check_workers(settings: Settings, report: Report) -> None:
+    if settings.pooler.workers == 1:
+        return
+    if settings.agents is not None:
+        report.add(
+            ("pooler", "workers"),
+            "found several workers together with the section agents, but an agent connects to one process alone; "
+            "set it to 1, or reach that network through a WebSocket tunnel (ingress)",
+        )
+    for name, database in settings.databases.items():
+        if database.cache is not None:
+            report.add(
+                ("databases", name, "cache"),
+                "found a result cache together with several workers, which would not tell each other of writes; "
+                "set pooler.workers to 1, or remove it",
+            )
+    if settings.http is not None:
+        report.add(
+            ("pooler", "workers"),
+            "found several workers together with the section http, which shows one process alone; set it to 1, or "
+            "remove the section and ask the admin console, which answers for all workers",
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import os
 import re
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -174,6 +175,19 @@ def whole(minimum: int, maximum: int = _MAX_INT32) -> Parser:
 
 port: Final = whole(1, 65535)
 """A TCP port."""
+
+
+def workers(maximum: int) -> Parser:
+    """A number of processes up to `maximum`, or ``auto``: as many as there are processors that this one may use."""
+    number = whole(1, maximum)
+
+    def parse(value: object, source: Source) -> int:
+        if value == "auto":
+            return min(len(os.sched_getaffinity(0)), maximum)
+        found: int = number(value, source)
+        return found
+
+    return parse
 
 
 def seconds(maximum: float = _CENTURY) -> Parser:

@@ -25,6 +25,8 @@ from hyperpool.config.source import default_state_dir
 from hyperpool.config.transports import Steps
 from hyperpool.config.transports import transport as read_transport
 
+MAX_WORKERS: Final = 256
+
 MAX_PEER_ID: Final = 16383
 """The largest ``peer_id``, as in pgbouncer: it has two bytes of the cancel keys."""
 
@@ -65,6 +67,12 @@ class PoolerSettings:
         default=False,
         parse=kinds.flag,
         about="let several processes listen on the same TCP port, each with a unix_socket_dir of its own",
+        reload=False,
+    )
+    workers: int = _setting(
+        1,
+        kinds.workers(MAX_WORKERS),
+        "processes that serve clients together, as one pooler; auto: one for each processor that may be used",
         reload=False,
     )
     peer_id: int = _setting(

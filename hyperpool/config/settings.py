@@ -38,6 +38,30 @@ _NO_TLS: Final = ServerTls(mode=SslMode.DISABLE)
 _DEFAULTS: Final[Any] = attrs.fields(PoolerSettings)
 
 
+@attrs.frozen
+class Portion:
+    """What one of several processes has of something that is divided among them.
+
+    Attributes:
+        number: which process, from 0.
+        among: how many there are.
+    """
+
+    number: int = 0
+    among: int = 1
+
+    def of(self, whole: int) -> int:
+        """The portions together are the whole."""
+        return whole // self.among + (self.number < whole % self.among)
+
+    def at_least_one(self, whole: int) -> int:
+        """The same, but nobody goes without, unless there is nothing."""
+        return max(self.of(whole), 1) if whole else 0
+
+
+_WHOLE: Final = Portion()
+
+
 @attrs.frozen(kw_only=True)
 class PoolSettings:
     """What one pool needs to know: the settings of pooler, database and user, resolved.
@@ -177,6 +201,7 @@ class Settings:
         http: the section ``http``; None if there is none.
         notes: what was accepted and does not what it says, one line each.
         hba: what the ``auth_hba_file`` says, with ``auth_type`` hba.
+        portion: of ``min_pool_size`` and ``max_pinned``, what pools of this process get.
         ident: the maps of the ``auth_ident_file`` by name, with ``auth_type`` hba.
         credentials: what is stored about each known user. An entry of `users` goes before one of `userlist`; a user
             that has no secret at all is known with an empty one, which is enough for ``auth_type`` trust alone.
@@ -192,6 +217,7 @@ class Settings:
     notes: tuple[str, ...] = attrs.field(default=(), eq=False)
     hba: tuple[HbaRule, ...] = ()
     ident: Mapping[str, tuple[IdentEntry, ...]] = attrs.field(factory=dict)
+    portion: Portion = _WHOLE
     credentials: Mapping[str, Secret] = attrs.field(init=False)
 
     @credentials.default
@@ -299,7 +325,7 @@ class Settings:
             password=entry.password or self.credentials.get(user) or None,
             pool_mode=_first(own.pool_mode, entry.pool_mode, pooler.pool_mode),
             pool_size=_first(own.pool_size, entry.pool_size, pooler.default_pool_size),
-            min_pool_size=_first(entry.min_pool_size, pooler.min_pool_size),
+            min_pool_size=self.portion.of(_first(entry.min_pool_size, pooler.min_pool_size)),
             reserve_pool_size=_first(
                 own.reserve_pool_size, entry.reserve_pool_size, pooler.reserve_pool_size
             ),
@@ -320,7 +346,7 @@ class Settings:
             embedded=entry.embedded,
             learns=entry.password is None,
             session_state=_first(entry.session_state, pooler.session_state),
-            max_pinned=_first(entry.max_pinned, pooler.max_pinned),
+            max_pinned=self.portion.at_least_one(_first(entry.max_pinned, pooler.max_pinned)),
             pin_functions=_first(entry.pin_functions, pooler.pin_functions),
             max_prepared_statements=pooler.max_prepared_statements,
             query_wait_notify=pooler.query_wait_notify,

@@ -101,6 +101,7 @@ class Access:
 
     Attributes:
         penalties: for those who fail.
+        tell: called with where from and as whom somebody has failed, for the pooler's other processes; None for none.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Access:
         self._numbers = count()
         self._late: list[tuple[float, int, Guest, Callable[[], None]]] = []
         self.penalties = Penalties(0, 0.0)
+        self.tell: Callable[[str, str], None] | None = None
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
@@ -175,9 +177,15 @@ class Access:
 
     def failed(self, claim: Claim) -> None:
         """Somebody could not prove who it is."""
-        self.penalties.failed(claim.origin, claim.user, self._clock())
+        self.failed_elsewhere(claim.origin, claim.user)
+        if self.tell is not None:
+            self.tell(claim.origin, claim.user)
         if claim.source is not None:
             self._answers.pop((claim.source.key, claim.user), None)
+
+    def failed_elsewhere(self, origin: str, user: str) -> None:
+        """Somebody could not prove who it is, to another process of the pooler's."""
+        self.penalties.failed(origin, user, self._clock())
 
     def sweep(self) -> None:
         """Let those go on who have waited for long enough; to be called often."""

@@ -7,7 +7,8 @@ has to wait for something else (a pool's first server, a cancel request on its w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 import structlog
@@ -15,10 +16,7 @@ import structlog
 from hyperpool.auth.server_side import ClientAuthentication
 from hyperpool.config import AuthType
 from hyperpool.config.tls import TlsFault, client_tls
-from hyperpool.errors import (
-    ClientRefused,
-    StartupError,
-)
+from hyperpool.errors import ClientRefused, HyperpoolError, StartupError
 from hyperpool.frontdoor.access import Access
 from hyperpool.frontdoor.console import CONSOLE, is_owner
 from hyperpool.frontdoor.guest import Guest
@@ -30,7 +28,9 @@ from hyperpool.frontdoor.startup import (
     wanted_replication,
 )
 from hyperpool.frontdoor.tls import make_offer
+from hyperpool.pool.replication import crowded
 from hyperpool.wire import cancelkeys, messages
+from hyperpool.workers.messages import SeatKey
 
 if TYPE_CHECKING:
     import socket
@@ -54,6 +54,7 @@ log = structlog.get_logger("login")
 _SPARE_LOGINS: Final = 256
 """Connections that may be logging in beyond max_client_conn: cancel requests, and clients that will be refused."""
 
+_ALL: Final = SeatKey("all")
 _MAX_GREETINGS: Final = 1024
 _MAX_ACCEPTED: Final = 1024
 
@@ -71,6 +72,21 @@ class _Greeting:
     reported: dict[str, str]
     statuses: bytes
     tracked: ParameterSet
+
+
+class Places(Protocol):
+    """What several processes agree on, so that they do not let in more clients together than one may."""
+
+    def free(self, seat: SeatKey) -> bool:
+        """Whether one more client may come in."""
+
+    def seek(self, seat: SeatKey, then: Callable[[bool], None]) -> None:
+        """Find out whether the other processes can spare a seat.
+
+        Args:
+            seat: of which kind.
+            then: called later, with whether one is free.
+        """
 
 
 class FrontDoor:
@@ -91,6 +107,8 @@ class FrontDoor:
         elsewhere: takes a cancel request that is for nobody here, and calls back when it cannot hit a later query any
             more; must not block. None for nobody.
         notice: what clients are told when they have logged in; empty for nothing.
+        places: what other processes leave for this one; None if there are none.
+        known: called with a pool that no server has told about; learns of it what another process knows.
 
     Raises:
         StartupError: certificate or key cannot be used.
@@ -112,6 +130,8 @@ class FrontDoor:
         self.traced: Callable[[RelayPool, str, float], None] = lambda _pool, _address, _seconds: None
         self.elsewhere: Callable[[int, bytes, Callable[[], None]], None] | None = None
         self._closed_at = float("inf")
+        self.places: Places | None = None
+        self.known: Callable[[RelayPool], None] = _nothing
         self._greetings: dict[tuple[RelayPool, tuple[tuple[str, str], ...]], _Greeting] = {}
         self.configure(settings, self.prepare(settings))
 
@@ -190,13 +210,8 @@ class FrontDoor:
         guest.wants_console = self.console is not None and message.database in CONSOLE
         if not self.lets_in(guest) and not guest.wants_console:
             raise ClientRefused("pooler is shutting down", "57P03")
-        taken = self.relay.population + (0 if self.console is None else self.console.count())
-        if taken >= settings.pooler.max_client_conn and not guest.wants_console:
-            raise ClientRefused(
-                "no more connections allowed (max_client_conn)",
-                "08P01",
-                "raise max_client_conn, or let clients close connections that they do not use",
-            )
+        if not (guest.wants_console or self._has_room(guest, message)):
+            return None
         guest.key = self.relay.reserve_key(message.secret_length)
         guest.replication = wanted_replication(message)
         if not guest.replication:
@@ -210,6 +225,35 @@ class FrontDoor:
             return ClientAuthentication(AuthType.ANY, message.user, None, b"")
         return self.access.admit(guest, message)
 
+    def _has_room(self, guest: Guest, message: StartupMessage) -> bool:
+        """Whether there may be one more client; `admit` is called again if that is not known yet.
+
+        Raises:
+            ClientRefused: there may not.
+        """
+        if self.places is None:
+            taken = self.relay.population + (0 if self.console is None else self.console.count())
+            if taken >= self.settings.pooler.max_client_conn:
+                raise _too_many()
+        elif not self.places.free(_ALL):
+            self.places.seek(_ALL, partial(self._seated, guest, message))
+            return False
+        return True
+
+    def _seated(self, guest: Guest, message: StartupMessage, free: bool) -> None:
+        """It is known whether there may be one more client."""
+        if guest.closed:
+            return
+        try:
+            if not free:
+                raise _too_many()
+            authentication = self.admit(guest, message)
+        except HyperpoolError as error:
+            guest.refuse(error)
+            return
+        if authentication is not None:
+            guest.go_on(lambda login: login.begin(authentication))
+
     def enter(self, guest: Guest, message: StartupMessage) -> None:
         """An authenticated client becomes the relay's, as soon as its pool knows what to tell it.
 
@@ -221,10 +265,14 @@ class FrontDoor:
             self.console.check(message.user, owner=guest.owner)
             guest.admitted_to(self.console, message)
             return
+        if guest.replication and guest.private is None and not self._may_replicate(guest, message):
+            return
         pool = guest.private or self._find_pool(guest, message)
-        if guest.place is None:
-            self._give_place(guest, message.database, message.user)
+        if guest.place is None and not self._give_place(guest, message.database, message.user):
+            return
         pool.learn(message.user, guest.shown)
+        if pool.parameters is None:
+            self.known(pool)
         if pool.parameters is None:
             guest.wait_for_server(pool.settings.query_wait_timeout)
             self.relay.await_parameters(pool, guest.continued)
@@ -239,26 +287,56 @@ class FrontDoor:
             greeting = self._greeting(pool, pool.parameters, wanted)
             guest.admitted(pool, greeting.tracked, greeting.statuses)
 
-    def _give_place(self, guest: Guest, database: str, user: str) -> None:
+    def _give_place(self, guest: Guest, database: str, user: str) -> bool:
         """Count a client before it waits for anything, so that those that come together do not pass a limit.
+
+        Returns:
+            False if it has to be found out whether there is a place for it; `enter` is called again then.
 
         Raises:
             ClientRefused: the database or the user has as many clients as it may have.
         """
         census = self.relay.census
         of_database, of_user = self.settings.client_limits(database, user)
-        for limit, count, setting in (
-            (of_database, census.databases[database], "max_db_client_connections"),
-            (of_user, census.users[user], "max_user_client_connections"),
+        for limit, count, setting, seat in (
+            (
+                of_database,
+                census.databases[database],
+                "max_db_client_connections",
+                SeatKey("database", database),
+            ),
+            (of_user, census.users[user], "max_user_client_connections", SeatKey("user", user)),
         ):
-            if limit and count >= limit:
-                raise ClientRefused(
-                    f"client connections exceeded ({setting})",
-                    "08P01",
-                    f"raise {setting}, or let clients close connections that they do not use",
-                )
+            if not limit:
+                continue
+            if self.places is None:
+                if count >= limit:
+                    raise _exceeded(setting)
+            elif not self.places.free(seat):
+                self.places.seek(seat, partial(self._placed, guest, _exceeded(setting)))
+                return False
         guest.place = database, user
         census.enter(database, user)
+        return True
+
+    @staticmethod
+    def _placed(guest: Guest, refusal: ClientRefused, free: bool) -> None:
+        """It is known whether there is a place for a client."""
+        if free:
+            guest.continued(None)
+        elif not guest.closed:
+            guest.refuse(refusal)
+
+    def _may_replicate(self, guest: Guest, message: StartupMessage) -> bool:
+        """Whether one more client may replicate, as far as other processes know; `enter` is called again otherwise."""
+        settings = self.settings.pool_for(message.database, message.user)
+        if self.places is None or settings is None or not settings.pool_size:
+            return True
+        seat = SeatKey("replication", settings.database, settings.user)
+        if self.places.free(seat):
+            return True
+        self.places.seek(seat, partial(self._placed, guest, crowded(settings, settings.pool_size)))
+        return False
 
     def _proven(self, pool: RelayPool, requested: dict[str, str], made: ParameterSet) -> bytes:
         """A server has taken a client's parameters: the next client that asks for the same need not wait for one.
@@ -330,6 +408,26 @@ class FrontDoor:
             if not pool.settings.replication:
                 self._greetings[key] = greeting
         return greeting
+
+
+def _nothing(pool: RelayPool) -> None:
+    """What a process knows that is alone."""
+
+
+def _too_many() -> ClientRefused:
+    return ClientRefused(
+        "no more connections allowed (max_client_conn)",
+        "08P01",
+        "raise max_client_conn, or let clients close connections that they do not use",
+    )
+
+
+def _exceeded(setting: str) -> ClientRefused:
+    return ClientRefused(
+        f"client connections exceeded ({setting})",
+        "08P01",
+        f"raise {setting}, or let clients close connections that they do not use",
+    )
 
 
 def _statuses(parameters: dict[str, str]) -> bytes:

@@ -228,6 +228,32 @@ def _listen_tcp(
         raise absent
 
 
+def check_addresses(settings: PoolerSettings) -> None:
+    """Look whether the TCP addresses are free, without listening on them: nobody can connect meanwhile.
+
+    Raises:
+        StartupError: one cannot be had.
+    """
+    port = settings.listen_port
+    for host in settings.listen_addr:
+        try:
+            resolved = socket.getaddrinfo(
+                None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        except (OSError, UnicodeError):
+            # Whoever opens it tells what is wrong.
+            continue
+        for family, kind, proto, _, address in resolved:
+            try:
+                _bind(family, kind, proto, address, settings).close()
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    raise StartupError(
+                        f"cannot listen on {address_name(family, address)}: {error.strerror}; "
+                        "see listen_addr and listen_port"
+                    ) from error
+
+
 def _bind(family: int, kind: int, proto: int, address: object, settings: PoolerSettings) -> socket.socket:
     sock = socket.socket(family, kind, proto)
     try:

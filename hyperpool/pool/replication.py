@@ -70,8 +70,13 @@ def refuse_crowd(settings: PoolSettings, others: Iterable[PoolSettings]) -> None
     """
     same = sum((other.database, other.user) == (settings.database, settings.user) for other in others)
     if settings.pool_size and same >= settings.pool_size:
-        raise ClientRefused(
-            "no more replication connections allowed (pool_size)",
-            "53300",
-            f"{same} clients replicate from {settings.database} as {settings.user} already; see default_pool_size",
-        )
+        raise crowded(settings, same)
+
+
+def crowded(settings: PoolSettings, count: int) -> ClientRefused:
+    """What a client is told when `count` others replicate already."""
+    return ClientRefused(
+        "no more replication connections allowed (pool_size)",
+        "53300",
+        f"{count} clients replicate from {settings.database} as {settings.user} already; see default_pool_size",
+    )

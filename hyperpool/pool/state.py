@@ -264,7 +264,7 @@ class Pool(Places, Generic[S, C]):
 
     def _limit(self, now: float) -> float:
         reserve = self.settings.reserve_pool_size
-        if reserve and self._waited(now) >= self.settings.reserve_pool_timeout:
+        if reserve and self.waited(now) >= self.settings.reserve_pool_timeout:
             return self.size + reserve
         return self.size
 
@@ -291,7 +291,8 @@ class Pool(Places, Generic[S, C]):
                 return
             yield server
 
-    def _waited(self, now: float) -> float:
+    def waited(self, now: float) -> float:
+        """For how long the client has waited that has waited longest, in seconds."""
         for since in self.waiting.values():
             return now - since
         return 0.0

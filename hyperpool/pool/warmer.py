@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 import trio
@@ -32,6 +32,21 @@ _OLD_TIME: Final = 3600.0
 """Seconds for which a server is asked for protocol 3.0 alone, after it took nothing newer: it may be replaced."""
 
 
+class Permits(Protocol):
+    """What several processes agree on, so that they do not have more server connections together than one may have."""
+
+    def take(self, pool: AnyPool, missing: int, now: float) -> int:
+        """How many of the server connections that are missing may be opened now.
+
+        For the rest, the warmer looks at the pool again when that has changed.
+
+        Args:
+            pool: which one.
+            missing: how many, perhaps none.
+            now: monotonic seconds.
+        """
+
+
 class Warmer:
     """Takes pools from the demand channel, and gives server connections to the servers channel.
 
@@ -43,6 +58,7 @@ class Warmer:
 
     Attributes:
         traced: called with what was done to open a connection, well or not.
+        permits: what other processes leave for this one; None if there are none.
     """
 
     def __init__(
@@ -57,6 +73,7 @@ class Warmer:
         self._endpoint = endpoint
         self._random = random
         self._attention = attention
+        self.permits: Permits | None = None
         self._asked: set[AnyPool] = set()
         self._old: dict[Target, float] = {}
         # Bounded by `_asked`: a pool is in the channel once at most.
@@ -73,7 +90,11 @@ class Warmer:
         async with trio.open_nursery() as nursery, servers:
             async for pool in self._demand:
                 self._asked.discard(pool)
-                for _ in range(pool.missing(time.monotonic())):
+                now = time.monotonic()
+                missing = pool.missing(now)
+                if self.permits is not None:
+                    missing = self.permits.take(pool, missing, now)
+                for _ in range(missing):
                     pool.dialing += 1
                     nursery.start_soon(self._open, pool, servers.clone())
 

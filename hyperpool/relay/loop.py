@@ -57,8 +57,11 @@ class Relay(EventLoop):
         options: its settings.
         tracker: the session parameters that are followed.
         clock: monotonic seconds.
+        numbers: the first number of a connection, and the step to the next one.
 
     Attributes:
+        settled: called with a pool that has a server connection less; must not block.
+        learned: called with a pool that knows what its newest server has told; must not block.
         demand: called with a pool that should open server connections; must not block.
         cancel: called with a server connection whose query should be canceled; must not block. When the request has
             been sent, or cannot be, the server's `end_cancel` is called.
@@ -82,6 +85,7 @@ class Relay(EventLoop):
         options: RelayOptions,
         tracker: ParameterTracker,
         clock: Callable[[], float] = time.monotonic,
+        numbers: tuple[int, int] = (1, 1),
     ) -> None:
         super().__init__(clock)
         self.tracker = tracker
@@ -96,11 +100,13 @@ class Relay(EventLoop):
         self.max_settings = MAX_SETTINGS
         self.max_whole = options.buffer
         self.demand: Callable[[RelayPool], None] = _ignore
+        self.settled: Callable[[RelayPool], None] = _ignore
+        self.learned: Callable[[RelayPool], None] = _ignore
         self.cancel: Callable[[ServerConnection], None] = ServerConnection.end_cancel
         self.slow = SlowLog()
         self.transients: dict[TransientConnection, None] = {}
         self.census = Census()
-        self._numbers = count(1)
+        self._numbers = count(*numbers)
         self.peer_id = options.peer_id
         self._reserved: set[int] = set()
         self._arrivals: dict[RelayPool, list[Callable[[UpstreamError | None], None]]] = {}
@@ -191,6 +197,7 @@ class Relay(EventLoop):
             # It was being checked, for a client that may as well have another one.
             pool.idle.pop().reuse()
         self.want(pool)
+        self.settled(pool)
 
     def age(self, connection: Connection) -> float:
         """For how many seconds a connection has been there."""
@@ -289,6 +296,7 @@ class Relay(EventLoop):
         pool.dialing -= current
         if not current or pool.paused:
             ready.sock.close()
+            self.settled(pool)
         else:
             lane = pool.cache
             if lane is not None and ready.way is not None and pool.settings.load_balance_hosts == "disable":
@@ -318,19 +326,21 @@ class Relay(EventLoop):
             pool.dialing -= 1
             self._failed(pool, failed.error)
         self.want(pool)
+        self.settled(pool)
 
     def server_works(self, pool: RelayPool, parameters: dict[str, str]) -> None:
         """A new server connection is ready for clients."""
         pool.backoff.succeeded(self.now)
         pool.parameters = parameters
-        self._arrived(pool, None)
+        self.learned(pool)
+        self.arrived(pool, None)
 
     def _failed(self, pool: RelayPool, error: UpstreamError) -> None:
         pool.backoff.failed(error, self.now)
         log.warning("cannot connect to the server", pool=pool.name, error=str(error))
         if pool.hopeless(self.now):
             self._fail_waiting(pool, error)
-            self._arrived(pool, error)
+            self.arrived(pool, error)
 
     def _fail_waiting(self, pool: RelayPool, error: UpstreamError) -> None:
         reason = f"no server connection: {error}"
@@ -340,7 +350,8 @@ class Relay(EventLoop):
             else:
                 client.refuse(reason, error.sqlstate)
 
-    def _arrived(self, pool: RelayPool, error: UpstreamError | None) -> None:
+    def arrived(self, pool: RelayPool, error: UpstreamError | None) -> None:
+        """The pool's `parameters` are known, or cannot be had now: logins that have waited for them go on."""
         for then in self._arrivals.pop(pool, ()):
             pool.logins -= 1
             then(error)
@@ -355,7 +366,7 @@ class Relay(EventLoop):
         self.want(pool)
         error = pool.hopeless(self.now)
         if error is not None:
-            self._arrived(pool, error)
+            self.arrived(pool, error)
 
     # -- cancel ------------------------------------------------------------------------------------------------------
 
@@ -450,7 +461,7 @@ class Relay(EventLoop):
             client.refuse(message, "57P01")
         for server in list(pool.servers):
             server.close(message)
-        self._arrived(pool, ConnectFailed(message))
+        self.arrived(pool, ConnectFailed(message))
         self._bury()
 
     def shut_down(self, pools: Iterator[RelayPool], message: str) -> None:
@@ -485,4 +496,4 @@ def _ask_for_beginning(pool: RelayPool) -> None:
 
 
 def _ignore(pool: RelayPool) -> None:
-    """The demand of a relay that nobody warms."""
+    """What a relay has that nobody warms, and that is alone."""

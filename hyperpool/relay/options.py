@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from hyperpool.config import PoolerSettings
+    from hyperpool.config import Settings
 
 
 @attrs.frozen
@@ -43,15 +43,16 @@ class RelayOptions:
     log_query_texts: bool = False
 
     @classmethod
-    def of(cls, settings: PoolerSettings) -> RelayOptions:
+    def of(cls, whole: Settings) -> RelayOptions:
         """The options that the settings ask for."""
+        settings = whole.pooler
         return cls(
             buffer=settings.relay_buffer,
             linger=settings.relay_linger,
             slice=settings.relay_slice,
             max_packet_size=settings.max_packet_size,
             cancel_wait_timeout=settings.cancel_wait_timeout,
-            max_prepared_memory=settings.max_prepared_memory,
+            max_prepared_memory=whole.portion.at_least_one(settings.max_prepared_memory),
             peer_id=settings.peer_id,
             extended_only=settings.disable_pqexec,
             log_connections=settings.log_connections,

@@ -201,6 +201,16 @@ def be_quiet() -> None:
     _place.quiet = True
 
 
+def let_go() -> None:
+    """In another process of the pooler, which logs nothing: close the file of the log."""
+    if _place.file >= 0:
+        os.close(_place.file)
+        _place.file = -1
+    if _place.syslog is not None:
+        _place.syslog.close()
+        _place.syslog = None
+
+
 def configure_logging(settings: PoolerSettings | ProcessSettings) -> None:
     """Log as the settings say: to standard error, and for the pooler to a file and to the system's log, too.
 

@@ -206,6 +206,12 @@ class Daemon:
             os.dup2(null, standard)
         os.close(null)
 
+    def leave(self) -> None:
+        """In another process of the pooler: this is not its business."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
     def report(self, problem: str = "") -> None:
         """Tell the process that was started that this one serves, or what the problem is; once."""
         if self._fd >= 0:

@@ -23,16 +23,13 @@ import structlog
 import trio
 
 from hyperpool import FORM, WHY_PURE, __version__
-from hyperpool.admin.configuration import assigned
 from hyperpool.admin.connection import Consoles
 from hyperpool.admin.console import ShutdownMode
 from hyperpool.admin.operations import Mode, Operations
 from hyperpool.admin.outcomes import ConsoleError
 from hyperpool.admin.surroundings import Surroundings
 from hyperpool.cache.results import ResultCache
-from hyperpool.config import PoolerSettings, load
-from hyperpool.config.auth_checks import with_auth_files
-from hyperpool.config.source import Source
+from hyperpool.config import load
 from hyperpool.config.tls import TlsFault
 from hyperpool.errors import ConfigError, StartupError
 from hyperpool.frontdoor.door import FrontDoor
@@ -49,11 +46,13 @@ from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
 from hyperpool.service import http
 from hyperpool.service.cancels import Canceller
+from hyperpool.service.changes import log_set, set_failed, warn_of_restarts, with_setting
 from hyperpool.service.embedded import EmbeddedDatabases
 from hyperpool.service.herald import Herald
 from hyperpool.service.logs import FAULTS, REPEATS, configure_logging
 from hyperpool.service.place import Parts, Place
 from hyperpool.service.process import Manner
+from hyperpool.service.report import log_stats
 from hyperpool.service.shutdown import SIGNALS, Shutdown
 from hyperpool.service.signals import drop
 from hyperpool.service.systemd import Notifier, ServiceManager
@@ -215,10 +214,12 @@ class Pooler:
 
     async def _serve(self, signals: AsyncIterator[int]) -> None:
         settings = self._settings
-        self._cache = ResultCache(settings.pooler.cache_size, random.random)
+        portion = settings.portion
+        self._cache = ResultCache(portion.at_least_one(settings.pooler.cache_size), random.random)
         self._pools = Pools(settings, random.random, self._cache)
         tracker = ParameterTracker(settings.pooler.track_extra_parameters)
-        self._relay = Relay(RelayOptions.of(settings.pooler), tracker)
+        numbers = portion.number + 1, portion.among
+        self._relay = Relay(RelayOptions.of(settings), tracker, numbers=numbers)
         resolver = make_resolver(settings.pooler)
         agents = None if self._reception is None else self._reception.registry
         context = DialContext(options=TcpOptions.of(settings.pooler), resolver=resolver, agents=agents)
@@ -251,18 +252,19 @@ class Pooler:
                 nursery.start_soon(self._report)
                 for server in self._embedded.servers.values():
                     nursery.start_soon(server.keep_running)
+                acceptors = [
+                    Acceptor(self._relay, listener, self._door.welcome) for listener in self._listeners
+                ]
+                self._shutdown = Shutdown(self._relay, self._pools, self._door, self._operations, acceptors)
+                self._join(nursery, send_cancels.send_nowait)
                 warm = self._pools.warm()
                 for pool in warm:
                     self._warmer.demand(pool)
                 self._herald = Herald(
                     self._notifier, self._relay, self._pools, warm, lambda: self._ready(nursery)
                 )
-                acceptors = [
-                    Acceptor(self._relay, listener, self._door.welcome) for listener in self._listeners
-                ]
                 for acceptor in acceptors:
                     self._relay.welcome(acceptor)
-                self._shutdown = Shutdown(self._relay, self._pools, self._door, self._operations, acceptors)
                 self._announce()
                 self._place.settle(self._parts(send_cancels.send_nowait))
                 self._serving()
@@ -282,6 +284,9 @@ class Pooler:
             self._relay.shut_down(
                 iter(self._pools), "terminating connection because the pooler is shutting down"
             )
+
+    def _join(self, nursery: trio.Nursery, cancel: Callable[[CancelOrder], None]) -> None:
+        """Agree with other processes, before the first client comes; one that is alone has none."""
 
     async def _take_servers(self, servers: trio.MemoryReceiveChannel[ServerReady | ServerFailed]) -> None:
         try:
@@ -347,23 +352,11 @@ class Pooler:
                 await self._reloaded.wait()
             if not period_over.cancelled_caught:
                 continue
-            done = self._book.turn(self._pools.totals(), time.monotonic())
-            period = self._book.period
-            if self._settings.pooler.log_stats:
-                log.info(
-                    "stats",
-                    xacts_per_s=round(done.transactions / period, 1),
-                    queries_per_s=round(done.queries / period, 1),
-                    client_bytes_per_s=round(done.received / period),
-                    server_bytes_per_s=round(done.sent / period),
-                    client_parses_per_s=round(done.client_parses / period, 1),
-                    server_parses_per_s=round(done.server_parses / period, 1),
-                    binds_per_s=round(done.binds / period, 1),
-                    xact_us=round(done.transaction_time * 1e6 / max(done.transactions, 1)),
-                    query_us=round(done.query_time * 1e6 / max(done.queries, 1)),
-                    wait_us=round(done.waited * 1e6 / max(done.queries, 1)),
-                    clients=len(self._relay.clients),
-                )
+            self._log_period(self._book.turn(self._pools.totals(), time.monotonic()))
+
+    def _log_period(self, done: PoolStats) -> None:
+        if self._settings.pooler.log_stats:
+            log_stats(done, self._book.period, len(self._relay.clients))
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
 
@@ -397,17 +390,11 @@ class Pooler:
 
     def set(self, key: str, value: str) -> None:
         """Change a setting until the next reload, as `admin.console.Process`."""
-        pooler = assigned(self._settings.pooler, key, value, self._config_path.absolute().parent)
-        settings = attrs.evolve(self._settings, pooler=pooler)
-        if key.lower().startswith("auth_"):
-            settings, problems = with_auth_files(settings, Source(self._config_path.absolute().parent, {}))
-        else:
-            problems = []
-        problems = problems or self._apply(settings)
+        settings = with_setting(self._settings, key, value, self._config_path.absolute().parent)
+        problems = self._apply(settings)
         if problems:
-            raise ConsoleError("SET failed", detail="\n".join(problems))
-        secret = attrs.fields_dict(PoolerSettings)[key.lower()].metadata["secret"]
-        log.info("setting changed", setting=key, value="***" if secret else value)
+            raise set_failed(problems)
+        log_set(key, value)
 
     def reload(self) -> list[str]:
         """Take over the settings file as it is now, as `admin.console.Process`; a bad one changes nothing."""
@@ -420,7 +407,7 @@ class Pooler:
         except ConfigError as error:
             problems = error.problems
         else:
-            self._warn_of_restarts(settings)
+            warn_of_restarts(settings, self._at_start, self._embedded.servers)
             problems = self._apply(self._embedded.located(settings))
             tell(settings.notes)
         for problem in problems:
@@ -429,27 +416,6 @@ class Pooler:
             self._reloaded.set()
             log.info("reloaded", config=str(self._config_path))
         return problems
-
-    def _warn_of_restarts(self, settings: Settings) -> None:
-        """Tell of changes that only a restart makes."""
-        for field in attrs.fields(PoolerSettings):
-            # What needs a restart is still as it was at the start, whatever reloads there were since.
-            changed = getattr(settings.pooler, field.name) != getattr(self._at_start.pooler, field.name)
-            if changed and not field.metadata["reload"]:
-                log.warning("reload: this setting needs a restart", setting=f"pooler.{field.name}")
-        for name, database in settings.databases.items():
-            if database.embedded and name not in self._embedded.servers:
-                log.warning("reload: an embedded database needs a restart", setting=f"databases.{name}")
-        for section in ("agents", "http"):
-            new, before = getattr(settings, section), getattr(self._at_start, section)
-            if new is None or before is None:
-                if new is not before:
-                    log.warning("reload: this setting needs a restart", setting=section)
-                continue
-            for field in attrs.fields(type(new)):
-                name = field.name
-                if not field.metadata["reload"] and getattr(new, name) != getattr(before, name):
-                    log.warning("reload: this setting needs a restart", setting=f"{section}.{name}")
 
     def _apply(self, settings: Settings) -> list[str]:
         """Take over settings.
@@ -472,7 +438,7 @@ class Pooler:
         if self._reception is not None and settings.agents is not None and gate is not None:
             self._reception.configure(settings.agents, gate)
         self._door.configure(settings, tls)
-        self._relay.configure(RelayOptions.of(settings.pooler))
+        self._relay.configure(RelayOptions.of(settings))
         options = TcpOptions.of(settings.pooler)
         context = self._warmer.context
         context.resolver.max_ttl = settings.pooler.dns_max_ttl

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -11,9 +11,10 @@ import trio
 
 from hyperpool.errors import StartupError
 from hyperpool.service.control import control_path
+from hyperpool.service.forks import Forks
 from hyperpool.service.handover import follow
 from hyperpool.service.limits import raise_open_file_limit
-from hyperpool.service.logs import be_quiet, configure_logging
+from hyperpool.service.logs import be_quiet, configure_logging, let_go
 from hyperpool.service.process import (
     Daemon,
     Manner,
@@ -25,9 +26,11 @@ from hyperpool.service.process import (
     tell_to_end,
 )
 from hyperpool.service.run import Pooler, tell
+from hyperpool.service.supervisor import Supervisor
 from hyperpool.service.systemd import Notifier, ServiceManager, activated
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from hyperpool.config import Settings
@@ -58,7 +61,7 @@ def serve(settings: Settings, config_path: Path, manner: Manner = _FOREGROUND) -
     check_manner(settings, manner)
     become(settings.pooler.user)
     predecessor = None
-    if manner.take_over:
+    if manner.take_over and settings.pooler.workers == 1:
         predecessor = follow(control_path(settings.pooler, os.environ), os.environ)
     if predecessor is not None:
         passed = predecessor.passed
@@ -94,6 +97,38 @@ def _serve(
     configure_logging(settings.pooler)
     tell(settings.notes)
     raise_open_file_limit(settings)
+    with _forks(settings, passed, daemon) as forks:
+        return _run(settings, config_path, manner, daemon, passed, predecessor, forks)
+
+
+@contextmanager
+def _forks(settings: Settings, passed: PassedSockets, daemon: Daemon) -> Iterator[Forks | None]:
+    """Where workers come from; None if there are none. It is made before there is an event loop."""
+    if settings.pooler.workers == 1:
+        yield None
+        return
+
+    def leave() -> None:
+        passed.close()
+        daemon.leave()
+        let_go()
+
+    forks = Forks(leave)
+    try:
+        yield forks
+    finally:
+        forks.close()
+
+
+def _run(
+    settings: Settings,
+    config_path: Path,
+    manner: Manner,
+    daemon: Daemon,
+    passed: PassedSockets,
+    predecessor: Predecessor | None,
+    forks: Forks | None,
+) -> int:
     other = running(settings.pooler.pidfile) if manner.take_over else 0
 
     def serving() -> None:
@@ -104,5 +139,6 @@ def _serve(
 
     notifier = Notifier(ServiceManager.found(os.environ))
     with pid_file(settings.pooler.pidfile, take_over=bool(other)), closing(notifier):
-        pooler = Pooler(settings, config_path, manner, serving, passed, notifier, predecessor)
-        return trio.run(pooler.run)
+        if forks is None:
+            return trio.run(Pooler(settings, config_path, manner, serving, passed, notifier, predecessor).run)
+        return trio.run(Supervisor(settings, config_path, manner, serving, passed, notifier, forks).run)

@@ -16,11 +16,17 @@ from typing import Any, Final
 import yaml
 
 TARGET: Final = os.environ.get("HYPERPOOL_TEST_TARGET", "hyperpool")
+WORKERS: Final = int(os.environ.get("HYPERPOOL_TEST_WORKERS", "1"))
 Config = dict[str, dict[str, Any]]
 
 
 def write_config(directory: Path, config: Config) -> Path:
-    """Write the settings in the target's own format and return the file to start it with."""
+    """Write the settings in the target's own format and return the file to start it with.
+
+    `HYPERPOOL_TEST_WORKERS` says how many processes hyperpool is, where a test does not.
+    """
+    if TARGET == "hyperpool" and WORKERS > 1 and "agents" not in config:
+        config = {**config, "pooler": {"workers": WORKERS, **config["pooler"]}}
     if TARGET == "pgbouncer":
         return _write_ini(directory, config)
     path = directory / "pooler.yaml"

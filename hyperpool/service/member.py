@@ -1,0 +1,318 @@
+"""A worker's part in the pooler that all workers are together: what it asks the supervisor, and what it is told."""
+
+from __future__ import annotations
+
+import pickle
+from base64 import b64decode
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import structlog
+import trio
+
+from hyperpool.admin.console import Console, Role, ShutdownMode
+from hyperpool.admin.outcomes import ConsoleError, Done, Waits
+from hyperpool.admin.team import TeamConsole
+from hyperpool.config.settings import Portion
+from hyperpool.frontdoor.orders import CancelOrder
+from hyperpool.workers import messages
+from hyperpool.workers.holdings import Holdings, Places
+from hyperpool.workers.messages import RESUME, Deed, Outcome, PoolKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hyperpool.admin.connection import Consoles
+    from hyperpool.admin.surroundings import Surroundings
+    from hyperpool.config import Settings
+    from hyperpool.frontdoor.door import FrontDoor
+    from hyperpool.pool.warmer import Warmer
+    from hyperpool.relay.handover import RelayPool
+    from hyperpool.workers.link import Link
+    from hyperpool.workers.messages import Fact, Message, SeatKey, Welcome
+
+log = structlog.get_logger("worker")
+
+_POLL: Final = 0.02
+"""Seconds between two looks whether something that takes time is done."""
+
+
+def unpacked(settings: str, portion: Portion) -> Settings:
+    """The settings as the supervisor sends them, for one worker."""
+    found: Settings = pickle.loads(b64decode(settings))  # noqa: S301 - from the parent, through its own socket pair
+    return attrs.evolve(found, portion=portion)
+
+
+@attrs.frozen(eq=False)
+class Parts:
+    """The parts of a worker that have to do with other workers.
+
+    Attributes:
+        around: relay, pools, cache, and what operators have done.
+        door: lets clients in.
+        warmer: opens server connections.
+        consoles: the console's clients.
+        apply: takes over settings; returns why it cannot.
+        end: ends the worker.
+        cancel: sends a cancel request to a server.
+    """
+
+    around: Surroundings
+    door: FrontDoor
+    warmer: Warmer
+    consoles: Consoles
+    apply: Callable[[Settings], list[str]]
+    end: Callable[[ShutdownMode], None]
+    cancel: Callable[[CancelOrder], None]
+
+
+class Member:
+    """Talks to the supervisor.
+
+    Args:
+        link: to it.
+        welcome: its first message.
+        parts: of the worker.
+    """
+
+    def __init__(self, link: Link, welcome: Welcome, parts: Parts) -> None:
+        self._link = link
+        self._parts = parts
+        self._portion = Portion(welcome.number, welcome.workers)
+        self._numbers = count(1)
+        self._asked: dict[int, Callable[[list[list[Outcome]]], None]] = {}
+        self._doing: dict[int, trio.CancelScope] = {}
+        self._facts: dict[PoolKey, Fact] = {}
+        self._holdings = Holdings(link.post, parts.warmer.demand)
+        self._places = Places(link.post, self._used)
+        self._nudged = trio.Event()
+        self._nursery: trio.Nursery
+        around, consoles = parts.around, parts.consoles
+        self._console = Console(around, consoles.views, consoles.process, Role.ADMIN)
+        self._take_part()
+        for fact in welcome.facts:
+            self._facts[fact.pool] = fact
+        for statement in welcome.statements:
+            self._begin(statement)
+
+    def _take_part(self) -> None:
+        """Have the parts ask and tell."""
+        around, door, consoles, warmer = (
+            self._parts.around,
+            self._parts.door,
+            self._parts.consoles,
+            self._parts.warmer,
+        )
+        warmer.permits = self._holdings
+        around.relay.settled = warmer.demand
+        around.relay.learned = self._learned
+        door.places = self._places
+        door.known = self._know
+        door.elsewhere = self._cancel_elsewhere
+        door.access.tell = lambda origin, user: self._link.post(messages.LoginFailed(origin, user))
+        consoles.make = lambda role: TeamConsole(around, consoles.views, consoles.process, role, self)
+        consoles.resume = self._resume_if_nobody_is_left
+
+    async def run(self) -> None:
+        """Obey the supervisor until it has gone; then end at once."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._nudge)
+            await self._link.run(self._handle)
+            log.error("the supervisor has ended: so does the worker", worker=self._portion.number)
+            self._parts.end(ShutdownMode.IMMEDIATE)
+
+    def sweep(self) -> None:
+        """Look whether what is asked for is still needed; for every 100 ms."""
+        self._holdings.sweep()
+
+    # -- what it is told -----------------------------------------------------------------------------------------------
+
+    def _handle(self, message: Message) -> None:  # noqa: C901 - a table of messages
+        now = self._parts.around.relay.clock()
+        access = self._parts.door.access
+        match message:
+            case messages.Granted():
+                self._holdings.granted(message.pool, message.count)
+            case messages.PartWith():
+                self._holdings.part_with(message.pool, now, force=message.force)
+            case messages.Lent():
+                self._places.lent(message.seat, message.count)
+            case messages.GiveBack():
+                self._places.give_back(message.seat)
+            case messages.Do():
+                self._do(message)
+            case messages.Quit():
+                if message.number in self._doing:
+                    self._doing.pop(message.number).cancel()
+            case messages.Answers():
+                then = self._asked.pop(message.number, None)
+                if then is not None:
+                    then(message.outcomes)
+            case messages.NewSettings():
+                self._facts.clear()
+                problems = self._parts.apply(unpacked(message.settings, self._portion))
+                outcome = Outcome(error="; ".join(problems)) if problems else Outcome("RELOAD")
+                self._link.post(messages.Did(message.number, [outcome]))
+            case messages.Learned():
+                self._facts[message.fact.pool] = message.fact
+                self._tell_logins(message.fact.pool)
+            case messages.Forgotten():
+                self._facts.pop(message.pool, None)
+            case messages.LoginFailed():
+                access.failed_elsewhere(message.origin, message.user)
+            case messages.End():
+                self._parts.end(ShutdownMode(message.mode))
+            case _:
+                raise AssertionError(f"a worker is sent {type(message).__name__}")
+
+    def _do(self, message: messages.Do) -> None:
+        """Begin at once, so that everything happens in the same order in all workers."""
+        begun = [self._begin(statement) for statement in message.statements]
+        if any(isinstance(one, Waits) for one in begun):
+            self._nursery.start_soon(self._finish, message.number, begun)
+        else:
+            self._link.post(messages.Did(message.number, [one for one in begun if isinstance(one, Outcome)]))
+
+    def _begin(self, statement: Deed) -> Outcome | Waits:
+        around, verb, argument = self._parts.around, statement.verb, statement.argument
+        if verb == "cancel":
+            return self._cancel(argument)
+        if verb == "consoles":
+            return Outcome("SHOW", [[len(around.consoles)]])
+        if statement == RESUME:
+            around.operations.resume_if_stopped()
+            return Outcome("RESUME")
+        try:
+            begun = self._console.perform(verb, argument)
+        except ConsoleError as error:
+            return _failed(error)
+        return _done(begun) if isinstance(begun, Done) else begun
+
+    async def _finish(self, number: int, begun: Sequence[Outcome | Waits]) -> None:
+        with trio.CancelScope() as scope:
+            self._doing[number] = scope
+            outcomes = [await _over(one) if isinstance(one, Waits) else one for one in begun]
+            self._link.post(messages.Did(number, outcomes))
+        self._doing.pop(number, None)
+
+    # -- what it asks, as `admin.team.Team` ----------------------------------------------------------------------------
+
+    def ask(
+        self,
+        statements: Sequence[Deed],
+        then: Callable[[list[list[Outcome]]], None],
+        *,
+        others: bool = False,
+    ) -> int:
+        """Have all workers, or all others, execute statements; `then` gets the outcomes of each."""
+        number = next(self._numbers)
+        self._asked[number] = then
+        self._link.post(messages.Ask(number, list(statements), others))
+        return number
+
+    def abandon(self, number: int) -> None:
+        """Nobody wants the answer any more."""
+        if self._asked.pop(number, None) is not None:
+            self._link.post(messages.Abandon(number))
+
+    def nudge(self) -> None:
+        """A client of the console has its answer."""
+        self._nudged.set()
+
+    async def _nudge(self) -> None:
+        while True:
+            await self._nudged.wait()
+            self._nudged = trio.Event()
+            self._parts.consoles.sweep()
+
+    def _resume_if_nobody_is_left(self) -> None:
+        def counted(answers: list[list[Outcome]]) -> None:
+            if not sum(outcomes[0].rows[0][0] for outcomes in answers if outcomes[0].rows):
+                self.ask([RESUME], _ignore)
+
+        self.ask([Deed("consoles")], counted)
+
+    # -- cancel requests -----------------------------------------------------------------------------------------------
+
+    def _cancel_elsewhere(self, pid: int, secret: bytes, then: Callable[[], None]) -> None:
+        self.ask([Deed("cancel", f"{pid} {secret.hex()}")], lambda _: then(), others=True)
+
+    def _cancel(self, key: str) -> Outcome | Waits:
+        pid, _, secret = key.partition(" ")
+        around, consoles = self._parts.around, self._parts.consoles
+        server = around.relay.cancel_target(int(pid), bytes.fromhex(secret))
+        if server is None:
+            consoles.cancel(int(pid), bytes.fromhex(secret))
+            return Outcome("CANCEL")
+        told: list[bool] = []
+        self._parts.cancel(CancelOrder(server, then=lambda: told.append(True)))
+        return Waits("CANCEL", lambda: bool(told), _nothing)
+
+    # -- what is known of pools ----------------------------------------------------------------------------------------
+
+    def _learned(self, pool: RelayPool) -> None:
+        """A server of this worker has told something about its pool."""
+        if pool.settings.replication or pool.parameters is None:
+            return
+        key = PoolKey(pool.settings.database, pool.settings.user)
+        fact = messages.Fact(key, dict(pool.parameters), dict(pool.base))
+        if self._facts.get(key) != fact:
+            self._facts[key] = fact
+            self._link.post(messages.Learned(fact))
+
+    def _know(self, pool: RelayPool) -> None:
+        """Nobody has told this worker about a pool: perhaps another one knows."""
+        fact = self._facts.get(PoolKey(pool.settings.database, pool.settings.user))
+        if fact is None or pool.settings.replication:
+            return
+        canonical = self._parts.around.relay.tracker.canonical
+        pool.parameters = dict(fact.parameters)
+        pool.reported = frozenset(name.lower() for name in pool.parameters if canonical(name))
+        pool.base = dict(fact.base)
+
+    def _tell_logins(self, key: PoolKey) -> None:
+        """Logins need not wait for a server of this worker's own."""
+        around = self._parts.around
+        for pool in list(around.pools):
+            settings = pool.settings
+            if pool.parameters is None and (settings.database, settings.user) == (key.database, key.user):
+                self._know(pool)
+                around.relay.arrived(pool, None)
+
+    # -- clients --------------------------------------------------------------------------------------------
+
+    def _used(self, seat: SeatKey) -> int:
+        relay = self._parts.around.relay
+        if seat.kind == "all":
+            return relay.population + self._parts.consoles.count()
+        if seat.kind == "replication":
+            own = (pool for pool in self._parts.around.pools if pool.settings.replication and not pool.unused)
+            return sum((pool.settings.database, pool.settings.user) == (seat.name, seat.user) for pool in own)
+        return (relay.census.databases if seat.kind == "database" else relay.census.users)[seat.name]
+
+
+async def _over(waits: Waits) -> Outcome:
+    while not waits.over():  # noqa: ASYNC110 - the relay owns no Trio events
+        await trio.sleep(_POLL)
+    try:
+        return _done(waits.done())
+    except ConsoleError as error:
+        return _failed(error)
+
+
+def _done(done: Done) -> Outcome:
+    return Outcome(done.tag, [list(row) for row in done.rows])
+
+
+def _failed(error: ConsoleError) -> Outcome:
+    return Outcome("", [], str(error), error.sqlstate, error.detail, error.hint)
+
+
+def _ignore(answers: list[list[Outcome]]) -> None:
+    """Nobody waits for this."""
+
+
+def _nothing() -> None:
+    """What it does cannot be undone."""

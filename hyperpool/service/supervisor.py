@@ -1,0 +1,425 @@
+"""The supervisor of several workers: it has them started, and anew when one dies, and has what must be one for all.
+
+It serves no client. It holds the listening sockets, so that connections that come while a worker is started anew wait
+for it; and the settings, embedded databases, and the accounts (`service.exchange`). Signals go to it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import sys
+import time
+from base64 import b64encode
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import structlog
+import trio
+
+from hyperpool import __version__
+from hyperpool.admin.console import ShutdownMode
+from hyperpool.admin.outcomes import ConsoleError
+from hyperpool.config import load
+from hyperpool.errors import ConfigError, StartupError
+from hyperpool.frontdoor.door import FrontDoor
+from hyperpool.frontdoor.listener import Listener, check_addresses, open_listeners
+from hyperpool.service.changes import log_set, warn_of_restarts, with_setting
+from hyperpool.service.embedded import EmbeddedDatabases
+from hyperpool.service.exchange import Exchange
+from hyperpool.service.logs import configure_logging
+from hyperpool.service.report import log_stats
+from hyperpool.service.run import tell
+from hyperpool.service.shutdown import SIGNALS, counted
+from hyperpool.service.signals import drop
+from hyperpool.service.spawned import Backoff, Spawned
+from hyperpool.stats import StatsBook
+from hyperpool.transport.passed import CLIENTS, PassedSockets
+from hyperpool.workers import messages
+from hyperpool.workers.messages import Deed, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from hyperpool.config import Settings
+    from hyperpool.service.forks import Forks
+    from hyperpool.service.process import Manner
+    from hyperpool.service.systemd import Descriptor, Notifier
+    from hyperpool.workers.link import Link
+    from hyperpool.workers.messages import Message
+
+log = structlog.get_logger("supervisor")
+
+_HUNG: Final = 30.0
+"""Seconds of silence after which a worker hangs: it says something each second."""
+
+_SIGNALS: Final = (*SIGNALS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Supervisor:
+    """Runs `workers` processes; the arguments are those of `service.run.Pooler`.
+
+    Args:
+        settings: the whole settings.
+        config_path: read again on SIGHUP.
+        manner: how the process runs.
+        serving: called when all workers serve clients.
+        passed: listening sockets that are open already; handed over. Workers share those that stand in the place of
+            what the settings say.
+        notifier: the way to the service manager.
+        forks: where workers come from.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        config_path: Path,
+        manner: Manner,
+        serving: Callable[[], None],
+        passed: PassedSockets,
+        notifier: Notifier,
+        forks: Forks,
+    ) -> None:
+        self._settings = settings
+        self._forks = forks
+        self._at_start = settings
+        self._config_path = config_path
+        self._manner = manner
+        self._serving = serving
+        self._passed = passed
+        self._notifier = notifier
+        self._count = settings.pooler.workers
+        self._embedded = EmbeddedDatabases()
+        self._listeners: list[list[Listener]] = []
+        self._exchange = Exchange(lambda: self._settings, self._count, self._command)
+        self._spawned: dict[int, Spawned] = {}
+        self._heard: dict[int, float] = {}
+        self._serve_it: set[int] = set()
+        self._filled: set[int] = set()
+        self._served = False
+        self._ready = False
+        self._ending = trio.Event()
+        self._failure: StartupError | None = None
+        self._told_to_end = False
+        self._over = trio.Event()
+        self._reloaded = trio.Event()
+        self._book = StatsBook(time.monotonic())
+
+    async def run(self) -> int:
+        """Start everything, have it serve, and stop everything.
+
+        Raises:
+            StartupError: it cannot start.
+        """
+        with trio.open_signal_receiver(*_SIGNALS) as signals:
+            async with AsyncExitStack() as stack:
+                stack.callback(self._passed.close)
+                self._listen()
+                for listener in self._all_listeners():
+                    stack.callback(listener.close)
+                for address in self._passed.close():
+                    log.warning("a socket that was passed is of no use: it is closed", address=address)
+                if await self._embedded.start(self._settings, signals, stack):
+                    self._settings = self._embedded.located(self._settings)
+                    await self._serve(signals)
+            await drop(signals, len(_SIGNALS))
+        if self._failure is not None:
+            raise self._failure
+        log.info("stopped")
+        return 0
+
+    # -- listening sockets ---------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Open what workers are to listen on: for each a TCP socket of its own, and one Unix socket for all.
+
+        Raises:
+            StartupError: an address cannot be had; nothing is left open then.
+        """
+        pooler, passed = self._settings.pooler, self._passed
+        if not (pooler.so_reuseport or passed):
+            # With that option alone, a port that another process of the same user has would be shared with it.
+            check_addresses(pooler)
+        try:
+            alone = attrs.evolve(pooler, listen_addr=())
+            shared = open_listeners(alone, passed, take_over=self._manner.take_over)
+            self._listeners.append(shared)
+            tcp = attrs.evolve(pooler, unix_socket_dir="", so_reuseport=True)
+            if not any(listener.fixed for listener in shared):
+                for _ in range(self._count):
+                    self._listeners.append([*open_listeners(tcp, passed), *shared])
+        except BaseException:
+            for listener in self._all_listeners():
+                listener.close()
+            raise
+        self._listeners = self._listeners[1:] or [shared] * self._count
+
+    def _all_listeners(self) -> list[Listener]:
+        return list({id(one): one for some in self._listeners for one in some}.values())
+
+    # -- workers -------------------------------------------------------------------------------------------------------
+
+    async def _serve(self, signals: AsyncIterator[int]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_all)
+            nursery.start_soon(self._exchange.run)
+            nursery.start_soon(self._report)
+            nursery.start_soon(self._watch)
+            nursery.start_soon(self._obey, signals)
+            for server in self._embedded.servers.values():
+                nursery.start_soon(server.keep_running)
+            await self._over.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _keep_all(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for worker in range(self._count):
+                nursery.start_soon(self._keep, worker)
+        self._over.set()
+
+    async def _keep(self, worker: int) -> None:
+        """Run a worker, and start it anew when it has died."""
+        backoff = Backoff()
+        while not self._ending.is_set():
+            started = time.monotonic()
+            try:
+                code: int | str = await self._run(worker)
+            except OSError as error:
+                code = f"cannot be started: {error.strerror}"
+            if self._ending.is_set():
+                return
+            if not self._served:
+                self._failure = self._failure or StartupError(
+                    f"a worker has ended ({code}) before it could serve; the log may tell why"
+                )
+                self._over.set()
+                return
+            pause = backoff.after(time.monotonic() - started)
+            log.error(
+                "a worker has died, and its clients with it: it is started anew",
+                worker=worker,
+                exit=code,
+                seconds=pause,
+            )
+            with trio.move_on_after(pause):
+                await self._ending.wait()
+
+    async def _run(self, worker: int) -> int:
+        sockets = [listener.sock for listener in self._listeners[worker]]
+        spawned = self._spawned[worker] = Spawned(self._forks, sockets)
+
+        def greet(link: Link) -> None:
+            self._exchange.greet(
+                worker,
+                link,
+                _packed(self._settings),
+                str(self._config_path),
+                self._count,
+                quiet=self._manner.daemon or self._manner.quiet,
+            )
+            log.info("worker started", worker=worker, pid=spawned.pid)
+
+        try:
+            return await spawned.run(greet, partial(self._handle, worker))
+        finally:
+            del self._spawned[worker]
+            self._heard.pop(worker, None)
+            self._exchange.gone(worker)
+
+    def _handle(self, worker: int, message: Message) -> None:
+        self._heard[worker] = time.monotonic()
+        if isinstance(message, messages.Ready):
+            self._serve_it.add(worker)
+            if len(self._serve_it) == self._count and not self._served:
+                self._served = True
+                self._announce()
+                self._notifier.store(self._stored())
+                self._serving()
+        elif isinstance(message, messages.Filled):
+            self._filled.add(worker)
+            if len(self._filled) == self._count and not self._ready:
+                self._ready = True
+                log.info("ready")
+                self._notifier.ready()
+        elif isinstance(message, messages.Failed):
+            log.error("a worker cannot start", worker=worker, reason=message.reason)
+            if not self._served:
+                self._failure = StartupError(message.reason)
+        else:
+            self._exchange.handle(worker, message)
+
+    async def _watch(self) -> None:
+        """Tell the service manager how the pooler is, and end workers that hang."""
+        watchdog = self._notifier.manager.watchdog
+        while True:
+            await trio.sleep(min(watchdog / 2, 1.0) if watchdog else 1.0)
+            self._notifier.alive()
+            clients = counted(self._exchange.figures()[1], "client")
+            if self._ending.is_set():
+                self._notifier.status(f"Draining: {clients} left")
+            elif self._ready:
+                self._notifier.status(f"Serving: {clients}, {counted(len(self._heard), 'worker')}")
+            for worker, heard in self._heard.items():
+                if time.monotonic() - heard > _HUNG:
+                    log.error("a worker hangs: it is killed", worker=worker)
+                    self._spawned[worker].kill()
+
+    def _stored(self) -> list[tuple[str, Descriptor]]:
+        """The listening sockets that systemd is to keep while the pooler is restarted."""
+        if CLIENTS in self._passed.replaced:
+            return []
+        return [(CLIENTS, listener.sock) for listener in self._all_listeners()]
+
+    def _announce(self) -> None:
+        names = list(dict.fromkeys(listener.name for listener in self._all_listeners()))
+        log.info(
+            "listening",
+            addresses=", ".join(names),
+            workers=self._count,
+            version=__version__,
+            python=sys.version.split()[0],
+            pid=os.getpid(),
+        )
+        tcp = (listener.name for listener in self._all_listeners() if listener.sock.family != socket.AF_UNIX)
+        self._embedded.announce(self._settings, next(tcp, None))
+
+    # -- what is asked of the pooler as a whole ------------------------------------------------------------------------
+
+    async def _obey(self, signals: AsyncIterator[int]) -> None:
+        """Do what signals ask for, as in pgbouncer."""
+        async for number in signals:
+            if number == signal.SIGHUP:
+                self._reload(lambda _: None)
+            elif number in {signal.SIGUSR1, signal.SIGUSR2}:
+                verb = "pause" if number == signal.SIGUSR1 else "resume"
+                self._exchange.ask([Deed(verb)], _complain)
+            elif self._told_to_end:
+                self._shut_down(ShutdownMode.IMMEDIATE)
+            else:
+                # What the console was asked for before does not count: an orchestrator's signal comes after its hook.
+                self._told_to_end = True
+                self._shut_down(SIGNALS[signal.Signals(number)])
+
+    def _command(self, statement: Deed, then: Callable[[Outcome], None]) -> bool:
+        """Do what a client of the console wants, as for `Exchange`."""
+        match statement.verb:
+            case "reload":
+                self._reload(then)
+            case "set":
+                self._set(statement.argument, then)
+            case "shutdown":
+                self._shut_down(ShutdownMode(statement.argument.upper()))
+                then(Outcome("SHUTDOWN"))
+            case _:
+                return False
+        return True
+
+    def _shut_down(self, mode: ShutdownMode) -> None:
+        """Have all workers end: at once, or each when it has nobody left to wait for."""
+        self._ending.set()
+        self._notifier.stopping(self._settings.pooler.drain_timeout)
+        self._exchange.tell_all(messages.End(mode.value))
+        for listener in self._all_listeners():
+            if mode is ShutdownMode.IMMEDIATE or listener.sock.family != socket.AF_UNIX:
+                listener.close()
+        if mode is ShutdownMode.IMMEDIATE:
+            for spawned in self._spawned.values():
+                spawned.hasten()
+        if not self._spawned:
+            self._over.set()
+
+    def _reload(self, then: Callable[[Outcome], None]) -> None:
+        """Take over the settings file as it is now, in all workers; a bad one changes nothing."""
+        if self._ready:
+            self._notifier.reloading()
+
+        def done(problems: list[str]) -> None:
+            if self._ready:
+                self._notifier.ready()
+            for problem in problems:
+                log.error("reload: settings are unchanged", problem=problem)
+            if problems:
+                message = "RELOAD failed, see logs for additional details"
+                then(Outcome("", [], message, "F0000", "\n".join(problems), "nothing has changed"))
+            else:
+                self._reloaded.set()
+                log.info("reloaded", config=str(self._config_path))
+                then(Outcome("RELOAD"))
+
+        try:
+            settings = self._manner.adjusted(load(self._config_path))
+        except ConfigError as error:
+            done(error.problems)
+            return
+        warn_of_restarts(settings, self._at_start, self._embedded.servers)
+        tell(settings.notes)
+        self._take_over(self._embedded.located(settings), done)
+
+    def _set(self, assignment: str, then: Callable[[Outcome], None]) -> None:
+        """Change a setting until the next reload, in all workers."""
+        key, _, value = assignment.partition("=")
+
+        def done(problems: list[str]) -> None:
+            if problems:
+                then(Outcome("", [], "SET failed", "08P01", "\n".join(problems)))
+            else:
+                log_set(key, value)
+                then(Outcome(f"SET {assignment}"))
+
+        try:
+            settings = with_setting(self._settings, key, value, self._config_path.absolute().parent)
+        except ConsoleError as error:
+            then(Outcome("", [], str(error), error.sqlstate, error.detail, error.hint))
+            return
+        self._take_over(settings, done)
+
+    def _take_over(self, settings: Settings, then: Callable[[list[str]], None]) -> None:
+        """Take over settings, and have all workers do so.
+
+        Args:
+            settings: them.
+            then: called with why they cannot be, when all have done it.
+        """
+        try:
+            FrontDoor.prepare(settings)
+            configure_logging(settings.pooler)
+        except StartupError as error:
+            then([str(error)])
+            return
+        self._settings = settings
+        self._exchange.reconfigured()
+
+        def done(outcomes: list[list[Outcome]]) -> None:
+            then(sorted({one.error for some in outcomes for one in some if one.error}))
+
+        self._exchange.ask_settings(_packed(settings), done)
+
+    async def _report(self) -> None:
+        """Log what all workers have done in each ``stats_period``."""
+        while True:
+            with trio.move_on_after(self._settings.pooler.stats_period or float("inf")) as period_over:
+                self._reloaded = trio.Event()
+                await self._reloaded.wait()
+            if not period_over.cancelled_caught:
+                continue
+            figures, clients = self._exchange.figures()
+            served = {name: stats for name, stats in figures.totals.items() if name != "pgbouncer"}
+            done = self._book.turn(served, time.monotonic())
+            if self._settings.pooler.log_stats:
+                log_stats(done, self._book.period, clients)
+
+
+def _packed(settings: Settings) -> str:
+    return b64encode(pickle.dumps(settings)).decode()
+
+
+def _complain(outcomes: list[list[Outcome]]) -> None:
+    """Log why a signal could not be obeyed."""
+    errors = {one.error for some in outcomes for one in some if one.error}
+    if errors and all(one.error for some in outcomes for one in some):
+        log.warning("signal ignored", reason="; ".join(sorted(errors)))
