@@ -4,7 +4,7 @@
 #   CONFIG=pooler.yaml         what `make run` serves
 #   PYTEST_ARGS="-k ledger"    more arguments for pytest
 #   TEST_JOBS=2                how many processes share the tests; by default one for each core, and four at most
-#   BENCH_ARGS="--rounds 1"    arguments for the benchmarks
+#   BENCH_ARGS=--quick         arguments for the benchmarks
 #   HYPERPOOL_PURE=1           what relays bytes runs as it is written, in Python, and is not compiled
 
 PYTHON ?= python3
@@ -33,11 +33,8 @@ run: $(VENV)/.stamp-run  ## Serve pooler.yaml with its embedded PostgreSQL, unti
 test: $(VENV)/.stamp-dev  ## Run all tests
 	$(BIN)/pytest --numprocesses $(TEST_JOBS) --maxprocesses 4 $(PYTEST_ARGS)
 
-bench: $(VENV)/.stamp-dev  ## Compare with a direct connection and with pgbouncer
-	$(BIN)/python -m benchmarks $(BENCH_ARGS)
-	$(BIN)/python -m benchmarks.far
-	$(BIN)/python -m benchmarks.tunnel
-	$(BIN)/python -m benchmarks.cache
+bench: $(VENV)/.stamp-dev  ## Compare with PostgreSQL itself, pgbouncer and pgpool-II (BENCH_ARGS=--quick: two minutes)
+	$(BIN)/python -m benchmarks run $(BENCH_ARGS)
 
 docs: $(VENV)/.stamp-dev  ## Build the documentation as a site, in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.util
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
-from attrs import define, field, frozen
+from attrs import define, frozen
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -19,55 +19,70 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
-from benchmarks import machine, report
-from benchmarks.peers import MAX_CLIENTS, Peers, PostgresTools, pgbouncer_command
+from benchmarks import instructions, machine, results, tables
+from benchmarks.goals import judge
+from benchmarks.postgres import Tools
 from benchmarks.processes import BenchError, Workspace, interrupt_on_signals, raise_open_files_limit
-from benchmarks.run import Cell, Runner, Step, plan
-from benchmarks.scenarios import Choice, IdleClients, Scenario, catalogue
+from benchmarks.report import recorded
+from benchmarks.report.page import write_page
+from benchmarks.run import Runner, Step, plan
+from benchmarks.scenarios.catalogue import chosen
+from benchmarks.stage import Stage
 from benchmarks.summary import summarise
+from benchmarks.targets import TARGETS, pgbouncer_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_RESULTS = Path(__file__).resolve().parent / "results"
-_TARGETS = ("direct", "pgbouncer", "hyperpool")
-# PostgreSQL, log files and what else the benchmark holds open beside the sockets of its idle clients.
-_OTHER_FILES = 200
-_WIDTH = 120
+    from benchmarks.results import Cell, Journal, Recording
+    from benchmarks.scenarios.base import Scenario
+
+_RESULTS: Final = Path(__file__).resolve().parent / "results"
+_WIDTH: Final = 160
+_FILES: Final = 11_000
+"""Open files that the scenarios need: ten thousand idle clients, and what else there is."""
+
+
+def _console() -> Console:
+    """The terminal; wide enough for the tables where the output goes to a file or a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH)
 
 
 @frozen
 class Options:
-    """What the command line asks for; the help texts below tell what each of them means."""
+    """What ``run`` is asked for; its help texts tell what each of them means."""
 
     rounds: int
     seconds: int
     quick: bool
     only: Sequence[str]
     targets: Sequence[str]
-    clients: Sequence[int]
-    modes: Sequence[str]
-    idle_clients: int
     pgbouncer: str | None
     overrides: dict[str, str]
     output: Path
-    list_only: bool
 
     @property
     def pace(self) -> tuple[int, int]:
-        """Rounds, and seconds per run of pgbench."""
-        return (1, 2) if self.quick else (self.rounds, self.seconds)
+        """Rounds, and seconds of each measurement."""
+        return (1, 1) if self.quick else (self.rounds, self.seconds)
 
 
 @define(eq=False)
 class Session:
-    """One invocation: its terminal and what it has measured so far."""
+    """One run.
+
+    Attributes:
+        console: the terminal.
+        options: what is wanted.
+        journal: where measurements go.
+    """
 
     console: Console
     options: Options
-    description: dict[str, object] = field(factory=dict, init=False)
-    cells: list[Cell] = field(factory=list, init=False)
+    journal: Journal
 
     def measure(self, scenarios: Sequence[Scenario]) -> None:
         """Start everything, make all measurements, end everything.
@@ -77,27 +92,33 @@ class Session:
         """
         with Workspace() as workspace:
             self.console.print("starting PostgreSQL and filling its tables ...", style="dim")
-            tools = PostgresTools.find(workspace)
             pgbouncer = pgbouncer_command(self.options.pgbouncer)
-            peers = Peers(workspace, tools, pgbouncer, max(self.options.clients), self.options.overrides)
-            self.description.update(machine.describe(peers))
+            stage = Stage(workspace, Tools.find(workspace), pgbouncer, self.options.overrides)
             rounds, seconds = self.options.pace
-            self.description.update(rounds=rounds, seconds=seconds)
-            for name, value in self.description.items():
+            targets = self._available(stage, scenarios)
+            description = machine.describe(stage) | {"rounds": rounds, "seconds each": seconds}
+            self.journal.describe(description | {"left out": self._left_out(stage, scenarios)})
+            for name, value in description.items():
                 self.console.print(f"  {name}: {escape(str(value))}", style="dim", highlight=False)
-            peers.start_postgres()
-            self._run(peers, plan(scenarios, self._available(pgbouncer), rounds), seconds)
+            stage.start_postgres()
+            self._run(stage, plan(scenarios, targets, rounds), seconds)
 
-    def _available(self, pgbouncer: list[str] | None) -> list[str]:
-        if "pgbouncer" in self.options.targets and pgbouncer is None:
-            self.console.print(
-                "[yellow]pgbouncer is not installed, so there is nothing to compare with: "
-                "benchmarks/get_pgbouncer.sh fetches it, or give --pgbouncer COMMAND[/yellow]"
-            )
-            return [target for target in self.options.targets if target != "pgbouncer"]
-        return list(self.options.targets)
+    def _wanted(self, scenarios: Sequence[Scenario]) -> list[str]:
+        names = {name for scenario in scenarios for name in scenario.targets}
+        return [name for name in TARGETS if name in names and name in (self.options.targets or TARGETS)]
 
-    def _run(self, peers: Peers, steps: Sequence[Step], seconds: int) -> None:
+    def _available(self, stage: Stage, scenarios: Sequence[Scenario]) -> list[str]:
+        missing = self._left_out(stage, scenarios)
+        for name, reason in missing.items():
+            self.console.print(f"[yellow]{name} is left out: {reason}[/yellow]", highlight=False)
+        return [name for name in self._wanted(scenarios) if name not in missing]
+
+    def _left_out(self, stage: Stage, scenarios: Sequence[Scenario]) -> dict[str, str]:
+        """The targets that this machine does not have, and why."""
+        reasons = ((name, TARGETS[name].missing(stage)) for name in self._wanted(scenarios))
+        return {name: reason for name, reason in reasons if reason is not None}
+
+    def _run(self, stage: Stage, steps: Sequence[Step], seconds: int) -> None:
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TimeRemainingColumn(),
@@ -109,47 +130,11 @@ class Session:
                 progress.update(task, description=f"round {step.round}: {step.scenario.name}, {step.target}")
 
             def done(cell: Cell) -> None:
-                self.cells.append(cell)
-                progress.console.print(report.cell_line(cell), highlight=False, soft_wrap=True)
+                self.journal.add(cell)
+                progress.console.print(tables.cell_line(cell), highlight=False, soft_wrap=True)
                 progress.advance(task)
 
-            Runner(peers, seconds, announce, done).run(steps)
-
-    def report(self) -> bool:
-        """Print the tables and write the files.
-
-        Returns:
-            Whether every measurement worked out.
-        """
-        rows = summarise(self.cells)
-        report.print_tables(self.console, rows)
-        if self.cells:
-            self.options.output.mkdir(parents=True, exist_ok=True)
-            stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%d-%H%M%S")
-            base = self.options.output / stamp
-            report.write_json(base.with_suffix(".json"), self.description, rows, self.cells)
-            self.console.print(f"written: {base.with_suffix('.json')}")
-            if importlib.util.find_spec("matplotlib"):
-                from benchmarks import plot  # noqa: PLC0415 - matplotlib is optional
-
-                if plot.draw(base.with_suffix(".png"), rows, self.cells, self._subtitle()):
-                    self.console.print(f"written: {base.with_suffix('.png')}")
-            else:
-                self.console.print("no picture: matplotlib is part of hyperpool's extra `bench`")
-        return all(cell.error is None for cell in self.cells)
-
-    def _subtitle(self) -> str:
-        names = (
-            "date",
-            "hyperpool",
-            "revision",
-            "python",
-            "pgbouncer",
-            "postgresql",
-            "processor",
-            "processors",
-        )
-        return "  ·  ".join(f"{name} {self.description[name]}" for name in names if name in self.description)
+            Runner(stage, seconds, announce, done).run(steps)
 
 
 def _words(text: str) -> list[str]:
@@ -157,26 +142,9 @@ def _words(text: str) -> list[str]:
 
 
 def _targets(_context: click.Context, _parameter: click.Parameter, value: str) -> list[str]:
-    unknown = set(words := _words(value)) - set(_TARGETS)
-    if unknown or not words:
-        raise click.BadParameter(f"choose from {', '.join(_TARGETS)}")
-    return [target for target in _TARGETS if target in words]
-
-
-def _modes(_context: click.Context, _parameter: click.Parameter, value: str) -> list[str]:
-    if set(words := _words(value)) - {"simple", "extended", "prepared"} or not words:
-        raise click.BadParameter("choose from simple, extended, prepared")
+    if unknown := set(words := _words(value)) - set(TARGETS):
+        raise click.BadParameter(f"no target {', '.join(sorted(unknown))}: choose from {', '.join(TARGETS)}")
     return words
-
-
-def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -> list[int]:
-    try:
-        numbers = [int(word) for word in _words(value)]
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-    if not numbers or min(numbers) < 1 or max(numbers) > MAX_CLIENTS:
-        raise click.BadParameter(f"numbers from 1 to {MAX_CLIENTS:,} are needed")
-    return numbers
 
 
 def _overrides(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
@@ -185,36 +153,35 @@ def _overrides(_context: click.Context, _parameter: click.Parameter, values: Seq
     return {name: setting for name, _, setting in (value.partition("=") for value in values)}
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def main() -> None:
+    """Measure hyperpool, pgbouncer, pgpool-II and plain PostgreSQL side by side, and report.
+
+    \b
+      python -m benchmarks run --quick                    two minutes: to look, not to judge
+      python -m benchmarks run                            everything, five rounds: about an hour
+      python -m benchmarks run --only select --rounds 3   one group of scenarios
+      python -m benchmarks report                         the newest run once more, as a page of HTML
+      python -m benchmarks list                           scenarios, groups and targets
+    """  # noqa: D301 - click wants the character itself
+
+
+@main.command()
 @click.option(
-    "--rounds", default=3, show_default=True, type=click.IntRange(1), help="How often to measure everything."
+    "--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often to measure everything."
 )
 @click.option(
-    "--seconds", default=4, show_default=True, type=click.IntRange(1), help="Length of each run of pgbench."
+    "--seconds", default=3, show_default=True, type=click.IntRange(1), help="Length of each measurement."
 )
-@click.option("--quick", is_flag=True, help="One round of 2 seconds each: to look, not to judge.")
+@click.option("--quick", is_flag=True, help="One round of one second each, of the most important scenarios.")
 @click.option(
-    "--only", multiple=True, metavar="NAME", help="Only scenarios of this name, pattern or beginning; repeat."
-)
-@click.option(
-    "--targets", default=",".join(_TARGETS), show_default=True, callback=_targets, help="What to measure."
-)
-@click.option(
-    "--clients", default="1,16,100", show_default=True, callback=_numbers, help="Clients of pgbench at once."
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    help="Only these scenarios: a name, its beginning, a group or a pattern; repeat. See `list`.",
 )
 @click.option(
-    "--modes",
-    default="simple,extended,prepared",
-    show_default=True,
-    callback=_modes,
-    help="pgbench's query modes (also: prepared).",
-)
-@click.option(
-    "--idle-clients",
-    default=5000,
-    show_default=True,
-    type=click.IntRange(1, MAX_CLIENTS - 100),
-    help="How many clients idle.",
+    "--targets", default="", metavar="NAMES", callback=_targets, help="Only these targets; see `list`."
 )
 @click.option("--pgbouncer", metavar="COMMAND", help="How to start pgbouncer; the ini file is appended.")
 @click.option(
@@ -223,69 +190,145 @@ def _overrides(_context: click.Context, _parameter: click.Parameter, values: Seq
     multiple=True,
     metavar="NAME=VALUE",
     callback=_overrides,
-    help="A pooler setting of hyperpool; repeat.",
+    help="A pooler setting of every hyperpool, as in relay_linger=0; repeat.",
 )
 @click.option(
-    "--output", default=_RESULTS, type=click.Path(path_type=Path), help="Where the JSON and PNG files go."
+    "--output",
+    default=_RESULTS,
+    show_default="benchmarks/results",
+    type=click.Path(path_type=Path),
+    help="Where measurements and report go.",
 )
-@click.option("--list", "list_only", is_flag=True, help="Print the names of the scenarios and end.")
 @click.pass_context
-def main(context: click.Context, /, **_parameters: object) -> None:
-    """Measure hyperpool, pgbouncer and plain PostgreSQL side by side.
+def run(context: click.Context, /, **_parameters: object) -> None:
+    """Measure, and write the report.
 
-    One command starts all of them on free ports of 127.0.0.1 in a temporary directory, runs the scenarios in
-    several rounds, prints tables, writes JSON and a picture, and leaves nothing running. benchmarks/README.md
-    tells how it is measured.
+    All targets are started on free ports of 127.0.0.1 in a temporary directory, and nothing is left running. Every
+    measurement is written down when it is made, so a run that is interrupted (Ctrl-C) is reported, too: as each round
+    goes over all scenarios, it has measured all of them less often.
 
     \b
     Examples:
-      python -m benchmarks --quick                      everything once, a few minutes
-      python -m benchmarks --only select --rounds 5     selects alone
-      python -m benchmarks --only 'copy-*' --only idle --targets pgbouncer,hyperpool
+      python -m benchmarks run --only 'hot-*-16' --only stampede
+      python -m benchmarks run --only login --targets pgbouncer,hyperpool --rounds 9
+      python -m benchmarks run --only select-simple-16 --set relay_linger=0
+
+    The exit code is 0 if every measurement worked out, 1 if one did not, 130 after Ctrl-C.
     """  # noqa: D301 - click wants the character itself
     options = Options(**context.params)
-    scenarios = catalogue(Choice(options.modes, options.clients, options.idle_clients, options.only))
+    scenarios = chosen(options.only, quick=options.quick)
     if not scenarios:
-        raise click.UsageError("no scenario of that name; see --list")
-    if options.list_only:
-        click.echo("\n".join(scenario.name for scenario in scenarios))
-        return
+        raise click.UsageError("no scenario of that name; `python -m benchmarks list` has them all")
+    console = _console()
     limit = raise_open_files_limit()
-    if (
-        any(isinstance(scenario, IdleClients) for scenario in scenarios)
-        and limit < options.idle_clients + _OTHER_FILES
-    ):
-        raise click.UsageError(
-            f"the hard limit on open files is {limit:,}: raise it, "
-            f"or give --idle-clients below {limit - _OTHER_FILES:,}"
+    if limit < _FILES:
+        console.print(
+            f"[yellow]only {limit:,} files may be open: scenarios with many clients will fail[/yellow]"
         )
-    context.exit(_run(Session(_console(), options), scenarios))
-
-
-def _console() -> Console:
-    """The terminal; wide enough for the tables where the output goes to a file or a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH)
-
-
-def _run(session: Session, scenarios: Sequence[Scenario]) -> int:
-    """Measure and report; what was measured before a failure or Ctrl-C is reported too.
-
-    Returns:
-        The exit code.
-    """
     interrupt_on_signals()
+    path = options.output / f"{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}.jsonl"
+    journal = results.Journal(path)
     code = 0
     try:
-        session.measure(scenarios)
+        Session(console, options, journal).measure(scenarios)
     except KeyboardInterrupt:
-        session.console.print("interrupted; everything is stopped")
+        console.print("interrupted; everything is stopped")
         code = 130
     except BenchError as error:
-        session.console.print(f"[red]{escape(str(error))}[/red]", highlight=False)
+        console.print(f"[red]{escape(str(error))}[/red]", highlight=False)
         code = 1
-    complete = session.report()
-    return code or (0 if complete else 1)
+    finally:
+        journal.close()
+    if not path.stat().st_size:
+        path.unlink()
+        sys.exit(code)
+    recording = results.read(path)
+    console.print(f"written: {path}")
+    _report(console, recording, path.with_suffix(".html"))
+    sys.exit(code or any(cell.error is not None for cell in recording.cells))
+
+
+def _report(console: Console, recording: Recording, page: Path) -> None:
+    """Print the tables and write the page."""
+    rows = summarise(recording.cells)
+    tables.print_tables(console, rows, judge(rows))
+    write_page(page, recording)
+    console.print(f"written: {page}")
+
+
+@main.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--output", type=click.Path(path_type=Path), help="The page; by default it lies beside FILE.")
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Make it the run that the documentation shows: docs/benchmarks.md, its pictures and report.",
+)
+def report(file: Path | None, output: Path | None, *, record: bool) -> None:
+    """Make the report of a run once more.
+
+    FILE is what `run` has written: a line of JSON for each measurement. By default it is the newest one in
+    benchmarks/results. A run that was cut off, or is still going on, can be reported, too.
+    """
+    console = _console()
+    try:
+        path = file or results.newest(_RESULTS)
+        recording = results.read(path)
+    except BenchError as error:
+        raise click.ClickException(str(error)) from error
+    _report(console, recording, output or path.with_suffix(".html"))
+    if record:
+        for written in recorded.record(path, recording):
+            console.print(f"written: {written}")
+
+
+@main.command("instructions")
+@click.option("--queries", default=2000, show_default=True, type=click.IntRange(100), help="For each count.")
+@click.option("--record", is_flag=True, help="Write benchmarks/instructions.json, which reports show.")
+def count_instructions(queries: int, *, record: bool) -> None:
+    """Count the instructions that poolers take for a query.
+
+    valgrind's callgrind counts them, in user space, for one client and pgbench's three query modes. The figure does not
+    depend on what else the machine does, so it tells small changes of the code apart. It takes some minutes.
+    """
+    console = _console()
+    interrupt_on_signals()
+    try:
+        found = instructions.count(queries, lambda text: console.print(text, style="dim"))
+    except (BenchError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    before = instructions.recorded()
+    known = {(one.target, one.mode): one for one in before.counts} if before else {}
+    table = Table("target", "mode", "instructions per query", "x pgbouncer", "recorded", "where")
+    for one in found.counts:
+        earlier = known.get((one.target, one.mode))
+        table.add_row(
+            one.target,
+            one.mode,
+            f"{one.per_query:,.0f}",
+            found.multiple(one),
+            f"{earlier.per_query:,.0f}" if earlier else "",
+            one.shares(),
+        )
+    console.print(table)
+    if record:
+        instructions.write(found)
+        console.print(f"written: {instructions.FILE}")
+
+
+@main.command("list")
+def list_all() -> None:
+    """Show the names of scenarios and targets."""
+    console = _console()
+    table = Table("scenario", "group", "quick", "targets", title="Scenarios", title_justify="left")
+    for scenario in chosen(()):
+        quick = "yes" if scenario.quick else ""
+        table.add_row(scenario.name, scenario.group, quick, ", ".join(scenario.targets))
+    console.print(table)
+    table = Table("target", "what it is", title="Targets", title_justify="left")
+    for target in TARGETS.values():
+        table.add_row(target.name, target.about)
+    console.print(table)
 
 
 if __name__ == "__main__":

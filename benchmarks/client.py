@@ -16,6 +16,7 @@ from attrs import define, field, frozen
 from benchmarks.processes import BenchError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 _TIMEOUT = 30.0
@@ -39,12 +40,17 @@ class Endpoint:
 class Client:
     """One connection, logged in. A context manager that says goodbye.
 
+    Attributes:
+        endpoint: where and as whom to log in; a server that asks for a password refuses.
+        patience: seconds to wait for anything.
+
     Raises:
         BenchError: the server refuses the login or asks for a password.
         OSError: no connection.
     """
 
     endpoint: Endpoint
+    patience: float = _TIMEOUT
     _socket: socket.socket = field(init=False)
     _buffer: bytes = field(default=b"", init=False)
 
@@ -59,7 +65,7 @@ class Client:
             raise
 
     def _connect(self) -> socket.socket:
-        sock = socket.create_connection((self.endpoint.host, self.endpoint.port), timeout=_TIMEOUT)
+        sock = socket.create_connection((self.endpoint.host, self.endpoint.port), timeout=self.patience)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
@@ -134,10 +140,6 @@ class Client:
         self._socket.settimeout(timeout)
         self._until_ready()
 
-    def copy_out(self, sql: str) -> tuple[int, float]:
-        """Run a COPY ... TO STDOUT in text format and throw the data away; as `drain`."""
-        return self.drain(sql, b"COPY ")
-
     def drain(self, sql: str, tag: bytes) -> tuple[int, float]:
         """Run a query whose answer is large, and throw the answer away.
 
@@ -151,22 +153,35 @@ class Client:
         Raises:
             BenchError: it did not go through to its end.
         """
+        started = time.monotonic()
+        total, tail = 0, b""
+        for count, tail in self.pieces(sql):  # noqa: B007 - the last one is looked at
+            total += count
+        seconds = time.monotonic() - started
+        if tag not in tail:
+            raise BenchError(f"the query failed after {total:,} bytes: {tail!r}")
+        return total, seconds
+
+    def pieces(self, sql: str) -> Iterator[tuple[int, bytes]]:
+        """Run a query whose answer is large, and tell of each piece how long it is, and its end.
+
+        Args:
+            sql: a query whose rows hold no zero bytes.
+
+        Raises:
+            BenchError: the connection was closed.
+        """
         buffer = bytearray(_COPY_BUFFER)
         view = memoryview(buffer)
-        total, tail = 0, b""
-        started = time.monotonic()
+        tail = b""
         self._send_query(sql)
         # As rows have no zero bytes, these six bytes at the end can only be ReadyForQuery.
         while not tail.endswith(_READY):
             count = self._socket.recv_into(buffer)
             if count == 0:
-                raise BenchError(f"the connection was closed after {total:,} bytes")
-            total += count
+                raise BenchError(f"port {self.endpoint.port}: the connection was closed")
             tail = (tail + bytes(view[max(0, count - 64) : count]))[-64:]
-        seconds = time.monotonic() - started
-        if tag not in tail:
-            raise BenchError(f"the query failed after {total:,} bytes: {tail!r}")
-        return total, seconds
+            yield count, tail
 
     def copy_in(self, sql: str, piece: bytes, count: int) -> tuple[int, float]:
         """Run a COPY ... FROM STDIN.

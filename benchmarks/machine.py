@@ -10,32 +10,36 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hyperpool
-from benchmarks.peers import ROOT, version_of
+from benchmarks.postgres import version_of
+from benchmarks.ways import ROOT, find_program
 
 if TYPE_CHECKING:
-    from benchmarks.peers import Peers
+    from benchmarks.stage import Stage
 
 
-def describe(peers: Peers) -> dict[str, object]:
-    """Machine, versions and date, as they go into the JSON file."""
+def describe(stage: Stage) -> dict[str, object]:
+    """Machine, versions and date, as the first line of a file of measurements has them."""
     description: dict[str, object] = {
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "processor": _proc_field("/proc/cpuinfo", "model name"),
         "processors": len(os.sched_getaffinity(0)),
-        "memory": _proc_field("/proc/meminfo", "MemTotal"),
+        "memory": f"{int(_proc_field('/proc/meminfo', 'MemTotal').split()[0]) / (1 << 20):.1f} GiB",
         "kernel": platform.release(),
-        "load_average_at_start": os.getloadavg(),
+        "load average before": ", ".join(f"{load:.2f}" for load in os.getloadavg()),
         "python": sys.version.split()[0],
-        "hyperpool": hyperpool.__version__,
+        "hyperpool": version_of(stage.workspace, [sys.executable, "-m", "hyperpool"]),
         "revision": _revision(),
-        "postgresql": version_of(peers.workspace, [peers.tools.bin_dir / "postgres"]),
-        "pgbench": version_of(peers.workspace, [peers.tools.pgbench]),
+        "postgresql": version_of(stage.workspace, [stage.tools.bin_dir / "postgres"]),
+        "pgbench": version_of(stage.workspace, [stage.tools.pgbench]),
     }
-    if peers.pgbouncer is not None:
-        description["pgbouncer"] = version_of(peers.workspace, peers.pgbouncer)
-    if peers.overrides:
-        description["hyperpool_settings"] = dict(peers.overrides)
+    if stage.pgbouncer is not None:
+        description["pgbouncer"] = version_of(stage.workspace, stage.pgbouncer)
+    if pgpool := find_program("pgpool"):
+        description["pgpool-II"] = version_of(stage.workspace, [pgpool])
+    if stage.overrides:
+        description["settings of hyperpool"] = ", ".join(
+            f"{key}={text}" for key, text in stage.overrides.items()
+        )
     return description
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import os
+import resource
 import threading
 import time
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 from attrs import define, field
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -21,19 +25,33 @@ def family(pid: int) -> list[int]:
     pids = [pid]
     for parent in pids:
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            pids.extend(int(child) for child in children.read_text().split())
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
+                pids.extend(int(child) for child in children.read_text().split())
     return pids
 
 
 def cpu_seconds(pid: int) -> float:
-    """User plus system time of a process and its descendants, in seconds (proc(5), ``/proc/PID/stat``)."""
+    """User plus system time of a process and its descendants, in seconds (proc(5), ``/proc/PID/stat``).
+
+    Descendants that have ended are counted by those who have waited for them.
+    """
     ticks = 0
     for member in family(pid):
-        # The second field is the command's name in parentheses and may hold anything: split behind it.
-        fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
-        utime, stime = fields[11:13]
-        ticks += int(utime) + int(stime)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            ticks += ticks_of(Path(f"/proc/{member}/stat").read_text())
     return ticks / _TICKS_PER_SECOND
+
+
+def ticks_of(stat: str) -> int:
+    """The processor time that a line of ``/proc/PID/stat`` tells: user, system, and both of waited-for children."""
+    # The second field is the command's name in parentheses and may hold anything: split behind it.
+    return sum(map(int, stat.rpartition(")")[2].split()[11:15]))
+
+
+def reaped_cpu_seconds() -> float:
+    """User plus system time of this process's children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def resident_bytes(pid: int) -> int:
@@ -62,25 +80,26 @@ def settled_resident_bytes(pid: int, *, patience: float = 10.0) -> int:
 
 
 @define(eq=False)
-class MemoryTrace:
-    """Samples the resident memory of a process while its ``with`` block runs.
+class Trace:
+    """Samples a figure of a process while its ``with`` block runs, in a thread.
 
     Attributes:
         pid: the process.
+        figure: `cpu_seconds` or `resident_bytes`.
         interval: seconds between samples.
-        points: (seconds since the start, bytes), the first one taken at the start.
+        points: (monotonic time, figure), the first one taken at the start, the last one at the end.
     """
 
     pid: int
+    figure: Callable[[int], float]
     interval: float = 0.05
-    points: list[tuple[float, int]] = field(factory=list, init=False)
+    points: list[tuple[float, float]] = field(factory=list, init=False)
     _stop: threading.Event = field(factory=threading.Event, init=False)
     _thread: threading.Thread = field(init=False)
 
     def __enter__(self) -> Self:
-        start = time.monotonic()
-        self.points.append((0.0, resident_bytes(self.pid)))
-        self._thread = threading.Thread(target=self._sample, args=(start,), daemon=True)
+        self._take()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
         return self
 
@@ -89,10 +108,32 @@ class MemoryTrace:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        self._take()
 
-    def _sample(self, start: float) -> None:
+    def between(self, start: float, end: float) -> float:
+        """How much the figure grew between two moments."""
+        return interpolate(self.points, end) - interpolate(self.points, start)
+
+    def since_start(self) -> list[tuple[float, float]]:
+        """The samples, with seconds since the first one."""
+        return [(moment - self.points[0][0], value) for moment, value in self.points]
+
+    def _sample(self) -> None:
         while not self._stop.wait(self.interval):
-            try:
-                self.points.append((time.monotonic() - start, resident_bytes(self.pid)))
-            except OSError:
-                return  # the process is gone; whoever waits for its answers reports that
+            self._take()
+
+    def _take(self) -> None:
+        # If the process is gone, whoever waits for its answers reports that.
+        with contextlib.suppress(OSError):
+            self.points.append((time.monotonic(), self.figure(self.pid)))
+
+
+def interpolate(points: Sequence[tuple[float, float]], moment: float) -> float:
+    """The figure at a moment, on the line between the samples before and after it; at the ends, those."""
+    place = bisect.bisect_left(points, (moment,))
+    if place == 0:
+        return points[0][1]
+    if place == len(points):
+        return points[-1][1]
+    (before, low), (after, high) = points[place - 1], points[place]
+    return low + (high - low) * (moment - before) / (after - before)

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import re
-import statistics
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from benchmarks.peers import SCALE, connection_options
+from benchmarks.measure import reaped_cpu_seconds
+from benchmarks.postgres import SCALE, connection_options
 from benchmarks.processes import BenchError, Workspace, clean_environment
+from benchmarks.quantities import QUANTILES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from benchmarks.client import Endpoint
 
-SCRIPTS = Path(__file__).resolve().parent / "load"
-# Beyond the length of a run, pgbench may need this long for its logins and for the last transactions.
-_PATIENCE = 30.0
-# Writing every transaction down would slow pgbench; a part of them tells the median as well.
-_SAMPLING_RATE = 0.2
+SCRIPTS: Final = Path(__file__).resolve().parent / "load"
+
+THREADS: Final = max(1, len(os.sched_getaffinity(0)) // 4)
+"""Of pgbench: on a small machine one, which leaves the rest to what is measured."""
+
+_PATIENCE: Final = 30.0
+"""Seconds that pgbench may need beyond the length of a run for its logins and for the last transactions."""
+
+_LOGINS_PER_SECOND: Final = 500
+"""pgbench's time starts before its logins; a run is longer by what they take at this pace."""
+
+_SAMPLING_RATE: Final = 0.2
+"""Writing every transaction down would slow pgbench; a part of them tells the quantiles as well."""
+
+_BUSY: Final = 0.93
+"""The share of its cores from which pgbench counts as the bottleneck."""
 
 
 @frozen
@@ -32,6 +48,9 @@ class Load:
         mode: query mode: simple, extended or prepared.
         reconnect: a new connection for each transaction (-C).
         queries: statements per transaction, to tell the CPU time per query.
+        rate: transactions that are begun per second, at random moments (-R); None for as many as possible. With a rate,
+            a transaction's latency runs from the moment at which it should have begun, so that one that had to wait for
+            a slow one before it counts as slow, too.
     """
 
     script: str
@@ -39,6 +58,7 @@ class Load:
     mode: str = "simple"
     reconnect: bool = False
     queries: int = 1
+    rate: float | None = None
 
 
 @frozen
@@ -48,14 +68,23 @@ class Outcome:
     Attributes:
         transactions: how many.
         tps: transactions per second, logins included where each transaction has its own.
-        median_ms: median time of a transaction; with `Load.reconnect` the mean, the login included.
-        p99_ms: the time that 99 % of the transactions stayed below; None with `Load.reconnect`.
+        start: the monotonic time when the first transaction began, after all logins.
+        end: the monotonic time when the run was over.
+        quantiles: milliseconds by percentage, as text; empty with `Load.reconnect`.
+        load_share: processor time of pgbench per second of the run, logins included.
     """
 
     transactions: int
     tps: float
-    median_ms: float
-    p99_ms: float | None
+    start: float
+    end: float
+    quantiles: dict[str, float]
+    load_share: float
+
+    @property
+    def is_bound_by_load(self) -> bool:
+        """Whether pgbench had no time to spare, so that its target might have done more."""
+        return self.load_share > _BUSY * THREADS
 
 
 def run(workspace: Workspace, pgbench: Path, load: Load, endpoint: Endpoint, *, seconds: float) -> Outcome:
@@ -66,30 +95,45 @@ def run(workspace: Workspace, pgbench: Path, load: Load, endpoint: Endpoint, *, 
         pgbench: the program.
         load: what it does.
         endpoint: where to.
-        seconds: for how long; whole seconds, at least 1.
+        seconds: for how long beyond the logins; whole seconds, at least 1.
 
     Raises:
         BenchError: pgbench fails, or reports errors, failed transactions or aborted clients.
     """
-    duration = max(1, round(seconds))
-    command: list[str | Path] = [pgbench, "-n", "-j", "1", "-c", str(load.clients), "-T", str(duration)]
-    command += ["-M", load.mode, "-D", f"scale={SCALE}", "-f", SCRIPTS / load.script]
-    log_prefix = workspace.directory / "transactions"
+    duration = max(1, round(seconds)) + (0 if load.reconnect else load.clients // _LOGINS_PER_SECOND)
+    command: list[str | Path] = [
+        pgbench,
+        "-n",
+        "-j",
+        str(min(THREADS, load.clients)),
+        "-c",
+        str(load.clients),
+    ]
+    command += ["-T", str(duration), "-M", load.mode, "-D", f"scale={SCALE}", "-f", SCRIPTS / load.script]
+    prefix = workspace.directory / "transactions"
+    # A run that failed may have left its log.
+    for leftover in workspace.directory.glob(f"{prefix.name}.*"):
+        leftover.unlink()
     if load.reconnect:
-        command.append("-C")
+        command.append("-C")  # The times in the log would leave the logins out.
     else:
-        # A run that failed may have left its log.
-        for leftover in workspace.directory.glob(f"{log_prefix.name}.*"):
-            leftover.unlink()
-        # The times in the log leave the login out, which is why it is of no use with -C.
-        command += ["-l", f"--log-prefix={log_prefix}", f"--sampling-rate={_SAMPLING_RATE}"]
+        command += ["-l", f"--log-prefix={prefix}"]
+        command += [f"--sampling-rate={_SAMPLING_RATE}"] if load.rate is None else []
+    if load.rate is not None:
+        command += ["-R", f"{load.rate:.1f}"]
+    used, began = reaped_cpu_seconds(), time.monotonic()
     output = _execute(workspace, [*command, *connection_options(endpoint)], endpoint, duration + _PATIENCE)
-    transactions = int(_figure(r"number of transactions actually processed: (\d+)", output))
-    tps = _figure(r"tps = ([\d.]+)", output)
-    if load.reconnect:
-        return Outcome(transactions, tps, load.clients / tps * 1000, None)
-    times = _logged_times(workspace.directory, log_prefix.name)
-    return Outcome(transactions, tps, statistics.median(times), times[int(len(times) * 0.99)])
+    end = time.monotonic()
+    transactions = int(figure(r"number of transactions actually processed: (\d+)", output))
+    tps = figure(r"tps = ([\d.]+)", output)
+    return Outcome(
+        transactions=transactions,
+        tps=tps,
+        start=max(began, end - transactions / tps),
+        end=end,
+        quantiles={} if load.reconnect else quantiles(_logged(workspace.directory, prefix.name)),
+        load_share=(reaped_cpu_seconds() - used) / (end - began),
+    )
 
 
 def warm_up(workspace: Workspace, pgbench: Path, endpoint: Endpoint, *, clients: int = 40) -> None:
@@ -98,18 +142,7 @@ def warm_up(workspace: Workspace, pgbench: Path, endpoint: Endpoint, *, clients:
     Raises:
         BenchError: as `run`.
     """
-    command: list[str | Path] = [
-        pgbench,
-        "-n",
-        "-j",
-        "1",
-        "-c",
-        str(clients),
-        "-t",
-        "20",
-        "-D",
-        f"scale={SCALE}",
-    ]
+    command: list[str | Path] = [pgbench, "-n", "-c", str(clients), "-t", "20", "-D", f"scale={SCALE}"]
     command += ["-f", SCRIPTS / "select.sql", *connection_options(endpoint)]
     _execute(workspace, command, endpoint, _PATIENCE)
 
@@ -117,28 +150,57 @@ def warm_up(workspace: Workspace, pgbench: Path, endpoint: Endpoint, *, clients:
 def _execute(workspace: Workspace, command: list[str | Path], endpoint: Endpoint, timeout: float) -> str:
     environment = clean_environment(PGSSLMODE="disable", PGGSSENCMODE="disable", PGPASSWORD=endpoint.password)
     output = workspace.run("pgbench", command, timeout=timeout, environment=environment)
+    refuse_errors(output)
+    return output
+
+
+def refuse_errors(output: str) -> None:
+    """See to it that pgbench reports nothing but success.
+
+    Raises:
+        BenchError: it reports errors, failed transactions or aborted clients.
+    """
     if re.search(r"\b(error|aborted|fatal)\b", output, re.IGNORECASE):
         raise BenchError(f"pgbench reports errors:\n{output.strip()}")
     if re.search(r"number of failed transactions: [1-9]", output):
         raise BenchError(f"pgbench reports failed transactions:\n{output.strip()}")
-    return output
 
 
-def _figure(pattern: str, output: str) -> float:
+def figure(pattern: str, output: str) -> float:
+    """A figure in what pgbench has written.
+
+    Raises:
+        BenchError: it is not there, or zero: everything is divided by it.
+    """
     found = re.search(pattern, output)
-    # No transaction at all is a failure too: everything is divided by them.
     if found is None or float(found[1]) == 0:
         raise BenchError(f"pgbench finished no transaction:\n{output.strip()}")
     return float(found[1])
 
 
-def _logged_times(directory: Path, prefix: str) -> list[float]:
-    """The sampled times of transactions in milliseconds, sorted; removes the log files."""
-    times: list[float] = []
-    for file in directory.glob(f"{prefix}.*"):
-        # client_id transaction_no time script_no time_epoch time_us; time is in microseconds.
-        times.extend(int(line.split()[2]) / 1000 for line in file.read_text().splitlines())
-        file.unlink()
+def logged_times(lines: Iterable[str]) -> list[float]:
+    """The times of transactions in a log of pgbench, in milliseconds."""
+    # client_id transaction_no time script_no time_epoch time_us [schedule_lag]; time is in microseconds, and with -R it
+    # runs from the moment at which the transaction should have begun.
+    return [int(line.split()[2]) / 1000 for line in lines]
+
+
+def quantiles(times: Sequence[float]) -> dict[str, float]:
+    """The times that so many per cent of all stayed within, by percentage as text.
+
+    Raises:
+        BenchError: there are no times.
+    """
     if not times:
         raise BenchError("pgbench logged no transaction: the run was too short")
-    return sorted(times)
+    ordered, last = sorted(times), len(times) - 1
+    return {f"{percent:g}": ordered[min(last, int(len(times) * percent / 100))] for percent in QUANTILES}
+
+
+def _logged(directory: Path, prefix: str) -> list[float]:
+    """All that the log files have; removes them."""
+    times: list[float] = []
+    for file in directory.glob(f"{prefix}.*"):
+        times.extend(logged_times(file.read_text().splitlines()))
+        file.unlink()
+    return times

@@ -121,11 +121,17 @@ class Child:
 
 @define(eq=False)
 class Workspace:
-    """A temporary directory and the processes started in it. A context manager: leaving it ends them all."""
+    """A temporary directory and the processes started in it. A context manager: leaving it ends them all.
+
+    Attributes:
+        directory: the temporary directory.
+        user: who runs what does not run as root; None if that is whoever runs the benchmark.
+        children: the processes that run, in the order in which they were started.
+    """
 
     directory: Path = field(init=False)
     user: str | None = field(factory=service_user)
-    _children: list[Child] = field(factory=list, init=False)
+    children: list[Child] = field(factory=list, init=False)
 
     def __enter__(self) -> Self:
         self.directory = Path(tempfile.mkdtemp(prefix="hyperpool-bench-"))
@@ -137,7 +143,7 @@ class Workspace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with _uninterrupted():
-            for child in reversed(self._children):
+            for child in reversed(self.children):
                 child.stop()
             shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -190,13 +196,13 @@ class Workspace:
         except OSError as error:
             raise BenchError(f"cannot start {name}: {error}") from error
         child = Child(name, process, log_path, stop_signal)
-        self._children.append(child)
+        self.children.append(child)
         return child
 
     def stop(self, child: Child) -> None:
         """End one process and forget it."""
         child.stop()
-        self._children.remove(child)
+        self.children.remove(child)
 
     def run(
         self,

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from benchmarks import pgbench
 from benchmarks.processes import BenchError
+from benchmarks.results import Cell
+from benchmarks.targets import TARGETS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from benchmarks.peers import Peers, Server
-    from benchmarks.scenarios import Result, Scenario
-
-
-@frozen
-class Cell:
-    """One measurement: a scenario, a target, a round, and what came of it.
-
-    Attributes:
-        scenario: its name.
-        target: direct, pgbouncer or hyperpool.
-        round: counted from 1.
-        result: the figures; None where it failed.
-        error: why it failed.
-    """
-
-    scenario: str
-    target: str
-    round: int
-    result: Result | None = None
-    error: str | None = None
+    from benchmarks.scenarios.base import Scenario
+    from benchmarks.stage import Server, Stage, Variant
 
 
 @frozen
@@ -46,20 +28,26 @@ class Step:
     round: int
 
 
-def plan(scenarios: Sequence[Scenario], targets: Sequence[str], rounds: int) -> list[Step]:
+def plan(scenarios: Sequence[Scenario], targets: Collection[str], rounds: int) -> list[Step]:
     """All measurements in order: each round goes over all scenarios, and each scenario over all its targets.
 
-    The order of the targets changes from scenario to scenario and from round to round, so that none of them
-    always runs on the machine as the same other one left it.
+    So a run that is cut off has measured everything, less often. The order of the targets changes from scenario to
+    scenario and from round to round, so that none of them always runs on the machine as the same other one left it.
     """
-    orders = list(itertools.permutations(targets))
     return [
         Step(scenario, target, number + 1)
         for number in range(rounds)
         for index, scenario in enumerate(scenarios)
-        for target in orders[(index + number) % len(orders)]
-        if target != "direct" or scenario.for_direct
+        if scenario.most_rounds is None or number < scenario.most_rounds
+        for target in in_turn([name for name in scenario.targets if name in targets], number + index)
     ]
+
+
+def in_turn(names: Sequence[str], number: int) -> list[str]:
+    """All names, beginning with another one each time, and backwards every second time."""
+    start = number % max(len(names), 1)
+    turned = [*names[start:], *names[:start]]
+    return turned[::-1] if number % 2 else turned
 
 
 @define(eq=False)
@@ -67,17 +55,17 @@ class Runner:
     """Makes the measurements.
 
     Attributes:
-        peers: starts the targets.
+        stage: starts the targets.
         seconds: the length of one measurement.
         announce: called before each measurement.
         done: called after each measurement.
     """
 
-    peers: Peers
+    stage: Stage
     seconds: float
     announce: Callable[[Step], None]
     done: Callable[[Cell], None]
-    _shared: dict[tuple[str, str], Server] = field(factory=dict, init=False)
+    _shared: dict[tuple[str, Variant], Server] = field(factory=dict, init=False)
 
     def run(self, steps: Sequence[Step]) -> None:
         """Make all measurements. One that fails is reported and the others go on.
@@ -90,46 +78,39 @@ class Runner:
             self.done(self._measure(step))
 
     def _measure(self, step: Step) -> Cell:
-        name, target = step.scenario.name, step.target
+        scenario = step.scenario
+        cell = Cell(scenario.group, scenario.name, step.target, step.round)
         try:
-            step.scenario.prepare(self.peers)
-        except OSError as error:
-            raise BenchError(
-                f"PostgreSQL is gone: {error}\n{self.peers.postgres.child.log_tail()}"
-            ) from error
-        except BenchError as error:
-            return Cell(name, target, step.round, error=str(error))
-        try:
+            scenario.prepare(self.stage)
             with self._server(step) as server:
-                result = step.scenario.measure(self.peers, server, self.seconds)
+                return evolve(cell, result=scenario.measure(self.stage, server, self.seconds))
         except (BenchError, OSError) as error:
-            return Cell(name, target, step.round, error=str(error))
-        return Cell(name, target, step.round, result)
+            if not self.stage.postgres.child.alive:
+                log = self.stage.postgres.child.log_tail()
+                raise BenchError(f"PostgreSQL is gone: {error}\n{log}") from error
+            return evolve(cell, error=str(error))
 
     @contextlib.contextmanager
     def _server(self, step: Step) -> Iterator[Server]:
-        """The server for one measurement: a fresh one where the scenario needs that, else the shared one.
+        """The server for one measurement: a new one where the scenario needs that, else the shared one.
 
         One that failed is ended, whichever it is; the error then has its log.
         """
-        key = (step.target, step.scenario.auth)
-        shared = None if step.scenario.fresh else self._shared.pop(key, None)
-        server = shared or self.peers.start(*key)
+        scenario = step.scenario
+        key = (step.target, scenario.variant)
+        shared = None if scenario.fresh else self._shared.pop(key, None)
+        server = shared or self.stage.start(TARGETS[step.target], scenario.variant)
         try:
-            if shared is None and not step.scenario.fresh:
-                pgbench.warm_up(self.peers.workspace, self.peers.tools.pgbench, server.endpoint)
+            if shared is None and server.is_pooler:
+                pgbench.warm_up(self.stage.workspace, self.stage.tools.pgbench, server.endpoint)
             yield server
         except (BenchError, OSError) as error:
             code = server.child.process.poll()
             state = "" if code is None else f"\n{server.child.name} has ended with exit code {code}"
             log = server.child.log_tail()
-            self._end(server)
+            self.stage.stop(server)
             raise BenchError(f"{error}{state}\n{log}") from error
-        if step.scenario.fresh:
-            self._end(server)
+        if scenario.fresh:
+            self.stage.stop(server)
         else:
             self._shared[key] = server
-
-    def _end(self, server: Server) -> None:
-        if server.is_pooler:
-            self.peers.workspace.stop(server.child)

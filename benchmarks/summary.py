@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from benchmarks.groups import GROUPS
+from benchmarks.targets import TARGETS
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from benchmarks.run import Cell
-    from benchmarks.scenarios import Result
-
-REFERENCE = "pgbouncer"
+    from benchmarks.results import Cell, Result
 
 
 @frozen
-class Figure:
+class Spread:
     """A median with its spread.
 
     Attributes:
@@ -31,104 +31,101 @@ class Figure:
     high: float
 
     @classmethod
-    def of(cls, values: Iterable[float | None]) -> Figure | None:
-        """The figure of the values that are there; None if there are none."""
-        known = [value for value in values if value is not None]
+    def of(cls, values: Iterable[float]) -> Spread | None:
+        """The spread of some values; None if there are none."""
+        known = list(values)
         return cls(statistics.median(known), min(known), max(known)) if known else None
+
+    @property
+    def deviation(self) -> float:
+        """Half the range, as a part of the median."""
+        return (self.high - self.low) / 2 / self.median if self.median else 0.0
 
 
 @frozen
 class Row:
     """What the rounds say about one target in one scenario.
 
-    Ratios are taken within each round, of this target to pgbouncer, before the median: what slowed the
-    machine down during one round then weighs on both sides. They are None where pgbouncer was not measured.
+    Ratios are taken within each round, of this target to the group's reference, before the median: what slowed the
+    machine down during one round then weighs on both sides.
 
     Attributes:
+        group: of the scenario.
         scenario: its name.
-        target: direct, pgbouncer or hyperpool.
+        target: its name.
         rounds: how many worked out.
         errors: why the others did not.
-        rate: see `benchmarks.scenarios.Result`, as all of the following.
-        latency_ms: median of the rounds' medians.
-        p99_ms: median of the rounds' values.
-        cpu_us: CPU per query, megabyte or login.
-        bytes_per_client: memory per idle client.
-        growth: resident bytes at the highest point over those at the start.
-        rate_ratio: rate as a multiple of pgbouncer's.
-        latency_ratio: latency as a multiple of pgbouncer's.
-        cpu_ratio: CPU as a multiple of pgbouncer's.
+        figures: by quantity.
+        ratios: by quantity; empty where the reference was not measured.
+        quantiles: latency in milliseconds by percentage, the median over the rounds.
+        notes: what a reader should know, each of them once.
     """
 
+    group: str
     scenario: str
     target: str
     rounds: int
     errors: Sequence[str]
-    rate: Figure | None
-    latency_ms: Figure | None
-    p99_ms: Figure | None
-    cpu_us: Figure | None
-    bytes_per_client: Figure | None
-    growth: Figure | None
-    rate_ratio: Figure | None
-    latency_ratio: Figure | None
-    cpu_ratio: Figure | None
+    figures: Mapping[str, Spread]
+    ratios: Mapping[str, Spread]
+    quantiles: Mapping[float, float]
+    notes: Sequence[str]
 
 
 def summarise(cells: Sequence[Cell]) -> list[Row]:
-    """One row per scenario and target, in the order in which scenarios were first measured."""
-    results: dict[tuple[str, str], dict[int, Result]] = {}
-    errors: dict[tuple[str, str], list[str]] = {}
+    """One row per scenario and target: scenarios as they were first measured, targets in their usual order."""
+    found: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
-        key = (cell.scenario, cell.target)
-        found = results.setdefault(key, {})
-        if cell.result is not None:
-            found[cell.round] = cell.result
-        else:
-            errors.setdefault(key, []).append(cell.error or "unknown error")
-    scenarios = dict.fromkeys(scenario for scenario, _ in results)
-    order = ("direct", REFERENCE, "hyperpool")
-    return [
-        _row(key, results[key], results.get((scenario, REFERENCE), {}), errors.get(key, []))
-        for scenario in scenarios
-        for target in order
-        if (key := (scenario, target)) in results
-    ]
+        found.setdefault((cell.scenario, cell.target), []).append(cell)
+    order = list(TARGETS)
+    scenarios = dict.fromkeys(cell.scenario for cell in cells)
+    rows = []
+    for scenario in scenarios:
+        targets = {target for name, target in found if name == scenario}
+        known = sorted(targets, key=lambda target: order.index(target) if target in TARGETS else len(order))
+        for target in known:
+            group = GROUPS.get(found[scenario, target][0].group)
+            reference = found.get((scenario, group.reference), []) if group else []
+            rows.append(_row(found[scenario, target], _results(reference)))
+    return rows
 
 
-def _row(
-    key: tuple[str, str], results: dict[int, Result], reference: dict[int, Result], errors: Sequence[str]
-) -> Row:
-    def figure(value: Callable[[Result], float | None]) -> Figure | None:
-        return Figure.of(value(result) for result in results.values())
+def _results(cells: Iterable[Cell]) -> dict[int, Result]:
+    return {cell.round: cell.result for cell in cells if cell.result is not None}
 
-    def ratio(value: Callable[[Result], float | None]) -> Figure | None:
-        pairs = (
-            (value(result), value(reference[number]))
+
+def _row(cells: Sequence[Cell], reference: Mapping[int, Result]) -> Row:
+    results = _results(cells)
+    names = dict.fromkeys(name for result in results.values() for name in result.figures)
+    percents = dict.fromkeys(percent for result in results.values() for percent in result.quantiles)
+    figures = {name: Spread.of(_values(name, results.values())) for name in names}
+    ratios = {
+        name: Spread.of(
+            result.figures[name] / other
             for number, result in results.items()
-            if number in reference
+            if name in result.figures
+            and number in reference
+            and (other := reference[number].figures.get(name))
         )
-        return Figure.of(ours / theirs for ours, theirs in pairs if ours is not None and theirs)
-
+        for name in names
+    }
     return Row(
-        scenario=key[0],
-        target=key[1],
+        group=cells[0].group,
+        scenario=cells[0].scenario,
+        target=cells[0].target,
         rounds=len(results),
-        errors=errors,
-        rate=figure(lambda result: result.rate),
-        latency_ms=figure(lambda result: result.latency_ms),
-        p99_ms=figure(lambda result: result.p99_ms),
-        cpu_us=figure(lambda result: result.cpu_us),
-        bytes_per_client=figure(lambda result: result.bytes_per_client),
-        growth=figure(_growth),
-        rate_ratio=ratio(lambda result: result.rate),
-        latency_ratio=ratio(lambda result: result.latency_ms),
-        cpu_ratio=ratio(lambda result: result.cpu_us),
+        errors=[cell.error or "unknown error" for cell in cells if cell.result is None],
+        figures={name: spread for name, spread in figures.items() if spread},
+        ratios={name: spread for name, spread in ratios.items() if spread},
+        quantiles={
+            float(percent): statistics.median(
+                result.quantiles[percent] for result in results.values() if percent in result.quantiles
+            )
+            for percent in percents
+        },
+        notes=list(dict.fromkeys(note for result in results.values() for note in result.notes)),
     )
 
 
-def _growth(result: Result) -> float | None:
-    if not result.memory:
-        return None
-    resident = [size for _, size in result.memory]
-    return max(resident) - resident[0]
+def _values(name: str, results: Iterable[Result]) -> Iterable[float]:
+    return (result.figures[name] for result in results if name in result.figures)

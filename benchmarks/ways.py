@@ -8,22 +8,27 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import yaml
-from attrs import frozen
 
-from benchmarks.peers import ROOT, SCRAM
 from benchmarks.processes import BenchError, clean_environment, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from benchmarks.peers import Peers
     from benchmarks.processes import Child
+    from benchmarks.stage import Stage, Variant
+
+Way: TypeAlias = "tuple[int, Child]"
+
+ROOT: Final = Path(__file__).resolve().parents[1]
 
 READY: Final = 20
 """Connections that an agent keeps, and server connections that a pooler may have."""
+
+WARM: Final = 16
+"""Server connections that a pooler opens before anybody asks."""
 
 _HOST: Final = "127.0.0.1"
 _TOKEN: Final = {"id": "bench", "secret": "a-token-of-the-benchmark"}
@@ -36,69 +41,61 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
-@frozen
-class Near:
-    """A pooler whose database is at the other end of a way.
-
-    Attributes:
-        port: where it listens.
-        child: its process.
-    """
-
-    port: int
-    child: Child
-
-
 class Ways:
     """Starts what is at both ends of ways.
 
+    A way is the port where clients connect to, and the process of the pooler there.
+
     Args:
-        peers: PostgreSQL runs.
-        round_trip: seconds that are added between the pooler and the far end; 0 puts nothing in between.
-        warm: server connections that poolers open before anybody asks.
-        auth: how clients log in at poolers.
+        stage: PostgreSQL runs.
+        variant: how clients log in, and what is added between the pooler and the far end.
     """
 
-    def __init__(self, peers: Peers, round_trip: float = 0.0, *, warm: int = 4, auth: str = SCRAM) -> None:
-        self._auth = auth
-        self._peers = peers
-        self._workspace = peers.workspace
-        self._round_trip = round_trip
-        self._warm = warm
-        self._postgres = peers.postgres.endpoint.port
+    def __init__(self, stage: Stage, variant: Variant) -> None:
+        self._auth = variant.auth
+        self._auth_file = stage.auth_file
+        self._workspace = stage.workspace
+        self._round_trip = variant.round_trip
+        self._postgres = stage.postgres.endpoint.port
         self._certificate: Path | None = None
 
     def direct(self) -> int:
         """The port that leads straight to PostgreSQL."""
         return self._delayed(self._postgres)
 
-    def tcp(self, *, cache: bool = False) -> Near:
+    def tcp(self, *, cache: bool = False) -> Way:
         """Plain TCP, to a pooler without or with a result cache."""
         return self._near([_tcp(self.direct())], cache=cache)
 
-    def websockify_port(self) -> int:
-        """The port of a websockify that leads to PostgreSQL."""
+    def websockify_port(self) -> Way:
+        """A websockify that leads to PostgreSQL, without a pooler."""
         port = free_port()
-        self._spawn(
-            "websockify", [find_program("websockify") or "", _address(port), _address(self._postgres)], port
-        )
-        return port
+        command = [find_program("websockify") or "websockify", _address(port), _address(self._postgres)]
+        return port, self._spawn("websockify", command, port)
 
-    def websockify(self) -> Near:
+    def websockify(self) -> Way:
         """A WebSocket to websockify."""
-        return self._near([_tcp(self._delayed(self.websockify_port())), {"websocket": {}}])
+        return self._near([_tcp(self._delayed(self.websockify_port()[0])), {"websocket": {}}])
 
-    def nginx(self) -> Near:
+    def nginx(self) -> Way:
         """A WebSocket within TLS to nginx, which checks a token and passes it on to websockify."""
         port, directory = free_port(), self._workspace.directory / "nginx"
         directory.mkdir(exist_ok=True)
         file = directory / "nginx.conf"
-        file.write_text(self._nginx_conf(directory, port, self.websockify_port()))
-        command: list[str | Path] = [find_program("nginx") or "", "-p", directory, "-c", file, "-e", "stderr"]
+        file.write_text(self._nginx_conf(directory, port, self.websockify_port()[0]))
+        command: list[str | Path] = [
+            find_program("nginx") or "nginx",
+            "-p",
+            directory,
+            "-c",
+            file,
+            "-e",
+            "stderr",
+        ]
         self._spawn("nginx", command, port)
         return self._near(self._secured(self._delayed(port)))
 
-    def ingress(self, *, tls: bool) -> Near:
+    def ingress(self, *, tls: bool) -> Way:
         """A WebSocket to hyperpool's ingress."""
         port = free_port()
         gate: dict[str, Any] = {"listen_addr": _HOST, "listen_port": port, "tokens": {"bench": _TOKEN}}
@@ -108,7 +105,7 @@ class Ways:
         delayed = self._delayed(port)
         return self._near(self._secured(delayed) if tls else [_tcp(delayed), {"websocket": dict(_HEADERS)}])
 
-    def agent(self) -> Near:
+    def agent(self) -> Way:
         """A WebSocket that hyperpool's agent opens to the pooler."""
         port = free_port()
         way = [_tcp(self._delayed(port)), {"websocket": dict(_HEADERS)}]
@@ -147,16 +144,16 @@ class Ways:
 
     def _near(
         self, transport: Sequence[Mapping[str, Any]], *, cache: bool = False, **sections: object
-    ) -> Near:
+    ) -> Way:
         port = free_port()
         pooler = {
             "listen_addr": _HOST,
             "listen_port": port,
             "auth_type": self._auth,
-            "auth_file": str(self._peers.auth_file),
+            "auth_file": str(self._auth_file),
             "pool_mode": "transaction",
             "default_pool_size": READY,
-            "min_pool_size": self._warm,
+            "min_pool_size": WARM,
             "server_login_retry": "200ms",
             "log_connections": False,
             "log_disconnections": False,
@@ -168,7 +165,7 @@ class Ways:
             database["cache"] = True
         file = self._workspace.directory / f"near-{port}.yaml"
         file.write_text(yaml.safe_dump({"pooler": pooler, "databases": {"bench": database}, **sections}))
-        return Near(port, self._spawn("hyperpool", [sys.executable, "-m", "hyperpool", "serve", file], port))
+        return port, self._spawn("hyperpool", [sys.executable, "-m", "hyperpool", "serve", file], port)
 
     def _secured(self, port: int) -> list[dict[str, Any]]:
         tls = {"server_name": "localhost", "ca_file": str(self._certified())}

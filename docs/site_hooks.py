@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
 _ROOT: Final = Path(__file__).parents[1]
-_PAGES: Final = {"benchmarks.md": "benchmarks/README.md", "changelog.md": "CHANGELOG.md"}
+_PAGES: Final = {"changelog.md": "CHANGELOG.md"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

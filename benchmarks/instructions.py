@@ -1,0 +1,209 @@
+"""Instructions per query of the poolers, counted by callgrind: a figure that other work on the machine does not change.
+
+    python -m benchmarks instructions              counts, and shows what is recorded beside
+    python -m benchmarks instructions --record     and writes benchmarks/instructions.json
+
+Needs valgrind (``apt-get install valgrind``). Counters of the processor would do the same at full speed (``perf stat -e
+instructions:u``), but virtual machines often have none. callgrind counts instructions in user space; the kernel's part
+of a query shows in the CPU times of `python -m benchmarks run`.
+
+For each target and query mode, pgbench sends N queries by one client, then twice as many by another one: the difference
+is what N queries take, without logins.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import cattrs
+from attrs import field, frozen
+
+from benchmarks import machine, pgbench
+from benchmarks.postgres import SCALE, Tools, connection_options
+from benchmarks.processes import BenchError, Workspace, clean_environment
+from benchmarks.stage import Stage, Variant
+from benchmarks.targets import TARGETS, pgbouncer_command
+from benchmarks.ways import find_program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from benchmarks.stage import Server
+
+FILE: Final = Path(__file__).resolve().parent / "instructions.json"
+_TARGETS: Final = ("pgbouncer", "hyperpool", "hyperpool-pure")
+_MODES: Final = ("simple", "extended", "prepared")
+_PATIENCE: Final = 300.0
+_CONTROL: Final = "control"
+_OUTPUT: Final = "callgrind.out"
+_SHOWN: Final = 4
+_REFERENCE: Final = "pgbouncer"
+
+
+@frozen
+class Count:
+    """What one target takes.
+
+    Attributes:
+        target: its name.
+        mode: pgbench's query mode.
+        per_query: instructions in user space.
+        objects: the same by program or library.
+    """
+
+    target: str
+    mode: str
+    per_query: float
+    objects: dict[str, float] = field(factory=dict)
+
+    def shares(self) -> str:
+        """Where most of them are, in words."""
+        ordered = sorted(self.objects.items(), key=lambda item: -item[1])
+        return ", ".join(f"{name} {count / self.per_query:.0%}" for name, count in ordered[:_SHOWN])
+
+
+@frozen
+class Instructions:
+    """All counts, and what they were made with.
+
+    Attributes:
+        date: of the day.
+        machine: processor and versions.
+        queries: how many were sent for each count.
+        counts: by target and mode.
+    """
+
+    date: str
+    machine: str
+    queries: int
+    counts: list[Count]
+
+    def multiple(self, count: Count) -> str:
+        """A count as a multiple of pgbouncer's in the same mode; empty where that is not known."""
+        others = [other for other in self.counts if (other.target, other.mode) == (_REFERENCE, count.mode)]
+        return f"{count.per_query / others[0].per_query:.2f}" if others else ""
+
+
+def recorded(path: Path = FILE) -> Instructions | None:
+    """What has been recorded; None if nothing has."""
+    if not path.exists():
+        return None
+    return cattrs.structure(json.loads(path.read_text("utf-8")), Instructions)
+
+
+def write(found: Instructions, path: Path = FILE) -> None:
+    """Record."""
+    path.write_text(json.dumps(attrs.asdict(found), indent=1) + "\n", "utf-8")
+
+
+def by_object(lines: Iterable[str]) -> dict[str, int]:
+    """The instructions in each program and library, in a profile (valgrind, "Callgrind Format Specification")."""
+    names: dict[str, str] = {}
+    found: dict[str, int] = {}
+    current, inclusive = "", False
+    for line in lines:
+        if line.startswith("ob="):
+            number, _, name = line[3:].strip().partition(" ")
+            current = names.setdefault(number, name)
+        elif line.startswith("calls="):
+            inclusive = True  # The next line has what the called function took, which is told there, too.
+        elif line[:1].isdigit() or line[:1] in {"+", "-", "*"}:
+            if not inclusive:
+                found[current] = found.get(current, 0) + int(line.split()[1])
+            inclusive = False
+    return found
+
+
+def kind_of(path: str) -> str:
+    """How a program or library is called in the result: hyperpool's own ones are one, and versions are left out."""
+    if "/hyperpool/" in path:
+        return "hyperpool, compiled"
+    name = Path(path).name.partition(".")[0]
+    return name.rstrip("-0123456789") if name.startswith("lib") else name or "unknown"
+
+
+def count(queries: int, announce: Callable[[str], None]) -> Instructions:
+    """Count.
+
+    Args:
+        queries: how many are sent for each count.
+        announce: is told what comes next.
+
+    Raises:
+        BenchError: there is no valgrind, or something does not work.
+    """
+    if not find_program("valgrind"):
+        raise BenchError("valgrind is not installed: it counts the instructions (apt-get install valgrind)")
+    with Workspace() as workspace:
+        announce("starting PostgreSQL and filling its tables")
+        stage = Stage(workspace, Tools.find(workspace), pgbouncer_command(None))
+        stage.start_postgres()
+        counts = [
+            one
+            for name in _TARGETS
+            if TARGETS[name].missing(stage) is None
+            for one in _counts(stage, name, queries, announce)
+        ]
+        about = machine.describe(stage)
+    words = [
+        str(about[name]) for name in ("processor", "hyperpool", "revision", "pgbouncer") if name in about
+    ]
+    return Instructions(f"{dt.datetime.now(dt.UTC):%Y-%m-%d}", "; ".join(words), queries, counts)
+
+
+def _counts(stage: Stage, name: str, queries: int, announce: Callable[[str], None]) -> Iterator[Count]:
+    profiles = stage.workspace.owned_directory(f"callgrind-{name}")
+    files = (f"--vgdb-prefix={profiles / _CONTROL}", f"--callgrind-out-file={profiles / _OUTPUT}")
+    stage.wrapper = ("valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", *files)
+    with stage.running(TARGETS[name], Variant()) as server:
+        pgbench.warm_up(stage.workspace, stage.tools.pgbench, server.endpoint, clients=2)
+        if stage.workspace.user is not None:
+            # pgbouncer has become this user, and could not be reached any more by what root has made.
+            for file in profiles.iterdir():
+                shutil.chown(file, stage.workspace.user)
+        _control(stage, server, profiles, "-i", "on")
+        for mode in _MODES:
+            announce(f"{name}, {mode}")
+            _send(stage, server, mode, queries // 4)  # What happens once is over.
+            _dump(stage, server, profiles)
+            _send(stage, server, mode, queries)
+            once = _dump(stage, server, profiles)
+            _send(stage, server, mode, 2 * queries)
+            twice = _dump(stage, server, profiles)
+            objects: dict[str, float] = {}
+            for path in twice.keys() | once.keys():
+                more = (twice.get(path, 0) - once.get(path, 0)) / queries
+                objects[kind_of(path)] = objects.get(kind_of(path), 0.0) + more
+            yield Count(name, mode, sum(objects.values()), objects)
+
+
+def _send(stage: Stage, server: Server, mode: str, queries: int) -> None:
+    command: list[str | Path] = [stage.tools.pgbench, "-n", "-c", "1", "-t", str(queries), "-M", mode]
+    command += ["-D", f"scale={SCALE}", "-f", pgbench.SCRIPTS / "select.sql"]
+    command += connection_options(server.endpoint)
+    environment = clean_environment(PGSSLMODE="disable", PGGSSENCMODE="disable")
+    output = stage.workspace.run("pgbench", command, timeout=_PATIENCE, environment=environment)
+    pgbench.refuse_errors(output)
+
+
+def _control(stage: Stage, server: Server, profiles: Path, *arguments: str) -> None:
+    prefix = f"--vgdb-prefix={profiles / _CONTROL}"
+    command = ["callgrind_control", prefix, *arguments, str(server.child.pid)]
+    stage.workspace.run("callgrind", command, timeout=_PATIENCE)
+
+
+def _dump(stage: Stage, server: Server, profiles: Path) -> dict[str, int]:
+    """What has been counted since the last time."""
+    _control(stage, server, profiles, "-d")
+    found: dict[str, int] = {}
+    for file in profiles.glob(f"{_OUTPUT}.*"):
+        with file.open(encoding="utf-8") as lines:
+            for name, number in by_object(lines).items():
+                found[name] = found.get(name, 0) + number
+        file.unlink()
+    return found

@@ -1,0 +1,98 @@
+"""The run that the documentation shows: its measurements, its report, its pictures, and what the page says of it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from benchmarks import tables
+from benchmarks.goals import judge
+from benchmarks.groups import GROUPS
+from benchmarks.report import plot
+from benchmarks.report.page import write_page
+from benchmarks.results import rounds_of
+from benchmarks.summary import summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from benchmarks.results import Recording
+    from benchmarks.summary import Row
+
+DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
+_FOLDER: Final = "benchmarks"
+_MARKED: Final = re.compile(r"(<!-- recorded run: begin -->\n).*?(<!-- recorded run: end -->)", re.DOTALL)
+_SHOWN: Final = (
+    "processor",
+    "processors",
+    "kernel",
+    "python",
+    "hyperpool",
+    "revision",
+    "pgbouncer",
+    "pgpool-II",
+)
+
+
+def record(source: Path, recording: Recording, docs: Path = DOCS) -> list[Path]:
+    """Make a run the one that the documentation shows.
+
+    Args:
+        source: the file of its measurements.
+        recording: what is in there.
+        docs: the documentation, with a page ``benchmarks.md`` that has the two comments between which it goes.
+
+    Returns:
+        What was written.
+    """
+    folder = docs / _FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    rows = summarise(recording.cells)
+    shutil.copyfile(source, folder / "measurements.jsonl")
+    write_page(folder / "report.html", recording)
+    plot.png_of_all(folder / "overview.png", rows)
+    for group in GROUPS.values():
+        plot.png_of_group(
+            folder / f"{group.name}.png", group, [row for row in rows if row.group == group.name]
+        )
+    page = docs / "benchmarks.md"
+    text = "\n".join(part(recording, rows, folder))
+    page.write_text(
+        _MARKED.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", page.read_text("utf-8")), "utf-8"
+    )
+    return [page, *sorted(folder.iterdir())]
+
+
+def part(recording: Recording, rows: Sequence[Row], folder: Path) -> Iterator[str]:
+    """The lines of the page that speak of the run.
+
+    Args:
+        recording: the run.
+        rows: its summary.
+        folder: where its pictures are.
+    """
+    about = recording.description
+    rounds = rounds_of(recording.cells)
+    date = str(about.get("date", "an unknown date"))[:10]
+    yield f"Measured on {date}, in {rounds} round{'s' if rounds != 1 else ''}."
+    yield f"The whole report is [{_FOLDER}/report.html]({_FOLDER}/report.html), every single measurement is in"
+    yield f"[{_FOLDER}/measurements.jsonl]({_FOLDER}/measurements.jsonl)."
+    yield ""
+    yield "| | |\n|---|---|"
+    yield from (f"| {name} | {about[name]} |" for name in _SHOWN if name in about)
+    yield ""
+    yield "| goal | wanted | measured | |\n|---|---|---|---|"
+    for verdict in judge(rows):
+        mark = {True: "reached", False: "**missed**", None: ""}[verdict.reached]
+        yield f"| {verdict.goal.text} | {tables.wanted(verdict.goal)} | {tables.measured(verdict)} | {mark} |"
+    yield ""
+    yield "x are multiples of pgbouncer's: medians over the rounds, with the lowest and the highest."
+    yield ""
+    for group in GROUPS.values():
+        if (folder / f"{group.name}.png").exists():
+            yield f"### {group.title}\n"
+            yield f"{group.about}\n"
+            yield f"![{group.title}]({_FOLDER}/{group.name}.png)\n"

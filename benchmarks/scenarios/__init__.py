@@ -1,0 +1,1 @@
+"""What is measured: one object per scenario, each knows how to measure one target once."""
