@@ -13,9 +13,9 @@ is what N queries take, without logins.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,11 +35,12 @@ if TYPE_CHECKING:
 
     from benchmarks.stage import Server
 
+    Counter = Callable[[str, int], dict[str, int]]
+
 FILE: Final = Path(__file__).resolve().parent / "instructions.json"
 _TARGETS: Final = ("pgbouncer", "hyperpool", "hyperpool-pure")
 _MODES: Final = ("simple", "extended", "prepared")
 _PATIENCE: Final = 300.0
-_CONTROL: Final = "control"
 _OUTPUT: Final = "callgrind.out"
 _SHOWN: Final = 4
 _REFERENCE: Final = "pgbouncer"
@@ -157,29 +158,50 @@ def count(queries: int, announce: Callable[[str], None]) -> Instructions:
 
 
 def _counts(stage: Stage, name: str, queries: int, announce: Callable[[str], None]) -> Iterator[Count]:
-    profiles = stage.workspace.owned_directory(f"callgrind-{name}")
-    files = (f"--vgdb-prefix={profiles / _CONTROL}", f"--callgrind-out-file={profiles / _OUTPUT}")
-    stage.wrapper = ("valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", *files)
-    with stage.running(TARGETS[name], Variant()) as server:
-        pgbench.warm_up(stage.workspace, stage.tools.pgbench, server.endpoint, clients=2)
-        if stage.workspace.user is not None:
-            # pgbouncer has become this user, and could not be reached any more by what root has made.
-            for file in profiles.iterdir():
-                shutil.chown(file, stage.workspace.user)
-        _control(stage, server, profiles, "-i", "on")
+    """Count for each mode: what twice as many queries take beyond what they take once is without login and start."""
+    with _counter(stage, name) as counted:
         for mode in _MODES:
             announce(f"{name}, {mode}")
-            _send(stage, server, mode, queries // 4)  # What happens once is over.
-            _dump(stage, server, profiles)
-            _send(stage, server, mode, queries)
-            once = _dump(stage, server, profiles)
-            _send(stage, server, mode, 2 * queries)
-            twice = _dump(stage, server, profiles)
+            counted(mode, queries // 4)  # What happens once is over.
+            once, twice = counted(mode, queries), counted(mode, 2 * queries)
             objects: dict[str, float] = {}
             for path in twice.keys() | once.keys():
                 more = (twice.get(path, 0) - once.get(path, 0)) / queries
                 objects[kind_of(path)] = objects.get(kind_of(path), 0.0) + more
             yield Count(name, mode, sum(objects.values()), objects)
+
+
+@contextlib.contextmanager
+def _counter(stage: Stage, name: str) -> Iterator[Counter]:
+    """What sends queries to a target, and tells what it has executed meanwhile."""
+    profiles = stage.workspace.owned_directory(f"callgrind-{name}")
+    stage.wrapper = ("valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={profiles / _OUTPUT}")
+    if name == _REFERENCE:
+        # It starts fast, and when it has changed its user, callgrind_control does not reach it any more.
+        def whole(mode: str, queries: int) -> dict[str, int]:
+            with stage.running(TARGETS[name], Variant()) as server:
+                _send(stage, server, mode, queries)
+            return _profile(profiles)
+
+        yield whole
+        return
+    # Python takes too long to start while everything is counted.
+    stage.wrapper += ("--instr-atstart=no",)
+    with stage.running(TARGETS[name], Variant()) as server:
+        pgbench.warm_up(stage.workspace, stage.tools.pgbench, server.endpoint, clients=2)
+
+        def control(*arguments: str) -> None:
+            command = ["callgrind_control", *arguments, str(server.child.pid)]
+            stage.workspace.run("callgrind", command, timeout=_PATIENCE)
+
+        def part(mode: str, queries: int) -> dict[str, int]:
+            control("-z")
+            _send(stage, server, mode, queries)
+            control("-d")
+            return _profile(profiles)
+
+        control("-i", "on")
+        yield part
 
 
 def _send(stage: Stage, server: Server, mode: str, queries: int) -> None:
@@ -191,17 +213,10 @@ def _send(stage: Stage, server: Server, mode: str, queries: int) -> None:
     pgbench.refuse_errors(output)
 
 
-def _control(stage: Stage, server: Server, profiles: Path, *arguments: str) -> None:
-    prefix = f"--vgdb-prefix={profiles / _CONTROL}"
-    command = ["callgrind_control", prefix, *arguments, str(server.child.pid)]
-    stage.workspace.run("callgrind", command, timeout=_PATIENCE)
-
-
-def _dump(stage: Stage, server: Server, profiles: Path) -> dict[str, int]:
-    """What has been counted since the last time."""
-    _control(stage, server, profiles, "-d")
+def _profile(profiles: Path) -> dict[str, int]:
+    """The instructions in each program and library that have been written down; removes the files."""
     found: dict[str, int] = {}
-    for file in profiles.glob(f"{_OUTPUT}.*"):
+    for file in profiles.glob(f"{_OUTPUT}*"):
         with file.open(encoding="utf-8") as lines:
             for name, number in by_object(lines).items():
                 found[name] = found.get(name, 0) + number

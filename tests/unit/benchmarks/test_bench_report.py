@@ -146,7 +146,12 @@ def test_the_documentation(recording: Recording, tmp_path: Path) -> None:
     assert "\nold\n" not in text
     assert "Measured on 2026-01-02, in 4 rounds." in text
     linked = {docs / link for link in re.findall(r"\]\((benchmarks/[^)]+)\)", text)}
-    assert {path.name for path in linked} == {"report.html", "measurements.jsonl", "select.png", "far-reads.png"}
+    assert {path.name for path in linked} == {
+        "report.html",
+        "measurements.jsonl",
+        "select.png",
+        "far-reads.png",
+    }
     # The picture of all is for other pages.
     assert written == linked | {page, docs / "benchmarks" / "overview.png"}
     assert read(docs / "benchmarks" / "measurements.jsonl").cells == few.cells[:1]
