@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _HERE: Final = Path(__file__).parent
 
-LEAVES: Final = ("buckets", "cache/fronts", "relay/system", "sql/glance", "wire/scan")
+LEAVES: Final = ("buckets", "cache/fronts", "http/lines", "relay/system", "sql/glance", "wire/scan")
 """The modules that have a form of their own in C."""
 
 TYPED: Final = (

@@ -1,29 +1,24 @@
 """Text for Prometheus: its text format 0.0.4, and OpenMetrics 1.0.
 
 A scrape of many pools must not cost what it measures. What stays the same from one scrape to the next (names, labels)
-is made into a template once; what is left to do is ``template % values``, which takes no Python for each line.
+is made once; what is left to do for each line takes no Python.
 """
 
 from __future__ import annotations
 
-from itertools import accumulate
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
-from hyperpool.buckets import BUCKETS
+from hyperpool.http.lines import histograms
 from hyperpool.stats import BOUNDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+
+    from hyperpool.http.lines import Times
 
 Labels: TypeAlias = "tuple[str, ...]"
-
-Times: TypeAlias = "tuple[list[int], float]"
-"""What a `hyperpool.stats.Histogram` holds: its buckets, and the sum of all times in seconds."""
-
-_NONE: Final = [0] * BUCKETS
 
 FINE: Final = range(7, 25)
 """Bounds that a histogram may show: powers of two from 0.128 ms to 17 s."""
@@ -31,8 +26,8 @@ FINE: Final = range(7, 25)
 COARSE: Final = range(8, 28, 2)
 """Others: powers of four from 0.256 ms to 67 s."""
 
-_REACH: Final = max(*FINE, *COARSE) + 1
-"""What is behind all of them is not cumulated bucket by bucket."""
+_AT_ONCE: Final = 50
+"""Histograms that are written until the relay has its turn."""
 
 
 @attrs.frozen(eq=False)
@@ -66,36 +61,19 @@ class Metric:
         return f"# HELP {name} {self.about}\n# TYPE {name} {kind}\n"
 
 
-@attrs.define(eq=False)
-class _HistogramText:
-    """A histogram's lines.
-
-    Attributes:
-        template: takes the numbers.
-        pick: those, of the sums up to each bucket.
-        seconds: the sum of times that `text` was made for: it grows with each time that is counted.
-        text: the lines.
-    """
-
-    template: str
-    pick: Callable[[list[int]], tuple[int, ...]]
-    seconds: float = -1.0
-    text: str = ""
-
-
 class Writer:
     """Writes the samples of metrics, and remembers the templates of those whose labels stay the same."""
 
     def __init__(self) -> None:
         self._templates: dict[tuple[Metric, Hashable], str] = {}
-        self._histograms: dict[tuple[Metric, Labels], _HistogramText] = {}
+        self._histograms: dict[tuple[Metric, Hashable], list[tuple[bytes, ...]]] = {}
         self._used: set[tuple[Metric, Hashable]] = set()
 
     def begin(self) -> None:
         """A scrape begins: what the one before has not used is forgotten."""
         used = self._used
         self._templates = {key: text for key, text in self._templates.items() if key in used}
-        self._histograms = {key: text for key, text in self._histograms.items() if key in used}
+        self._histograms = {key: texts for key, texts in self._histograms.items() if key in used}
         used.clear()
 
     def samples(
@@ -104,7 +82,7 @@ class Writer:
         version: Hashable,
         labels: Callable[[], Iterable[Labels]],
         values: Iterable[float],
-    ) -> str:
+    ) -> bytes:
         """The lines of a counter, a gauge or an info.
 
         Args:
@@ -116,55 +94,55 @@ class Writer:
         key = (metric, version)
         template = self._templates.get(key)
         if template is None:
-            template = "".join(f"{metric.sample}{_label_text(metric.labels, one)} %s\n" for one in labels())
+            texts = (_label_text(metric.labels, one).replace("%", "%%") for one in labels())
+            template = "".join(f"{metric.sample}{text} %s\n" for text in texts)
             self._templates[key] = template
         self._used.add(key)
-        return template % tuple(values)
+        return (template % tuple(values)).encode()
 
-    def histogram(self, metric: Metric, labels: Labels, parts: Sequence[Times]) -> str:
-        """The lines of one histogram.
+    def histograms(
+        self, metric: Metric, version: Hashable, labels: Iterable[Labels], parts: list[Sequence[Times]]
+    ) -> Iterator[bytes]:
+        """The lines of a histogram, in pieces that take no longer than the relay can wait.
 
         Args:
             metric: the metric.
-            labels: the values of its labels.
-            parts: its times; all together if there are several.
+            version: another one says that the labels are others.
+            labels: the values of the labels of each sample.
+            parts: of each sample, its times; all together if there are several.
         """
-        key = (metric, labels)
+        key = (metric, version)
+        texts = self._histograms.get(key)
+        if texts is None:
+            texts = self._histograms[key] = [_histogram_text(metric, one) for one in labels]
         self._used.add(key)
-        made = self._histograms.get(key)
-        if made is None:
-            made = self._histograms[key] = _histogram_text(metric, labels)
-        seconds = sum([seconds for _, seconds in parts])
-        if seconds != made.seconds:
-            found = [buckets for buckets, seconds in parts if seconds]
-            buckets = found[0] if len(found) == 1 else list(map(sum, zip(*found, strict=True))) or _NONE
-            first, rest = buckets[:_REACH], buckets[_REACH:]
-            sums = list(accumulate(first))
-            count = sums[-1] + sum(rest)
-            made.text = made.template % (*made.pick(sums), count, count, seconds)
-            made.seconds = seconds
-        return made.text
+        shown = tuple(metric.shown)
+        for start in range(0, len(texts), _AT_ONCE):
+            end = start + _AT_ONCE
+            yield histograms(texts[start:end], shown, parts[start:end])
 
 
-def _histogram_text(metric: Metric, labels: Labels) -> _HistogramText:
+def _histogram_text(metric: Metric, labels: Labels) -> tuple[bytes, ...]:
+    """What stands in front of the numbers of a histogram."""
     text = _label_text(metric.labels, labels)
     start = f"{metric.name}_bucket{text[:-1]},le=" if text else f"{metric.name}_bucket{{le="
     ends = (*(f"{BOUNDS[place]:g}" for place in metric.shown), "+Inf")
-    lines = [f'{start}"{end}"}} %s\n' for end in ends]
-    template = "".join((*lines, f"{metric.name}_count{text} %s\n", f"{metric.name}_sum{text} %s\n"))
-    return _HistogramText(template, itemgetter(*metric.shown))
+    lines = (
+        *(f'{start}"{end}"}} ' for end in ends),
+        *(f"{metric.name}_{part}{text} " for part in ("count", "sum")),
+    )
+    return tuple(line.encode() for line in lines)
 
 
 def _label_text(names: tuple[str, ...], values: Labels) -> str:
-    """Labels as they stand in a template."""
+    """Labels as they stand behind a name."""
     pairs = ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True))
     return f"{{{pairs}}}" if pairs else ""
 
 
 def _escaped(value: str) -> str:
     value = value.encode(errors="backslashreplace").decode()
-    value = value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-    return value.replace("%", "%%")
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
 def merged(found: Iterable[tuple[Labels, float]]) -> Mapping[Labels, float]:

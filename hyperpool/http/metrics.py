@@ -6,7 +6,8 @@ docs/grafana.json shows every metric that is told of here, and docs/metrics.md e
 from __future__ import annotations
 
 import sys
-from itertools import chain, islice
+import time
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -21,14 +22,15 @@ from hyperpool.http.exposition import COARSE, FINE, Metric, Writer, merged
 from hyperpool.http.series import OTHER, SeriesTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from starlette.requests import Request
 
     from hyperpool.admin.surroundings import Surroundings
     from hyperpool.cache.counters import CacheStats
     from hyperpool.config.http import HttpSettings
-    from hyperpool.http.exposition import Labels, Times
+    from hyperpool.http.exposition import Labels
+    from hyperpool.http.lines import Times
     from hyperpool.http.series import Series
     from hyperpool.http.site import Site
     from hyperpool.relay.handover import RelayPool
@@ -186,8 +188,8 @@ METRICS: Final = (
 """All of them; those of the process, which prometheus_client has, come on top."""
 
 
-_AT_ONCE: Final = 50
-"""Histograms that are written until the relay has its turn."""
+_TURN: Final = 0.0005
+"""Seconds that are worked until the relay has its turn, which takes about a tenth of that."""
 
 
 class Exporter:
@@ -195,10 +197,12 @@ class Exporter:
 
     Args:
         around: what is told of.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(self, around: Surroundings, clock: Callable[[], float] = time.monotonic) -> None:
         self._around = around
+        self._clock = clock
         self._by_pool = SeriesTable(lambda pool: (pool.settings.database, pool.settings.user), (OTHER, OTHER))
         self._by_database = SeriesTable(lambda pool: (pool.settings.database,), (OTHER,))
         self._writer = Writer()
@@ -206,8 +210,8 @@ class Exporter:
         self._process = prometheus_client.CollectorRegistry()
         prometheus_client.ProcessCollector(registry=self._process)
 
-    async def scrape(self, max_pools: int, *, openmetrics: bool = False) -> str:
-        """Everything, as it is now; the relay has its turn in between, about once in a millisecond.
+    async def scrape(self, max_pools: int, *, openmetrics: bool = False) -> bytes:
+        """Everything, as it is now; the relay has its turn in between, more often than once in a millisecond.
 
         Args:
             max_pools: as the setting of this name.
@@ -215,17 +219,22 @@ class Exporter:
         """
         async with self._lock:
             self._writer.begin()
-            pieces: list[str] = []
+            pieces: list[bytes] = []
             newest = None
+            began = self._clock()
             for metric, text in self._texts(max_pools):
-                pieces += (metric.header(openmetrics=openmetrics) if metric is not newest else "", text)
+                if metric is not newest:
+                    pieces.append(metric.header(openmetrics=openmetrics).encode())
+                pieces.append(text)
                 newest = metric
-                await trio.lowlevel.checkpoint()
+                if self._clock() - began >= _TURN:
+                    await trio.lowlevel.checkpoint()
+                    began = self._clock()
         accept = "application/openmetrics-text" if openmetrics else "text/plain"
-        pieces.append(choose_encoder(accept)[0](self._process).decode())
-        return "".join(pieces)
+        pieces.append(choose_encoder(accept)[0](self._process))
+        return b"".join(pieces)
 
-    def _texts(self, max_pools: int) -> Iterator[tuple[Metric, str]]:
+    def _texts(self, max_pools: int) -> Iterator[tuple[Metric, bytes]]:
         """Samples of one metric after the other; what takes longer comes in several pieces."""
         around, write = self._around, self._writer.samples
         series = self._by_pool.update(around.pools, max_pools)
@@ -245,15 +254,11 @@ class Exporter:
         yield CLIENTS, self._states(CLIENTS, labels, _CLIENT_STATES, [look[_FIRST:_MIDDLE] for look in looks])
         yield SERVERS, self._states(SERVERS, labels, _SERVER_STATES, [look[_MIDDLE:] for look in looks])
         for metric, times in HISTOGRAMS.items():
-            for start in range(0, len(series), _AT_ONCE):
-                found = [
-                    self._writer.histogram(metric, one.labels, list(map(times, some)))
-                    for one, some in islice(zip(series, parts, strict=True), start, start + _AT_ONCE)
-                ]
-                yield metric, "".join(found)
+            told: list[Sequence[Times]] = [list(map(times, some)) for some in parts]
+            for text in self._writer.histograms(metric, version, labels, told):
+                yield metric, text
         yield PINS, self._merged(PINS, _counted(series, lambda stats: stats.pins.items()))
-        yield LOGINS, self._logins(databases)
-        yield CONNECTS, self._connects(databases)
+        yield from self._login_texts(databases)
         failures = _counted(databases, lambda stats: stats.hop_failures.items())
         yield CONNECT_FAILURES, self._merged(CONNECT_FAILURES, failures)
         yield from self._cache_texts(max_pools)
@@ -263,7 +268,7 @@ class Exporter:
 
     def _states(
         self, metric: Metric, labels: list[Labels], states: tuple[str, ...], counts: list[tuple[float, ...]]
-    ) -> str:
+    ) -> bytes:
         return self._writer.samples(
             metric,
             self._by_pool.version,
@@ -271,29 +276,22 @@ class Exporter:
             chain.from_iterable(counts),
         )
 
-    def _merged(self, metric: Metric, found: Iterable[tuple[Labels, float]]) -> str:
+    def _merged(self, metric: Metric, found: Iterable[tuple[Labels, float]]) -> bytes:
         samples = merged(found)
         return self._writer.samples(metric, tuple(samples), lambda: samples, samples.values())
 
-    def _logins(self, databases: list[Series]) -> str:
-        write = self._writer.histogram
-        return "".join(
-            [write(LOGINS, one.labels, [_TIMES(part.login_times) for part in one.parts]) for one in databases]
-        )
-
-    def _connects(self, databases: list[Series]) -> str:
-        texts = []
+    def _login_texts(self, databases: list[Series]) -> Iterator[tuple[Metric, bytes]]:
+        logins = {one.labels: [_TIMES(part.login_times) for part in one.parts] for one in databases}
+        connects: dict[Labels, list[Times]] = {}
         for one in databases:
-            found: dict[str, list[Times]] = {}
             for part in one.parts:
                 for kind, times in part.hops.items():
-                    found.setdefault(kind, []).append(_TIMES(times))
-            texts += [
-                self._writer.histogram(CONNECTS, (*one.labels, kind), parts) for kind, parts in found.items()
-            ]
-        return "".join(texts)
+                    connects.setdefault((*one.labels, kind), []).append(_TIMES(times))
+        for metric, found in ((LOGINS, logins), (CONNECTS, connects)):
+            for text in self._writer.histograms(metric, tuple(found), found, list(found.values())):
+                yield metric, text
 
-    def _cache_texts(self, max_pools: int) -> Iterator[tuple[Metric, str]]:
+    def _cache_texts(self, max_pools: int) -> Iterator[tuple[Metric, bytes]]:
         found = [
             (name if place < max_pools else OTHER, database.stats)
             for place, (name, database) in enumerate(named(self._around))
@@ -318,7 +316,7 @@ class Exporter:
         ]
         yield CACHE_INVALIDATIONS, self._merged(CACHE_INVALIDATIONS, sources)
 
-    def _agent_texts(self) -> Iterator[tuple[Metric, str]]:
+    def _agent_texts(self) -> Iterator[tuple[Metric, bytes]]:
         agents = {} if self._around.agents is None else self._around.agents.counts()
         yield AGENTS, self._merged(AGENTS, [((name,), counts[0]) for name, counts in agents.items()])
         states = [
@@ -384,6 +382,6 @@ def add_metrics(site: Site, around: Surroundings, settings: Callable[[], HttpSet
         openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
         text = await exporter.scrape(settings().max_pools, openmetrics=openmetrics)
         kind = "application/openmetrics-text; version=1.0.0" if openmetrics else "text/plain; version=0.0.4"
-        return Response(text.encode(), headers={"Content-Type": f"{kind}; charset=utf-8"})
+        return Response(text, headers={"Content-Type": f"{kind}; charset=utf-8"})
 
     site.add("/metrics", metrics)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hyperpool.buckets import BUCKETS
 from hyperpool.sql.effects import EffectReader
 from tests.support.forms import compiled, pure
 
@@ -65,6 +66,30 @@ def test_text_up_to_a_zero_byte(data: bytes, at: int, end: int) -> None:
         except IndexError:
             found.append(IndexError)
     assert found[0] == found[1]
+
+
+TIMES = st.tuples(
+    st.lists(st.integers(0, 1 << 56), min_size=BUCKETS, max_size=BUCKETS),
+    st.floats(allow_nan=False, min_value=0),
+)
+
+
+@given(st.lists(st.tuples(st.binary(max_size=9), st.lists(TIMES, max_size=3)), max_size=3), st.data())
+def test_lines_of_histograms(found: list[tuple[bytes, list[Any]]], data: st.DataObject) -> None:
+    """Any numbers, and too many or too few texts."""
+    shown = tuple(data.draw(st.lists(st.integers(-1, BUCKETS), max_size=4)))
+    count = data.draw(st.sampled_from([0, 0, 0, 1])) + len(shown) + 3
+    texts = [(name,) * count for name, _ in found]
+    told: list[object] = []
+    for form in (pure("http/lines"), compiled("http/lines")):
+        try:
+            told.append(form.histograms(texts, shown, [parts for _, parts in found]))
+        except (ValueError, IndexError) as error:
+            told.append(type(error))
+    if count == len(shown) + 3 or not found:
+        assert told[0] == told[1]
+    else:
+        assert not any(isinstance(one, bytes) for one in told)
 
 
 SETTINGS = [object() for _ in range(3)]

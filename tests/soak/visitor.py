@@ -109,6 +109,7 @@ def code_of(error: Exception) -> str:
         return str(error.pgcode)
     if isinstance(error, TimeoutError):
         return "timeout"
+    # asyncpg's internal error is how it may fail when a server ends the connection, also without a pooler in between.
     lost = (
         psycopg.OperationalError
         | psycopg2.OperationalError
@@ -116,7 +117,12 @@ def code_of(error: Exception) -> str:
         | ConnectionEnded
         | OSError
     )
-    return LOST if isinstance(error, lost | asyncpg.InterfaceError) else type(error).__name__
+    # The internal error is how asyncpg may fail when a server ends its connection, also without a pooler in between.
+    return (
+        LOST
+        if isinstance(error, lost | asyncpg.InterfaceError | asyncpg.InternalClientError)
+        else type(error).__name__
+    )
 
 
 def _text(error: Exception) -> str:

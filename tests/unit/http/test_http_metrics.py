@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import runpy
 from contextlib import nullcontext
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -66,7 +66,7 @@ def _around(desk: Desk) -> Surroundings:
 
 
 async def _scraped(around: Surroundings, exporter: Exporter | None = None, limit: int = 10) -> Samples:
-    text = await (exporter or Exporter(around)).scrape(limit)
+    text = (await (exporter or Exporter(around)).scrape(limit)).decode()
     found: Samples = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -190,13 +190,14 @@ async def test_many_pools_are_one_family(desk: Desk) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(count)
-        text = await Exporter(_around(desk)).scrape(200)
+        clock = itertools.count(step=0.001)
+        text = (await Exporter(_around(desk), lambda: next(clock)).scrape(200)).decode()
         nursery.cancel_scope.cancel()
     assert text.count("# TYPE hyperpool_query_seconds histogram") == 1
     assert text.count("hyperpool_query_seconds_count{") == 121
     assert turns > len(METRICS)
     lines = [line.startswith("hyperpool_query_seconds") for line in text.splitlines() if line[0] != "#"]
-    assert sum(one != two for one, two in pairwise(lines)) == 2
+    assert sum(one != two for one, two in itertools.pairwise(lines)) == 2
 
 
 async def test_counters_never_go_back(desk: Desk) -> None:

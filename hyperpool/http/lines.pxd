@@ -1,0 +1,1 @@
+cpdef bytes histograms(list texts, tuple shown, list parts)
