@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
+from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.trio import serve
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
 
 from hyperpool.errors import StartupError
+from hyperpool.http.guests import Guest, Guests
 from hyperpool.transport.passed import HTTP, PassedSockets
 
 if TYPE_CHECKING:
@@ -25,6 +28,10 @@ log = structlog.get_logger("http")
 _PAUSE: Final = 1.0
 """Seconds after which the server is started again that has failed."""
 _BACKLOG: Final = 64
+_HEAD_WITHIN: Final = 20
+"""Seconds in which the head of a request has to come, the first one or the next one."""
+_BODY_WITHIN: Final = 30
+"""Seconds in which some of a body has to come."""
 
 
 def open_sockets(
@@ -95,20 +102,33 @@ async def run(site: Site, sockets: Sequence[socket.socket]) -> None:
         site: with all of its routes.
         sockets: listening ones; they stay open.
     """
-    app = site.app()
-    while True:
-        config = Config()
-        # hypercorn owns what it is given by number, and closes it.
-        config.bind = [f"fd://{os.dup(sock.fileno())}" for sock in sockets]
-        config.errorlog = None
-        config.include_server_header = False
-        config.keep_alive_timeout = 20
-        config.h11_max_incomplete_size = 16384
-        config.alpn_protocols = ["http/1.1"]
-        config.graceful_timeout = 0
+    config = Config()
+    config.errorlog = None
+    config.include_server_header = False
+    config.keep_alive_timeout = _HEAD_WITHIN
+    config.read_timeout = _BODY_WITHIN
+    config.h11_max_incomplete_size = 16384
+    config.h2_max_concurrent_streams = 4
+    app = ASGIWrapper(site.app())  # type: ignore[arg-type]  # starlette and hypercorn differ in names alone
+
+    async def serve(guest: Guest) -> None:
         try:
-            await serve(app, config)  # type: ignore[arg-type]  # starlette and hypercorn differ in names alone
+            await TCPServer(app, config, WorkerContext(None), ConnectionState({}), guest)  # type: ignore[arg-type]
+        except Exception as error:
+            log.error("an HTTP connection failed", exc_info=error)
+
+    guests = Guests(serve)
+    while True:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(guests.end_with)
+                await trio.serve_listeners(guests.welcome, [_listener(sock) for sock in sockets])
         except Exception as error:
             # It must not take the pooler with it.
             log.error("the HTTP server failed: it is started again", exc_info=error)
         await trio.sleep(_PAUSE)
+
+
+def _listener(sock: socket.socket) -> trio.SocketListener:
+    """Accepts connections, until it is closed, which closes nothing else."""
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup()))
