@@ -56,8 +56,7 @@ class Peers:
             secret: the secret in it, for this hop.
 
         Raises:
-            ConnectFailed: there is no such peer, or it cannot be reached.
-            OSError: the connection broke.
+            ConnectFailed: there is no such peer, it cannot be reached, or the connection broke.
         """
         peer = self._settings().peers.get(peer_id)
         if peer is None:
@@ -70,9 +69,16 @@ class Peers:
             stream = await _dial(peer)
         async with stream:
             with _counted(traffic, "sent"):
-                await stream.send_all(messages.cancel_request(pid, secret))
-                while await stream.receive_some():
-                    pass
+                try:
+                    await stream.send_all(messages.cancel_request(pid, secret))
+                    while await stream.receive_some():
+                        pass
+                except trio.BrokenResourceError as error:
+                    cause = error.__cause__
+                    reason = cause.strerror if isinstance(cause, OSError) else error
+                    raise ConnectFailed(
+                        f"the connection to peer {peer.host}:{peer.port} broke: {reason}"
+                    ) from error
 
     def _limit(self, peer: PeerSettings) -> float:
         size = self._settings().pooler.default_pool_size if peer.pool_size is None else peer.pool_size

@@ -101,7 +101,7 @@ class AuthQueries:
                         await directory.close()
         finally:
             with trio.CancelScope(shield=True):
-                for directory in self._directories.values():
+                for directory in list(self._directories.values()):
                     await directory.close()
 
 
@@ -223,6 +223,7 @@ class _Session:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self._frames = FrameReader(MAX_SERVER_LOGIN_FRAME)
+        self._asking = False
 
     async def ask(self, query: str, users: list[str]) -> list[Outcome]:
         """Ask for the secrets of several users.
@@ -232,6 +233,7 @@ class _Session:
             LoginFailed: the server broke the protocol.
         """
         text = encode(query)
+        self._asking = True
         try:
             await self.stream.send_all(b"".join(extended.ask(text, encode(user)) for user in users))
             outcomes = [await self._answer(user) for user in users]
@@ -241,13 +243,17 @@ class _Session:
             raise ConnectFailed(f"connection broke during auth_query: {error}") from error
         except ProtocolError as error:
             raise LoginFailed(f"server broke the protocol during auth_query: {error}") from error
+        finally:
+            self._asking = False
         return outcomes
 
     async def close(self) -> None:
-        with trio.move_on_after(_SWEEP) as scope:
-            scope.shield = True
-            with suppress(trio.BrokenResourceError):
-                await self.stream.send_all(messages.TERMINATE)
+        """Log out, unless somebody is still talking: then, hang up."""
+        if not self._asking:
+            with trio.move_on_after(_SWEEP) as scope:
+                scope.shield = True
+                with suppress(trio.BrokenResourceError):
+                    await self.stream.send_all(messages.TERMINATE)
         await trio.aclose_forcefully(self.stream)
 
     async def _answer(self, user: str) -> Outcome:

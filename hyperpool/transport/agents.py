@@ -21,9 +21,12 @@ import structlog
 import trio
 
 from hyperpool.errors import ConnectFailed
+from hyperpool.transport.carried import WebSocketSocket
 from hyperpool.transport.ending import ending_of
+from hyperpool.transport.frames import WebSocketStream
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
     from hyperpool.config.transports import AgentStep
@@ -79,73 +82,77 @@ class AgentStream(trio.abc.Stream):
     """The stream to a target, over an agent's connection.
 
     Args:
-        stream: the connection; belongs to it from now on.
-        early: what the target said already.
-        closed: called once it is closed.
-        agent: its name, for people.
-        verdict: tells why the connection was taken from under the stream, if it was.
+        connection: what it is made of; the stream below belongs to it from now on.
     """
 
-    def __init__(
-        self,
-        stream: trio.abc.Stream,
-        early: bytes,
-        closed: Callable[[], None],
-        agent: str,
-        verdict: Callable[[], str],
-    ) -> None:
-        self._stream = stream
-        self._early = early
-        self._closed = closed
-        self._agent = agent
-        self._verdict = verdict
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+        self._stream = connection.stream
+        self._early = connection.rest
         self._open = True
 
     @property
     def ending(self) -> str:
         """How the stream has ended, for people; empty before, or if there is nothing to say."""
-        how = ending_of(self._stream)
-        return f"agent {self._agent}: {how}" if how else ""
+        return ending_of(self._stream)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`. Cancelled midway, the only sound use of the stream is to close it."""
-        with self._in_its_name():
+        with self._with_verdict():
             await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the connection takes more data."""
-        with self._in_its_name():
+        with self._with_verdict():
             await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive at least one byte, or b"" at the end of the stream. Cancelled, it has received nothing."""
         if not self._early:
-            with self._in_its_name():
+            with self._with_verdict():
                 return await self._stream.receive_some(max_bytes)
         await trio.lowlevel.checkpoint()
         count = len(self._early) if max_bytes is None else max_bytes
         early, self._early = self._early[:count], self._early[count:]
         return early
 
+    def detach(self) -> socket.socket | None:
+        """Hand over what the relay can drive; from now on the stream behaves as if closed.
+
+        Returns:
+            None if that cannot be done now: the stream stays as it is.
+        """
+        if self._early or not self._open or not isinstance(self._stream, WebSocketStream):
+            return None
+        try:
+            end = self._stream.detach()
+        except trio.ClosedResourceError:
+            return None  # It was taken from under this stream: whoever uses that will be told why.
+        if end is not None:
+            assert isinstance(end, WebSocketSocket)  # noqa: S101 - a WebSocket's stream makes nothing else
+            self._open = False
+            self._connection.carry(end)
+        return end
+
     async def aclose(self) -> None:
         """Close, and the connection with it."""
+        if not self._open:
+            await trio.lowlevel.checkpoint()
+            return
         self._open = False
         try:
             await self._stream.aclose()
         finally:
-            self._closed()
+            self._connection.done.set()
 
     @contextmanager
-    def _in_its_name(self) -> Iterator[None]:
-        """Errors say which agent; a connection that was taken from under this stream is a broken one."""
+    def _with_verdict(self) -> Iterator[None]:
+        """A connection that was taken from under this stream is a broken one."""
         try:
             yield
-        except trio.BrokenResourceError as error:
-            raise trio.BrokenResourceError(f"agent {self._agent}: {error}") from error
         except trio.ClosedResourceError as error:
             if self._open:
-                reason = self._verdict() or "its connection was ended by the pooler"
-                raise trio.BrokenResourceError(f"agent {self._agent}: {reason}") from error
+                raise trio.BrokenResourceError(self._connection.sentence) from error
             raise
 
 
@@ -171,6 +178,23 @@ class _Connection:
         self.rest = b""
         self.done = trio.Event()
         self.asked = False
+        self._carried: WebSocketSocket | None = None
+
+    @property
+    def sentence(self) -> str:
+        """Why the connection was taken from its user, for people."""
+        return f"agent {self.agent.name}: {self.verdict() or 'its connection was ended by the pooler'}"
+
+    def carry(self, end: WebSocketSocket) -> None:
+        """The connection is driven by somebody else now, until that one closes it."""
+        self._carried = end
+        end.closed = self.done.set
+
+    def leave(self) -> None:
+        """It has to go, or is gone: whoever uses it will find out."""
+        self.answered.set()
+        if self._carried is not None:
+            self._carried.break_off(self.sentence)
 
     async def ask(self, target: str, timeout: float) -> str | None:
         """Ask for a target.
@@ -281,7 +305,7 @@ class AgentRegistry:
         finally:
             if not connection.asked and connection in agent.waiting:
                 agent.waiting.remove(connection)
-            connection.answered.set()
+            connection.leave()
             agent.connections -= 1
             if not agent.connections:
                 self._gone(group, agent, verdict() or reason)
@@ -337,13 +361,7 @@ class AgentRegistry:
         try:
             answer = await connection.ask(target, self.open_timeout)
             if answer == OK:
-                return AgentStream(
-                    connection.stream,
-                    connection.rest,
-                    connection.done.set,
-                    connection.agent.name,
-                    connection.verdict,
-                )
+                return AgentStream(connection)
         finally:
             if answer != OK:
                 connection.done.set()

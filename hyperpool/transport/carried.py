@@ -59,6 +59,7 @@ class WebSocketSocket:
 
     Attributes:
         ending: how it has ended, for people; empty before.
+        closed: called when it is closed here; None if nobody wants to know.
         left: called when a read has stopped before the kernel had no more: there will be no event for it. None if
             nobody is there to read again; then a read goes on.
     """
@@ -92,6 +93,7 @@ class WebSocketSocket:
         self._unanswered = 0
         self._scope = trio.CancelScope()
         self.ending = ""
+        self.closed: Callable[[], None] | None = None
         self.left: Callable[[], None] | None = None
 
     def fileno(self) -> int:
@@ -159,8 +161,8 @@ class WebSocketSocket:
         pieces, at = reader.payload, 0
         if pieces:
             self._unanswered = 0
-            if len(pieces) == 1 and len(pieces[0]) == got:
-                at = got  # in the middle of a message: it is where it belongs
+            if len(pieces) == 1 and len(pieces[0]) == got and self._mask:
+                at = got  # in the middle of a message that is not masked: it is where it belongs
             else:
                 for piece in pieces:
                     size = len(piece)
@@ -250,6 +252,17 @@ class WebSocketSocket:
         self._scope.cancel()
         self._sock.close()
         self.left = None
+        if self.closed is not None:
+            self.closed()
+
+    def break_off(self, reason: str) -> None:
+        """End the connection; whoever holds this finds it broken, for this reason."""
+        if self._sock.fileno() < 0 or self._late is not None:
+            return
+        self._say_goodbye(CloseReason.GOING_AWAY)
+        self._late = OSError(errno.ECONNABORTED, reason)
+        self._scope.cancel()
+        self._announce()
 
     def _flush(self) -> None:
         """Send what stands half sent.

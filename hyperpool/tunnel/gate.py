@@ -129,8 +129,11 @@ class Guest:
         """Why it has to go, for people; empty as long as it may stay."""
         return self._visitor.verdict
 
-    async def accept(self) -> WebSocketStream:
+    async def accept(self, name: str = "") -> WebSocketStream:
         """Answer that the WebSocket is open.
+
+        Args:
+            name: what messages call the guest; by default, its address.
 
         Raises:
             trio.BrokenResourceError: the peer has gone.
@@ -143,7 +146,7 @@ class Guest:
             received=early,
             max_received=options.max_message_size,
             keepalive=options.keepalive,
-            name=self.peer,
+            name=name or self.peer,
         )
 
 

@@ -77,7 +77,7 @@ class Reception:
     async def _handle(self, guest: Guest) -> None:
         name = self._settings.tokens[guest.token.name].agent_name
         instance = printable(guest.request.headers.get(_INSTANCE, b"").decode("latin-1")) or guest.peer
-        stream = await guest.accept()
+        stream = await guest.accept(f"agent {name} ({guest.peer})")
         try:
             await self.registry.keep(name, instance, guest.peer, stream, guest.verdict)
         finally:

@@ -23,7 +23,7 @@ _CUT = {
     "tcp": "server",
     "gateway": "the connection to the WebSocket gateway localhost",
     "ingress": "the connection to the WebSocket gateway localhost",
-    "agent": "agent site: the connection to 127.0.0.1",
+    "agent": "the connection to agent site (127.0.0.1",
 }
 """Whose end it is that is told: the tunnel's own, where there is one."""
 

@@ -94,6 +94,22 @@ async def test_a_peer_over_tcp(nursery: trio.Nursery) -> None:
     assert peer.requests == [REQUEST]
 
 
+async def test_a_peer_that_breaks_off(nursery: trio.Nursery) -> None:
+    """The connection is lost for a reason that can be told."""
+
+    async def reset(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        stream.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        await stream.aclose()
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, reset, [listener])
+    peers = _peers(PeerSettings(port=listener.socket.getsockname()[1]))
+    with pytest.raises(ConnectFailed, match=r"connection to peer 127\.0\.0\.1:\d+ broke: Connection reset"):
+        await peers.forward(1, *KEY)
+    assert peers.counts() == {1: (0, 0, 0)}
+
+
 async def test_peers_that_cannot_be_reached(tmp_path: Path) -> None:
     """One that is not in the settings, and one where nobody listens."""
     peers = _peers(PeerSettings(host=str(tmp_path)))

@@ -18,6 +18,7 @@ from hyperpool.transport.kinds import DialContext
 from hyperpool.transport.resolve import Resolver
 from hyperpool.transport.sockets import TcpOptions
 from hyperpool.wire import messages
+from tests.support.checkpoints import cancel_everywhere
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -243,3 +244,43 @@ async def test_what_nobody_needs_is_closed(server: Server, queries: AuthQueries)
     (directory,) = queries._directories.values()
     assert not directory.unneeded(began + 99)
     assert directory.unneeded(time.monotonic() + 101)
+
+
+# -- Cancelled ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("nothing_left_open")
+async def test_a_question_is_given_up(server: Server, queries: AuthQueries) -> None:
+    """Wherever that happens, the next one is answered, and no connection is held twice."""
+    where = source(server)
+
+    async def ask() -> None:
+        assert await queries.secret(where, "ann") == Secret("secret of ann")
+
+    async def give_up() -> None:
+        try:
+            await ask()
+        finally:
+            with trio.CancelScope(shield=True):
+                assert await queries.secret(where, "bob") == Secret("secret of bob")
+
+    assert await cancel_everywhere(give_up) >= 3
+
+
+@pytest.mark.usefixtures("nothing_left_open")
+async def test_the_end_of_everything(server: Server) -> None:
+    """While questions wait, are sent and are answered: all connections are closed, and nothing else comes of it."""
+    where = source(server)
+
+    async def ask_and_end() -> None:
+        queries = AuthQueries(
+            lambda: DialContext(options=TcpOptions(), resolver=Resolver(15.0, 15.0)), attention, lambda: 0.0
+        )
+        async with trio.open_nursery() as running:
+            running.start_soon(queries.run)
+            async with trio.open_nursery() as asking:
+                for name in ("ann", "bob", "ann"):
+                    asking.start_soon(queries.secret, where, name)
+            running.cancel_scope.cancel()
+
+    assert await cancel_everywhere(ask_and_end) >= 10

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import select
+import socket
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -11,10 +16,14 @@ import trio.testing
 from hyperpool.config.transports import AgentStep
 from hyperpool.errors import ConnectFailed
 from hyperpool.transport.agents import AgentRegistry, open_agent, receive_line, send_line
+from hyperpool.transport.bridge import BridgeEnd, Bridges
+from hyperpool.transport.carried import WebSocketSocket
+from hyperpool.transport.frames import WebSocketStream
+from hyperpool.transport.plain import PlainStream
 from tests.support.tunnels import dial_context, log_book
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.support.logbook import LogBook
 
@@ -290,6 +299,111 @@ async def test_sent_away(registry: AgentRegistry, book: LogBook, verdict: str) -
     assert registry.counts() == {"site": (0, 0, 0)}
     assert book.entries[-1]["event"] == "agent went"
     assert book.entries[-1]["reason"] == (verdict or "its last stream was closed")
+
+
+# -- In the relay ------------------------------------------------------------------------------------------------------
+
+
+@attrs.define
+class _Carried:
+    """A stream through an agent, over a WebSocket.
+
+    Attributes:
+        agent: the agent's end.
+        stream: the pooler's.
+        bridges: make what the relay drives of it.
+        revoke: what a gate does.
+    """
+
+    agent: WebSocketStream
+    stream: trio.abc.Stream
+    bridges: Bridges
+    revoke: trio.CancelScope
+
+
+@contextlib.asynccontextmanager
+async def _carried(registry: AgentRegistry) -> AsyncIterator[_Carried]:
+    left, right = socket.socketpair()
+    ours = WebSocketStream(PlainStream(left), client=False, name="agent site (192.0.2.1:5)")
+    theirs = WebSocketStream(PlainStream(right), client=True, name="the pooler")
+    scope = trio.CancelScope()
+
+    async def keep() -> None:
+        with scope:
+            try:
+                await registry.keep("site", "one", "192.0.2.1:5", ours, lambda: "its token is revoked")
+            finally:
+                await ours.aclose()
+
+    async with trio.open_nursery() as nursery, theirs:
+        nursery.start_soon(keep)
+        assert await receive_line(theirs) == ("hyperpool-agents 1", b"")
+        nursery.start_soon(_answer, theirs, "ok")
+        stream = await registry.open("site", "db")
+        yield _Carried(theirs, stream, Bridges(nursery, contextlib.nullcontext), scope)
+
+
+def _read(end: socket.socket, size: int = 65536) -> bytes:
+    buffer = bytearray(size)
+    return bytes(buffer[: end.recv_into(buffer)])
+
+
+async def test_the_relay_drives_it(registry: AgentRegistry, book: LogBook) -> None:
+    """No bridge is needed; the agent counts as there until the relay has closed its end."""
+    wanted = random.Random(4).randbytes(300_000)
+    async with _carried(registry) as site, trio.open_nursery() as nursery:
+        end = site.bridges.endpoint(site.stream)
+        assert isinstance(end, WebSocketSocket)
+        await site.stream.aclose()  # it is not this stream's any more
+        nursery.start_soon(site.agent.send_all, wanted)
+        got = b""
+        while len(got) < len(wanted):
+            try:
+                got += _read(end, 30_000)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(end.fileno())
+        assert got == wanted
+        assert end.send(b"question") == 8
+        assert await site.agent.receive_some() == b"question"
+        assert registry.counts() == {"site": (1, 0, 1)}
+        end.close()
+        assert await site.agent.receive_some() == b""
+        await trio.testing.wait_all_tasks_blocked()
+        assert registry.counts() == {"site": (0, 0, 0)}
+
+
+async def test_sent_away_from_the_relay(registry: AgentRegistry, book: LogBook) -> None:
+    """The relay is told, and why, though nothing has come; so is the agent."""
+    async with _carried(registry) as site:
+        end = site.bridges.endpoint(site.stream)
+        with select.epoll() as poll:
+            poll.register(end.fileno(), select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+            assert not poll.poll(0)
+            site.revoke.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            assert poll.poll(0)
+        for _ in range(2):
+            with pytest.raises(OSError, match="agent site: its token is revoked"):
+                _read(end)
+        with pytest.raises(OSError, match="agent site: its token is revoked"):
+            end.send(b"x")
+        assert await site.agent.receive_some() == b""
+        assert site.agent.closed_by_peer == (1001, "")
+        end.close()
+        assert registry.counts() == {"site": (0, 0, 0)}
+
+
+async def test_sent_away_before_the_relay_has_it(registry: AgentRegistry, book: LogBook) -> None:
+    """Between its login and the relay: what the relay gets is broken, for this reason."""
+    async with _carried(registry) as site:
+        site.revoke.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        end: object = site.bridges.endpoint(site.stream)
+        assert isinstance(end, BridgeEnd)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(OSError, match="agent site: its token is revoked"):
+            end.recv(10)
+        end.close()
 
 
 async def test_lines() -> None:

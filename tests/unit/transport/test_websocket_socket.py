@@ -38,15 +38,17 @@ LARGE = random.Random(1).randbytes(3_000_000)
 
 
 @contextlib.asynccontextmanager
-async def end_and_peer(keepalive: float = 0.0) -> AsyncIterator[tuple[WebSocketSocket, Peer]]:
+async def end_and_peer(
+    keepalive: float = 0.0, *, client: bool = True
+) -> AsyncIterator[tuple[WebSocketSocket, Peer]]:
     """What the relay has, with a task that looks after it, and the other end."""
     left, right = socket.socketpair()
-    stream = WebSocketStream(PlainStream(left), client=True, keepalive=keepalive, name="the gateway")
+    stream = WebSocketStream(PlainStream(left), client=client, keepalive=keepalive, name="the gateway")
     async with trio.open_nursery() as nursery, PlainStream(right) as other:
         end = Bridges(nursery, contextlib.nullcontext).endpoint(stream)
         assert isinstance(end, WebSocketSocket)
         try:
-            yield end, Peer(other)
+            yield end, Peer(other, client=not client)
         finally:
             end.close()  # and the nursery ends
 
@@ -119,17 +121,18 @@ async def test_a_shutdown_within_a_message() -> None:
             end.send(LARGE)
 
 
+@pytest.mark.parametrize("client", [True, False])
 @pytest.mark.parametrize("size", [1, 7, 1000, 65536])
-async def test_views_of_any_size(size: int) -> None:
-    """A full read leaves the rest for the next one, wherever a message or its header is cut."""
+async def test_views_of_any_size(size: int, *, client: bool) -> None:
+    """A full read leaves the rest for the next one, wherever a message or its header is cut, masked or not."""
     sizes = random.Random(size)
     wanted = LARGE[: 20 * size + 3000]
-    async with end_and_peer() as (end, peer), trio.open_nursery() as nursery:
+    async with end_and_peer(client=client) as (end, peer), trio.open_nursery() as nursery:
 
         async def say() -> None:
             at = 0
             while at < len(wanted):
-                count = sizes.choice([1, 50, 125, 126, 3000])
+                count = sizes.choice([1, 50, 125, 126, 3000, 40_000])
                 await peer.send(BytesMessage(data=wanted[at : at + count]))
                 at += count
 

@@ -53,11 +53,11 @@ async def clogged_pair() -> Pair:
 
 
 class Peer:
-    """The other end of a client's WebSocket, frame by frame, with wsproto as the referee."""
+    """The other end of a WebSocket, frame by frame, with wsproto as the referee."""
 
-    def __init__(self, stream: PlainStream) -> None:
+    def __init__(self, stream: PlainStream, *, client: bool = False) -> None:
         self.stream = stream
-        self.protocol = Connection(ConnectionType.SERVER)
+        self.protocol = Connection(ConnectionType.CLIENT if client else ConnectionType.SERVER)
 
     async def send(self, *events: Event) -> None:
         """Send frames."""
