@@ -190,13 +190,14 @@ def workers(maximum: int) -> Parser:
     return parse
 
 
-def seconds(maximum: float = _CENTURY) -> Parser:
+def seconds(maximum: float = _CENTURY, minimum: float = 0.0) -> Parser:
     """A duration, as a float in seconds."""
     expected = 'a duration: seconds as a number, or a text like "500ms", "30s", "5m", "1h" or "1d"'
-    in_range = f"a duration from 0 to {format_duration(maximum)}"
+    shortest = format_duration(minimum) if minimum else "0"
+    in_range = f"a duration from {shortest} to {format_duration(maximum)}"
 
     def parse(value: object, _source: Source) -> float:
-        return _quantity(value, parse_duration, (0, maximum), expected, in_range)
+        return _quantity(value, parse_duration, (minimum, maximum), expected, in_range)
 
     return parse
 

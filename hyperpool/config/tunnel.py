@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from hyperpool.config.secret import Secret
 
 _SHORTEST_SECRET: Final = 16
+_SHORTEST_TIME: Final = 0.1
+"""Seconds: with none, nobody would ever come in or through, and pauses would be none."""
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NO_NAMES: Final[tuple[str, ...]] = ()
 
@@ -135,7 +137,9 @@ class GateSettings:
     max_handshakes: int = setting(
         100, kinds.whole(1), "connections that have not shown a token yet; beyond it, the oldest has to go"
     )
-    handshake_timeout: float = setting(10.0, kinds.seconds(3600), "time until a token must have been shown")
+    handshake_timeout: float = setting(
+        10.0, kinds.seconds(3600, _SHORTEST_TIME), "time until a token must have been shown"
+    )
     max_header_size: int = setting(16384, kinds.size(512, 1 << 20), "longest request")
     max_message_size: int = setting(1 << 24, kinds.size(1024), "longest WebSocket message")
     keepalive: float = setting(
@@ -181,7 +185,7 @@ class AgentsSettings(GateSettings):
     )
     open_timeout: float = setting(
         5.0,
-        kinds.seconds(3600),
+        kinds.seconds(3600, _SHORTEST_TIME),
         "time that an agent may take to connect to its target; then another one is asked",
     )
 
@@ -197,7 +201,9 @@ class TargetSettings:
         "name or address, or a Unix socket's directory (/...) or abstract name (@...)",
     )
     port: int = setting(5432, kinds.port, "port, also in a Unix socket's name")
-    connect_timeout: float = setting(4.0, kinds.seconds(3600), "time that connecting may take")
+    connect_timeout: float = setting(
+        4.0, kinds.seconds(3600, _SHORTEST_TIME), "time that connecting may take"
+    )
 
     @property
     def step(self) -> TcpStep | UnixStep:
@@ -222,7 +228,9 @@ class LinkSettings:
     )
     targets: tuple[str, ...] = setting(_NO_NAMES, kinds.names, "what it may ask for; empty: all targets")
     ready: int = setting(4, kinds.whole(1, 1000), "connections that wait there for work")
-    retry_max: float = setting(30.0, kinds.seconds(3600), "longest pause between two attempts to connect")
+    retry_max: float = setting(
+        30.0, kinds.seconds(3600, _SHORTEST_TIME), "longest pause between two attempts to connect"
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -19,7 +19,7 @@ import trio
 from hyperpool.config.secret import Secret
 from hyperpool.config.transports import WebSocketStep
 from hyperpool.errors import ConnectFailed
-from hyperpool.transport.agents import GREETING, NO, OK, OPEN, receive_line, send_line
+from hyperpool.transport.agents import GREETING, MAX_LINE, NO, OK, OPEN, receive_line, send_line
 from hyperpool.transport.kinds import Trace, open_steps
 
 if TYPE_CHECKING:
@@ -229,8 +229,9 @@ async def _wait_for_work(stream: trio.abc.Stream, received: bytes) -> str:
 
 
 async def _decline(stream: trio.abc.Stream, reason: str) -> None:
+    said = NO + reason.replace("\n", " ").encode("ascii", "backslashreplace").decode()
     with trio.move_on_after(_FAREWELL):
-        await send_line(stream, NO + reason.replace("\n", " "))
+        await send_line(stream, said[: MAX_LINE - 1])
         await stream.aclose()
 
 

@@ -147,6 +147,15 @@ def _tokens(**settings: Any) -> dict[str, Any]:
             "poolers.p.targets: found 'y', which is not in targets",
         ),
         ({"poolers": {"p": {**_LINK, "ready": 0}}}, "poolers.p.ready: found 0"),
+        (
+            {"poolers": {"p": {**_LINK, "retry_max": 0}}},
+            "poolers.p.retry_max: found 0, expected a duration from 100ms to 1h",
+        ),
+        ({"targets": {"db": {"connect_timeout": 0}}}, "targets.db.connect_timeout: found 0, expected a"),
+        (
+            {"ingress": {"listen_port": 1, "tokens": {"a": _TOKEN}, "handshake_timeout": 0}},
+            "ingress.handshake_timeout: found 0, expected a",
+        ),
         ({"tunnel": {"log_level": "loud"}}, "tunnel.log_level: found"),
         ({"tunel": {}}, "tunel: found an unknown setting; did you mean tunnel?"),
     ],
@@ -240,6 +249,10 @@ def test_the_pooler_takes_agents_in(tmp_path: Path) -> None:
         (
             {"listen_port": 1, "tokens": {"site-a": {**_TOKEN, "x": 1}}},
             "agents.tokens.site-a.x: found an unknown",
+        ),
+        (
+            {"listen_port": 1, "tokens": {"site-a": _TOKEN}, "open_timeout": 0},
+            "agents.open_timeout: found 0, expected a",
         ),
     ],
 )

@@ -193,6 +193,22 @@ async def test_not_a_pooler(
     assert book.count("connected to the pooler") == 0
 
 
+async def test_a_refusal_is_one_line(poolers: Poolers, book: LogBook) -> None:
+    """However long what was asked for is: the pooler can read why it gets nothing."""
+    agent = _agent(ready=1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(agent.run)
+        await trio.testing.wait_all_tasks_blocked()
+        (end,) = poolers.ends
+        await send_line(end, "open " + "x" * 1000)
+        line, rest = await receive_line(end)
+        assert line.startswith("no target 'xxx")
+        assert rest == b""
+        assert await end.receive_some() == b""
+        agent.close()
+        nursery.cancel_scope.cancel()
+
+
 async def test_no_greeting(poolers: Poolers, book: LogBook, autojump_clock: trio.testing.MockClock) -> None:
     """A pooler that says nothing is given up after a while."""
 
