@@ -197,7 +197,8 @@ GROUPS: Final = {
             "Tunnels: bulk",
             "A hundred megabytes through each way, on one machine, without a round trip added: load, PostgreSQL, pooler"
             " and far end share its processors, so the ratios say how much more work a tunnel is for the whole machine."
-            " `gateway` is websockify alone, with a client that speaks WebSocket itself and costs next to nothing.",
+            " `passed-on` is the path of a tunnel without one: plain TCP that one more process passes on. `gateway` is"
+            " websockify alone, with a client that speaks WebSocket itself and costs next to nothing.",
             "MB/s",
             "MB",
             ("rate", "cpu_us"),

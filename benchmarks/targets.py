@@ -260,6 +260,11 @@ TARGETS: Final = {
         Target("tcp", "hyperpool near the client, plain TCP to PostgreSQL", _way(Ways.tcp)),
         Target("tcp-cache", "the same, with its result cache", _near_cache),
         Target(
+            "passed-on",
+            "hyperpool, plain TCP that one more process passes on, as a gateway does",
+            _way(Ways.passed_on),
+        ),
+        Target(
             "websockify",
             "hyperpool, a WebSocket to websockify",
             _way(Ways.websockify),

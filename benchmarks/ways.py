@@ -67,6 +67,13 @@ class Ways:
         """Plain TCP, to a pooler without or with a result cache."""
         return self._near([_tcp(self.direct())], cache=cache)
 
+    def passed_on(self) -> Way:
+        """Plain TCP that one more process passes on: the path of a gateway, without a tunnel."""
+        port = free_port()
+        words = ["--round-trip", "0", _address(port), _address(self._postgres)]
+        self._spawn("passer", [sys.executable, "-m", "benchmarks.delay", *words], port)
+        return self._near([_tcp(self._delayed(port))])
+
     def websockify_port(self) -> Way:
         """A websockify that leads to PostgreSQL, without a pooler."""
         port = free_port()

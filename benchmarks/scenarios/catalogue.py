@@ -197,7 +197,7 @@ def _far() -> Iterator[Scenario]:
 
 
 def _tunnels() -> Iterator[Scenario]:
-    ways = ("tcp", *_TUNNELS)
+    ways = ("tcp", "passed-on", *_TUNNELS)
     kinds: dict[Kind, str] = {"out": "copy-out", "in": "copy-in", "rows": "large-rows"}
     for kind, name in kinds.items():
         yield TunnelBulk(

@@ -27,6 +27,7 @@ from wsproto.frame_protocol import CloseReason
 
 from hyperpool.transport.endpoint import explain
 from hyperpool.transport.framing import FrameReader, Opcode, Violation, make_frame, make_messages, meaning
+from hyperpool.transport.sockets import unacknowledged_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -327,16 +328,22 @@ class WebSocketSocket:
 
     def _look_after(self) -> None:
         """Nothing has moved for a while."""
-        if self._pinged is not None and self._unanswered <= PASSES and not self._is_unread():
-            reason = (
-                f"{self._name} did not answer a ping within {self._keepalive:g} s: the connection is dead"
-            )
-            self._late = OSError(errno.ETIMEDOUT, reason)
+        reason = self._failing()
+        if reason and not self._is_unread():
+            self._late = OSError(errno.ETIMEDOUT, f"{self._name} {reason}: the connection is dead")
             self._announce()
             return
         self._looked_after = trio.current_time()
         if self._send_control(ping=True) and self._pinged is None:
             self._pinged = self._looked_after
+
+    def _failing(self) -> str:
+        """What the peer has not done in time; empty if there is no such thing."""
+        if self._pinged is not None and self._unanswered <= PASSES:
+            return f"did not answer a ping within {self._keepalive:g} s"
+        if unacknowledged_for(self._sock) >= self._keepalive:
+            return f"acknowledged nothing of what it was sent for {self._keepalive:g} s"
+        return ""
 
     def _is_unread(self) -> bool:
         """Whether something has come that nobody has read yet, as when a client is slow: the pong may be behind it."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import suppress
 from math import inf
 from operator import index
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast, runtime_checkable
 
 import trio
 from wsproto.frame_protocol import CloseReason
@@ -36,6 +36,15 @@ _ROOM: Final = 0.02
 """Seconds in which what is below can say whether it takes a control frame at once."""
 _LATER: Final = 1.0
 """Seconds until a pong that found no room is tried again."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A stream over TCP."""
+
+    @property
+    def unacknowledged_for(self) -> float:
+        """Seconds for which nothing has been acknowledged of what is on its way; 0 when nothing is."""
 
 
 class WebSocketStream(trio.abc.Stream):
@@ -311,10 +320,8 @@ class WebSocketStream(trio.abc.Stream):
         """Nothing was received for a while: send what waits, and find out whether the peer is still there."""
         now = trio.current_time()
         if self._keepalive and now >= self._silent_since() + self._keepalive:
-            if self._pinged is not None and self._unanswered <= PASSES:
-                reason = (
-                    f"{self._name} did not answer a ping within {self._keepalive:g} s: the connection is dead"
-                )
+            if failing := self._failing():
+                reason = f"{self._name} {failing}: the connection is dead"
                 await self._break(CloseReason.GOING_AWAY, reason)
                 raise trio.BrokenResourceError(reason)
             self._looked_after = now
@@ -324,6 +331,14 @@ class WebSocketStream(trio.abc.Stream):
         await self._send_control()
         if ping and not self._ping_unsent and self._pinged is None:
             self._pinged = now
+
+    def _failing(self) -> str:
+        """What the peer has not done in time; empty if there is no such thing."""
+        if self._pinged is not None and self._unanswered <= PASSES:
+            return f"did not answer a ping within {self._keepalive:g} s"
+        if isinstance(self._below, Measured) and self._below.unacknowledged_for >= self._keepalive:
+            return f"acknowledged nothing of what it was sent for {self._keepalive:g} s"
+        return ""
 
     async def _take_in(self, data: bytes) -> None:
         """Take in what was received."""

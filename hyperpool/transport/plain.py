@@ -7,6 +7,8 @@ from typing import Final
 
 import trio
 
+from hyperpool.transport.sockets import unacknowledged_for
+
 _RECEIVE_SIZE: Final = 16384
 
 
@@ -39,6 +41,11 @@ class PlainStream(trio.abc.HalfCloseableStream):
         except OSError as error:
             raise self._broken(error) from error
         return str(address[0]) if isinstance(address, tuple) else ""
+
+    @property
+    def unacknowledged_for(self) -> float:
+        """Seconds for which nothing has been acknowledged of what is on its way; 0 when nothing is."""
+        return unacknowledged_for(self._socket)
 
     def detach(self) -> socket.socket:
         """Hand the socket over to the caller; from now on the stream behaves as if closed.

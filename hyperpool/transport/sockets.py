@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
 
 _DEFER_ACCEPT = 45
 """Seconds, as in pgbouncer."""
+
+_TCP_INFO_SIZE: Final = 60
+_UNACKED: Final = slice(24, 28)
+_LAST_ACK: Final = slice(56, 60)
+"""Where ``tcpi_unacked`` and ``tcpi_last_ack_recv`` stand in Linux's ``struct tcp_info`` (linux/tcp.h)."""
 
 
 @attrs.frozen
@@ -77,6 +83,23 @@ class TcpOptions:
         """
         self.apply(sock)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, self.defer_accept)
+
+
+def unacknowledged_for(sock: socket.socket) -> float:
+    """Seconds for which nothing has been acknowledged of what is on its way to the other end.
+
+    A peer that does not read, but is there, acknowledges: what its kernel has no room for is not on its way.
+
+    Returns:
+        0 when nothing is on its way, or that cannot be known.
+    """
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+    except OSError:
+        return 0.0
+    if len(info) < _TCP_INFO_SIZE or not any(info[_UNACKED]):
+        return 0.0
+    return int.from_bytes(info[_LAST_ACK], sys.byteorder) / 1000
 
 
 def address_name(family: int, address: object) -> str:

@@ -113,6 +113,11 @@ class TlsStream(trio.abc.Stream):
         """Close at once, from synchronous code."""
         self._plain.close()
 
+    @property
+    def unacknowledged_for(self) -> float:
+        """Seconds for which nothing has been acknowledged of what is on its way; 0 when nothing is."""
+        return self._plain.unacknowledged_for
+
     def detach(self) -> socket.socket:
         """Hand the socket over to the caller; from now on the stream behaves as if closed."""
         return self._plain.detach()

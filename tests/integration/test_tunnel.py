@@ -248,7 +248,7 @@ class TestIngress:
             far.reload({**document, "ingress": {**document["ingress"], "tokens": {"new": new}}})
             with pytest.raises(psycopg.OperationalError):
                 connection.execute("SELECT 1")
-        assert "its token is revoked" in far.log_text()
+        eventually(lambda: "its token is revoked" in far.log_text(), what="the log tells why")
         with pytest.raises(psycopg.OperationalError, match="refused the service token"):
             _answers(pooler)
         config["databases"]["app"]["transport"] = to_ingress(far.port, NEW_SECRET)

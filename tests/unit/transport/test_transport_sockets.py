@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import sys
+from typing import cast
 
 import pytest
 
 from hyperpool.config import PoolerSettings
-from hyperpool.transport.sockets import TcpOptions, address_name
+from hyperpool.transport.sockets import TcpOptions, address_name, unacknowledged_for
 
 NUMBERS = {
     "tcp_keepcnt": socket.TCP_KEEPCNT,
@@ -102,3 +105,34 @@ def test_a_value_that_the_kernel_refuses_is_an_error() -> None:
 def test_address_names(family: int, address: object, name: str) -> None:
     """A name can be pasted into a client's command line."""
     assert address_name(family, address) == name
+
+
+class _Told:
+    """A socket of which the kernel tells something."""
+
+    def __init__(self, info: bytes) -> None:
+        self._info = info
+
+    def getsockopt(self, _level: int, _option: int, size: int) -> bytes:
+        """``TCP_INFO``."""
+        return self._info[:size]
+
+
+def test_what_is_not_acknowledged() -> None:
+    """How long it has been silent counts only while something is on its way; a peer that does not read is there."""
+    info = bytearray(104)
+    info[56:60] = (7500).to_bytes(4, sys.byteorder)
+    assert unacknowledged_for(cast("socket.socket", _Told(bytes(info)))) == 0
+    info[24:28] = (3).to_bytes(4, sys.byteorder)
+    assert unacknowledged_for(cast("socket.socket", _Told(bytes(info)))) == 7.5
+    assert unacknowledged_for(cast("socket.socket", _Told(bytes(info[:50])))) == 0
+    one, other = socket.socketpair()
+    assert unacknowledged_for(one) == 0
+    with one, other, socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as sock:
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sock.send(bytes(65536))
+            assert unacknowledged_for(sock) < 1
+        assert unacknowledged_for(sock) == 0

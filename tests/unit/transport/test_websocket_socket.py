@@ -17,6 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong
 
 from hyperpool.pool.handover import ServerReady
+from hyperpool.transport import carried
 from hyperpool.transport.bridge import BridgeEnd, Bridges
 from hyperpool.transport.carried import WebSocketSocket
 from hyperpool.transport.frames import WebSocketStream
@@ -365,6 +366,24 @@ async def test_a_busy_peer_is_not_a_dead_one(autojump_clock: MockClock) -> None:
         assert read(end) == b"answer"
         await trio.sleep(30)
         with pytest.raises(OSError, match="did not answer a ping"):
+            read(end)
+
+
+async def test_a_peer_that_is_gone_while_it_is_sent_to(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No ping can be sent, as a message stands half sent; TCP tells that nothing arrives any more."""
+    silent = 0.0
+    monkeypatch.setattr(carried, "unacknowledged_for", lambda _sock: silent)
+    async with end_and_peer(keepalive=10) as (end, _):
+        fill(end)
+        with watching(end) as poll:
+            await trio.sleep(100)
+            assert not told(poll)
+            silent = 10.5
+            await trio.sleep(11)
+            assert told(poll)
+        with pytest.raises(OSError, match="the gateway acknowledged nothing of what it was sent for 10 s"):
             read(end)
 
 

@@ -385,6 +385,31 @@ async def test_a_peer_that_may_be_busy_with_what_was_sent_is_not_gone(autojump_c
             await stream.receive_some()
 
 
+async def test_a_peer_that_is_gone_while_it_is_sent_to(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TCP tells that nothing arrives any more: both who sends and who receives find out."""
+    silent = 0.0
+    monkeypatch.setattr(PlainStream, "unacknowledged_for", property(lambda _stream: silent))
+    async with client_and_peer(keepalive=57) as (stream, _), trio.open_nursery() as nursery:
+        nursery.start_soon(_send_in_vain, stream)
+        with trio.move_on_after(1000):
+            await stream.receive_some()
+        assert trio.current_time() == pytest.approx(1000)
+        silent = 60.0
+        with pytest.raises(
+            trio.BrokenResourceError, match="acknowledged nothing of what it was sent for 57 s"
+        ):
+            await stream.receive_some()
+        assert trio.current_time() < 1120
+        await stream.aclose()
+
+
+async def _send_in_vain(stream: WebSocketStream) -> None:
+    with pytest.raises(trio.ClosedResourceError):
+        await stream.send_all(bytes(10_000_000))
+
+
 async def test_time_without_a_receiver_does_not_count(autojump_clock: MockClock) -> None:
     """What was not received for lack of a reader is no sign of a dead peer, and no ping is due at once."""
     async with client_and_peer(keepalive=57) as (stream, peer):
