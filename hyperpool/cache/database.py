@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from hyperpool.cache import board
 from hyperpool.cache.catalog import Catalog, question
 from hyperpool.cache.catalog_writes import Reach
 from hyperpool.cache.counters import CacheStats, Fingerprints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from hyperpool.cache.store import Entry
     from hyperpool.sql.reading import Reading
@@ -28,6 +29,9 @@ _REST: Final = 3.0
 
 _LONGEST_REST: Final = 30.0
 """Seconds that pass if it is read again and again, and has not changed."""
+
+_ELSEWHERE: Final = "workers"
+"""The source of what other processes of the pooler tell."""
 
 _PATIENCE: Final = 30.0
 """Seconds after which it is asked for again, when nobody has answered: the server may have gone."""
@@ -118,6 +122,10 @@ class DatabaseCache:
         remove: takes an entry out of the store.
 
     Attributes:
+        tell: called with each change that is seen here, before anybody else can know of it, if the pooler has other
+            processes: with oids of tables, or None for any table, and what it is (`board`). None if it has none.
+        open: what is not certain elsewhere, so that nothing is served or kept here: numbers of processes that do not
+            know yet how far something goes that they have executed, and announcements that not all have heard.
         catalog: what is known of tables and functions; None until it has been read.
         catalog_due: when to read it again, monotonic seconds.
         pending: it must be read before anything is served or kept.
@@ -141,6 +149,8 @@ class DatabaseCache:
         self._asked_at = 0.0
         self._rests_until = 0.0
         self._rest = 0.0
+        self.tell: Callable[[Collection[int] | None, int], None] | None = None
+        self.open: set[object] = set()
         self.catalog: Catalog | None = None
         self.catalog_due = 0.0
         self.pending = True
@@ -221,14 +231,30 @@ class DatabaseCache:
         if writing.schema or reach is Reach.SCHEMA:
             self.changed("schema")
             return
-        self.drop(None if writing.anything else writing.tables, "writes")
+        self._written(None if writing.anything else writing.tables)
         if writing.unsure or reach is Reach.UNKNOWN:
             self.catalog_due = 0.0
+            self._tell(None, board.UNSURE)
+
+    def visible(self, writing: Writing) -> None:
+        """Of a transaction that goes on, a part may have been committed."""
+        self._written(None if writing.anything or writing.schema else writing.tables)
+
+    def _written(self, tables: Collection[int] | None) -> None:
+        self.drop(tables, "writes")
+        if tables is None or tables:
+            self._tell(tables, board.WRITES)
+
+    def _tell(self, tables: Collection[int] | None, what: int) -> None:
+        if self.tell is not None:
+            self.tell(tables, what)
 
     def _reach(self, readings: set[Reading]) -> Reach:
         """How far statements go that have been executed while the catalog was not known; it may tell later."""
         catalog = self.catalog
         if self.pending or catalog is None:
+            if not self._unread:
+                self._tell(None, board.DOUBTS)
             self._unread |= readings
             return Reach.NOTHING if len(self._unread) <= _MAX_UNREAD else Reach.SCHEMA
         return max((catalog.touched(one, None).reach for one in readings), default=Reach.NOTHING)
@@ -251,7 +277,17 @@ class DatabaseCache:
 
     def changed(self, source: str) -> None:
         """The schema may have changed: nothing is served before the catalog has been read again."""
-        self._unread.clear()
+        self._changed(source)
+        self._tell(None, board.SCHEMA)
+        self._settled()
+
+    def _settled(self) -> None:
+        """What is known from now on covers all that has been executed so far, here and elsewhere."""
+        if self._unread:
+            self._unread.clear()
+            self._tell(None, board.KNOWS)
+
+    def _changed(self, source: str) -> None:
         self.version += 1
         for prepared in self.prepared:
             prepared.version += 1
@@ -261,9 +297,38 @@ class DatabaseCache:
 
     def renew(self, source: str) -> None:
         """It may be another database now."""
+        self._renewed(source)
+        self._tell(None, board.RENEWED)
+        self._settled()
+
+    def _renewed(self, source: str) -> None:
         self.generation += 1
         self.catalog = None
-        self.changed(source)
+        self._changed(source)
+
+    # -- other processes of the pooler ---------------------------------------------------------------------------
+
+    def changed_elsewhere(self, note: board.Note) -> None:
+        """Another process tells of a change, and has told before anybody could know of it."""
+        if note.what == board.RENEWED:
+            self._renewed(_ELSEWHERE)
+        elif note.what == board.SCHEMA:
+            # What has been executed here meanwhile may be newer than what others know by now.
+            self._changed(_ELSEWHERE)
+        elif note.what == board.UNSURE:
+            self.catalog_due = 0.0
+        elif note.what == board.KNOWS:
+            self.open.discard(note.writer)
+        else:
+            self.drop(None if note.table == board.ANY else (note.table,), _ELSEWHERE)
+            if note.what == board.DOUBTS:
+                self.open.add(note.writer)
+
+    def died(self, process: int) -> None:
+        """Another process has died, and what it has executed may still be committed."""
+        self.open.discard(process)
+        self._changed(_ELSEWHERE)
+        self.doubt(anything())
 
     # -- the catalog ---------------------------------------------------------------------------------------------
 
@@ -308,11 +373,14 @@ class DatabaseCache:
         self.catalog_due = now + age
         unread, self._unread = self._unread, set()
         reach = self._reach(unread)
+        self._unread = unread
         if reach is Reach.SCHEMA:
             # It may have happened after the catalog was looked at.
             self.changed("schema")
         elif reach is Reach.UNKNOWN:
             self.catalog_due = 0.0
+            self._tell(None, board.UNSURE)
+        self._settled()
 
     def untold(self) -> None:
         """The catalog could not be read."""

@@ -38,6 +38,9 @@ U = TypeVar("U")
 _RETRY: Final = 5.0
 """Seconds after which a server is asked again what could not be told."""
 
+_CATALOG_AGE: Final = 60.0
+"""Seconds after which the catalog is read again of a database that is cached in other processes alone."""
+
 _UNFIT_TIME: Final = 10.0
 """Seconds for which nobody waits for the answer to a query again whose last one could not be kept."""
 
@@ -181,6 +184,11 @@ class Lane(Generic[C, R, U]):
         self._server = server
 
     @property
+    def catalog_age(self) -> float:
+        """Seconds after which the catalog is to be read again."""
+        return _CATALOG_AGE if self.settings is None else self.settings.catalog_age
+
+    @property
     def wait(self) -> float:
         """Seconds that a client waits for another one's answer."""
         return 0.0 if self.settings is None else self.settings.wait
@@ -188,7 +196,7 @@ class Lane(Generic[C, R, U]):
     def asks(self, now: float) -> bool:
         """Whether a server is to be asked for what must be known."""
         return (
-            self.settings is not None
+            (self.settings is not None or self.database.tell is not None)
             and now >= self._asks_after
             and (self.path is None or self.database.due(now))
         )
@@ -225,6 +233,8 @@ class Lane(Generic[C, R, U]):
             return self.refuse(Reason.SESSION_OFF)
         if session.path is None:
             return self.refuse(Reason.SETTINGS_UNKNOWN)
+        if database.open:
+            return self.refuse(Reason.CATALOG_PENDING)
         read = self._reader.read(text, utf8=session.utf8, conforming=session.conforming)
         reading = read.reading
         if reading.reason is Reason.NOT_A_QUERY:

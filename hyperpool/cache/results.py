@@ -14,6 +14,7 @@ from hyperpool.sql.reader import QueryReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from hyperpool.cache.sharing import Sharing
     from hyperpool.cache.store import Entry
     from hyperpool.config import PoolSettings
 
@@ -34,6 +35,7 @@ class ResultCache(Generic[C, R, U]):
         random: numbers in [0, 1), for jitter.
 
     Attributes:
+        sharing: what other processes of the pooler are told and tell; None if there are none.
         store: all entries.
         random: as given.
     """
@@ -41,6 +43,7 @@ class ResultCache(Generic[C, R, U]):
     def __init__(self, limit: int, random: Callable[[], float]) -> None:
         self.store = Store(limit, self._forgotten)
         self.random = random
+        self.sharing: Sharing | None = None
         self._reader = QueryReader()
         self._databases: dict[Endpoint, DatabaseCache] = {}
         self._identities: dict[Endpoint, list[str]] = {}
@@ -69,10 +72,11 @@ class ResultCache(Generic[C, R, U]):
         cache = settings.cache if follows(settings) and not settings.replication else None
         database = self._databases.get(endpoint)
         if database is None and cache is not None:
-            database = DatabaseCache(self.store.remove)
-            self._databases[endpoint] = database
+            self._databases[endpoint] = self._made()
             self._share(endpoint)
             database = self._databases[endpoint]
+            if self.sharing is not None:
+                self.sharing.announce(database, settings)
         if database is None:
             return None
         if old is None or old.database is not database:
@@ -104,8 +108,18 @@ class ResultCache(Generic[C, R, U]):
         if database is not None and not first:
             database.renew("failover")
             if sum(one is database for one in self._databases.values()) > 1:
-                self._databases[endpoint] = DatabaseCache(self.store.remove)
-        return self._share(endpoint) or not first
+                self._databases[endpoint] = self._made()
+        shared = self._share(endpoint)
+        database = self._databases.get(endpoint)
+        if self.sharing is not None and database is not None:
+            self.sharing.announce(database, settings, identity)
+        return shared or not first
+
+    def _made(self) -> DatabaseCache:
+        database = DatabaseCache(self.store.remove)
+        if self.sharing is not None:
+            self.sharing.began(database)
+        return database
 
     def _share(self, endpoint: Endpoint) -> bool:
         """Have all ways to one database know the same of it. Returns whether there are several."""
@@ -117,7 +131,7 @@ class ResultCache(Generic[C, R, U]):
         for way in ways:
             before = self._databases.get(way)
             if before is not None and before is not known[0]:
-                before.drop(None, "identity")
+                before.changed("identity")
             self._databases[way] = known[0]
         return True
 

@@ -81,13 +81,6 @@ def _check_workers(settings: Settings, report: Report) -> None:
             "found several workers together with the section agents, but an agent connects to one process alone; "
             "set it to 1, or reach that network through a WebSocket tunnel (ingress)",
         )
-    for name, database in settings.databases.items():
-        if database.cache is not None:
-            report.add(
-                ("databases", name, "cache"),
-                "found a result cache together with several workers, which would not tell each other of writes; "
-                "set pooler.workers to 1, or remove it",
-            )
     if settings.http is not None:
         report.add(
             ("pooler", "workers"),

@@ -463,9 +463,13 @@ class Pools(Generic[S, C]):
             pool = self._pools[key] = self._new(settings)
             if pool.cache is not None:
                 # Others may reach the same database, and have not been cached so far.
-                for other in self:
-                    self._attach(other)
+                self.attach()
         return pool
+
+    def attach(self) -> None:
+        """More is known of what is cached by now: pools may have to tell what is written."""
+        for pool in self:
+            self._attach(pool)
 
     def _attach(self, pool: Pool[S, C]) -> None:
         if self._cache is not None:
@@ -487,8 +491,7 @@ class Pools(Generic[S, C]):
     def _identified(self, pool: Pool[S, C], identity: str) -> None:
         """A server of a pool has told which database it is, whatever way leads there."""
         if self._cache is not None and self._cache.identified(pool.settings, identity):
-            for other in self:
-                self._attach(other)
+            self.attach()
 
     def _new(self, settings: PoolSettings) -> Pool[S, C]:
         pool: Pool[S, C] = Pool(settings, self._random)

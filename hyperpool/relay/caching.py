@@ -64,6 +64,9 @@ def ask(
         client.rest = bytes(view[at:end])
         client.skip = 0
         return True
+    hear = client.relay.hear
+    if hear is not None:
+        hear()
     found = read(client, buffer, at, end)
     if not isinstance(found, Request):
         if found is not None:
@@ -408,4 +411,4 @@ def visible(server: ServerConnection) -> None:
     """A part of an answer is about to be sent, and a transaction may have been committed within it."""
     lane, writing = server.pool.cache, server.writes
     if lane is not None and writing is not None:
-        lane.database.drop(None if writing.anything or writing.schema else writing.tables, "writes")
+        lane.database.visible(writing)

@@ -146,6 +146,8 @@ class ClientConnection(Connection):
         if 5 <= end <= relay.small_query:
             pool = self.pool
             if pool.fronts is not None:
+                if relay.hear is not None:
+                    relay.hear()
                 if not hits.hit(self, pool.fronts, buffer, end):
                     self.consume(buffer, relay.view, end)
                 return

@@ -14,6 +14,7 @@ cdef long _OUT
 cdef class EventLoop:
     cdef public object _clock
     cdef public double now
+    cdef public object hear
     cdef public double _linger
     cdef public double _slice
     cdef public Poller _epoll

@@ -50,11 +50,14 @@ class EventLoop:
 
     Attributes:
         now: the time of the newest wakeup, monotonic seconds.
+        hear: called before a client is answered from memory, to take in what other processes of the pooler have
+            written; None if there are none.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self.now = clock()
+        self.hear: Callable[[], None] | None = None
         self._linger = 0.0
         self._slice = 0.0
         self._epoll = Poller()

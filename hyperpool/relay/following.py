@@ -330,8 +330,8 @@ class Following(Backend):
         if not errand.error:
             lane.begins_with(errand.rows.pop(0)[0] or "", lane.beginning)
             try:
-                if due and lane.settings is not None:
-                    lane.database.told(version, errand.rows, now, lane.settings.catalog_age)
+                if due:
+                    lane.database.told(version, errand.rows, now, lane.catalog_age)
             except ValueError as error:
                 problem = str(error)
         if problem:

@@ -19,6 +19,7 @@ from hyperpool.workers.seats import Seats
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from hyperpool.cache.board import Board
     from hyperpool.config import Settings
     from hyperpool.workers.link import Link
     from hyperpool.workers.messages import Deed, Fact, Message, SeatKey
@@ -37,6 +38,7 @@ class Exchange:
         workers: how many there are.
         command: does what concerns the pooler as a whole (``reload``, ``set``, ``shutdown``), and calls back with what
             came of it; returns False for everything else.
+        notes: what workers tell each other of writes.
     """
 
     def __init__(
@@ -44,15 +46,18 @@ class Exchange:
         settings: Callable[[], Settings],
         workers: int,
         command: Callable[[Deed, Callable[[Outcome], None]], bool],
+        notes: Board,
     ) -> None:
         self._settings = settings
         self._command = command
+        self._board = notes
         self._links: dict[int, Link] = {}
         self._permits = Permits(self._limits)
         self._seats = Seats(self._seat_limit, workers)
         self._questions = Questions(self._post)
         self._asked: dict[tuple[int, int], int] = {}
         self._facts: dict[PoolKey, Fact] = {}
+        self._cached: dict[str, None] = {}
         self._figures: dict[int, dict[str, list[Any]]] = {}
         self._clients: dict[int, int] = {}
         self._past: list[list[Any]] = []
@@ -82,11 +87,13 @@ class Exchange:
                 quiet=quiet,
                 statements=self.journal.statements,
                 facts=list(self._facts.values()),
+                cached=list(self._cached),
             )
         )
 
     def gone(self, worker: int) -> None:
-        """A worker has died: what it had is free."""
+        """A worker has died: what it had is free, and what it has written nobody knows."""
+        self._board.bury(worker)
         if self._links.pop(worker, None) is None:
             return
         self._clients.pop(worker, None)
@@ -230,6 +237,8 @@ class Exchange:
 
         if self._command(first, lambda outcome: answer([[outcome]])):
             return
+        if first.verb == "cached":
+            self._cached[first.argument] = None
         targets = set(self._links) - ({worker} if asked.others else set())
         number = self._put(asked.statements, targets, answer)
         self._asked[worker, asked.number] = number

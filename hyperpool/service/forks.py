@@ -20,6 +20,7 @@ from hyperpool.service.worker import work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from mmap import mmap
 
 _IGNORED: Final = (*SIGNALS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """The supervisor alone is signaled; who signals a whole group of processes means that one."""
@@ -40,9 +41,14 @@ class Forks:
 
     Args:
         leave: called in the new process: closes what it has no business with.
+        memory: shared by all workers.
+
+    Attributes:
+        memory: as given.
     """
 
-    def __init__(self, leave: Callable[[], None]) -> None:
+    def __init__(self, leave: Callable[[], None], memory: mmap) -> None:
+        self.memory = memory
         self._wire, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         gc.collect()
         # What is there now is never looked at again, so that its memory stays shared.
@@ -50,7 +56,7 @@ class Forks:
         self._pid = os.fork()
         if not self._pid:
             self._wire.close()
-            _become(lambda: _serve(theirs, leave))
+            _become(lambda: _serve(theirs, leave, memory))
         theirs.close()
         self._wire.settimeout(_PATIENCE)
 
@@ -109,7 +115,7 @@ def _become(what: Callable[[], int]) -> None:
         os._exit(code)
 
 
-def _serve(wire: socket.socket, leave: Callable[[], None]) -> int:
+def _serve(wire: socket.socket, leave: Callable[[], None], memory: mmap) -> int:
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     leave()
@@ -118,20 +124,20 @@ def _serve(wire: socket.socket, leave: Callable[[], None]) -> int:
         if not message:
             return 0
         try:
-            value = _fork(wire, descriptors) if message == _FORK else _reap(int(message))
+            value = _fork(wire, descriptors, memory) if message == _FORK else _reap(int(message))
         except OSError as error:
             wire.send(b"%d 0" % (error.errno or 1))
         else:
             wire.send(b"0 %d" % value)
 
 
-def _fork(wire: socket.socket, descriptors: list[int]) -> int:
+def _fork(wire: socket.socket, descriptors: list[int], memory: mmap) -> int:
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     try:
         pid = os.fork()
         if not pid:
             wire.close()
-            _become(lambda: work(sockets[0], sockets[1:]))
+            _become(lambda: work(sockets[0], sockets[1:], memory))
         return pid
     finally:
         for sock in sockets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from base64 import b64decode
 from itertools import count
@@ -14,6 +15,7 @@ import trio
 from hyperpool.admin.console import Console, Role, ShutdownMode
 from hyperpool.admin.outcomes import ConsoleError, Done, Waits
 from hyperpool.admin.team import TeamConsole
+from hyperpool.cache.sharing import Sharing
 from hyperpool.config.settings import Portion
 from hyperpool.frontdoor.orders import CancelOrder
 from hyperpool.workers import messages
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 
     from hyperpool.admin.connection import Consoles
     from hyperpool.admin.surroundings import Surroundings
-    from hyperpool.config import Settings
+    from hyperpool.cache.board import Board
+    from hyperpool.config import PoolSettings, Settings
     from hyperpool.frontdoor.door import FrontDoor
     from hyperpool.pool.warmer import Warmer
     from hyperpool.relay.handover import RelayPool
@@ -56,6 +59,7 @@ class Parts:
         apply: takes over settings; returns why it cannot.
         end: ends the worker.
         cancel: sends a cancel request to a server.
+        notes: what workers tell each other of writes.
     """
 
     around: Surroundings
@@ -65,6 +69,7 @@ class Parts:
     apply: Callable[[Settings], list[str]]
     end: Callable[[ShutdownMode], None]
     cancel: Callable[[CancelOrder], None]
+    notes: Board
 
 
 class Member:
@@ -91,6 +96,11 @@ class Member:
         around, consoles = parts.around, parts.consoles
         self._console = Console(around, consoles.views, consoles.process, Role.ADMIN)
         self._take_part()
+        self._sharing = Sharing(around.cache, parts.notes, self._announce)
+        around.cache.sharing = self._sharing
+        around.relay.hear = self._sharing.hear
+        for cached in welcome.cached:
+            self._cached(cached)
         for fact in welcome.facts:
             self._facts[fact.pool] = fact
         for statement in welcome.statements:
@@ -124,8 +134,9 @@ class Member:
             self._parts.end(ShutdownMode.IMMEDIATE)
 
     def sweep(self) -> None:
-        """Look whether what is asked for is still needed; for every 100 ms."""
+        """Look whether what is asked for is still needed, and what others have written; for every 100 ms."""
         self._holdings.sweep()
+        self._sharing.hear()
 
     # -- what it is told -----------------------------------------------------------------------------------------------
 
@@ -179,6 +190,9 @@ class Member:
         around, verb, argument = self._parts.around, statement.verb, statement.argument
         if verb == "cancel":
             return self._cancel(argument)
+        if verb == "cached":
+            self._cached(argument)
+            return Outcome("CACHED")
         if verb == "consoles":
             return Outcome("SHOW", [[len(around.consoles)]])
         if statement == RESUME:
@@ -280,6 +294,25 @@ class Member:
             if pool.parameters is None and (settings.database, settings.user) == (key.database, key.user):
                 self._know(pool)
                 around.relay.arrived(pool, None)
+
+    # -- the result cache ----------------------------------------------------------------------------------------------
+
+    def _announce(self, settings: PoolSettings, identity: str, then: Callable[[], None]) -> None:
+        """Something is cached here, as `cache.sharing.Announce`."""
+        what = json.dumps([settings.database, settings.user, identity])
+        self.ask([Deed("cached", what)], lambda _: then(), others=True)
+
+    def _cached(self, what: str) -> None:
+        """Another worker caches answers of a database: pools that lead there tell of writes, from now on."""
+        database, user, identity = json.loads(what)
+        around = self._parts.around
+        settings = around.settings().pool_for(database, user)
+        if settings is None:
+            return
+        around.cache.lane(settings)
+        if identity:
+            around.cache.identified(settings, identity)
+        around.pools.attach()
 
     # -- clients --------------------------------------------------------------------------------------------
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import closing, contextmanager
+from mmap import mmap
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
+from hyperpool.cache.board import board_size
 from hyperpool.errors import StartupError
 from hyperpool.service.control import control_path
 from hyperpool.service.forks import Forks
@@ -113,7 +115,7 @@ def _forks(settings: Settings, passed: PassedSockets, daemon: Daemon) -> Iterato
         daemon.leave()
         let_go()
 
-    forks = Forks(leave)
+    forks = Forks(leave, mmap(-1, board_size(settings.pooler.workers)))
     try:
         yield forks
     finally:

@@ -24,6 +24,7 @@ import trio
 from hyperpool import __version__
 from hyperpool.admin.console import ShutdownMode
 from hyperpool.admin.outcomes import ConsoleError
+from hyperpool.cache.board import Board
 from hyperpool.config import load
 from hyperpool.errors import ConfigError, StartupError
 from hyperpool.frontdoor.door import FrontDoor
@@ -96,7 +97,8 @@ class Supervisor:
         self._count = settings.pooler.workers
         self._embedded = EmbeddedDatabases()
         self._listeners: list[list[Listener]] = []
-        self._exchange = Exchange(lambda: self._settings, self._count, self._command)
+        notes = Board(forks.memory, self._count, self._count)
+        self._exchange = Exchange(lambda: self._settings, self._count, self._command, notes)
         self._spawned: dict[int, Spawned] = {}
         self._heard: dict[int, float] = {}
         self._serve_it: set[int] = set()

@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from hyperpool.admin.statistics import counts, packed
+from hyperpool.cache.board import Board
 from hyperpool.config.settings import Portion
 from hyperpool.errors import StartupError
 from hyperpool.frontdoor.listener import open_listeners
@@ -25,6 +26,7 @@ from hyperpool.workers.link import Link, receive_one
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
+    from mmap import mmap
 
     from hyperpool.admin.console import ShutdownMode
     from hyperpool.config import Settings
@@ -44,9 +46,12 @@ class WorkerPooler(Pooler):
         welcome: what it begins with.
         link: to the supervisor.
         listening: sockets on which clients come in; handed over.
+        memory: for what workers tell each other of writes.
     """
 
-    def __init__(self, welcome: Welcome, link: Link, listening: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, welcome: Welcome, link: Link, listening: Sequence[socket.socket], memory: mmap
+    ) -> None:
         super().__init__(
             unpacked(welcome.settings, Portion(welcome.number, welcome.workers)),
             Path(welcome.config_path),
@@ -55,6 +60,7 @@ class WorkerPooler(Pooler):
             PassedSockets(PassedSocket(sock, fixed=True) for sock in listening),
         )
         self._welcome = welcome
+        self._board = Board(memory, welcome.workers, welcome.number)
         self._link = link
         self._member: Member
 
@@ -78,6 +84,7 @@ class WorkerPooler(Pooler):
             self._take_over,
             self.shut_down,
             cancel,
+            self._board,
         )
         self._member = Member(self._link, self._welcome, parts)
         nursery.start_soon(self._member.run)
@@ -118,12 +125,13 @@ class WorkerPooler(Pooler):
         """The supervisor does it, for all workers."""
 
 
-def work(sock: socket.socket, listening: Sequence[socket.socket]) -> int:
+def work(sock: socket.socket, listening: Sequence[socket.socket], memory: mmap) -> int:
     """Run a worker.
 
     Args:
         sock: one end of a socket pair; the supervisor has the other one.
         listening: sockets on which clients come in. All are handed over.
+        memory: for what workers tell each other of writes.
 
     Returns:
         The exit code.
@@ -135,7 +143,7 @@ def work(sock: socket.socket, listening: Sequence[socket.socket]) -> int:
     if welcome.quiet:
         be_quiet()
     try:
-        pooler = WorkerPooler(welcome, link, listening)
+        pooler = WorkerPooler(welcome, link, listening, memory)
         configure_logging(unpacked(welcome.settings, Portion()).pooler)
         return trio.run(pooler.run)
     except StartupError as error:

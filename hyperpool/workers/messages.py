@@ -113,6 +113,7 @@ class Welcome:
         quiet: no log to standard error.
         statements: what operators have done that still holds.
         facts: what is known of pools.
+        cached: what is known of the result cache's databases.
     """
 
     number: int
@@ -122,6 +123,7 @@ class Welcome:
     quiet: bool
     statements: list[Deed]
     facts: list[Fact]
+    cached: list[str]
 
 
 @attrs.frozen

@@ -1,0 +1,195 @@
+"""What workers tell each other of writes before anybody can know of them: a log in memory that they share.
+
+Each worker writes to a part of its own, before the answer to a write is sent. Each looks at all parts before it answers
+from memory: behind the answer that somebody has got to a write, wherever that was, nobody gets an older one.
+
+::
+
+    heads: one per part                    records of part 0: a ring         records of part 1 ...
+    [count doubts][count doubts]... [number database table what sum]...
+
+A head says how many records there have been, and of how many databases its writer is in doubt. A record has its number
+and a checksum in it: one that has been overwritten, or is not there yet as a processor sees it, does not fit, and then
+everything is dropped. Every part has one writer, so that nothing is locked.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, Final, TypeAlias
+from zlib import crc32
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from mmap import mmap
+
+    Memory: TypeAlias = "mmap | bytearray"
+
+WRITES: Final = 1
+"""Tables have been written to."""
+
+SCHEMA: Final = 2
+"""The schema may have changed."""
+
+RENEWED: Final = 3
+"""It may be another database now."""
+
+DOUBTS: Final = 4
+"""The worker does not know yet how far something goes that it has executed: it may have changed the schema."""
+
+KNOWS: Final = 5
+"""The worker knows it by now, and has told."""
+
+UNSURE: Final = 6
+"""The same as `SCHEMA`, but hardly: the catalog is to be looked at again soon."""
+
+DIED: Final = 7
+"""A worker has died, with what it knew of writes; in the place of a table, its number and one."""
+
+ANY: Final = 0
+"""In the place of a table: all of them."""
+
+_MOST_TABLES: Final = 64
+"""A write to more of them is told as one to any table."""
+
+_RECORDS: Final = 4096
+"""In each part; who has not looked for so many drops everything."""
+
+_head = Struct("<QQ")
+_record = Struct("<Q8sII")
+_sum = Struct("<I")
+_SIZE: Final = 32
+
+NOBODY: Final = bytes(8)
+"""In the place of a database: all of them."""
+
+
+@attrs.frozen
+class Note:
+    """One record.
+
+    Attributes:
+        writer: whose it is: the number of a worker, or as many as there are workers for their supervisor.
+        database: which one, by the digest that all workers know it by.
+        table: an oid, or `ANY`.
+        what: what has happened.
+    """
+
+    writer: int
+    database: bytes
+    table: int
+    what: int
+
+
+ANYTHING: Final = Note(-1, NOBODY, ANY, SCHEMA)
+"""What a lost record may have said."""
+
+
+def board_size(workers: int) -> int:
+    """Bytes of memory that so many workers and their supervisor need."""
+    return (workers + 1) * (_head.size + _RECORDS * _SIZE)
+
+
+class Board:
+    """One process's view of the log.
+
+    Args:
+        memory: shared by all, zeroes at first; of `board_size` bytes.
+        workers: how many there are.
+        own: the number of this one; as many as there are workers for their supervisor.
+    """
+
+    def __init__(self, memory: Memory, workers: int, own: int) -> None:
+        self._memory = memory
+        self._parts = workers + 1
+        self._own = own
+        self._size = self._parts * _head.size
+        self._doubted: set[bytes] = set()
+        self._told, _ = self._head(self._heads(), own)
+        self._put_head()
+        # What has been told before is nothing to somebody who has kept nothing yet.
+        self._heard = self._heads()
+
+    def tell(self, database: bytes, tables: Collection[int] | None, what: int) -> None:
+        """Write something down for all others.
+
+        Args:
+            database: as in `Note`.
+            tables: oids; None for any table.
+            what: what has happened.
+        """
+        if tables is None or len(tables) > _MOST_TABLES:
+            tables = (ANY,)
+        memory = self._memory
+        for table in tables:
+            number = self._told + 1
+            at = self._place(self._own, number)
+            record = _record.pack(number, database, table, what)
+            memory[at : at + _SIZE] = (record + _sum.pack(crc32(record))).ljust(_SIZE, b"\0")
+            self._told = number
+        if what == DOUBTS:
+            self._doubted.add(database)
+        elif what == KNOWS:
+            self._doubted.discard(database)
+        self._put_head()
+
+    def hear(self) -> Iterator[Note | None]:
+        """What others have told since the last time; None for something that is lost."""
+        heads = self._heads()
+        if heads == self._heard:
+            return
+        before, self._heard = self._heard, heads
+        for writer in range(self._parts):
+            if writer == self._own:
+                continue
+            (first, _), (last, _) = self._head(before, writer), self._head(heads, writer)
+            if last - first > _RECORDS:
+                yield None
+                continue
+            for number in range(first + 1, last + 1):
+                yield self._read(writer, number)
+
+    def has_news(self) -> bool:
+        """Whether there is something to `hear`."""
+        return self._heads() != self._heard
+
+    def doubting(self) -> set[int]:
+        """Who is in doubt of any database, as of what was heard last."""
+        return {writer for writer in range(self._parts) if self._head(self._heard, writer)[1]}
+
+    def certain(self) -> set[int]:
+        """Everybody else."""
+        return set(range(self._parts)) - self.doubting()
+
+    def bury(self, worker: int) -> None:
+        """A worker has died: tell all others of it, in the place of its supervisor."""
+        at = worker * _head.size
+        told, _ = self._head(self._heads(), worker)
+        self._memory[at : at + _head.size] = _head.pack(told, 0)
+        self.tell(NOBODY, (worker + 1,), DIED)
+
+    def _heads(self) -> bytes:
+        return bytes(self._memory[: self._size])
+
+    def _put_head(self) -> None:
+        at = self._own * _head.size
+        self._memory[at : at + _head.size] = _head.pack(self._told, len(self._doubted))
+
+    def _read(self, writer: int, number: int) -> Note | None:
+        at = self._place(writer, number)
+        data = bytes(self._memory[at : at + _SIZE])
+        record = data[: _record.size]
+        found, database, table, what = _record.unpack(record)
+        if found != number or _sum.unpack_from(data, _record.size)[0] != crc32(record):
+            return None
+        return Note(writer, database, table, what)
+
+    def _place(self, writer: int, number: int) -> int:
+        return self._size + (writer * _RECORDS + number % _RECORDS) * _SIZE
+
+    @staticmethod
+    def _head(heads: bytes, writer: int) -> tuple[int, int]:
+        count, doubts = _head.unpack_from(heads, writer * _head.size)
+        return int(count), int(doubts)
