@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -137,6 +138,7 @@ def count(queries: int, announce: Callable[[str], None]) -> Instructions:
 
     Raises:
         BenchError: there is no valgrind, or something does not work.
+        OSError: the same, from a file or a socket.
     """
     if not find_program("valgrind"):
         raise BenchError("valgrind is not installed: it counts the instructions (apt-get install valgrind)")
@@ -168,6 +170,8 @@ def _counts(stage: Stage, name: str, queries: int, announce: Callable[[str], Non
             for path in twice.keys() | once.keys():
                 more = (twice.get(path, 0) - once.get(path, 0)) / queries
                 objects[kind_of(path)] = objects.get(kind_of(path), 0.0) + more
+            if sum(objects.values()) <= 0:
+                raise BenchError(f"callgrind has counted nothing for {name}")
             yield Count(name, mode, sum(objects.values()), objects)
 
 
@@ -180,6 +184,9 @@ def _counter(stage: Stage, name: str) -> Iterator[Counter]:
         # It starts fast, and when it has changed its user, callgrind_control does not reach it any more.
         def whole(mode: str, queries: int) -> dict[str, int]:
             with stage.running(TARGETS[name], Variant()) as server:
+                if stage.workspace.user is not None:
+                    # It has become this user, and writes into a file that was opened by root.
+                    shutil.chown(profiles / _OUTPUT, stage.workspace.user)
                 _send(stage, server, mode, queries)
             return _profile(profiles)
 

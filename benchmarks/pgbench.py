@@ -25,7 +25,7 @@ SCRIPTS: Final = Path(__file__).resolve().parent / "load"
 THREADS: Final = max(1, len(os.sched_getaffinity(0)) // 4)
 """Of pgbench: on a small machine one, which leaves the rest to what is measured."""
 
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 60.0
 """Seconds that pgbench may need beyond the length of a run for its logins and for the last transactions."""
 
 _LOGINS_PER_SECOND: Final = 500

@@ -27,7 +27,7 @@ MAX_CLIENTS: Final = 12_000
 TRUST: Final = "trust"
 SCRAM: Final = "scram-sha-256"
 
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 60.0
 _SLOWLY: Final = 300.0
 """Seconds that a target has to start, and those for one that runs under a profiler."""
 

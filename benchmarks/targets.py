@@ -143,6 +143,8 @@ def _pgpool(stage: Stage, variant: Variant, *, cache: bool) -> Server:
         "backend_port0": stage.postgres.endpoint.port,
         "backend_clustering_mode": "streaming_replication",
         "sr_check_period": 0,
+        "sr_check_user": "bench",
+        "health_check_user": "bench",
         "enable_pool_hba": "off",
         "num_init_children": PGPOOL_CLIENTS,
         "max_pool": 1,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
     from benchmarks.groups import Group, Plot
@@ -101,6 +102,7 @@ def png_of_all(path: Path, rows: Sequence[Row]) -> bool:
         picture = Figure(figsize=(2 * _WIDTH, 3.4 * lines), layout="constrained")
         for place, panel in enumerate(panels):
             panel(picture.add_subplot(lines, 2, place + 1))
+        _legend(picture)
         picture.savefig(path, dpi=110, metadata={"Software": None})
     return True
 
@@ -110,13 +112,14 @@ def _group(group: Group, rows: Sequence[Row]) -> Figure | None:
     if not panels:
         return None
     bars = sum(len({row.target for row in rows if row.scenario == name}) for name in _scenarios(rows))
-    tall = 3.4 if any(plot.kind == "quantiles" for plot in group.plots) else max(1.6, 0.16 * bars + 1.0)
+    tall = 3.4 if any(plot.kind == "quantiles" for plot in group.plots) else max(1.8, 0.16 * bars + 1.2)
     across = min(len(panels), 2)
     down = math.ceil(len(panels) / across)
     with mpl.rc_context(_SETTINGS):
         picture = Figure(figsize=(_WIDTH * across, tall * down), layout="constrained")
         for place, panel in enumerate(panels):
             panel(picture.add_subplot(down, across, place + 1))
+        _legend(picture)
     return picture
 
 
@@ -162,7 +165,6 @@ def _bars(rows: Sequence[Row], quantity: str, title: str, *, ratios: bool) -> Ca
         axes.spines[["top", "right"]].set_visible(False)
         if ratios:
             axes.axvline(1, color="black", linewidth=0.8)
-        _legend(axes)
 
     return draw
 
@@ -198,18 +200,24 @@ def _curves(rows: Sequence[Row], title: str) -> Callable[[Axes], None]:
                 markersize=2.5,
             )
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
         axes.set_xticks([_nines(percent) for percent in _TICKS], [f"{percent:g} %" for percent in _TICKS])
         axes.set_title(title, fontsize=9)
         axes.grid(alpha=0.3, which="both")
         axes.spines[["top", "right"]].set_visible(False)
-        _legend(axes)
 
     return draw
 
 
-def _legend(axes: Axes) -> None:
-    """Below the panel: it hides nothing there, and nobody has to look for the best place."""
-    axes.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
+def _legend(picture: Figure) -> None:
+    """One for all panels, below them."""
+    shown: dict[str, Artist] = {}
+    for axes in picture.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            shown.setdefault(label, handle)
+    order = sorted(shown, key=lambda name: list(_COLOURS).index(name) if name in _COLOURS else len(_COLOURS))
+    picture.legend([shown[name] for name in order], order, loc="outside lower center", ncols=4, frameon=False)
 
 
 def _nines(percent: float) -> float:
