@@ -158,7 +158,7 @@ def users(around: Surroundings) -> Iterator[Row]:
         servers[pool.settings.user] += len(pool.servers) + pool.dialing
     logged_in = Counter(client.user for client in around.relay.clients.values())
     logged_in.update(console.user for console in around.consoles.values())
-    for name in sorted({*settings.credentials, *servers, *logged_in, "pgbouncer"}):
+    for name in sorted({*settings.credentials, *settings.users, *servers, *logged_in, "pgbouncer"}):
         entry = settings.users.get(name, _NO_SETTINGS)
         yield (
             name,

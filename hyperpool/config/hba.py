@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
 Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
-_TOKEN: Final = re.compile(r"""\s*(?:(,)|"((?:[^"]|"")*)"|([^\s,"#]+))""")
+_TOKEN: Final = re.compile(r"""\s*(?:(,)|(?:"((?:[^"]|"")*)"|([^\s,"#]+))(?=[\s,#]|$))""")
+"""A comma, a text in quotes, or a word; what touches another one is neither: it would be read as two fields."""
+
 _BLANK: Final = re.compile(r"\s*(#.*)?")
 _MASK_BITS: Final = re.compile("[0-9]{1,3}")
 _METHODS: Final = {
@@ -44,6 +46,7 @@ _METHODS: Final = {
     "pam": AuthType.PAM,
 }
 _KINDS: Final = "local, host, hostssl or hostnossl at the beginning"
+_APART: Final = "a space or a comma between names, and a double quote at the end of each quoted one"
 _ROLES: Final = frozenset({"samerole", "samegroup"})
 _HOSTS: Final = frozenset({"samehost", "samenet"})
 _DEEPEST: Final = 8
@@ -210,7 +213,7 @@ class _Line:
         """The next token, which is a comma, a text in quotes, or a word; None at the end."""
         match = _TOKEN.match(self._line, self._at)
         if match is None and not _BLANK.fullmatch(self._line, self._at):
-            raise Unfit("a double quote at the end of each quoted name")
+            raise Unfit(_APART)
         if match is not None:
             self._at = match.end()
         return match
@@ -275,7 +278,7 @@ class _Line:
                     elif token[3]:
                         self._name(token[3], what, keywords, found, words, (*within, file))
                 if not _BLANK.fullmatch(line, at):
-                    raise Unfit("a double quote at the end of each quoted name, also in a file behind @")
+                    raise Unfit(_APART, "so in files behind @")
 
     def _network(self) -> Network | None:
         word = self._word("an address, like 10.0.0.0/8 or ::1/128, or all")

@@ -204,7 +204,8 @@ class Settings:
         portion: of ``min_pool_size`` and ``max_pinned``, what pools of this process get.
         ident: the maps of the ``auth_ident_file`` by name, with ``auth_type`` hba.
         credentials: what is stored about each known user. An entry of `users` goes before one of `userlist`; a user
-            that has no secret at all is known with an empty one, which is enough for ``auth_type`` trust alone.
+            that has no secret at all is known with an empty one, which is enough for ``auth_type`` trust alone. Beside
+            an ``auth_file``, as in pgbouncer, an entry of `users` without a secret says nothing about who is known.
     """
 
     pooler: PoolerSettings = attrs.field(factory=PoolerSettings)
@@ -222,8 +223,11 @@ class Settings:
 
     @credentials.default
     def _merge_credentials(self) -> Mapping[str, Secret]:
+        alone = not self.pooler.auth_file
         declared = {
-            name: user.password or self.userlist.get(name, _NO_SECRET) for name, user in self.users.items()
+            name: user.password or _NO_SECRET
+            for name, user in self.users.items()
+            if user.password or (alone and name not in self.userlist)
         }
         return {**self.userlist, **declared}
 

@@ -6,7 +6,7 @@ import contextlib
 import ipaddress
 import secrets
 from functools import partial
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -49,6 +49,7 @@ _NOT_STORED: Final = frozenset({AuthType.ANY, AuthType.LDAP, AuthType.PAM})
 _MOST_ANSWERS: Final = 16384
 _MOST_SOURCES: Final = 4096
 _MOST_DERIVED: Final = 4096
+_TIDY: Final = 256
 _SITE: Final = 64
 """Bits of an IPv6 address that tell one site from another: each has many addresses."""
 
@@ -116,6 +117,7 @@ class Access:
         self._derived: dict[tuple[str, str, bytes, int], None] = {}
         self._numbers = count()
         self._late: list[tuple[float, int, Guest, Callable[[], None]]] = []
+        self._tidy_at = _TIDY
         self.penalties = Penalties(0, 0.0)
         self.tell: Callable[[str, str], None] | None = None
         self.configure(settings)
@@ -206,7 +208,7 @@ class Access:
             encrypted=guest.encrypted,
             database=message.database,
             user=message.user,
-            physical=guest.replication not in {"", "database"},
+            physical=guest.replication not in {"", "database"} and not guest.wants_console,
         )
         rule = find_rule(self._settings.hba, visitor)
         if rule is None or rule.method is AuthType.REJECT:
@@ -244,7 +246,8 @@ class Access:
         if claim.method.kind in _NOT_STORED:
             return self._challenge(guest, claim, None)
         secret = self._settings.credentials.get(claim.user)
-        source = None if secret else self._source(claim.database)
+        # An empty one in the auth_file locks the user out, as in pgbouncer: the server may think otherwise.
+        source = None if secret or claim.user in self._settings.userlist else self._source(claim.database)
         if source is None:
             return self._challenge(guest, claim, secret)
         claim.source = source
@@ -354,6 +357,11 @@ class Access:
         claim = guest.claim
         at = self.penalties.ready_at(claim.origin, claim.user) if claim is not None else 0.0
         heappush(self._late, (at, next(self._numbers), guest, then))
+        if len(self._late) >= self._tidy_at:
+            # Those that have left would be remembered for as long as they would have had to wait.
+            self._late = [one for one in self._late if not one[2].closed]
+            heapify(self._late)
+            self._tidy_at = max(_TIDY, 2 * len(self._late))
 
 
 class _Nobody:
@@ -396,9 +404,16 @@ def _address(guest: Guest) -> Address | None:
     if guest.local:
         return None
     try:
-        return ipaddress.ip_address(guest.sock.getpeername()[0].partition("%")[0])
+        return _parsed(guest.sock.getpeername()[0])
     except (OSError, ValueError):
         raise ClientRefused("the client's address is not known", "08006") from None
+
+
+def _parsed(text: str) -> Address:
+    """An address as the system tells it; IPv4 as what it is, also where a socket takes both families."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def _origin(address: Address | None) -> str:

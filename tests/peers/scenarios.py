@@ -53,6 +53,7 @@ _HBA: Final = """\
 local all          ann                            peer map=people
 local all          bob                            trust
 host  renamed      all    all                     reject
+host  pgbouncer    all    all                     reject
 host  session      ann    127.0.0.1/32            trust
 host  session      all    10.0.0.0 255.0.0.0      trust
 host  sameuser     all    127.0.0.1/32            trust
@@ -64,6 +65,11 @@ host  replication  all    all                     trust
 """
 _IDENT: Final = """\
 people nobody_at_all ann
+"""
+_ASKED: Final = """\
+auth_user = clara
+auth_dbname = asked
+auth_query = SELECT $1::text, CASE $1 WHEN 'ann' THEN 'ann''s secret' END WHERE $1 IN ('ann', 'bob')
 """
 
 
@@ -99,6 +105,14 @@ def stages(passwords: dict[str, str]) -> dict[str, Setting]:
         ),
         "full": stage("auth_type = trust\nmax_client_conn = 2\n"),
         "any": stage("auth_type = any\n"),
+        "locked": Setting(
+            f"{databases}\n[users]\nann = pool_mode=session\n{_COMMON}auth_type = md5\n{_ASKED}",
+            {"userlist.txt": files["userlist.txt"].splitlines()[2] + '\n"bob" ""\n'},
+        ),
+        "limits": Setting(
+            f"{databases}\n[users]\nann = pool_mode=session\n{_COMMON}auth_type = trust\n",
+            {"userlist.txt": files["userlist.txt"].splitlines()[2] + '\n"bob" ""\n'},
+        ),
         "hba": Setting(
             f"{databases}\n{_USERS}\n{_COMMON}auth_type = hba\nauth_hba_file = {{directory}}/hba.conf\n"
             "auth_ident_file = {directory}/ident.conf\n",
@@ -106,9 +120,7 @@ def stages(passwords: dict[str, str]) -> dict[str, Setting]:
         ),
         # Passwords of ann, bob and mira are asked for with a function, as clara; none of theirs is in the file.
         "asking": Setting(
-            f"{databases}\n{_COMMON}auth_type = scram-sha-256\nauth_user = clara\nauth_dbname = asked\n"
-            "auth_query = SELECT $1::text, CASE $1 WHEN 'ann' THEN 'ann''s secret' WHEN 'bob' THEN NULL END "
-            "WHERE $1 IN ('ann', 'bob')\n",
+            f"{databases}\n{_COMMON}auth_type = scram-sha-256\n{_ASKED}",
             {"userlist.txt": files["userlist.txt"].splitlines()[2] + "\n"},
         ),
     }
@@ -271,8 +283,15 @@ _AUTHENTICATION: Final = (
             "app bob host=unix",
             "app clara host=unix",
             "app ann replication=yes",
+            "pgbouncer ann",
+            "pgbouncer ann replication=yes",
         )
     ),
+    Scenario("known: a secret that the server has", "locked", "a connect forced ann"),
+    Scenario("known: an empty secret in the file, another on the server", "locked", "a connect forced bob"),
+    Scenario("known: the same in the console", "locked", "a connect pgbouncer bob"),
+    Scenario("known: in section users alone", "limits", "a connect forced ann"),
+    Scenario("known: an empty secret in the file, with trust", "limits", "a connect forced bob"),
     Scenario("any: whoever", "any", "a connect forced whoever\na: SELECT current_user"),
     Scenario("any: a database without a user", "any", "a connect app ann"),
     Scenario("any: the console", "any", "a connect pgbouncer whoever\na: SHOW STATE"),

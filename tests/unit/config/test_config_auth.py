@@ -24,6 +24,16 @@ def hba(tmp_path: Path, text: str, ident: str = "") -> dict[str, Any]:
     return {"auth_type": "hba", "auth_hba_file": "pg_hba.conf", "auth_ident_file": "pg_ident.conf"}
 
 
+def test_who_is_known(load_with: Loader, tmp_path: Path) -> None:
+    """Beside an auth_file, an entry of users without a secret is about limits: as in pgbouncer, it lets nobody in."""
+    (tmp_path / "userlist.txt").write_text('"ann" "pencil"\n"locked" ""\n')
+    users: dict[str, Any] = {"ann": {"pool_size": 1}, "bob": {"pool_size": 1}, "clara": {"password": "x"}}
+    settings = load_with(pooler={"auth_type": "trust", "auth_file": "userlist.txt"}, users=users)
+    assert dict(settings.credentials) == {"ann": Secret("pencil"), "locked": Secret(""), "clara": Secret("x")}
+    alone = load_with(pooler={"auth_type": "trust"}, users=users)
+    assert dict(alone.credentials) == {"ann": Secret(""), "bob": Secret(""), "clara": Secret("x")}
+
+
 def test_hba_file(load_with: Loader, tmp_path: Path) -> None:
     """It is read with the settings, with the files that it names, and with the maps."""
     (tmp_path / "users").write_text("ann\nbob")

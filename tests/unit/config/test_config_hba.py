@@ -117,6 +117,7 @@ def test_options() -> None:
         assert rules(f"host all all all {word}")[0].method is kind
 
 
+_APART = "a space or a comma between names, and a double quote at the end of each quoted one"
 BROKEN = {
     "hots all all all md5": "local, host, hostssl or hostnossl at the beginning",
     '"host" all all all md5': "local, host, hostssl or hostnossl at the beginning",
@@ -150,11 +151,16 @@ BROKEN = {
     "host all all all md5 trust": 'options of the form name=value or name="value"; double a quote inside of quotes',
     "host all all all ldap ldapserver=x": "ldapprefix, ldapsuffix or ldapbasedn; it says who is to be bound as, or "
     "searched for",
-    'host all "ann all md5': "a double quote at the end of each quoted name",
+    'host all "ann all md5': _APART,
+    'host a"b" all trust': _APART,
+    'host "a"b all all trust': _APART,
+    'host all ann"" all trust': _APART,
+    'host all "a""b all trust': _APART,
+    "host all @joined all md5": f"{_APART}; so in files behind @",
     "host all @cycle all md5": "at most 8 files that name each other",
-    "host all @quote all md5": "a double quote at the end of each quoted name, also in a file behind @",
+    "host all @quote all md5": f"{_APART}; so in files behind @",
 }
-FILES = {"cycle": "@cycle", "quote": 'ann "bob'}
+FILES = {"cycle": "@cycle", "quote": 'ann "bob', "joined": 'ann"bob"'}
 
 
 @pytest.mark.parametrize(("line", "expected"), BROKEN.items())

@@ -160,6 +160,15 @@ def test_known_users_are_not_asked_about(open_house: Callable[..., House]) -> No
     assert question(house).user == "limited"
 
 
+def test_whom_the_auth_file_locks_out(open_house: Callable[..., House]) -> None:
+    """As in pgbouncer, an empty secret there is the answer: no server is asked for another one."""
+    house = asking(open_house)
+    house.door.access.configure(attrs.evolve(house.settings, userlist={"locked": Secret("")}))
+    client = house.connect(startup("locked"), PASSWORD)
+    assert house.inquiries == []
+    assert received(client) == CLEARTEXT + refused("locked") + b"END"
+
+
 def test_answers_are_used_again(open_house: Callable[..., House]) -> None:
     """For their time, and not after a failure."""
     house = asking(open_house, auth_query_ttl=10.0)
@@ -321,6 +330,21 @@ def test_waiting_ends_with_the_time_for_logins(open_house: Callable[..., House])
     assert house.door.access._late == []
 
 
+def test_those_that_do_not_wait_leave_nothing_behind(open_house: Callable[..., House]) -> None:
+    """However many come, and however long they would have to wait."""
+    house = open_house(
+        auth_type=AuthType.PLAIN, auth_failure_burst=1, auth_failure_interval=1e6, client_login_timeout=0.0
+    )
+    assert received(house.connect(startup(), WRONG)).endswith(b"END")
+    stays = house.connect(startup(), PASSWORD)
+    for _ in range(3 * access._TIDY):
+        house.connect(startup(), PASSWORD).close()
+        house.relay.turn()
+    assert len(house.door.access._late) <= access._TIDY + 1
+    house.later(1e6 + 1)
+    assert b"END" not in received(stays)
+
+
 def test_servers_are_not_asked_at_will(open_house: Callable[..., House]) -> None:
     """Who has failed too often waits before the server is asked, too."""
     house = asking(open_house, auth_failure_burst=1, auth_failure_interval=5.0)
@@ -416,10 +440,18 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     [
         (None, "unix"),
         ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("2001:db8:1:2::", "2001:db8:1:2::/64"),
     ],
 )
 def test_where_somebody_comes_from(address: str | None, origin: str) -> None:
     """A site of IPv6 has more addresses than can be told apart."""
-    assert access._origin(None if address is None else ipaddress.ip_address(address)) == origin
+    assert access._origin(None if address is None else access._parsed(address)) == origin
+
+
+def test_an_ipv4_address_on_a_socket_of_both_families() -> None:
+    """A socket that was passed (systemd's are so) tells it as one of IPv6: rules are about what it is."""
+    for text in ("192.0.2.7", "::ffff:192.0.2.7"):
+        assert access._parsed(text) == ipaddress.IPv4Address("192.0.2.7")
+    assert access._parsed("fe80::1%eth0") == ipaddress.IPv6Address("fe80::1")

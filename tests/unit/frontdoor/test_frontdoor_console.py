@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from hyperpool.config import AuthType
+from hyperpool.config.hba import parse_hba
 from hyperpool.errors import ClientRefused
 from hyperpool.frontdoor.console import is_owner
 from hyperpool.wire import messages
@@ -102,6 +104,20 @@ def test_who_may_not_use_it(make_house: Callable[..., House]) -> None:
     house.door.console = _Console()
     other = startup("bob", database="pgbouncer")
     assert received(house.connect(other)) == told("08P01", "not allowed") + b"END"
+
+
+def test_replication_is_no_way_around_its_rules(make_house: Callable[..., House]) -> None:
+    """There is nothing to be replicated there, so that rules for replication are not about it."""
+    house = make_house(auth_type=AuthType.HBA)
+    rules, _ = parse_hba("local pgbouncer all reject\nlocal replication all trust\n", lambda _: "")
+    house.door.access.configure(attrs.evolve(house.settings, hba=rules))
+    house.door.console = _Console()
+    rejected = (
+        'auth_hba_file rejects connection for host "[local]", user "ann", database "pgbouncer", no encryption'
+    )
+    for value in ("true", "database", "no"):
+        client = house.connect(startup(database="pgbouncer", replication=value))
+        assert received(client) == told("28000", rejected) + b"END"
 
 
 def test_a_database_that_is_disabled(make_house: Callable[..., House]) -> None:
