@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 MOST: Final = 64
 """Connections at a time."""
 
-READS_WITHIN: Final = 10.0
+READS_WITHIN: Final = 20.0
 """Seconds in which a peer has to take `_PIECE` bytes."""
 
-_PIECE: Final = 65536
+_PIECE: Final = 1 << 20
+"""Each piece is a turn of all tasks more."""
 
 
 class Guest(trio.abc.HalfCloseableStream):

@@ -188,7 +188,7 @@ METRICS: Final = (
 """All of them; those of the process, which prometheus_client has, come on top."""
 
 
-_TURN: Final = 0.0005
+_TURN: Final = 0.001
 """Seconds that are worked until the relay has its turn, which takes about a tenth of that."""
 
 
@@ -211,7 +211,7 @@ class Exporter:
         prometheus_client.ProcessCollector(registry=self._process)
 
     async def scrape(self, max_pools: int, *, openmetrics: bool = False) -> bytes:
-        """Everything, as it is now; the relay has its turn in between, more often than once in a millisecond.
+        """Everything, as it is now; the relay has its turn in between, about once in a millisecond.
 
         Args:
             max_pools: as the setting of this name.
@@ -281,15 +281,17 @@ class Exporter:
         return self._writer.samples(metric, tuple(samples), lambda: samples, samples.values())
 
     def _login_texts(self, databases: list[Series]) -> Iterator[tuple[Metric, bytes]]:
-        logins = {one.labels: [_TIMES(part.login_times) for part in one.parts] for one in databases}
-        connects: dict[Labels, list[Times]] = {}
-        for one in databases:
-            for part in one.parts:
-                for kind, times in part.hops.items():
-                    connects.setdefault((*one.labels, kind), []).append(_TIMES(times))
-        for metric, found in ((LOGINS, logins), (CONNECTS, connects)):
-            for text in self._writer.histograms(metric, tuple(found), found, list(found.values())):
-                yield metric, text
+        version = self._by_database.version
+        labels = [one.labels for one in databases]
+        parts = [one.parts for one in databases]
+        logins: list[Sequence[Times]] = [[_TIMES(part.login_times) for part in some] for some in parts]
+        for text in self._writer.histograms(LOGINS, version, labels, logins):
+            yield LOGINS, text
+        hops = list(map(_hops, parts))
+        every = ((*one, kind) for one, found in zip(labels, hops, strict=True) for kind in found)
+        times: list[Sequence[Times]] = [one for found in hops for one in found.values()]
+        for text in self._writer.histograms(CONNECTS, (version, tuple(map(tuple, hops))), every, times):
+            yield CONNECTS, text
 
     def _cache_texts(self, max_pools: int) -> Iterator[tuple[Metric, bytes]]:
         found = [
@@ -325,6 +327,15 @@ class Exporter:
             for state, count in (("waiting", waiting), ("all", everything))
         ]
         yield AGENT_CONNECTIONS, self._merged(AGENT_CONNECTIONS, states)
+
+
+def _hops(parts: Iterable[PoolStats]) -> dict[str, list[Times]]:
+    """Times of the hops to servers, by the kind of hop."""
+    found: dict[str, list[Times]] = {}
+    for part in parts:
+        for kind, times in part.hops.items():
+            found.setdefault(kind, []).append(_TIMES(times))
+    return found
 
 
 _CLIENT_STATES: Final = ("active", "waiting", "idle")
