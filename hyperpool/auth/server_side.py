@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 _REMEMBERED: Final = 4096
+_NOTHING: Final = Shown()
 _UNASKED: Final = frozenset({AuthType.TRUST, AuthType.ANY, AuthType.CERT, AuthType.PEER})
 _REFUSALS: Final = {AuthType.LDAP: ("LDAP", "28000"), AuthType.PAM: ("PAM", "28000")}
 """What PostgreSQL calls those methods in its refusals that somebody else decides, and their SQLSTATEs."""
@@ -135,7 +136,7 @@ class ClientAuthentication:
         self.done = False
         self.decisive = False
         self.password: bytes | None = None
-        self.shown = Shown()
+        self.shown = _NOTHING
 
     def start(self) -> bytes:
         """Begin the exchange.

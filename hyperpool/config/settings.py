@@ -382,7 +382,10 @@ class Settings:
 
 def _first(*values: T | None) -> T:
     """The first that is set; the last one always is."""
-    return next(value for value in values if value is not None)
+    for value in values:
+        if value is not None:
+            return value
+    raise AssertionError("the last one is set")
 
 
 def _parameters(entry: DatabaseSettings) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import secrets
-from functools import partial
+from functools import lru_cache, partial
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -48,6 +48,7 @@ _NOT_STORED: Final = frozenset({AuthType.ANY, AuthType.LDAP, AuthType.PAM})
 
 _MOST_ANSWERS: Final = 16384
 _MOST_SOURCES: Final = 4096
+_REMEMBERED: Final = 1024
 _MOST_DERIVED: Final = 4096
 _TIDY: Final = 256
 _SITE: Final = 64
@@ -145,11 +146,11 @@ class Access:
             AuthenticationError: it is not let in, whoever it is.
             ClientRefused: the settings leave open as whom it is let in.
         """
-        address = _address(guest)
+        address, origin = _whereabouts(guest)
         claim = guest.claim = Claim(
             user=message.user,
             database=message.database,
-            origin=_origin(address),
+            origin=origin,
             method=self._method(guest, message, address),
         )
         if claim.method.kind is AuthType.CERT:
@@ -385,6 +386,8 @@ def _forget(_answer: bool | HyperpoolError) -> None:
 def shown(claim: Claim, authentication: ClientAuthentication) -> Shown:
     """What a client that is let in has brought to light."""
     own = authentication.shown
+    if claim.secret is None:
+        return own
     return Shown(secret=own.secret or claim.secret, keys=own.keys)
 
 
@@ -395,16 +398,16 @@ def _judged(guest: Guest, answer: bool | HyperpoolError) -> None:
         guest.go_on(lambda login: login.judge(matches=answer))
 
 
-def _address(guest: Guest) -> Address | None:
-    """Where a client comes from; None for a Unix socket.
+def _whereabouts(guest: Guest) -> tuple[Address | None, str]:
+    """Where a client comes from: None for a Unix socket; and what that counts as for how often it may fail.
 
     Raises:
         ClientRefused: it has gone.
     """
     if guest.local:
-        return None
+        return None, "unix"
     try:
-        return _parsed(guest.sock.getpeername()[0])
+        return _place(guest.sock.getpeername()[0])
     except (OSError, ValueError):
         raise ClientRefused("the client's address is not known", "08006") from None
 
@@ -416,10 +419,16 @@ def _parsed(text: str) -> Address:
     return mapped or address
 
 
-def _origin(address: Address | None) -> str:
+@lru_cache(_REMEMBERED)
+def _place(host: str) -> tuple[Address, str]:
+    address = _parsed(host)
+    return address, _origin(address)
+
+
+def _origin(address: Address) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((int(address), _SITE), strict=False))
-    return "unix" if address is None else str(address)
+    return str(address)
 
 
 def _common_name(sock: socket.socket) -> str:

@@ -34,12 +34,11 @@ from hyperpool.workers.messages import SeatKey
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from hyperpool.config import Settings
     from hyperpool.frontdoor.console import ConsoleDoor
     from hyperpool.frontdoor.inquiries import CheckInquiry, SecretInquiry
-    from hyperpool.frontdoor.startup import Wanted
     from hyperpool.frontdoor.tls import TlsOffer
     from hyperpool.pool.state import Pools
     from hyperpool.relay.client import ClientConnection
@@ -65,11 +64,13 @@ class _Greeting:
 
     Attributes:
         reported: the pool's parameters that it was made of.
+        base: what all sessions of the pool begin with, which it was made of, too.
         statuses: the ParameterStatus messages.
         tracked: the session parameters that such a client expects.
     """
 
     reported: dict[str, str]
+    base: dict[str, str]
     statuses: bytes
     tracked: ParameterSet
 
@@ -132,7 +133,7 @@ class FrontDoor:
         self._closed_at = float("inf")
         self.places: Places | None = None
         self.known: Callable[[RelayPool], None] = _nothing
-        self._greetings: dict[tuple[RelayPool, tuple[tuple[str, str], ...]], _Greeting] = {}
+        self._greetings: dict[tuple[RelayPool, StartupMessage], _Greeting] = {}
         self.configure(settings, self.prepare(settings))
 
     @staticmethod
@@ -164,11 +165,11 @@ class FrontDoor:
         self.access.configure(settings)
         self.log_errors = settings.pooler.log_pooler_errors
         self.notice = settings.pooler.login_notify_message
+        self._greetings.clear()
         self._ignored = frozenset(name.lower() for name in settings.pooler.ignore_startup_parameters)
 
     def welcome(self, sock: socket.socket, address: str) -> None:
-        """Start to log in an accepted socket; turn it away when too many are at it already."""
-        sock.setblocking(False)
+        """Start to log in an accepted, non-blocking socket; turn it away when too many are at it already."""
         limit = self.settings.pooler.max_client_conn + _SPARE_LOGINS
         if len(self.relay.transients) >= limit:
             log.warning("too many connections are logging in", client=address)
@@ -218,7 +219,7 @@ class FrontDoor:
             guest.requested = requested_parameters(message, self._ignored)
             if settings.pooler.application_name_add_host:
                 name = message.parameters.get("application_name") or "app"
-                guest.requested["application_name"] = f"{name} - {guest.address}"
+                guest.requested = {**guest.requested, "application_name": f"{name} - {guest.address}"}
         anybody = settings.pooler.auth_type is AuthType.ANY
         if guest.wants_console and (anybody or is_owner(guest.sock, message)):
             guest.owner = True
@@ -277,15 +278,29 @@ class FrontDoor:
             guest.wait_for_server(pool.settings.query_wait_timeout)
             self.relay.await_parameters(pool, guest.continued)
             return
-        wanted = sort_parameters(guest.requested, pool, self.relay.tracker)
-        if wanted.unproven:
-            tracked = self.relay.tracker.intern(
-                {**pool.parameters, **wanted.reported}, {**pool.base, **wanted.others}
-            )
-            guest.admitted(pool, tracked, lambda made: self._proven(pool, guest.requested, made))
+        greeting = self._greetings.get((pool, message))
+        if greeting is None or greeting.reported is not pool.parameters or greeting.base is not pool.base:
+            self._greet(guest, message, pool, pool.parameters)
         else:
-            greeting = self._greeting(pool, pool.parameters, wanted)
             guest.admitted(pool, greeting.tracked, greeting.statuses)
+
+    def _greet(
+        self, guest: Guest, message: StartupMessage, pool: RelayPool, parameters: dict[str, str]
+    ) -> None:
+        """Let a client in that asks for what no other one has asked for, or not in the same words."""
+        requested = guest.requested
+        wanted = sort_parameters(requested, pool, self.relay.tracker)
+        reported = {**parameters, **wanted.reported}
+        tracked = self.relay.tracker.intern(reported, {**pool.base, **wanted.others})
+        if wanted.unproven:
+            guest.admitted(pool, tracked, lambda made: self._proven(pool, requested, made))
+            return
+        statuses = _statuses(reported)
+        if not (pool.settings.replication or self.settings.pooler.application_name_add_host):
+            if len(self._greetings) >= _MAX_GREETINGS:
+                self._greetings.clear()
+            self._greetings[pool, message] = _Greeting(parameters, pool.base, statuses, tracked)
+        guest.admitted(pool, tracked, statuses)
 
     def _give_place(self, guest: Guest, database: str, user: str) -> bool:
         """Count a client before it waits for anything, so that those that come together do not pass a limit.
@@ -298,25 +313,27 @@ class FrontDoor:
         """
         census = self.relay.census
         of_database, of_user = self.settings.client_limits(database, user)
-        for limit, count, setting, seat in (
-            (
-                of_database,
-                census.databases[database],
-                "max_db_client_connections",
-                SeatKey("database", database),
-            ),
-            (of_user, census.users[user], "max_user_client_connections", SeatKey("user", user)),
-        ):
-            if not limit:
-                continue
-            if self.places is None:
-                if count >= limit:
-                    raise _exceeded(setting)
-            elif not self.places.free(seat):
-                self.places.seek(seat, partial(self._placed, guest, _exceeded(setting)))
+        if of_database:
+            seat = SeatKey("database", database)
+            refusal = "max_db_client_connections"
+            if not self._finds_place(guest, seat, of_database, census.databases[database], refusal):
+                return False
+        if of_user:
+            seat = SeatKey("user", user)
+            if not self._finds_place(guest, seat, of_user, census.users[user], "max_user_client_connections"):
                 return False
         guest.place = database, user
         census.enter(database, user)
+        return True
+
+    def _finds_place(self, guest: Guest, seat: SeatKey, limit: int, count: int, setting: str) -> bool:
+        """Whether one limit leaves a place; as `_give_place`."""
+        if self.places is None:
+            if count >= limit:
+                raise _exceeded(setting)
+        elif not self.places.free(seat):
+            self.places.seek(seat, partial(self._placed, guest, _exceeded(setting)))
+            return False
         return True
 
     @staticmethod
@@ -338,7 +355,7 @@ class FrontDoor:
         self.places.seek(seat, partial(self._placed, guest, crowded(settings, settings.pool_size)))
         return False
 
-    def _proven(self, pool: RelayPool, requested: dict[str, str], made: ParameterSet) -> bytes:
+    def _proven(self, pool: RelayPool, requested: Mapping[str, str], made: ParameterSet) -> bytes:
         """A server has taken a client's parameters: the next client that asks for the same need not wait for one.
 
         Args:
@@ -395,19 +412,6 @@ class FrontDoor:
                 guest.lost("cancel request done")
         else:
             self._cancel(CancelOrder(server, guest))
-
-    def _greeting(self, pool: RelayPool, parameters: dict[str, str], wanted: Wanted) -> _Greeting:
-        key = (pool, (*wanted.reported.items(), *wanted.others.items()))
-        greeting = self._greetings.get(key)
-        if greeting is None or greeting.reported is not parameters:
-            if len(self._greetings) >= _MAX_GREETINGS:
-                self._greetings.clear()
-            reported = {**parameters, **wanted.reported}
-            tracked = self.relay.tracker.intern(reported, {**pool.base, **wanted.others})
-            greeting = _Greeting(parameters, _statuses(reported), tracked)
-            if not pool.settings.replication:
-                self._greetings[key] = greeting
-        return greeting
 
 
 def _nothing(pool: RelayPool) -> None:

@@ -28,8 +28,9 @@ from hyperpool.transport.endpoint import TlsSocket, tls_name, wrap
 from hyperpool.wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from hyperpool.auth.server_side import ClientAuthentication
     from hyperpool.frontdoor.access import Claim
     from hyperpool.frontdoor.console import ConsoleDoor
     from hyperpool.frontdoor.door import FrontDoor
@@ -90,11 +91,7 @@ class Guest(TransientConnection):
         self.local = sock.family == socket.AF_UNIX
         # As in pgbouncer, a Unix socket has no TLS.
         self._offer = None if self.local else door.tls
-        self._login = Login(
-            lambda message: door.admit(self, message),
-            tls=self._offer is not None,
-            may_try=lambda: door.access.may_try(self),
-        )
+        self._login = Login(self._admit, tls=self._offer is not None, may_try=self._may_try)
         self._fresh = self._offer is not None
         self._shaking: TlsSocket | None = None
         self._direct = False
@@ -104,7 +101,7 @@ class Guest(TransientConnection):
         self._waiting = False
         self.address = address
         self.key: tuple[int, bytes] | None = None
-        self.requested: dict[str, str] = {}
+        self.requested: Mapping[str, str] = {}
         self.replication = ""
         self.private: RelayPool | None = None
         self.wants_console = False
@@ -139,8 +136,8 @@ class Guest(TransientConnection):
             self.lost("client closed connection during login")
         elif end > 0:
             try:
-                data = bytes(relay.small_view[:end])
-                self._proceed(lambda login: login.receive(data))
+                self._waiting = False
+                self._follow(self._login.receive(bytes(relay.small_view[:end])))
             except HyperpoolError as error:
                 self.refuse(error)
 
@@ -153,7 +150,8 @@ class Guest(TransientConnection):
         if self.closed:
             return
         try:
-            self._proceed(step)
+            self._waiting = False
+            self._follow(step(self._login))
         except HyperpoolError as error:
             self.refuse(error)
         if self.unread and not self._waiting:
@@ -167,10 +165,15 @@ class Guest(TransientConnection):
             return Shown()
         return shown(self.claim, authentication)
 
-    def _proceed(self, step: Callable[[Login], bytes]) -> None:
+    def _admit(self, message: StartupMessage) -> ClientAuthentication | None:
+        return self._door.admit(self, message)
+
+    def _may_try(self) -> bool:
+        return self._door.access.may_try(self)
+
+    def _follow(self, answer: bytes) -> None:
+        """Send what the login answers, and do what it has come to."""
         login = self._login
-        self._waiting = False
-        answer = step(login)
         if answer:
             self.transmit(answer)
         if login.starts_tls:
@@ -288,7 +291,11 @@ class Guest(TransientConnection):
         if self.key is None:
             raise AssertionError("a client that is let in has a place")
         pid, secret = self.key
+        user = self._login.message.user if self._login.message is not None else ""
+        counted = self.place == (pool.settings.database, user)
         self.key = None
+        if counted:
+            self.place = None
         self._leave_place()
         self.end()
         self.relay.transients.pop(self)
@@ -308,10 +315,9 @@ class Guest(TransientConnection):
         seconds = self.relay.clock() - self.since
         pool.stats.login_times.observe(seconds)
         self._door.traced(pool, self.address, seconds)
-        received, message = self._login.leftover(), self._login.message
-        user = message.user if message is not None else ""
+        received = self._login.leftover()
         ready = ClientReady(
-            self.sock, pool, tracked, pid, secret, welcome, received, self.address, greet, user
+            self.sock, pool, tracked, pid, secret, welcome, received, self.address, greet, user, counted
         )
         self.relay.adopt_client(ready, unread=self.unread, hung_up=self.hung_up)
 
@@ -374,6 +380,7 @@ class Guest(TransientConnection):
         self._leave_place()
 
     def _leave_place(self) -> None:
+        self._login.end()
         if self.place is not None:
             self.relay.census.leave(*self.place)
             self.place = None

@@ -13,6 +13,7 @@ import attrs
 import structlog
 
 from hyperpool.errors import StartupError
+from hyperpool.relay.system import accept
 from hyperpool.relay.transient import TransientConnection
 from hyperpool.transport.passed import CLIENTS, PassedSockets, socket_name
 from hyperpool.transport.sockets import TcpOptions, address_name
@@ -97,10 +98,10 @@ class Acceptor(TransientConnection):
 
     def readable(self, mask: int) -> None:  # noqa: ARG002 - a listener has one kind of event
         """Accept what is there, in batches so that others get their turn."""
-        sock = self.sock
+        sock, raw = self.sock, self.raw
         for _ in range(_ACCEPT_BATCH):
             try:
-                accepted, address = sock.accept()
+                accepted, address = accept(sock, raw)
             except BlockingIOError:
                 self._complained = False
                 return

@@ -6,7 +6,7 @@ when another password may be tried (`proceed`), and for who knows whether a pass
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from hyperpool.errors import ProtocolError
 from hyperpool.wire.frames import FrameReader
@@ -138,6 +138,10 @@ class Login:
         self.starts_tls = False
         self._asked |= {SSLRequest, GSSENCRequest}
 
+    def end(self) -> None:
+        """It is over, and asks nobody anything any more: nothing is left that refers to itself."""
+        self._admit = self._may_try = _over
+
     def leftover(self) -> bytes:
         """What the client has sent behind its login."""
         return self._reader.leftover()
@@ -185,3 +189,7 @@ class Login:
         self.authentication = authentication
         self.pending += negotiate(self.message) + authentication.start()
         self.done = authentication.done
+
+
+def _over(*_arguments: object) -> NoReturn:
+    raise AssertionError("the login is over")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -17,8 +18,14 @@ if TYPE_CHECKING:
     from hyperpool.wire.startup import StartupMessage
 
 
-def requested_parameters(message: StartupMessage, ignored: Collection[str]) -> dict[str, str]:
+_REMEMBERED: Final = 256
+
+
+@lru_cache(_REMEMBERED)
+def requested_parameters(message: StartupMessage, ignored: frozenset[str]) -> Mapping[str, str]:
     """The session parameters that the client wants, by the names that it gives them; of two spellings, the last counts.
+
+    Remembered, as messages are.
 
     Args:
         message: what the client sent.

@@ -15,7 +15,7 @@ from hyperpool.relay.connection import Connection
 from hyperpool.relay.errand import Errand
 from hyperpool.relay.ledger import SKIP, Ledger
 from hyperpool.relay.prepared import PreparedTexts
-from hyperpool.relay.session import Pinned
+from hyperpool.relay.session import UNPINNED
 from hyperpool.relay.tables import IDLE
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hyperpool.relay.loop import Relay
     from hyperpool.relay.parameters import ParameterSet
     from hyperpool.relay.replay import Replay
-    from hyperpool.relay.session import Suspicion
+    from hyperpool.relay.session import Pinned, Suspicion
 
 
 class Backend(Connection):
@@ -164,7 +164,7 @@ class Backend(Connection):
         self.expected: bytes | None = None
         self.suspicion: Suspicion | None = None
         self.asking: Suspicion | None = None
-        self.pinned = Pinned(0)
+        self.pinned = UNPINNED
         self.pid = ready.pid
         self.secret = ready.secret
         self.linked = self.since

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from hyperpool.pool.statements import ClientStatements
 from hyperpool.relay import caching, hits, local, untranslated
 from hyperpool.relay.connection import HANG_UP, Connection
-from hyperpool.relay.session import Pinned
+from hyperpool.relay.session import UNPINNED
 from hyperpool.relay.system import receive
 from hyperpool.relay.tables import ANSWERED, IDLE
 from hyperpool.wire import constants as wire
@@ -105,7 +105,7 @@ class ClientConnection(Connection):
         self.parked: bytes | None = None
         self.statements: ClientStatements | None = None
         self.unnamed: Statement | None = None
-        self.pinned = Pinned(0)
+        self.pinned = UNPINNED
         self.stalled = False
         self.paused = False
         self.gathered: bytearray | None = None

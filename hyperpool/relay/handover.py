@@ -38,6 +38,7 @@ class ClientReady:
         user: as whom it has logged in, which its server need not know.
         greet: if it asked for parameters that no server has taken yet: makes the rest of what is to be sent to it, from
             what a server made of them.
+        counted: it is in the census already, as a client of its pool's database.
     """
 
     sock: socket.socket
@@ -50,3 +51,4 @@ class ClientReady:
     address: str
     greet: Callable[[ParameterSet], bytes] | None = None
     user: str = ""
+    counted: bool = False

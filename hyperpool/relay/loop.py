@@ -214,8 +214,8 @@ class Relay(EventLoop):
         """A cancel key (process id, secret of `length` bytes) of its own; it counts as a client until given back."""
         while True:
             # A process id is positive: a client may print it, or keep it in a signed number.
-            pid = int.from_bytes(secrets.token_bytes(4), "big") & 0x7FFFFFFF
-            secret = secrets.token_bytes(length)
+            drawn = secrets.token_bytes(4 + length)
+            pid, secret = int.from_bytes(drawn[:4], "big") & 0x7FFFFFFF, drawn[4:]
             if self.peer_id:
                 pid, secret = cancelkeys.mark(pid, secret, self.peer_id)
             if pid and pid not in self.clients and pid not in self._reserved:
@@ -268,7 +268,8 @@ class Relay(EventLoop):
         ready.pool.clients += 1
         ready.pool.stats.logins += 1
         self.clients[client.pid] = client
-        self.census.enter(client.pool.settings.database, client.user)
+        if not ready.counted:
+            self.census.enter(client.pool.settings.database, client.user)
         self._reserved.discard(client.pid)
         self._register(client)
         if self._log_connections:

@@ -35,6 +35,8 @@ class Pinned(enum.IntFlag):
     STATEMENT = 1 << 16
 
 
+UNPINNED: Final = Pinned(0)
+
 WORDS: Final = {
     Pinned.TEMPORARY: "temporary objects",
     Pinned.LISTEN: "LISTEN",

@@ -6,6 +6,7 @@ cdef extern from "sys/epoll.h" nogil:
         epoll_data data
 
 cpdef int raw_descriptor(object sock) except -2
+cpdef tuple accept(object listening, int raw)
 cpdef Py_ssize_t receive(object sock, int raw, memoryview view) except -2
 cpdef Py_ssize_t send(object sock, int raw, object data, Py_ssize_t end, int flags=*) except -2
 

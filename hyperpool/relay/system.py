@@ -29,6 +29,25 @@ def raw_descriptor(sock: socket.socket) -> int:
     return sock.fileno() if type(sock) is socket.socket else -1
 
 
+def accept(listening: socket.socket, raw: int) -> tuple[socket.socket, object]:  # noqa: ARG001 - for the form in C
+    """Accept a connection.
+
+    Args:
+        listening: the socket.
+        raw: its `raw_descriptor`.
+
+    Returns:
+        The connection's socket, which does not block, and where it comes from.
+
+    Raises:
+        BlockingIOError: there is none.
+        OSError: the system is full, or the connection has gone already.
+    """
+    accepted, address = listening.accept()
+    accepted.setblocking(False)
+    return accepted, address
+
+
 def receive(sock: socket.socket, raw: int, view: memoryview) -> int:  # noqa: ARG001 - for the form in C
     """Receive into `view`, without waiting.
 

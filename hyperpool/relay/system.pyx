@@ -17,18 +17,49 @@ cdef extern from "Python.h":
 cdef extern from "sys/socket.h" nogil:
     ssize_t c_recv "recv"(int fd, void *data, size_t size, int flags)
     ssize_t c_send "send"(int fd, const void *data, size_t size, int flags)
+    ctypedef unsigned int socklen_t
+    ctypedef unsigned short sa_family_t
+    cdef struct sockaddr:
+        sa_family_t sa_family
+    cdef struct sockaddr_storage:
+        sa_family_t ss_family
+    int SOCK_STREAM
+    int AF_INET
+
+cdef extern from "netinet/in.h" nogil:
+    cdef struct in_addr:
+        pass
+    cdef struct sockaddr_in:
+        unsigned short sin_port
+        in_addr sin_addr
+    unsigned short ntohs(unsigned short port)
+
+cdef extern from "arpa/inet.h" nogil:
+    const char *inet_ntop(int family, const void *address, char *text, socklen_t size)
+
+cdef extern from "unistd.h" nogil:
+    int c_close "close"(int fd)
 
 cdef extern from "sys/epoll.h" nogil:
     int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
 
 cdef extern from *:
     """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
     #include <sys/socket.h>
+    #ifndef SOCK_NONBLOCK
+    #define SOCK_NONBLOCK 0
+    #endif
     #ifndef MSG_NOSIGNAL
     #define MSG_NOSIGNAL 0
     #endif
     """
     int MSG_NOSIGNAL
+    int SOCK_NONBLOCK
+    int SOCK_CLOEXEC
+    int accept4(int fd, sockaddr *address, socklen_t *size, int flags)
 
 cdef extern from "time.h" nogil:
     ctypedef int clockid_t
@@ -47,6 +78,39 @@ cdef object _plain = socket.socket
 cpdef int raw_descriptor(object sock) except -2:
     """See system.py."""
     return sock.fileno() if type(sock) is _plain else -1
+
+
+cpdef tuple accept(object listening, int raw):
+    """See system.py."""
+    cdef sockaddr_storage address
+    cdef socklen_t size = sizeof(address)
+    cdef sockaddr_in *inet = <sockaddr_in *>&address
+    cdef char host[64]
+    cdef int fd
+    if raw < 0:
+        accepted, place = listening.accept()
+        accepted.setblocking(False)
+        return accepted, place
+    while True:
+        fd = accept4(raw, <sockaddr *>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+        if fd >= 0:
+            break
+        if c_errno != EINTR:
+            PyErr_SetFromErrno(OSError)
+        PyErr_CheckSignals()
+    try:
+        # Python's own object is told that it does not block, and need not ask the kernel for what is known.
+        accepted = _plain(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0, fd)
+    except BaseException:
+        c_close(fd)
+        raise
+    if address.ss_family == AF_INET and inet_ntop(AF_INET, &inet.sin_addr, host, sizeof(host)) != NULL:
+        return accepted, (host.decode("ascii"), ntohs(inet.sin_port))
+    try:
+        return accepted, accepted.getpeername()
+    except BaseException:
+        accepted.close()
+        raise
 
 
 cpdef Py_ssize_t receive(object sock, int raw, memoryview view) except -2:

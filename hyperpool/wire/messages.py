@@ -111,9 +111,12 @@ def _authentication(code: int, data: bytes = b"") -> bytes:
     return frame(c.AUTHENTICATION, _int32.pack(code) + data)
 
 
+_OK: Final = _authentication(c.AUTH_OK)
+
+
 def authentication_ok() -> bytes:
     """Build AuthenticationOk."""
-    return _authentication(c.AUTH_OK)
+    return _OK
 
 
 def authentication_cleartext_password() -> bytes:

@@ -7,6 +7,7 @@ behaviour.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 from typing import Final
 
@@ -34,6 +35,9 @@ PROTOCOL_OPTION_PREFIX: Final = "_pq_."
 
 _int32 = Struct("!I")
 
+_REMEMBERED: Final = 256
+"""Startup packets: the clients of one program send the same one each time. At most 10,000 bytes each."""
+
 
 @attrs.frozen
 class SSLRequest:
@@ -58,9 +62,9 @@ class CancelRequest:
     secret: bytes = attrs.field(repr=False)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class StartupMessage:
-    """The client asks for a session.
+    """The client asks for a session. Those who send the same share one, which nobody changes.
 
     Attributes:
         version: major (always 3) and minor protocol version that the client asks for.
@@ -129,6 +133,7 @@ def _parse_cancel(packet: bytes) -> CancelRequest:
     return CancelRequest(_int32.unpack_from(packet, 4)[0], secret)
 
 
+@lru_cache(_REMEMBERED)
 def _parse_parameters(packet: bytes, version: tuple[int, int]) -> StartupMessage:
     parameters: dict[str, str] = {}
     protocol_options: dict[str, str] = {}

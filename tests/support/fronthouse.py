@@ -88,7 +88,14 @@ class House:
         )
         self.clock = Clock()
         self.relay = Relay(
-            RelayOptions(linger=0.0, slice=60.0), ParameterTracker(["IntervalStyle"]), self.clock
+            RelayOptions(
+                linger=0.0,
+                slice=60.0,
+                log_connections=self.settings.pooler.log_connections,
+                log_disconnections=self.settings.pooler.log_disconnections,
+            ),
+            ParameterTracker(["IntervalStyle"]),
+            self.clock,
         )
         self.pools: Pools[ServerConnection, ClientConnection] = Pools(self.settings, lambda: 0.5)
         self.orders: list[CancelOrder] = []

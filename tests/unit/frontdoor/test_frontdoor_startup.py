@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def requested(parameters: dict[str, str], *ignored: str) -> dict[str, str]:
     """What is requested by a client with these startup parameters."""
     message = StartupMessage((3, 0), {"user": "ann", "database": "shop", **parameters})
-    return requested_parameters(message, frozenset(ignored))
+    return dict(requested_parameters(message, frozenset(ignored)))
 
 
 def test_nothing() -> None:

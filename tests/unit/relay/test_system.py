@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hyperpool.transport.sockets import address_name
 from tests.support.forms import compiled, pure
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from types import ModuleType
 
 
@@ -32,6 +35,9 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
         ours.setblocking(False)
         theirs.setblocking(False)
         yield ours, theirs
+
+
+LOOPBACK: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
 class _Wrapped(socket.socket):
@@ -130,3 +136,33 @@ def test_clocks(system: ModuleType) -> None:
     assert system.read(lambda: 7.5) == 7.5
     with pytest.raises(ZeroDivisionError):
         system.read(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
+@pytest.mark.parametrize("raw", [True, False])
+def test_accepting(system: ModuleType, tmp_path: Path, family: int, raw: bool) -> None:
+    """A socket as Python itself would make it, that does not block, and where it comes from."""
+    address = str(tmp_path / "s") if family == socket.AF_UNIX else (LOOPBACK[family], 0)
+    with socket.socket(family) as listening, socket.socket(family) as client:
+        listening.bind(address)
+        listening.listen()
+        listening.setblocking(False)
+        descriptor = listening.fileno() if raw else -1
+        with pytest.raises(BlockingIOError):
+            system.accept(listening, descriptor)
+        client.connect(listening.getsockname())
+        accepted, place = eventually(
+            lambda: system.accept(listening, descriptor), what="a connection", despite=(BlockingIOError,)
+        )
+        with accepted:
+            assert type(accepted) is socket.socket
+            assert (accepted.family, accepted.type) == (family, socket.SOCK_STREAM)
+            assert (accepted.gettimeout(), os.get_blocking(accepted.fileno())) == (0.0, False)
+            assert not accepted.get_inheritable()
+            assert address_name(family, place) == address_name(family, client.getsockname())
+
+
+def test_accepting_from_what_does_not_listen(system: ModuleType) -> None:
+    """The kernel's error."""
+    with socket.socket() as sock, pytest.raises(OSError, match="Invalid argument"):
+        system.accept(sock, sock.fileno())

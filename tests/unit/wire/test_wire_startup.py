@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import attrs
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -72,9 +73,10 @@ def test_startup_message_of_psql() -> None:
 
     message = parsed_startup(packet)
 
-    assert message == StartupMessage(
+    assert attrs.astuple(message) == (
         (3, 0),
         {"user": "alice", "database": "shop", "application_name": "psql", "client_encoding": "UTF8"},
+        {},
     )
     assert (message.user, message.database) == ("alice", "shop")
 
