@@ -27,7 +27,7 @@ import trio
 from hyperpool.cache.results import ResultCache
 from hyperpool.config import DatabaseSettings, Settings
 from hyperpool.config.http import HttpSettings
-from hyperpool.http.metrics import add_metrics
+from hyperpool.http.metrics import Exporter, add_metrics
 from hyperpool.http.server import run
 from hyperpool.http.site import Site
 from hyperpool.pool.state import Pools
@@ -94,7 +94,7 @@ async def measure(pools: int, named: int, scrapes: int) -> tuple[list[float], in
     around = _surroundings(pools)
     settings = HttpSettings(max_pools=named)
     site = Site(lambda: settings, nullcontext)
-    add_metrics(site, around, lambda: settings)
+    add_metrics(site, Exporter(around).scrape, lambda: settings)
     random = Random(1)  # noqa: S311 - no secret
     seconds, size = [], 0
     with socket.create_server(("127.0.0.1", 0)) as sock:

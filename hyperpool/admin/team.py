@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
+import trio
 
 from hyperpool.admin.caching import EXPLAINED
 from hyperpool.admin.console import Console, ShutdownMode
@@ -45,6 +46,28 @@ class Team(Protocol):
         """Have clients of the console looked at soon: one of them has its answer."""
 
 
+async def asked(team: Team, statements: Sequence[Deed]) -> list[list[Answer]]:
+    """Have all processes execute statements, and wait for it.
+
+    Returns:
+        The outcomes of each process.
+    """
+    answers: list[list[Answer]] = []
+    told = trio.Event()
+
+    def take(found: list[list[Answer]]) -> None:
+        answers.extend(found)
+        told.set()
+
+    number = team.ask(statements, take)
+    try:
+        await told.wait()
+    except trio.Cancelled:
+        team.abandon(number)
+        raise
+    return answers
+
+
 @attrs.frozen(eq=False)
 class TeamConsole(Console):
     """Executes statements for one client, in all processes.
@@ -68,7 +91,7 @@ class TeamConsole(Console):
         if verb == "shutdown" and ShutdownMode(argument.upper()) is ShutdownMode.IMMEDIATE:
             self.team.ask([Deed(verb)], lambda _: None)
             return Done("")
-        return self._asked([Deed(verb, argument)], "", lambda answers: _done(verb, answers))
+        return self._asked([Deed(verb, argument)], verb.upper(), lambda answers: _done(verb, answers))
 
     def _asked(
         self, statements: Sequence[Deed], tag: str, result: Callable[[list[list[Answer]]], Done]

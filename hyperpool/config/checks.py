@@ -81,12 +81,6 @@ def _check_workers(settings: Settings, report: Report) -> None:
             "found several workers together with the section agents, but an agent connects to one process alone; "
             "set it to 1, or reach that network through a WebSocket tunnel (ingress)",
         )
-    if settings.http is not None:
-        report.add(
-            ("pooler", "workers"),
-            "found several workers together with the section http, which shows one process alone; set it to 1, or "
-            "remove the section and ask the admin console, which answers for all workers",
-        )
 
 
 def _check_agents(settings: Settings, report: Report) -> None:

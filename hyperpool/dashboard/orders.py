@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 import structlog
+import trio
 
-from hyperpool.admin.console import Console, Role
 from hyperpool.admin.outcomes import ConsoleError, Waits
 from hyperpool.admin.statements import Command
 
 if TYPE_CHECKING:
-    from hyperpool.admin.console import Process
-    from hyperpool.admin.surroundings import Surroundings
-    from hyperpool.admin.views import Register
+    from hyperpool.admin.conversation import Executor
 
 log = structlog.get_logger("dashboard")
 
 _OF_DATABASES: Final = frozenset({"pause", "resume", "reconnect"})
 _WHOLE: Final = frozenset({"reload"})
 _PURGE: Final = "purge cache"
+_POLL: Final = 0.02
+"""Seconds between two looks whether all processes have done it."""
 
 
 class UnknownOrder(Exception):
@@ -45,15 +45,13 @@ class Orders:
     """Carries orders out.
 
     Args:
-        around: what there is.
-        views: of the console.
-        process: what can be done with it.
+        console: executes them, as an administrator.
     """
 
-    def __init__(self, around: Surroundings, views: Register, process: Process) -> None:
-        self._console = Console(around, views, process, Role.ADMIN)
+    def __init__(self, console: Executor) -> None:
+        self._console = console
 
-    def carry_out(self, order: bytes, client: str) -> Answer:
+    async def carry_out(self, order: bytes, client: str) -> Answer:
         """Do what was asked for.
 
         Args:
@@ -68,6 +66,10 @@ class Orders:
         log.info("order", order=words, client=client)
         try:
             outcome = self._console.execute(command)
+            if isinstance(outcome, Waits) and outcome.soon:
+                while not outcome.over():  # noqa: ASYNC110 - the relay owns no Trio events
+                    await trio.sleep(_POLL)
+                outcome = outcome.done()
         except ConsoleError as error:
             return Answer(done=False, text="\n".join(filter(None, (str(error), error.detail, error.hint))))
         if isinstance(outcome, Waits):

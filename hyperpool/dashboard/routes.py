@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from hyperpool.admin.console import Role
 from hyperpool.dashboard.orders import Orders, UnknownOrder
 from hyperpool.dashboard.snapshots import Snapshots
 from hyperpool.http.site import Access
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from hyperpool.admin.connection import Consoles
+    from hyperpool.admin.team import Team
     from hyperpool.http.site import Endpoint, Site
 
 _LONGEST: Final = 4096
@@ -49,18 +51,19 @@ _FILES: Final = {
 }
 
 
-def add_dashboard(site: Site, consoles: Consoles) -> None:
+def add_dashboard(site: Site, consoles: Consoles, team: Team | None = None) -> None:
     """Add the page's routes.
 
     Args:
         site: gets them.
         consoles: what the page shows and does is what the console shows and does.
+        team: all processes of the pooler; None if this is the only one.
     """
-    snapshots = Snapshots(consoles.around, consoles.views)
-    orders = Orders(consoles.around, consoles.views, consoles.process)
+    snapshots = Snapshots(consoles.around, consoles.views, team=team)
+    orders = Orders(consoles.make(Role.ADMIN))
 
     async def overview(request: Request) -> Response:
-        return _foreign(request) or Response(snapshots.newest(), 200, _HEADERS, "application/json")
+        return _foreign(request) or Response(await snapshots.newest(), 200, _HEADERS, "application/json")
 
     async def admin(request: Request) -> Response:
         """Whoever gets here has shown the token."""
@@ -74,7 +77,7 @@ def add_dashboard(site: Site, consoles: Consoles) -> None:
         if body is None:
             return PlainTextResponse("an order is not that long\n", 413)
         try:
-            answer = orders.carry_out(body, request.client.host if request.client else "")
+            answer = await orders.carry_out(body, request.client.host if request.client else "")
         except UnknownOrder as error:
             return PlainTextResponse(f"{error}\n", 400)
         return JSONResponse({"text": answer.text}, 200 if answer.done else 409, _HEADERS)

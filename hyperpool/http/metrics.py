@@ -9,7 +9,7 @@ import sys
 import time
 from itertools import chain
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import prometheus_client
 import trio
@@ -379,19 +379,25 @@ def _counted(
     ]
 
 
-def add_metrics(site: Site, around: Surroundings, settings: Callable[[], HttpSettings]) -> None:
+class Scrape(Protocol):
+    """Gives all metrics as text, as `Exporter.scrape` does."""
+
+    async def __call__(self, max_pools: int, *, openmetrics: bool = False) -> bytes:
+        """Everything, as it is now."""
+
+
+def add_metrics(site: Site, scrape: Scrape, settings: Callable[[], HttpSettings]) -> None:
     """Add the route.
 
     Args:
         site: gets it.
-        around: what is told of.
+        scrape: gives what is told.
         settings: gives the section as it is now.
     """
-    exporter = Exporter(around)
 
     async def metrics(request: Request) -> Response:
         openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
-        text = await exporter.scrape(settings().max_pools, openmetrics=openmetrics)
+        text = await scrape(settings().max_pools, openmetrics=openmetrics)
         kind = "application/openmetrics-text; version=1.0.0" if openmetrics else "text/plain; version=0.0.4"
         return Response(text, headers={"Content-Type": f"{kind}; charset=utf-8"})
 

@@ -9,7 +9,7 @@ from hyperpool.overview.model import Meter, Shown
 from hyperpool.overview.panels import PANELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from hyperpool.overview.model import Panel, Value
 
@@ -35,6 +35,11 @@ class Collector:
         self._panels = panels
         self._meter = Meter()
         self._longest = _longest(panels)
+
+    @property
+    def views(self) -> Collection[str]:
+        """The names of the views that are looked at."""
+        return self._longest
 
     def look(self, now: float) -> list[Shown]:
         """What there is now. Panels whose views are not there are left out.

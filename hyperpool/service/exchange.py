@@ -75,6 +75,7 @@ class Exchange:
         among: int,
         *,
         quiet: bool,
+        http: int,
     ) -> None:
         """A worker has been started: tell it what it must know."""
         self._links[worker] = link
@@ -85,6 +86,7 @@ class Exchange:
                 settings=settings,
                 config_path=config_path,
                 quiet=quiet,
+                http=http,
                 statements=self.journal.statements,
                 facts=list(self._facts.values()),
                 cached=list(self._cached),

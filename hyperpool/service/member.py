@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from base64 import b64decode
 from itertools import count
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from hyperpool.cache.board import Board
     from hyperpool.config import PoolSettings, Settings
     from hyperpool.frontdoor.door import FrontDoor
+    from hyperpool.http.metrics import Exporter
     from hyperpool.pool.warmer import Warmer
     from hyperpool.relay.handover import RelayPool
     from hyperpool.workers.link import Link
@@ -79,6 +81,9 @@ class Member:
         link: to it.
         welcome: its first message.
         parts: of the worker.
+
+    Attributes:
+        alone: all other workers have ended.
     """
 
     def __init__(self, link: Link, welcome: Welcome, parts: Parts) -> None:
@@ -92,7 +97,9 @@ class Member:
         self._holdings = Holdings(link.post, parts.warmer.demand)
         self._places = Places(link.post, self._used)
         self._nudged = trio.Event()
+        self.alone = False
         self._nursery: trio.Nursery
+        self._exporter: Exporter | None = None
         around, consoles = parts.around, parts.consoles
         self._console = Console(around, consoles.views, consoles.process, Role.ADMIN)
         self._take_part()
@@ -173,6 +180,8 @@ class Member:
                 self._facts.pop(message.pool, None)
             case messages.LoginFailed():
                 access.failed_elsewhere(message.origin, message.user)
+            case messages.Alone():
+                self.alone = True
             case messages.End():
                 self._parts.end(ShutdownMode(message.mode))
             case _:
@@ -190,6 +199,8 @@ class Member:
         around, verb, argument = self._parts.around, statement.verb, statement.argument
         if verb == "cancel":
             return self._cancel(argument)
+        if verb == "metrics":
+            return self._metrics(argument)
         if verb == "cached":
             self._cached(argument)
             return Outcome("CACHED")
@@ -247,6 +258,31 @@ class Member:
                 self.ask([RESUME], _ignore)
 
         self.ask([Deed("consoles")], counted)
+
+    # -- metrics -------------------------------------------------------------------------------------------------------
+
+    def _metrics(self, how: str) -> Waits:
+        """Have the metrics of this worker written: with so many pools at most, and in OpenMetrics' form or not."""
+        max_pools, openmetrics = map(int, how.split())
+        texts: list[str] = []
+
+        async def scrape() -> None:
+            try:
+                if self._exporter is None:
+                    from hyperpool.http.metrics import Exporter  # noqa: PLC0415 - only `http` has its libraries
+
+                    self._exporter = Exporter(self._parts.around)
+                text = await self._exporter.scrape(max_pools, openmetrics=bool(openmetrics))
+            except Exception as error:
+                log.error("metrics cannot be told", exc_info=error)
+                text = b""
+            texts.append(text.decode())
+
+        def result() -> Done:
+            return Done("METRICS", rows=((self._portion.number, os.getpid(), texts[0]),))
+
+        self._nursery.start_soon(scrape)
+        return Waits("METRICS", lambda: bool(texts), _nothing, result)
 
     # -- cancel requests -----------------------------------------------------------------------------------------------
 

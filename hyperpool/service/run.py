@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from hyperpool.admin.team import Team
     from hyperpool.config import Settings
     from hyperpool.frontdoor.listener import Listener
     from hyperpool.pool.login import Way
@@ -271,9 +272,15 @@ class Pooler:
                 self._herald.look(self._shutdown)
                 nursery.start_soon(self._obey, signals)
                 nursery.start_soon(prove_life, self._relay, self._notifier)
-                nursery.start_soon(self._place.hold, http.serve, self._consoles, self._http, self._is_ready)
+                nursery.start_soon(
+                    self._place.hold, http.serve, self._consoles, self._http, self._is_ready, self._team()
+                )
                 await self._until_shut_down(self._shutdown)
                 nursery.cancel_scope.cancel()
+
+    def _team(self) -> Team | None:
+        """All processes of the pooler; None if this is the only one."""
+        return None
 
     async def _until_shut_down(self, shutdown: Shutdown) -> None:
         """Wait for the end, and tell everybody of it; also when this is cancelled."""

@@ -29,6 +29,7 @@ from hyperpool.config import load
 from hyperpool.errors import ConfigError, StartupError
 from hyperpool.frontdoor.door import FrontDoor
 from hyperpool.frontdoor.listener import Listener, check_addresses, open_listeners
+from hyperpool.service import http
 from hyperpool.service.changes import log_set, warn_of_restarts, with_setting
 from hyperpool.service.embedded import EmbeddedDatabases
 from hyperpool.service.exchange import Exchange
@@ -39,7 +40,7 @@ from hyperpool.service.shutdown import SIGNALS, counted
 from hyperpool.service.signals import drop
 from hyperpool.service.spawned import Backoff, Spawned
 from hyperpool.stats import StatsBook
-from hyperpool.transport.passed import CLIENTS, PassedSockets
+from hyperpool.transport.passed import CLIENTS, HTTP, PassedSockets
 from hyperpool.workers import messages
 from hyperpool.workers.messages import Deed, Outcome
 
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
     from hyperpool.workers.messages import Message
 
 log = structlog.get_logger("supervisor")
+
+_WEB: Final = 0
+"""The worker that answers requests over HTTP, for all of them."""
 
 _HUNG: Final = 30.0
 """Seconds of silence after which a worker hangs: it says something each second."""
@@ -97,6 +101,7 @@ class Supervisor:
         self._count = settings.pooler.workers
         self._embedded = EmbeddedDatabases()
         self._listeners: list[list[Listener]] = []
+        self._http: list[socket.socket] = []
         notes = Board(forks.memory, self._count, self._count)
         self._exchange = Exchange(lambda: self._settings, self._count, self._command, notes)
         self._spawned: dict[int, Spawned] = {}
@@ -124,6 +129,9 @@ class Supervisor:
                 self._listen()
                 for listener in self._all_listeners():
                     stack.callback(listener.close)
+                self._http = http.listen(self._settings, self._passed)
+                for sock in self._http:
+                    stack.callback(sock.close)
                 for address in self._passed.close():
                     log.warning("a socket that was passed is of no use: it is closed", address=address)
                 if await self._embedded.start(self._settings, signals, stack):
@@ -212,7 +220,8 @@ class Supervisor:
                 await self._ending.wait()
 
     async def _run(self, worker: int) -> int:
-        sockets = [listener.sock for listener in self._listeners[worker]]
+        web = self._http if worker == _WEB else []
+        sockets = [*web, *(listener.sock for listener in self._listeners[worker])]
         spawned = self._spawned[worker] = Spawned(self._forks, sockets)
 
         def greet(link: Link) -> None:
@@ -223,6 +232,7 @@ class Supervisor:
                 str(self._config_path),
                 self._count,
                 quiet=self._manner.daemon or self._manner.quiet,
+                http=len(web),
             )
             log.info("worker started", worker=worker, pid=spawned.pid)
 
@@ -232,6 +242,7 @@ class Supervisor:
             del self._spawned[worker]
             self._heard.pop(worker, None)
             self._exchange.gone(worker)
+            self._tell_the_last()
 
     def _handle(self, worker: int, message: Message) -> None:
         self._heard[worker] = time.monotonic()
@@ -275,7 +286,10 @@ class Supervisor:
         """The listening sockets that systemd is to keep while the pooler is restarted."""
         if CLIENTS in self._passed.replaced:
             return []
-        return [(CLIENTS, listener.sock) for listener in self._all_listeners()]
+        return [
+            *((CLIENTS, listener.sock) for listener in self._all_listeners()),
+            *((HTTP, sock) for sock in self._http if HTTP not in self._passed.replaced),
+        ]
 
     def _announce(self) -> None:
         names = list(dict.fromkeys(listener.name for listener in self._all_listeners()))
@@ -332,8 +346,14 @@ class Supervisor:
         if mode is ShutdownMode.IMMEDIATE:
             for spawned in self._spawned.values():
                 spawned.hasten()
+        self._tell_the_last()
         if not self._spawned:
             self._over.set()
+
+    def _tell_the_last(self) -> None:
+        """Whoever answers requests over HTTP does so until all others have ended."""
+        if self._ending.is_set() and set(self._spawned) == {_WEB}:
+            self._exchange.tell_all(messages.Alone())
 
     def _reload(self, then: Callable[[Outcome], None]) -> None:
         """Take over the settings file as it is now, in all workers; a bad one changes nothing."""

@@ -19,7 +19,7 @@ from hyperpool.service.logs import be_quiet, configure_logging
 from hyperpool.service.member import Member, Parts, unpacked
 from hyperpool.service.process import Manner
 from hyperpool.service.run import Pooler
-from hyperpool.transport.passed import PassedSocket, PassedSockets
+from hyperpool.transport.passed import CLIENTS, HTTP, PassedSocket, PassedSockets
 from hyperpool.workers import messages
 from hyperpool.workers.link import Link, receive_one
 
@@ -57,7 +57,10 @@ class WorkerPooler(Pooler):
             Path(welcome.config_path),
             Manner(quiet=welcome.quiet),
             lambda: link.post(messages.Ready()),
-            PassedSockets(PassedSocket(sock, fixed=True) for sock in listening),
+            PassedSockets(
+                PassedSocket(sock, HTTP if place < welcome.http else CLIENTS, fixed=True)
+                for place, sock in enumerate(listening)
+            ),
         )
         self._welcome = welcome
         self._board = Board(memory, welcome.workers, welcome.number)
@@ -71,6 +74,9 @@ class WorkerPooler(Pooler):
             self._listeners = open_listeners(self._settings.pooler, self._passed)
             for listener in self._listeners:
                 stack.callback(listener.close)
+            self._http = self._passed.fixed(HTTP)
+            for sock in self._http:
+                stack.callback(sock.close)
             with never, signals:
                 await self._serve(signals)
         return 0
@@ -87,8 +93,13 @@ class WorkerPooler(Pooler):
             self._board,
         )
         self._member = Member(self._link, self._welcome, parts)
+        if self._http:
+            self._shutdown.needed = lambda: not self._member.alone
         nursery.start_soon(self._member.run)
         nursery.start_soon(self._keep_books)
+
+    def _team(self) -> Member:
+        return self._member
 
     def _take_over(self, settings: Settings) -> list[str]:
         problems = self._apply(settings)

@@ -111,6 +111,7 @@ class Welcome:
         settings: the whole settings, pickled and in base64; they come from the file, as the supervisor has read it.
         config_path: their file.
         quiet: no log to standard error.
+        http: of the sockets that it gets, so many at first are for HTTP.
         statements: what operators have done that still holds.
         facts: what is known of pools.
         cached: what is known of the result cache's databases.
@@ -121,6 +122,7 @@ class Welcome:
     settings: str
     config_path: str
     quiet: bool
+    http: int
     statements: list[Deed]
     facts: list[Fact]
     cached: list[str]
@@ -193,6 +195,11 @@ class End:
     """End, in one of the ways of SHUTDOWN."""
 
     mode: str
+
+
+@attrs.frozen
+class Alone:
+    """All other workers have ended: whoever has waited for that alone may do so, too."""
 
 
 # -- from a worker -----------------------------------------------------------------------------------------------------
@@ -342,6 +349,7 @@ Message: TypeAlias = (
     | Answers
     | NewSettings
     | End
+    | Alone
     | Ready
     | Filled
     | Failed

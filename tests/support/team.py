@@ -65,8 +65,11 @@ class Team:
         found: dict[int, RawClient] = {}
 
         def come() -> bool:
-            client = self._clients.enter_context(self.pooler.raw(database, role, **parameters))
-            found.setdefault(self.worker_of(client), client)
+            client = self.pooler.raw(database, role, **parameters)
+            if found.setdefault(self.worker_of(client), client) is client:
+                self._clients.enter_context(client)
+            else:
+                client.close()
             return len(found) == WORKERS
 
         eventually(come, within=30, what="a client of each worker")

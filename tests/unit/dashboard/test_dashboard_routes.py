@@ -157,7 +157,7 @@ async def test_what_is_shown(board: Board) -> None:
     assert any(hostile in row for row in panels["busy"]["rows"])
 
 
-def test_nobody_looks_and_nothing_is_made(board: Board) -> None:
+async def test_nobody_looks_and_nothing_is_made(board: Board) -> None:
     """All that look within a second get the same."""
     desk = board.desk
     made: list[int] = []
@@ -171,16 +171,16 @@ def test_nobody_looks_and_nothing_is_made(board: Board) -> None:
     snapshots = Snapshots(desk.consoles.around, desk.consoles.views, lambda: 0.0)
     desk.house.clock.now += 10.0
     assert not made
-    first = snapshots.newest()
+    first = await snapshots.newest()
     desk.house.clock.now += 0.9
-    assert snapshots.newest() is first
+    assert await snapshots.newest() is first
     assert len(made) == 1
     desk.house.clock.now += 0.2
-    assert snapshots.newest() is not first
+    assert await snapshots.newest() is not first
     assert len(made) == 2
 
 
-def test_what_takes_long_is_made_less_often(board: Board) -> None:
+async def test_what_takes_long_is_made_less_often(board: Board) -> None:
     """So that looking never takes more than a hundredth of the time."""
     desk, spent = board.desk, 0.0
 
@@ -190,11 +190,11 @@ def test_what_takes_long_is_made_less_often(board: Board) -> None:
         return spent
 
     snapshots = Snapshots(desk.consoles.around, desk.consoles.views, cpu)
-    first = snapshots.newest()
+    first = await snapshots.newest()
     desk.house.clock.now += 5.0
-    assert snapshots.newest() is first
+    assert await snapshots.newest() is first
     desk.house.clock.now += 2.6
-    assert snapshots.newest() is not first
+    assert await snapshots.newest() is not first
 
 
 # -- orders ------------------------------------------------------------------------------------------------------------

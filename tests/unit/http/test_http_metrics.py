@@ -257,7 +257,7 @@ async def test_both_formats_tell_the_same(desk: Desk) -> None:
     """Prometheus asks for OpenMetrics, which is stricter, and ends with a mark."""
     settings = HttpSettings()
     site = Site(lambda: settings, nullcontext)
-    add_metrics(site, _around(desk), lambda: settings)
+    add_metrics(site, Exporter(_around(desk)).scrape, lambda: settings)
     app = site.app()
     plain = await ask(app, "/metrics")
     strict = await ask(
