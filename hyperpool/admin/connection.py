@@ -15,6 +15,7 @@ from hyperpool.admin.views import Register
 from hyperpool.errors import ClientRefused, ProtocolError
 from hyperpool.relay.connection import HANG_UP
 from hyperpool.relay.transient import TransientConnection
+from hyperpool.transport.endpoint import tls_name
 from hyperpool.wire import messages
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ _PARAMETERS: Final = {
     "is_superuser": "on",
 }
 _WELCOME: Final = b"".join(messages.parameter_status(name, value) for name, value in _PARAMETERS.items())
+_DATABASE: Final = "pgbouncer"
+"""What the log calls the console, by whichever name it was asked for."""
+
 _MAX_CONSOLES: Final = 256
 
 
@@ -46,12 +50,22 @@ class ConsoleConnection(TransientConnection):
     Attributes:
         user: as whom it has logged in.
         application_name: what it calls itself.
+        address: where it comes from, for logs.
         pid: the process id of its cancel key.
         secret: the secret of its cancel key.
         active: when its newest statement came, monotonic seconds.
     """
 
-    __slots__ = ("_consoles", "_conversation", "active", "application_name", "pid", "secret", "user")
+    __slots__ = (
+        "_consoles",
+        "_conversation",
+        "active",
+        "address",
+        "application_name",
+        "pid",
+        "secret",
+        "user",
+    )
 
     def __init__(self, consoles: Consoles, ready: ConsoleReady, role: Role) -> None:
         super().__init__(consoles.around.relay, ready.sock, float("inf"))
@@ -59,12 +73,17 @@ class ConsoleConnection(TransientConnection):
         self._conversation = Conversation(consoles.make(role))
         self.user = ready.user
         self.application_name = ready.application_name
+        self.address = ready.address
         self.pid = ready.pid
         self.secret = ready.secret
         self.active = self.since
 
     def __repr__(self) -> str:
         return f"<console {self.user}>"
+
+    def identity(self) -> dict[str, str | int]:
+        """Who it is, for logs."""
+        return {"id": self.number, "client": self.address, "database": _DATABASE, "user": self.user}
 
     @property
     def waits(self) -> bool:
@@ -203,7 +222,14 @@ class Consoles:
         self.around.consoles[console.pid] = console
         self.around.own.logins += 1
         self.around.relay.welcome(console)
-        log.info("console client logged in", client=ready.address, user=ready.user, role=role.value)
+        if self.around.settings().pooler.log_connections:
+            log.info(
+                "console client logged in",
+                **console.identity(),
+                role=role.value,
+                tls=tls_name(ready.sock),
+                replication="",
+            )
         behind = messages.backend_key_data(ready.pid, ready.secret) + messages.ready_for_query()
         console.transmit(ready.welcome + _WELCOME + behind)
         if ready.received:
@@ -229,7 +255,9 @@ class Consoles:
     def forget(self, console: ConsoleConnection, reason: str) -> None:
         """A client has left. If it was the last one, nobody can resume what is suspended: it is resumed."""
         self.around.consoles.pop(console.pid, None)
-        log.info("closing console client", user=console.user, reason=reason)
+        if self.around.settings().pooler.log_disconnections:
+            age = self.around.relay.age(console)
+            log.info("closing console client", **console.identity(), reason=reason, age=age)
         operations = self.around.operations
         if not self.around.consoles and operations.mode is Mode.SUSPENDED:
             log.info("nobody is left who could resume: resuming")

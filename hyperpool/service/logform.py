@@ -194,9 +194,11 @@ _REPLICATION: Final = {"": "no", "database": "logical"}
 
 _FORMS: Final[dict[str, Callable[[Event], list[tuple[str, str]]]]] = {
     "client logged in": _logged_in,
+    "console client logged in": _logged_in,
     "login refused": _refused,
     "closing client before login": _client_closed,
     "closing client": _client_closed,
+    "closing console client": _client_closed,
     "pooler error": _told,
     "new connection to server": _connected,
     "closing server": _server_closed,

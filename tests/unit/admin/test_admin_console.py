@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 import pytest
+from structlog.testing import capture_logs
 
 from hyperpool.admin.console import ShutdownMode
 from hyperpool.admin.tables import columns
 from hyperpool.admin.views import View
 from hyperpool.config import DatabaseSettings, PoolMode, SessionState
+from hyperpool.service.logform import render
 from hyperpool.stats import PoolStats
 from hyperpool.wire import messages
 from tests.support.desk import ANSWER, Desk, spell
@@ -47,6 +49,23 @@ def test_statements_in_one_piece_and_goodbye(desk: Desk) -> None:
     desk.house.send(client, messages.query("SHOW STATE") + messages.query("RECONNECT") + messages.TERMINATE)
     assert spell(received(client)) == "SHOW; RECONNECT; END"
     assert not desk.consoles.around.consoles
+
+
+def test_the_log_tells_of_its_clients(desk: Desk) -> None:
+    """As of others, in pgbouncer's words where it is asked for them; and not at all where the settings say so."""
+    with capture_logs() as entries:
+        desk.open().close()
+        desk.house.relay.turn()
+    came, left = (entry for entry in entries if "console client" in entry["event"])
+    who = f"C-{came['id']:#x}: pgbouncer/ann@192.0.2.7:4711"
+    assert render(came) == [("info", f"{who} login attempt: db=pgbouncer user=ann tls=no replication=no")]
+    assert render(left) == [("info", f"{who} closing because: client unexpected eof (age=0s)")]
+    pooler = attrs.evolve(desk.house.settings.pooler, log_connections=False, log_disconnections=False)
+    desk.house.settings = attrs.evolve(desk.house.settings, pooler=pooler)
+    with capture_logs() as entries:
+        desk.open().close()
+        desk.house.relay.turn()
+    assert [entry for entry in entries if "console client" in entry["event"]] == []
 
 
 def test_a_client_that_breaks_the_protocol(desk: Desk) -> None:
