@@ -42,6 +42,9 @@ log = structlog.get_logger("login")
 
 _LOGIN_TIMEOUT: Final = "client_login_timeout"
 
+_LOGGED: Final = 300
+"""Characters of a text that the log gets from somebody who is not authenticated. PostgreSQL's names have 63 bytes."""
+
 
 class Guest(TransientConnection):
     """A client that is logging in.
@@ -329,7 +332,7 @@ class Guest(TransientConnection):
             log.warning(
                 "login refused",
                 **self._identity(),
-                reason=str(error),
+                reason=_shortened(str(error)),
                 sqlstate=error.sqlstate,
                 age=self.relay.age(self),
                 tls=tls_name(self.sock),
@@ -349,8 +352,8 @@ class Guest(TransientConnection):
         return {
             "id": self.number,
             "client": self.address,
-            "database": message.database if message is not None else "",
-            "user": message.user if message is not None else "",
+            "database": _shortened(message.database) if message is not None else "",
+            "user": _shortened(message.user) if message is not None else "",
         }
 
     def timed_out(self) -> None:
@@ -384,3 +387,7 @@ class Guest(TransientConnection):
         if self.place is not None:
             self.relay.census.leave(*self.place)
             self.place = None
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LOGGED else f"{text[:_LOGGED]}..."

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from hyperpool.config import AuthType, DatabaseSettings, PoolMode, SessionState
 from hyperpool.errors import ConnectFailed, LoginFailed
+from hyperpool.service.logform import render
 from hyperpool.wire import messages
 from tests.support.fronthouse import (
     CLEARTEXT,
@@ -401,6 +402,17 @@ def test_refusals_are_logged(make_house: Callable[..., House], logged: bool) -> 
         "sqlstate": "28000",
     }
     assert logs == [entry] * logged
+
+
+def test_strangers_do_not_fill_the_log(house: House) -> None:
+    """A name is as long as the packet allows, and each of its bytes may take six characters to be shown."""
+    name = "\udcff" * 9000
+    with capture_logs() as logs:
+        house.connect(startup(name))
+        house.connect(startup(database=name))
+    shown = ["".join(line for _, line in render(entry)) for entry in logs]
+    assert len(shown) == 2
+    assert all("\\udcff..." in lines and len(lines) < 6 * 3000 for lines in shown)
 
 
 @pytest.mark.parametrize("logged", [True, False])
