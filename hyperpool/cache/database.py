@@ -143,6 +143,7 @@ class DatabaseCache:
         self._tableless: set[Entry] = set()
         self._drops = 0
         self._dropped: dict[int, int] = {}
+        self._purged: dict[str, int] = {}
         self._all_dropped = 0
         self._doubts: list[_Doubt] = []
         self._unread: set[Reading] = set()
@@ -193,9 +194,9 @@ class DatabaseCache:
         """To be taken before a query is sent, and given to `holds` when its answer has come."""
         return self._drops
 
-    def holds(self, mark: int, tables: Iterable[int]) -> bool:
-        """Whether none of these tables has been written to since a mark."""
-        if self._all_dropped > mark:
+    def holds(self, mark: int, tables: Iterable[int], fingerprint: str = "") -> bool:
+        """Whether none of these tables has been written to since a mark, and no such query been purged."""
+        if self._all_dropped > mark or self._purged.get(fingerprint, 0) > mark:
             return False
         dropped = self._dropped
         return not any(dropped.get(table, 0) > mark for table in tables)
@@ -214,6 +215,7 @@ class DatabaseCache:
         if tables is None:
             self._all_dropped = self._drops
             self._dropped.clear()
+            self._purged.clear()
             gone = self.entries()
         else:
             gone = set()
@@ -223,6 +225,16 @@ class DatabaseCache:
         for entry in gone:
             self._remove(entry)
         self.stats.invalidations[source] += len(gone)
+        return len(gone)
+
+    def purge(self, fingerprint: str) -> int:
+        """Drop the answers to the queries with one fingerprint, and those on their way. Returns how many were kept."""
+        self._drops += 1
+        self._purged[fingerprint] = self._drops
+        gone = [entry for entry in self.entries() if entry.stats.fingerprint == fingerprint]
+        for entry in gone:
+            self._remove(entry)
+        self.stats.invalidations["purge"] += len(gone)
         return len(gone)
 
     def written(self, writing: Writing) -> None:

@@ -146,16 +146,12 @@ class ResultCache(Generic[C, R, U]):
 
     def purge(self, databases: Iterator[DatabaseCache] | None = None) -> int:
         """Drop everything, or everything of some databases. Returns how many entries that were."""
-        chosen = list(self._databases.values()) if databases is None else list(databases)
+        chosen = set(self._databases.values() if databases is None else databases)
         return sum(database.drop(None, "purge") for database in chosen)
 
     def purge_fingerprint(self, fingerprint: str) -> int:
         """Drop the answers to the queries with one fingerprint. Returns how many that were."""
-        gone = [entry for entry in self.store if entry.stats.fingerprint == fingerprint]
-        for entry in gone:
-            entry.database.stats.invalidations["purge"] += 1
-            self.store.remove(entry)
-        return len(gone)
+        return sum(database.purge(fingerprint) for database in set(self._databases.values()))
 
 
 def _endpoint(settings: PoolSettings) -> Endpoint:

@@ -107,15 +107,16 @@ def ask(
 
 def _joins(client: ClientConnection, lane: RelayLane, plan: Plan, request: Request, now: float) -> bool:
     """Let a client wait for an answer that is on its way, or have its own one collected."""
-    database, key = lane.database, plan.key
+    database, key, stats = lane.database, plan.key, plan.stats
+    if stats is None:
+        raise AssertionError("what may be kept is counted")
     database.stats.misses += 1
-    if plan.stats is not None:
-        plan.stats.misses += 1
+    stats.misses += 1
     if lane.is_unfit(key, now):
         client.patience = 0.0
         return False
     flight = lane.flights.get(key)
-    if flight is not None and database.holds(flight.mark, plan.tables):
+    if flight is not None and database.holds(flight.mark, plan.tables, stats.fingerprint):
         if client.patience <= 0.0:
             client.patience = now + lane.wait
         if now >= client.patience:
@@ -219,7 +220,7 @@ def passed(client: ClientConnection, fill: Fill, data: bytes | memoryview, serve
     plan, now = fill.plan, client.relay.now
     stats = plan.stats
     if stats is None:
-        raise AssertionError("what is kept is counted")
+        raise AssertionError("what may be kept is counted")
     started = server.linked
     flight = fill.flight
     # Otherwise the pool leads to another database by now, or a write has passed.
@@ -227,7 +228,7 @@ def passed(client: ClientConnection, fill: Fill, data: bytes | memoryview, serve
         client.pool.cache is lane
         and not server.retiring
         and lane.flights.get(flight.key) is flight
-        and lane.database.holds(flight.mark, plan.tables)
+        and lane.database.holds(flight.mark, plan.tables, stats.fingerprint)
     )
     entry = lane.make(plan, stats, answer, (started, now), keep=current)
     if not current:

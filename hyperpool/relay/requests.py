@@ -165,6 +165,9 @@ def read(client: ClientConnection, buffer: bytes | bytearray, at: int, end: int)
             return None
         if stop != end:
             return Reason.PIPELINE
+        if buffer.find(0, at + 5, end) != end - 1:
+            # The server shall say so.
+            return Reason.PROTOCOL
         request = Request(SIMPLE, bytes(buffer[at + 5 : end - 1]), end - at)
         request.path = client.tracked, None, bytes(buffer[at:end])
         return request

@@ -272,3 +272,19 @@ def test_a_large_answer_passes_and_is_not_kept(stage: Stage) -> None:
     assert len(client.fetch(sql)) == 80000
     stage.rename(1, "new")
     assert [b"new", b"note 1"] in client.fetch(sql)
+
+
+@pytest.mark.parametrize("behind", [b"\0x\0", b"x"])
+def test_a_broken_message_is_an_error_though_what_it_begins_with_is_known(
+    stage: Stage, behind: bytes
+) -> None:
+    """A text ends with its only zero byte."""
+    sql = "SELECT name FROM cached.item WHERE id = 1"
+    client, direct = stage.client(), stage.direct()
+    for _ in range(3):
+        client.fetch(sql)
+    codes = []
+    for one in (client, direct):
+        one.send(raw.frame(b"Q", sql.encode() + behind))
+        codes.append(one.receive_until(b"E")[-1].fields["C"])
+    assert codes == ["08P01", "08P01"]

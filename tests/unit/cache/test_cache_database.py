@@ -58,6 +58,18 @@ def test_an_answer_from_before_a_write_is_void() -> None:
     assert cache.holds(cache.mark(), {1})
 
 
+def test_what_is_purged_by_its_fingerprint_is_void_on_its_way_too() -> None:
+    """Others are not."""
+    cache = DatabaseCache(lambda _: None)
+    before = cache.mark()
+    assert cache.purge("f1") == 0
+    assert not cache.holds(before, {1}, "f1")
+    assert cache.holds(before, {1}, "f2")
+    assert cache.holds(cache.mark(), {1}, "f1")
+    cache.drop(None, "purge")
+    assert cache.holds(cache.mark(), {1}, "f1")
+
+
 def test_a_change_of_the_schema_makes_the_catalog_due() -> None:
     """Nothing is served before it has been read again; what was asked for before the change does not count."""
     cache = _Cache()

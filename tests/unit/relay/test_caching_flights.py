@@ -84,6 +84,26 @@ def test_who_waits_for_an_answer_from_before_a_write_waits_for_the_next_one() ->
         )
 
 
+def test_an_answer_that_was_on_its_way_when_its_query_was_purged_is_not_kept() -> None:
+    """By its fingerprint; and who asks afterwards does not wait for it."""
+    with _stage() as (stage, results, lane):
+        stage.play("c1 > Qselect 1 from t\ns1 < Qselect 1 from t")
+        (query,) = lane.database.queries
+        assert results.purge_fingerprint(query.fingerprint) == 0
+        stage.play(
+            """
+            c2 > Qselect 1 from t
+            s2 < Qselect 1 from t
+            s1 > T|D1|CSELECT 1|Z
+            c1 < T|D1|CSELECT 1|Z
+            """
+        )
+        assert len(results.store) == 0
+        stage.play("s2 > T|D2|CSELECT 1|Z\nc2 < T|D2|CSELECT 1|Z")
+        assert len(results.store) == 1
+        assert results.purge_fingerprint(query.fingerprint) == 1
+
+
 def test_an_answer_of_where_the_pool_led_before_is_not_kept() -> None:
     """The settings have been reloaded while it was on its way, and lead back later."""
     with _stage() as (stage, results, lane):
