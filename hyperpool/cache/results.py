@@ -38,12 +38,14 @@ class ResultCache(Generic[C, R, U]):
         sharing: what other processes of the pooler are told and tell; None if there are none.
         store: all entries.
         random: as given.
+        held: nothing is kept or served for now; see `hyperpool.pool.state.Pools.hold_cache`.
     """
 
     def __init__(self, limit: int, random: Callable[[], float]) -> None:
         self.store = Store(limit, self._forgotten)
         self.random = random
         self.sharing: Sharing | None = None
+        self.held = False
         self._reader = QueryReader()
         self._databases: dict[Endpoint, DatabaseCache] = {}
         self._identities: dict[Endpoint, list[str]] = {}
@@ -69,7 +71,8 @@ class ResultCache(Generic[C, R, U]):
             None if nothing of this database is cached, whoever asks for it.
         """
         endpoint = _endpoint(settings)
-        cache = settings.cache if follows(settings) and not settings.replication else None
+        fits = follows(settings) and not (settings.replication or self.held)
+        cache = settings.cache if fits else None
         database = self._databases.get(endpoint)
         if database is None and cache is not None:
             self._databases[endpoint] = self._made()

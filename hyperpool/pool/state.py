@@ -488,6 +488,18 @@ class Pools(Generic[S, C]):
                 pool.tells = partial(self._identified, pool)
                 pool.untold = bool(pool.servers)
 
+    def hold_cache(self, *, held: bool) -> None:
+        """Answer nothing from the result cache for now: another process may write what this one does not see.
+
+        Args:
+            held: False for that it may again.
+        """
+        if self._cache is not None:
+            self._cache.held = held
+            for pool in (*self, *self):
+                # Twice: the database of the first ones may be cached since a later one was looked at.
+                self._attach(pool)
+
     def _identified(self, pool: Pool[S, C], identity: str) -> None:
         """A server of a pool has told which database it is, whatever way leads there."""
         if self._cache is not None and self._cache.identified(pool.settings, identity):

@@ -49,6 +49,7 @@ class Parts:
         http: where requests over HTTP come in.
         replaced: the roles whose sockets stand in the place of what the settings say.
         embedded: there are embedded databases.
+        hold_cache: has nothing answered from the result cache for now, or lets it again.
         cancel: takes a cancel request for a server; must not block.
     """
 
@@ -62,6 +63,7 @@ class Parts:
     http: list[socket.socket]
     replaced: frozenset[str]
     embedded: bool
+    hold_cache: Callable[[bool], None]
     cancel: Callable[[CancelOrder], None]
 
 
@@ -72,15 +74,23 @@ class Place:
         notifier: the way to the service manager.
         predecessor: the process that this one follows; None for none.
         command: how to start one that follows; empty for a process that others look after: it takes no commands.
+        beside: the number of a process that is told to end without a word in between; 0 for none.
 
     Attributes:
         failure: why this process could not step into its place; it has to end then.
     """
 
-    def __init__(self, notifier: Notifier, predecessor: Predecessor | None, command: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        notifier: Notifier,
+        predecessor: Predecessor | None,
+        command: tuple[str, ...],
+        beside: int = 0,
+    ) -> None:
         self._notifier = notifier
         self._predecessor = predecessor
         self._command = command
+        self._beside = beside
         self._succession = Succession(self, command, notifier.manager.environment)
         self._control: Control | None = None
         self._parts: Parts
@@ -121,6 +131,8 @@ class Place:
     def settle(self, parts: Parts) -> None:
         """Take what this is about: the pooler is up. The service manager is asked to keep the sockets."""
         self._parts = parts
+        if self._predecessor is not None or self._beside:
+            parts.hold_cache(True)
         manager = self._notifier.manager
         self._notifier.store([(role, sock) for role, fixed, sock in self.listening() if not fixed])
         if manager.stores:
@@ -149,11 +161,24 @@ class Place:
                 self.failure = error
                 self._parts.shutdown.over.set()
                 return
-            nursery.start_soon(self._predecessor.run)
+        nursery.start_soon(self._until_alone)
         self._notifier.held = False
         self._notifier.ready()
         if self._control is not None:
             nursery.start_soon(self._control.run)
+
+    async def _until_alone(self) -> None:
+        """Have nothing answered from memory as long as clients of the process before may write."""
+        if self._predecessor is None and not self._beside:
+            return
+        log.info("the result cache is held until the process before has ended")
+        if self._predecessor is not None:
+            await self._predecessor.run()
+        else:
+            await _end_of(self._beside)
+        if not self._parts.shutdown.begun:
+            log.info("the process before has ended: answers are cached from now on")
+            self._parts.hold_cache(False)
 
     async def _step_in(self, predecessor: Predecessor) -> None:
         await predecessor.step_in()
@@ -196,6 +221,7 @@ class Place:
         parts = self._parts
         for listener in parts.listeners:
             listener.shared = True
+        parts.hold_cache(True)
         self._here.cancel()
         # Cancel requests for clients of the process before come this way.
         self._wait_for_predecessor()
@@ -216,6 +242,18 @@ class Place:
             elsewhere(pid, secret, done)
         else:
             done()
+
+
+async def _end_of(pid: int) -> None:
+    """Wait until a process has ended that may not be one of this one's."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _control_group(pid: int) -> str:

@@ -101,6 +101,7 @@ class Pooler:
         passed: listening sockets that are open already; handed over.
         notifier: the way to the service manager.
         predecessor: the process that this one follows; None for none.
+        beside: the number of a process that has no control socket, and is told to end once this one serves; 0 for none.
     """
 
     def __init__(
@@ -112,11 +113,12 @@ class Pooler:
         passed: PassedSockets | None = None,
         notifier: Notifier | None = None,
         predecessor: Predecessor | None = None,
+        beside: int = 0,
     ) -> None:
         self._settings = settings
         self._passed = passed or PassedSockets()
         self._notifier = notifier or Notifier(ServiceManager())
-        self._place = Place(self._notifier, predecessor, manner.command)
+        self._place = Place(self._notifier, predecessor, manner.command, beside)
         self._serving = serving
         self._manner = manner
         self._at_start = settings
@@ -348,6 +350,7 @@ class Pooler:
             http=self._http,
             replaced=self._passed.replaced,
             embedded=bool(self._embedded.servers),
+            hold_cache=lambda held: self._pools.hold_cache(held=held),
             cancel=cancel,
         )
 
@@ -392,6 +395,9 @@ class Pooler:
 
     def shut_down(self, mode: ShutdownMode) -> None:
         """End the pooler, as `admin.console.Process`."""
+        if mode is ShutdownMode.WAIT_FOR_CLIENTS:
+            # There may be another process already that serves in the place of this one.
+            self._pools.hold_cache(held=True)
         self._notifier.stopping(self._settings.pooler.drain_timeout)
         self._shutdown.begin(mode, self._settings.pooler)
 

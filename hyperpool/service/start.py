@@ -141,6 +141,8 @@ def _run(
 
     notifier = Notifier(ServiceManager.found(os.environ))
     with pid_file(settings.pooler.pidfile, take_over=bool(other)), closing(notifier):
-        if forks is None:
-            return trio.run(Pooler(settings, config_path, manner, serving, passed, notifier, predecessor).run)
-        return trio.run(Supervisor(settings, config_path, manner, serving, passed, notifier, forks).run)
+        if forks is not None:
+            return trio.run(Supervisor(settings, config_path, manner, serving, passed, notifier, forks).run)
+        beside = 0 if predecessor is not None else other
+        pooler = Pooler(settings, config_path, manner, serving, passed, notifier, predecessor, beside)
+        return trio.run(pooler.run)

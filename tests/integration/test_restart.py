@@ -187,6 +187,41 @@ def test_cancel_requests_find_their_client(
         assert client.execute("SELECT 1").fetchone() == (1,)
 
 
+def _is_kept(pooler: Pooler, pg: PostgresCluster) -> bool:
+    """Whether a client gets an answer that is no longer true."""
+    with pooler.raw() as client:
+        before = client.value("SELECT name FROM restarted WHERE id = 2")
+        pg.sql("UPDATE restarted SET name = name || '!' WHERE id = 2", dbname="app")
+        return client.value("SELECT name FROM restarted WHERE id = 2") == before
+
+
+def test_nothing_is_answered_from_memory_while_two_processes_serve(
+    line: Line, make_pooler: PoolerFactory, pg: PostgresCluster
+) -> None:
+    """Neither knows what clients of the other one write."""
+    config = config_for(pg, **line.settings())
+    config["databases"]["app"]["cache"] = {}
+    sql = "SELECT name FROM restarted WHERE id = 1"
+    pg.sql("CREATE TABLE restarted (id int, name text); GRANT ALL ON restarted TO PUBLIC", dbname="app")
+    pg.sql("INSERT INTO restarted VALUES (1, 'one'), (2, 'two')", dbname="app")
+    try:
+        line.first = pooler = make_pooler(config)
+        eventually(lambda: _is_kept(pooler, pg), what="answers are kept")
+        with pooler.raw() as old:
+            assert [old.value(sql) for _ in range(2)] == ["one", "one"]
+            line.restart()
+            with pooler.raw() as new:
+                for name, (writer, reader) in {"two": (old, new), "three": (new, old)}.items():
+                    reader.value(sql)
+                    writer.ask(f"UPDATE restarted SET name = '{name}' WHERE id = 1")
+                    assert reader.value(sql) == name
+                assert not _is_kept(pooler, pg)
+        assert pooler.wait_exit() == 0
+        eventually(lambda: _is_kept(pooler, pg), what="answers are kept by the new one")
+    finally:
+        pg.sql("DROP TABLE restarted", dbname="app")
+
+
 def test_a_new_process_that_cannot_start(line: Line, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
     """The old one goes on, keeps its files, and can be restarted when the settings are right again."""
     config = config_for(pg, **line.settings())
