@@ -129,7 +129,8 @@ def timed(stage: Stage, server: Server, load: Load, seconds: float) -> tuple[Out
     is that of the whole run.
     """
     before = cpu_seconds(stage.postgres.child.pid)
-    with Trace(server.child.pid, cpu_seconds) if server.is_pooler else nullcontext() as trace:
+    # Rarely: some poolers have a hundred processes to look at.
+    with Trace(server.child.pid, cpu_seconds, interval=0.2) if server.is_pooler else nullcontext() as trace:
         outcome = pgbench.run(stage.workspace, stage.tools.pgbench, load, server.endpoint, seconds=seconds)
     queries = outcome.transactions * load.queries
     figures = {
