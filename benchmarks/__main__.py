@@ -288,7 +288,7 @@ def report(file: Path | None, output: Path | None, *, record: bool) -> None:
 def count_instructions(queries: int, *, record: bool) -> None:
     """Count the instructions that poolers take for a query.
 
-    valgrind's callgrind counts them, in user space, for one client and pgbench's three query modes. The figure does not
+    valgrind's callgrind counts them, in user space, for 16 clients and pgbench's three query modes. The figure does not
     depend on what else the machine does, so it tells small changes of the code apart. It takes some minutes.
     """
     console = _console()

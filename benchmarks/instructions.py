@@ -7,8 +7,9 @@ Needs valgrind (``apt-get install valgrind``). Counters of the processor would d
 instructions:u``), but virtual machines often have none. callgrind counts instructions in user space; the kernel's part
 of a query shows in the CPU times of `python -m benchmarks run`.
 
-For each target and query mode, pgbench sends N queries by one client, then twice as many by another one: the difference
-is what N queries take, without logins.
+For each target and query mode, pgbench sends N queries by 16 clients, then twice as many by 16 other ones: the
+difference is what N queries take, without logins. As callgrind slows the pooler down, there is always a client that
+waits for it: so the count is that of a pooler that is busy.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 FILE: Final = Path(__file__).resolve().parent / "instructions.json"
 _TARGETS: Final = ("pgbouncer", "hyperpool", "hyperpool-pure")
 _MODES: Final = ("simple", "extended", "prepared")
+_CLIENTS: Final = 16
 _PATIENCE: Final = 300.0
 _OUTPUT: Final = "callgrind.out"
 _SHOWN: Final = 4
@@ -109,9 +111,11 @@ def by_object(lines: Iterable[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     current, inclusive = "", False
     for line in lines:
-        if line.startswith("ob="):
-            number, _, name = line[3:].strip().partition(" ")
-            current = names.setdefault(number, name)
+        if line.startswith(("ob=", "cob=")):
+            # A name has a number where it comes first, and is its number from then on.
+            number, _, name = line.partition("=")[2].strip().partition(" ")
+            name = names.setdefault(number, name)
+            current = current if line.startswith("c") else name
         elif line.startswith("calls="):
             inclusive = True  # The next line has what the called function took, which is told there, too.
         elif line[:1].isdigit() or line[:1] in {"+", "-", "*"}:
@@ -161,6 +165,7 @@ def count(queries: int, announce: Callable[[str], None]) -> Instructions:
 
 def _counts(stage: Stage, name: str, queries: int, announce: Callable[[str], None]) -> Iterator[Count]:
     """Count for each mode: what twice as many queries take beyond what they take once is without login and start."""
+    queries -= queries % _CLIENTS
     with _counter(stage, name) as counted:
         for mode in _MODES:
             announce(f"{name}, {mode}")
@@ -212,8 +217,8 @@ def _counter(stage: Stage, name: str) -> Iterator[Counter]:
 
 
 def _send(stage: Stage, server: Server, mode: str, queries: int) -> None:
-    command: list[str | Path] = [stage.tools.pgbench, "-n", "-c", "1", "-t", str(queries), "-M", mode]
-    command += ["-D", f"scale={SCALE}", "-f", pgbench.SCRIPTS / "select.sql"]
+    command: list[str | Path] = [stage.tools.pgbench, "-n", "-c", str(_CLIENTS), "-M", mode]
+    command += ["-t", str(queries // _CLIENTS), "-D", f"scale={SCALE}", "-f", pgbench.SCRIPTS / "select.sql"]
     command += connection_options(server.endpoint)
     environment = clean_environment(PGSSLMODE="disable", PGGSSENCMODE="disable")
     output = stage.workspace.run("pgbench", command, timeout=_PATIENCE, environment=environment)

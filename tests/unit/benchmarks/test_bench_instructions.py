@@ -26,9 +26,18 @@ fn=(1) printf
 ob=(2) /somewhere/hyperpool/relay/client.cpython-311-x86_64-linux-gnu.so
 fn=(2) readable
 5 40
+cob=(1)
 cfn=(1)
 calls=3 10
 * 120
+cob=(3) /usr/sbin/pgbouncer
+cfn=(3) main
+calls=1 10
+* 7
+6 2
+ob=(3)
+fn=(3)
+10 7
 ob=(1)
 -1 15
 totals: 175
@@ -39,7 +48,8 @@ def test_by_object() -> None:
     """What called functions take is told where they are, not where they are called from."""
     assert by_object(_PROFILE.splitlines()) == {
         "/usr/lib/libc.so.6": 135,
-        "/somewhere/hyperpool/relay/client.cpython-311-x86_64-linux-gnu.so": 40,
+        "/somewhere/hyperpool/relay/client.cpython-311-x86_64-linux-gnu.so": 42,
+        "/usr/sbin/pgbouncer": 7,
     }
 
 
@@ -86,13 +96,3 @@ def test_shares() -> None:
     assert (
         Count("x", "simple", 100.0, {"libc": 25.0, "hyperpool": 75.0}).shares() == "hyperpool 75%, libc 25%"
     )
-
-
-def test_what_is_recorded() -> None:
-    """There is a count for hyperpool and for pgbouncer in each mode."""
-    found = recorded()
-    assert found is not None
-    known = {(count.target, count.mode) for count in found.counts}
-    assert {
-        (target, mode) for target in ("pgbouncer", "hyperpool") for mode in ("simple", "extended", "prepared")
-    } <= known
