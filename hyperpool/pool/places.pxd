@@ -1,6 +1,7 @@
 cimport cython
 
 from hyperpool.cache.fronts cimport Fronts
+from hyperpool.pool.statements cimport StatementStore
 from hyperpool.sql.glance cimport Glance
 from hyperpool.stats cimport PoolStats
 
@@ -20,7 +21,7 @@ cdef class Places:
     cdef public Fronts fronts
     cdef public object reader
     cdef public Glance glance
-    cdef public object statements
+    cdef public StatementStore statements
     cdef public PoolStats stats
 
     cpdef rest(self, object server)

@@ -1,6 +1,8 @@
 from hyperpool.pool.places cimport Places
+from hyperpool.pool.statements cimport ServerStatements, Statement
 from hyperpool.relay.connection cimport Connection
 from hyperpool.relay.ledger cimport Ledger
+from hyperpool.relay.parameters cimport ParameterSet
 from hyperpool.wire cimport constants as wire
 
 cdef class Backend(Connection)
@@ -34,9 +36,9 @@ cdef class Backend(Connection):
     cdef public str retiring
     cdef public bint outdated
     cdef public bint failing
-    cdef public object tracked
-    cdef public object statements
-    cdef public object unnamed
+    cdef public ParameterSet tracked
+    cdef public ServerStatements statements
+    cdef public Statement unnamed
     cdef public bint worked
     cdef public object replay
     cdef public bytes described
@@ -55,5 +57,5 @@ cdef class Backend(Connection):
     cdef public object writes
     cdef public object prepared
 
-    cpdef bint take(self, ClientConnection client, object buffer, memoryview view, Py_ssize_t end) except -1
+    cpdef bint take(self, ClientConnection client, object buffer, Py_ssize_t end) except -1
     cpdef finish(self)

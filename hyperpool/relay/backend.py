@@ -296,7 +296,7 @@ class Backend(Connection):
                 self._conditioned()
 
     @abstractmethod
-    def take(self, client: ClientConnection, buffer: bytes | bytearray, view: memoryview, end: int) -> bool:
+    def take(self, client: ClientConnection, buffer: bytes | bytearray, end: int) -> bool:
         """Link a client and pass its request on, if that is of a known shape; see `relay.shortcut`."""
 
     @abstractmethod

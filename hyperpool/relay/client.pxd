@@ -1,28 +1,32 @@
 cimport cython
 
 from hyperpool.pool.places cimport Places
+from hyperpool.pool.statements cimport ClientStatements, Statement
 from hyperpool.relay.connection cimport Connection
 from hyperpool.relay.events cimport EventLoop
+from hyperpool.relay.parameters cimport ParameterSet
 from hyperpool.relay.system cimport receive
 from hyperpool.wire cimport constants as wire
-from hyperpool.wire.scan cimport length_at
+from hyperpool.wire.scan cimport length_at, part
 
 cdef class ClientConnection(Connection)
 
 from hyperpool.relay.backend cimport Backend
 from hyperpool.relay cimport hits
 
+cdef long _IN
+
 
 cdef class ClientConnection(Connection):
     cdef public Places pool
     cdef public Backend server
     cdef public bytes parked
-    cdef public object tracked
-    cdef public object initial
+    cdef public ParameterSet tracked
+    cdef public ParameterSet initial
     cdef public bint proven
     cdef public object greet
-    cdef public object statements
-    cdef public object unnamed
+    cdef public ClientStatements statements
+    cdef public Statement unnamed
     cdef public object pinned
     cdef public bint stalled
     cdef public bint paused

@@ -13,7 +13,7 @@ from hyperpool.relay.system import receive
 from hyperpool.relay.tables import ANSWERED, IDLE
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
-from hyperpool.wire.scan import length_at
+from hyperpool.wire.scan import length_at, part
 
 if TYPE_CHECKING:
     from hyperpool.cache.flights import Flight
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hyperpool.relay.requests import Request
     from hyperpool.relay.server import ServerConnection
 
+_IN: Final = EPOLLIN
 _MOOT: Final = frozenset({wire.COPY_DATA, wire.COPY_DONE, wire.COPY_FAIL, wire.FLUSH})
 """Messages that a server in its idle state ignores: nothing is linked for them."""
 
@@ -132,7 +133,7 @@ class ClientConnection(Connection):
 
     def readable(self, mask: int) -> None:
         """Read once, and pass on what came."""
-        if mask != EPOLLIN or self.server is not None or self.parked is not None or self.rest or self.skip:
+        if mask != _IN or self.server is not None or self.parked is not None or self.rest or self.skip:
             self._read(mask)
             return
         # From here on, the common case in as few steps as Python takes: an idle client sends one whole Query.
@@ -157,14 +158,16 @@ class ClientConnection(Connection):
                     relay.now - server.idle_since < pool.check_after
                     and self.tracked is server.tracked
                     and not pool.paused
-                    and server.take(self, buffer, relay.view, end)
+                    and server.take(self, buffer, end)
                 ):
                     pool.idle.pop()
                 else:
                     self.consume(buffer, relay.view, end)
-            elif buffer[0] in (wire.QUERY, wire.BIND) and length_at(buffer, 0) < end:
-                # Both need a server, whatever they are.
-                self._wait(bytes(relay.view[:end]))
+            elif length_at(buffer, 0) < end and (
+                buffer[0] in (wire.QUERY, wire.BIND) or (buffer[0] == wire.PARSE and not buffer[5])
+            ):
+                # Each needs a server, whatever it is.
+                self._wait(part(buffer, 0, end))
             else:
                 self.consume(buffer, relay.view, end)
         elif end > 0:
@@ -270,7 +273,7 @@ class ClientConnection(Connection):
             lane is not None
             and not at
             and self.tracked is server.tracked
-            and server.take(self, buffer, view, end)
+            and server.take(self, buffer, end)
         ):
             return
         elif self._link(server):
@@ -323,7 +326,7 @@ class ClientConnection(Connection):
         if parked and self.tracked is server.tracked and self.proven and not self.unread:
             # It has asked one thing, whole, and waits.
             self.parked = None
-            if server.take(self, parked, memoryview(parked), len(parked)):
+            if server.take(self, parked, len(parked)):
                 return
             self.parked = parked
         if self._link(server):

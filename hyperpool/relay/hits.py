@@ -28,7 +28,7 @@ def hit(client: ClientConnection, fronts: Fronts, buffer: bytearray, end: int) -
     kind = buffer[0]
     if kind == wire.BIND:
         own = client.statements
-        name = None if own is None or buffer[5] else text_at(buffer, 6, end)
+        name = None if own is None or end < 7 or buffer[5] else text_at(buffer, 6, end)
         statement = None if name is None or own is None else own.names.get(name)
         if name is None or statement is None:
             return False

@@ -1,9 +1,11 @@
+from hyperpool.pool.statements cimport Statement
 from hyperpool.wire cimport constants as wire
 
 
 cdef class Ledger:
     cdef object _entries
     cdef tuple _lone
+    cdef Statement _lone_before
     cdef public object changes
     cdef public object unnamed
     cdef public list undone
@@ -23,7 +25,7 @@ cdef class Ledger:
     cdef public bint unsynced
     cdef public str doubt
 
-    cpdef expect(self, tuple kinds)
+    cpdef expect(self, tuple kinds, Statement before=*)
     cpdef fulfilled(self)
     cpdef request(self, int kind, int action=*, object change=*)
     cpdef int ready(self) except -1

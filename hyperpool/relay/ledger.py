@@ -36,10 +36,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from hyperpool.pool.statements import Change
 from hyperpool.wire import constants as wire
 
 if TYPE_CHECKING:
-    from hyperpool.pool.statements import Change, Statement
+    from hyperpool.pool.statements import Statement
 
 FORWARD: Final = 0
 SKIP: Final = 0x100
@@ -108,6 +109,7 @@ class Ledger:
         "_ignored",
         "_last_ready",
         "_lone",
+        "_lone_before",
         "_open",
         "_position",
         "asked",
@@ -129,6 +131,7 @@ class Ledger:
     def __init__(self) -> None:
         self._entries: deque[int] = deque()
         self._lone: tuple[int, ...] = ()
+        self._lone_before: Statement | None = None
         self.changes: deque[Change | None] = deque()
         self.unnamed: deque[Change] = deque()
         self.undone: list[Change] = []
@@ -159,23 +162,31 @@ class Ledger:
         """Outstanding requests, oldest first."""
         if self._lone:
             self._entries.extend(self._lone)
+            if self._lone[0] == wire.PARSE:
+                self.changes.append(Change(b"", self._lone_before, None))
             self._lone = ()
+            self._lone_before = None
         return self._entries
 
-    def expect(self, kinds: tuple[int, ...]) -> None:
+    def expect(self, kinds: tuple[int, ...], before: Statement | None = None) -> None:
         """Write down requests of a client's, all that are outstanding, which may be `fulfilled` in one step.
 
-        What is counted here is not up to date before `recount`.
+        What is counted here, and `changes`, are not up to date before `recount`.
+
+        Args:
+            kinds: of the messages; only the first may be a Parse, and it is one of the unnamed statement.
+            before: what that was before.
         """
         self._lone = kinds
+        self._lone_before = before
 
     def fulfilled(self) -> None:
         """All that was outstanding has been answered, and nothing has failed."""
         if self._lone:
             self._lone = ()
+            self._lone_before = None
         else:
             self._entries.clear()
-        if self.changes:
             self.changes.clear()
         self.unsynced = False
 

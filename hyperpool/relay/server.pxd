@@ -9,6 +9,8 @@ from hyperpool.relay.shortcut cimport Shortcut
 from hyperpool.wire cimport constants as wire
 from hyperpool.wire.scan cimport hop, length_at
 
+cdef long _IN
+
 
 cdef class ServerConnection(Shortcut):
     cpdef _link(self, ClientConnection client, bytes expected)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.session import Suspicion
 
+_IN: Final = EPOLLIN
 _RESETS: Final = frozenset({b"RESET\0", b"SET\0", b"DISCARD ALL\0"})
 """What CommandComplete says when parameters may be what the server's session began with."""
 
@@ -72,7 +73,7 @@ class ServerConnection(Shortcut):
     def readable(self, mask: int) -> None:
         """Read once, and pass on what came."""
         client = self.client
-        if mask != EPOLLIN or client is None or client.outbox or self.rest or self.skip:
+        if mask != _IN or client is None or client.outbox or self.rest or self.skip:
             self._read(mask)
             return
         relay = self.relay

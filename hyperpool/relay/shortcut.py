@@ -16,30 +16,29 @@ comes to the same result.
 from __future__ import annotations
 
 from abc import abstractmethod
-from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from hyperpool.pool.statements import Change
 from hyperpool.relay import caching
 from hyperpool.relay.tables import PIPELINE, SIMPLE
 from hyperpool.relay.upkeep import Upkeep
 from hyperpool.wire import constants as wire
-from hyperpool.wire.scan import length_at
+from hyperpool.wire.scan import length_at, matches, part, renamed, text_at
 
 if TYPE_CHECKING:
     from hyperpool.relay.client import ClientConnection
-
-_header: Final = Struct("!BI").pack
 
 _QUERY: Final = (wire.QUERY,)
 _DESCRIBE: Final = b"D\0\0\0\6P\0"
 _EXECUTE: Final = b"E\0\0\0\x09\0\0\0\0\0"
 _SYNC: Final = b"S\0\0\0\4"
-_TAILS: Final = {
-    _DESCRIBE + _EXECUTE + _SYNC: (wire.BIND, wire.DESCRIBE, wire.EXECUTE, wire.SYNC),
-    _EXECUTE + _SYNC: (wire.BIND, wire.EXECUTE, wire.SYNC),
-}
-"""What stands behind a Bind, and what the server will have to answer."""
+_WITH_DESCRIBE: Final = _DESCRIBE + _EXECUTE + _SYNC
+_WITHOUT: Final = _EXECUTE + _SYNC
+"""What stands behind a Bind."""
+_DESCRIBED: Final = (wire.BIND, wire.DESCRIBE, wire.EXECUTE, wire.SYNC)
+_EXECUTED: Final = (wire.BIND, wire.EXECUTE, wire.SYNC)
+_PARSED_DESCRIBED: Final = (wire.PARSE, *_DESCRIBED)
+_PARSED_EXECUTED: Final = (wire.PARSE, *_EXECUTED)
+"""What the server will have to answer."""
 
 
 class Shortcut(Upkeep):
@@ -47,7 +46,7 @@ class Shortcut(Upkeep):
 
     __slots__ = ()
 
-    def take(self, client: ClientConnection, buffer: bytes | bytearray, view: memoryview, end: int) -> bool:
+    def take(self, client: ClientConnection, buffer: bytes | bytearray, end: int) -> bool:
         """Link a client and pass its request on, if that has one of the known shapes.
 
         The server has no client, owes nothing, and has the client's parameters.
@@ -55,7 +54,6 @@ class Shortcut(Upkeep):
         Args:
             client: has no server.
             buffer: holds the request at its beginning.
-            view: the same memory.
             end: how many bytes were read.
 
         Returns:
@@ -73,87 +71,90 @@ class Shortcut(Upkeep):
                 if reader is not None and reader.read(buffer[5 : end - 1]) is not None:
                     return False
             if pool.cache is not None and not caching.is_harmless(
-                client, pool.cache, bytes(view[5 : end - 1])
+                client, pool.cache, part(buffer, 5, end - 1)
             ):
                 return False
             client.unnamed = None
             self._link(client, SIMPLE)
             self.ledger.expect(_QUERY)
             if pool.keeps_texts:
-                self.said = bytes(view[5 : end - 1])
+                self.said = part(buffer, 5, end - 1)
             pool.stats.received += end
-            self.transmit_part(view, end)
+            self.transmit_part(buffer, end)
             return True
         if not pool.translates or at >= end:
             return False
         if kind == wire.BIND:
-            return self._take_bind(client, buffer, view, at, end)
+            return self._take_bind(client, buffer, at, end)
         if kind == wire.PARSE and buffer[5] == 0:
-            return self._take_parse(client, buffer, view, at, end)
+            return self._take_parse(client, buffer, at, end)
         return False
 
-    def _take_bind(
-        self,
-        client: ClientConnection,
-        buffer: bytes | bytearray,
-        view: memoryview,
-        at: int,
-        end: int,
-    ) -> bool:
-        requests = _TAILS.get(bytes(view[at:end]))
-        own = client.statements
-        if requests is None or own is None or buffer[5]:
+    def _take_bind(self, client: ClientConnection, buffer: bytes | bytearray, at: int, end: int) -> bool:
+        if matches(buffer, at, end, _WITH_DESCRIBE):
+            requests = _DESCRIBED
+        elif matches(buffer, at, end, _WITHOUT):
+            requests = _EXECUTED
+        else:
             return False
-        nul = buffer.find(0, 6, at)
-        statement = own.names.get(bytes(view[6:nul]))
-        kept, store = self.statements, client.pool.statements
+        own = client.statements
+        name = None if own is None or at < 7 or buffer[5] else text_at(buffer, 6, at)
+        statement = None if name is None or own is None else own.names.get(name)
+        if name is None or statement is None:
+            return False
+        pool, kept = client.pool, self.statements
+        store = pool.statements
         if (
-            statement is None
-            or statement.effects is not None
+            statement.effects is not None
             or statement.generation != store.generation
             or statement not in kept.certain
             or kept.version != store.version
         ):
             return False
-        lane = client.pool.cache
+        lane = pool.cache
         if lane is not None and not caching.is_harmless(client, lane, statement.text):
             return False
         self._link(client, PIPELINE)
         kept.use(statement, self.linked)
-        client.pool.stats.binds += 1
-        if client.pool.keeps_texts:
+        pool.stats.binds += 1
+        if pool.keeps_texts:
             self.said = statement.text
-        name = statement.name
-        data = b"".join((_header(wire.BIND, at + 5 - nul + len(name)), b"\0", name, view[nul:end]))
+        data = renamed(buffer, 6, 6 + len(name), end, statement.name)
         ledger = self.ledger
         ledger.expect(requests)
         ledger.unsynced = True
         self.replay = (data, len(requests), (statement,))
-        client.pool.stats.received += end
-        self.transmit(data)
+        pool.stats.received += end
+        self.transmit_part(data, len(data))
         return True
 
-    def _take_parse(
-        self,
-        client: ClientConnection,
-        buffer: bytes | bytearray,
-        view: memoryview,
-        at: int,
-        end: int,
-    ) -> bool:
+    def _take_parse(self, client: ClientConnection, buffer: bytes | bytearray, at: int, end: int) -> bool:
         if end - at < 7 or buffer[at] != wire.BIND or buffer[at + 5] or buffer[at + 6]:
             return False
-        requests = _TAILS.get(bytes(view[at + length_at(buffer, at) + 1 : end]))
-        body = bytes(view[6:at])
-        if requests is None or body.find(0) < 0:
+        tail = at + length_at(buffer, at) + 1
+        if tail > end:
             return False
-        before = client.unnamed
-        statement = before
-        store = client.pool.statements
+        if matches(buffer, tail, end, _WITH_DESCRIBE):
+            requests = _PARSED_DESCRIBED
+        elif matches(buffer, tail, end, _WITHOUT):
+            requests = _PARSED_EXECUTED
+        else:
+            return False
+        pool = client.pool
+        store = pool.statements
         flavor = client.tracked.flavor
-        if statement is None or statement.body != body or statement.flavor is not flavor:
+        statement = before = client.unnamed
+        if (
+            statement is None
+            or not statement.body
+            or statement.flavor is not flavor
+            or not matches(buffer, 6, at, statement.body)
+        ):
+            body = part(buffer, 6, at)
+            if body.find(0) < 0:
+                return False
             statement = store.unnamed(body, flavor)
-        lane = client.pool.cache
+        lane = pool.cache
         if lane is not None and not caching.is_harmless(client, lane, statement.text):
             return False
         if statement.effects is not None or statement.generation != store.generation:
@@ -161,13 +162,12 @@ class Shortcut(Upkeep):
         client.unnamed = statement
         self._link(client, PIPELINE)
         ledger = self.ledger
-        ledger.expect((wire.PARSE, *requests))
-        if client.pool.keeps_texts:
-            self.said = statement.text
-        ledger.changes.append(Change(b"", before, None))
+        ledger.expect(requests, before)
         ledger.unsynced = True
-        client.pool.stats.received += end
-        self.transmit_part(view, end)
+        if pool.keeps_texts:
+            self.said = statement.text
+        pool.stats.received += end
+        self.transmit_part(buffer, end)
         return True
 
     @abstractmethod

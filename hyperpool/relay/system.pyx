@@ -4,6 +4,7 @@ import socket
 import time
 from select import epoll
 
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_CheckExact, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
@@ -165,6 +166,8 @@ cpdef Py_ssize_t send(object sock, int raw, object data, Py_ssize_t end, int fla
     if PyMemoryView_Check(data):
         buffer = PyMemoryView_GET_BUFFER(data)
         return _send(raw, <const char *>buffer.buf, min(end, buffer.len), flags)
+    if PyByteArray_CheckExact(data):
+        return _send(raw, PyByteArray_AS_STRING(data), min(end, PyByteArray_GET_SIZE(data)), flags)
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
         return _send(raw, <const char *>view.buf, min(end, view.len), flags)

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
+_pack = Struct("!BI").pack
 _header = Struct("!BI").unpack_from
 _length = Struct("!I").unpack_from
 
@@ -27,7 +28,29 @@ def length_at(buf: Buffer, at: int) -> int:
     return length
 
 
-def text_at(buf: bytearray, at: int, end: int) -> bytes | None:
+def part(buf: bytes | bytearray, at: int, end: int) -> bytes:
+    """The bytes from `at` to before `end`.
+
+    Raises:
+        IndexError: `at` or `end` is not inside `buf`.
+    """
+    if not 0 <= at <= end <= len(buf):
+        raise IndexError("outside of the buffer")
+    return bytes(buf[at:end])
+
+
+def matches(buf: bytes | bytearray, at: int, end: int, what: bytes) -> bool:
+    """Whether the bytes from `at` to before `end` are `what`.
+
+    Raises:
+        IndexError: `at` or `end` is not inside `buf`.
+    """
+    if not 0 <= at <= end <= len(buf):
+        raise IndexError("outside of the buffer")
+    return end - at == len(what) and buf.startswith(what, at)
+
+
+def text_at(buf: bytes | bytearray, at: int, end: int) -> bytes | None:
     """The bytes from `at` up to the next zero byte before `end`; None if there is none.
 
     Raises:
@@ -37,6 +60,25 @@ def text_at(buf: bytearray, at: int, end: int) -> bytes | None:
         raise IndexError("outside of the buffer")
     nul = buf.find(0, at, end)
     return None if nul < 0 else bytes(buf[at:nul])
+
+
+def renamed(buf: bytes | bytearray, at: int, stop: int, end: int, name: bytes) -> bytes:
+    """The message at the beginning of `buf`, and what is behind it, with another name in it.
+
+    Args:
+        buf: the bytes.
+        at: where the name begins, behind the header.
+        stop: where it ends.
+        end: behind the last byte.
+        name: takes its place.
+
+    Raises:
+        IndexError: these are not inside `buf`, one behind the other.
+    """
+    if not 5 <= at <= stop <= end <= len(buf):
+        raise IndexError("outside of the buffer")
+    kind, length = _header(buf)
+    return b"".join((_pack(kind, length + len(name) - (stop - at)), buf[5:at], name, buf[stop:end]))
 
 
 def hop(buf: Buffer, at: int, end: int, passing: bytes) -> int:

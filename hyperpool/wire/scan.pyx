@@ -2,8 +2,8 @@
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_CheckExact, PyByteArray_GET_SIZE
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
-from libc.string cimport memchr
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memchr, memcmp, memcpy
 
 Buffer = bytes | bytearray | memoryview
 
@@ -46,15 +46,61 @@ cpdef Py_ssize_t length_at(object buf, Py_ssize_t at) except -1:
         PyBuffer_Release(&view)
 
 
-cpdef bytes text_at(bytearray buf, Py_ssize_t at, Py_ssize_t end):
-    """See scan.py."""
+cdef const char *_inside(object buf, Py_ssize_t at, Py_ssize_t end) except NULL:
+    """Where the bytes from `at` to before `end` lie."""
     cdef const char *data
-    cdef const char *nul
-    if not 0 <= at <= end <= PyByteArray_GET_SIZE(buf):
+    cdef Py_ssize_t size
+    if PyByteArray_CheckExact(buf):
+        data = PyByteArray_AS_STRING(buf)
+        size = PyByteArray_GET_SIZE(buf)
+    elif PyBytes_CheckExact(buf):
+        data = PyBytes_AS_STRING(buf)
+        size = PyBytes_GET_SIZE(buf)
+    else:
+        raise TypeError("a buffer is bytes or a bytearray")
+    if not 0 <= at <= end <= size:
         raise IndexError("outside of the buffer")
-    data = PyByteArray_AS_STRING(buf) + at
-    nul = <const char *>memchr(data, 0, end - at)
+    return data + at
+
+
+cpdef bytes part(object buf, Py_ssize_t at, Py_ssize_t end):
+    """See scan.py."""
+    return _inside(buf, at, end)[:end - at]
+
+
+cpdef bint matches(object buf, Py_ssize_t at, Py_ssize_t end, bytes what) except -1:
+    """See scan.py."""
+    cdef const char *data = _inside(buf, at, end)
+    return end - at == PyBytes_GET_SIZE(what) and memcmp(data, PyBytes_AS_STRING(what), end - at) == 0
+
+
+cpdef bytes text_at(object buf, Py_ssize_t at, Py_ssize_t end):
+    """See scan.py."""
+    cdef const char *data = _inside(buf, at, end)
+    cdef const char *nul = <const char *>memchr(data, 0, end - at)
     return None if nul == NULL else data[:nul - data]
+
+
+cpdef bytes renamed(object buf, Py_ssize_t at, Py_ssize_t stop, Py_ssize_t end, bytes name):
+    """See scan.py."""
+    cdef const char *data = _inside(buf, 0, end)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
+    cdef unsigned int length
+    cdef bytes made
+    cdef char *to
+    if not 5 <= at <= stop <= end:
+        raise IndexError("outside of the buffer")
+    length = <unsigned int>(_length(<const unsigned char *>data) + size - (stop - at))
+    made = PyBytes_FromStringAndSize(NULL, end + size - (stop - at))
+    to = PyBytes_AS_STRING(made)
+    memcpy(to, data, at)
+    to[1] = length >> 24
+    to[2] = length >> 16
+    to[3] = length >> 8
+    to[4] = length
+    memcpy(to + at, PyBytes_AS_STRING(name), size)
+    memcpy(to + at + size, data + stop, end - stop)
+    return made
 
 
 cpdef Py_ssize_t hop(object buf, Py_ssize_t at, Py_ssize_t end, bytes passing) except -1:

@@ -56,15 +56,32 @@ def test_hopping(frames: list[tuple[int, int]], cut: int, passes: bool, made: ty
             assert len({form.length_at(made(data), at) for form in forms}) == 1
 
 
-@given(st.binary(max_size=20), st.integers(-1, 21), st.integers(-1, 21))
-def test_text_up_to_a_zero_byte(data: bytes, at: int, end: int) -> None:
+@given(
+    st.binary(max_size=20),
+    st.integers(-1, 21),
+    st.integers(-1, 21),
+    st.integers(-1, 21),
+    st.binary(max_size=4),
+    st.sampled_from([bytes, bytearray]),
+)
+@example(b"B\0\0\0\x0a\0ab\0c", 6, 8, 10, b"abc", bytearray)
+def test_parts_of_a_buffer(data: bytes, at: int, stop: int, end: int, what: bytes, made: type) -> None:
     """Anywhere, in and outside of the buffer."""
-    found: list[object] = []
+    found: list[list[object]] = []
     for form in (pure("wire/scan"), compiled("wire/scan")):
-        try:
-            found.append(form.text_at(bytearray(data), at, end))
-        except IndexError:
-            found.append(IndexError)
+        buffer = made(data)
+        found.append([])
+        for ask in (
+            lambda form=form, buffer=buffer: form.text_at(buffer, at, end),
+            lambda form=form, buffer=buffer: form.part(buffer, at, end),
+            lambda form=form, buffer=buffer: form.matches(buffer, at, end, what),
+            lambda form=form, buffer=buffer: form.matches(buffer, at, end, data[at:end]),
+            lambda form=form, buffer=buffer: form.renamed(buffer, at, stop, end, what),
+        ):
+            try:
+                found[-1].append(ask())
+            except IndexError:
+                found[-1].append(IndexError)
     assert found[0] == found[1]
 
 

@@ -1,11 +1,14 @@
-"""The relay's short path for one Query and its answer must not skip what the long way looks at."""
+"""The relay's short path for one request and its answer must not skip what the long way looks at."""
 
 from __future__ import annotations
 
 import attrs
+import pytest
 
+from hyperpool.cache.fronts import Fronts
 from hyperpool.wire import messages
 from tests.support import pgpipelines as pp
+from tests.support.relaystage import Stage
 from tests.support.relayworld import POOL, World
 
 
@@ -43,3 +46,113 @@ def test_a_query_ends_an_unsynced_pipeline() -> None:
         assert list(server.conn.pool.idle) == [server.conn]
     finally:
         world.close()
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["plain", "cached"])
+@pytest.mark.parametrize("cut", [1, 5, 6, 7, 12])
+def test_a_request_that_comes_in_two_parts(cut: int, cached: bool) -> None:
+    """Cut anywhere: what lies behind the first part is what somebody else has sent."""
+    with Stage(max_prepared_statements=3) as stage:
+        if cached:
+            stage.pool.fronts = Fronts()
+        stage.play(
+            """
+            c1 > Pa:select 1|Ba|E|S
+            s1 < P~1:select 1|B~1|E|S
+            s1 > 1|2|CSELECT 1|Z
+            c1 < 1|2|CSELECT 1|Z
+            """
+        )
+        stage.split = lambda data: [data[:cut], data[cut:]]
+        for _ in range(2):
+            stage.play(
+                """
+                c1 > Qselect 3
+                s1 < Qselect 3
+                s1 > T|D3|CSELECT 1|Z
+                c1 < T|D3|CSELECT 1|Z
+                c1 > Ba|E|S
+                s1 < B~1|E|S
+                s1 > 2|CSELECT 1|Z
+                c1 < 2|CSELECT 1|Z
+                c1 > P:select 2|B|E|S
+                s1 < P:select 2|B|E|S
+                s1 > 1|2|CSELECT 1|Z
+                c1 < 1|2|CSELECT 1|Z
+                """
+            )
+
+
+@pytest.mark.parametrize("length", range(4, 8))
+@pytest.mark.parametrize("kind", [b"B", b"P"])
+def test_a_request_that_is_too_short(kind: bytes, length: int) -> None:
+    """It has a whole frame, and is not what it should be: the server says so."""
+    short = f"\\x{(kind + length.to_bytes(4, 'big') + bytes(length - 4)).hex()}"
+    # Where a Bind has room for an empty name, it means the unnamed statement, which the server must not have.
+    closed = "CS|" if kind == b"B" and length > 5 else ""
+    with Stage(max_prepared_statements=3) as stage:
+        stage.play(
+            f"""
+            c1 > Pa:select 1|S
+            s1 < P~1:select 1|S
+            s1 > 1|Z
+            c1 < 1|Z
+            c1 > {short}|E|S
+            s1 < {closed}{short}|E|S
+            """
+        )
+
+
+def test_an_error_undoes_a_new_unnamed_statement() -> None:
+    """What was prepared in the shortest way is known when it fails: the client has its statement of before."""
+    with Stage(max_prepared_statements=3) as stage:
+        stage.play(
+            """
+            c1 > P:select 1|B|E|S
+            s1 < P:select 1|B|E|S
+            s1 > 1|2|CSELECT 1|Z
+            c1 < 1|2|CSELECT 1|Z
+            """
+        )
+        before = stage.client("c1").unnamed
+        stage.play(
+            """
+            c1 > P:select nothing|B|DP|E|S
+            s1 < P:select nothing|B|DP|E|S
+            s1 > 1|E22012 division by zero|Z
+            c1 < 1|E22012 division by zero|Z
+            """
+        )
+        parsed = stage.client("c1").unnamed
+        assert parsed is not None
+        assert parsed is not before
+        stage.play(
+            """
+            c1 > P:select wrong|B|E|S
+            s1 < P:select wrong|B|E|S
+            s1 > E42601 wrong|Z
+            c1 < E42601 wrong|Z
+            """
+        )
+        assert stage.client("c1").unnamed is None
+
+
+def test_who_sends_an_unnamed_statement_waits_for_a_server() -> None:
+    """Whatever the shape, it is answered when its turn has come."""
+    with Stage(max_prepared_statements=3) as stage:
+        stage.play(
+            """
+            c1 > Qselect 1
+            s1 < Qselect 1
+            c2 > P:select 2|B|DP|E|S
+            c3 > P:select 3|S
+            s1 > CSELECT 1|Z
+            c1 < CSELECT 1|Z
+            s1 < P:select 2|B|DP|E|S
+            s1 > 1|2|n|CSELECT 1|Z
+            c2 < 1|2|n|CSELECT 1|Z
+            s1 < P:select 3|S
+            s1 > 1|Z
+            c3 < 1|Z
+            """
+        )
