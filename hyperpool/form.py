@@ -37,6 +37,7 @@ TYPED: Final = (
     "relay/client",
     "relay/connection",
     "relay/events",
+    "relay/failures",
     "relay/following",
     "relay/hits",
     "relay/ledger",

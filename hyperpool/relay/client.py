@@ -270,10 +270,7 @@ class ClientConnection(Connection):
         if server is None:
             self._wait(bytes(view[at:end]))
         elif (
-            lane is not None
-            and not at
-            and self.tracked is server.tracked
-            and server.take(self, buffer, end)
+            lane is not None and not at and self.tracked is server.tracked and server.take(self, buffer, end)
         ):
             return
         elif self._link(server):
@@ -434,14 +431,6 @@ class ClientConnection(Connection):
         if self.statements is None:
             self.statements = ClientStatements(self.relay.budget)
         return self.statements
-
-    def begun(self) -> dict[str, str]:
-        """The parameters that its session began with and servers' sessions do not, by name in lower case."""
-        pool = self.pool
-        theirs = {**pool.base, **(pool.parameters or {})}
-        return {
-            name.lower(): value for name, value in self.initial.values.items() if theirs.get(name) != value
-        }
 
     # -- events from elsewhere -------------------------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ class Following(Backend):
             self.held = True
         self.suspicion.add(effects, text, self.pinned, pool.reported)
         if self.client is not None and (effects.resets or effects.resets_all or self.suspicion.restores):
-            self.suspicion.resets(effects, self.client.begun(), self.ledger.asked + 1)
+            self.suspicion.resets(effects, _begun(self.client), self.ledger.asked + 1)
         if effects.resets_all and self.client is not None:
             self.client.caching = True
         if effects.local:
@@ -247,7 +247,7 @@ class Following(Backend):
 
     def begin(self, client: ClientConnection) -> None:
         """A session begins: if its client has asked for what servers do not report, a reset has to lead back to it."""
-        begun = client.begun()
+        begun = _begun(client)
         self.begun = {} if begun.keys() <= self.pool.reported else begun
         self.has_reset = False
 
@@ -360,3 +360,9 @@ class Following(Backend):
     @abstractmethod
     def release(self, *, reset: bool = False) -> None:
         """Part from the client."""
+
+
+def _begun(client: ClientConnection) -> dict[str, str]:
+    """The parameters that its session began with and servers' sessions do not, by name in lower case."""
+    theirs = {**client.pool.base, **(client.pool.parameters or {})}
+    return {name.lower(): value for name, value in client.initial.values.items() if theirs.get(name) != value}

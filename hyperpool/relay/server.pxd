@@ -3,16 +3,16 @@ cimport cython
 from hyperpool.pool.places cimport Places
 from hyperpool.relay.client cimport ClientConnection
 from hyperpool.relay.events cimport EventLoop
+from hyperpool.relay.failures cimport Failures
 from hyperpool.relay.ledger cimport Ledger
 from hyperpool.relay.system cimport receive
-from hyperpool.relay.shortcut cimport Shortcut
 from hyperpool.wire cimport constants as wire
 from hyperpool.wire.scan cimport hop, length_at
 
 cdef long _IN
 
 
-cdef class ServerConnection(Shortcut):
+cdef class ServerConnection(Failures):
     cpdef _link(self, ClientConnection client, bytes expected)
     @cython.locals(
         client=ClientConnection, relay=EventLoop, end=Py_ssize_t, at=Py_ssize_t, expected=bytes, ledger=Ledger,

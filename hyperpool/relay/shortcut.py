@@ -34,10 +34,10 @@ _SYNC: Final = b"S\0\0\0\4"
 _WITH_DESCRIBE: Final = _DESCRIBE + _EXECUTE + _SYNC
 _WITHOUT: Final = _EXECUTE + _SYNC
 """What stands behind a Bind."""
-_DESCRIBED: Final = (wire.BIND, wire.DESCRIBE, wire.EXECUTE, wire.SYNC)
-_EXECUTED: Final = (wire.BIND, wire.EXECUTE, wire.SYNC)
-_PARSED_DESCRIBED: Final = (wire.PARSE, *_DESCRIBED)
-_PARSED_EXECUTED: Final = (wire.PARSE, *_EXECUTED)
+_DESCRIBED: Final[tuple[int, ...]] = (wire.BIND, wire.DESCRIBE, wire.EXECUTE, wire.SYNC)
+_EXECUTED: Final[tuple[int, ...]] = (wire.BIND, wire.EXECUTE, wire.SYNC)
+_PARSED_DESCRIBED: Final[tuple[int, ...]] = (wire.PARSE, *_DESCRIBED)
+_PARSED_EXECUTED: Final[tuple[int, ...]] = (wire.PARSE, *_EXECUTED)
 """What the server will have to answer."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -72,11 +73,11 @@ def test_parts_of_a_buffer(data: bytes, at: int, stop: int, end: int, what: byte
         buffer = made(data)
         found.append([])
         for ask in (
-            lambda form=form, buffer=buffer: form.text_at(buffer, at, end),
-            lambda form=form, buffer=buffer: form.part(buffer, at, end),
-            lambda form=form, buffer=buffer: form.matches(buffer, at, end, what),
-            lambda form=form, buffer=buffer: form.matches(buffer, at, end, data[at:end]),
-            lambda form=form, buffer=buffer: form.renamed(buffer, at, stop, end, what),
+            partial(form.text_at, buffer, at, end),
+            partial(form.part, buffer, at, end),
+            partial(form.matches, buffer, at, end, what),
+            partial(form.matches, buffer, at, end, data[at:end]),
+            partial(form.renamed, buffer, at, stop, end, what),
         ):
             try:
                 found[-1].append(ask())

@@ -1,0 +1,6 @@
+from hyperpool.relay.shortcut cimport Shortcut
+from hyperpool.wire cimport constants as wire
+
+
+cdef class Failures(Shortcut):
+    pass
