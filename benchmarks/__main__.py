@@ -262,7 +262,7 @@ def _report(console: Console, recording: Recording, page: Path) -> None:
 @click.option(
     "--record",
     is_flag=True,
-    help="Make it the run that the documentation shows: docs/benchmarks.md, its pictures and report.",
+    help="Make it the run that README.md and docs/benchmarks.md show, with its pictures and report.",
 )
 def report(file: Path | None, output: Path | None, *, record: bool) -> None:
     """Make the report of a run once more.

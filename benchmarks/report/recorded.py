@@ -16,7 +16,7 @@ from benchmarks.results import rounds_of
 from benchmarks.summary import summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from benchmarks.results import Recording
     from benchmarks.summary import Row
@@ -42,28 +42,50 @@ def record(source: Path, recording: Recording, docs: Path = DOCS) -> list[Path]:
     Args:
         source: the file of its measurements.
         recording: what is in there.
-        docs: the documentation, with a page ``benchmarks.md`` that has the two comments between which it goes.
+        docs: the documentation; its page ``benchmarks.md`` and the ``README.md`` beside it have two comments between
+            which it goes.
 
     Returns:
         What was written.
     """
     folder = docs / _FOLDER
+    measurements = source.read_bytes()  # They may be those that are recorded now.
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
+    (folder / "measurements.jsonl").write_bytes(measurements)
     rows = summarise(recording.cells)
-    shutil.copyfile(source, folder / "measurements.jsonl")
     write_page(folder / "report.html", recording)
     plot.png_of_all(folder / "overview.png", rows)
     for group in GROUPS.values():
-        plot.png_of_group(
-            folder / f"{group.name}.png", group, [row for row in rows if row.group == group.name]
-        )
-    page = docs / "benchmarks.md"
-    text = "\n".join(part(recording, rows, folder))
+        shown = [row for row in rows if row.group == group.name]
+        plot.png_of_group(folder / f"{group.name}.png", group, shown)
+    page, front = docs / "benchmarks.md", docs.parent / "README.md"
+    _put(page, part(recording, rows, folder))
+    _put(front, _overview(recording, folder, docs))
+    return [front, page, *sorted(folder.iterdir())]
+
+
+def _put(page: Path, lines: Iterable[str]) -> None:
+    """Write lines between the two comments of a page."""
+    text = "\n".join(lines)
     page.write_text(
-        _MARKED.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", page.read_text("utf-8")), "utf-8"
+        _MARKED.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page.read_text("utf-8")), "utf-8"
     )
-    return [page, *sorted(folder.iterdir())]
+
+
+def _overview(recording: Recording, folder: Path, docs: Path) -> Iterator[str]:
+    """The picture of all, and when it was measured."""
+    about = recording.description
+    picture = folder / "overview.png"
+    if picture.exists():
+        yield f"![Bars of throughput, CPU time and latency]({picture.relative_to(docs.parent)})\n"
+    versions = ", ".join(str(about[name]) for name in ("hyperpool", "pgbouncer") if name in about)
+    yield f"Measured on {_date(recording)}, {versions}; load, PostgreSQL and poolers share"
+    yield f"{about.get('processors', 'some')} processors."
+
+
+def _date(recording: Recording) -> str:
+    return str(recording.description.get("date", "an unknown date"))[:10]
 
 
 def part(recording: Recording, rows: Sequence[Row], folder: Path) -> Iterator[str]:
@@ -76,8 +98,7 @@ def part(recording: Recording, rows: Sequence[Row], folder: Path) -> Iterator[st
     """
     about = recording.description
     rounds = rounds_of(recording.cells)
-    date = str(about.get("date", "an unknown date"))[:10]
-    yield f"Measured on {date}, in {rounds} round{'s' if rounds != 1 else ''}."
+    yield f"Measured on {_date(recording)}, in {rounds} round{'s' if rounds != 1 else ''}."
     yield f"The whole report is [{_FOLDER}/report.html]({_FOLDER}/report.html), every single measurement is in"
     yield f"[{_FOLDER}/measurements.jsonl]({_FOLDER}/measurements.jsonl)."
     yield ""

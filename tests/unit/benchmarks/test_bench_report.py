@@ -138,12 +138,18 @@ def test_the_documentation(recording: Recording, tmp_path: Path) -> None:
     (docs / "benchmarks").mkdir(parents=True)
     (docs / "benchmarks" / "old.png").touch()
     page = docs / "benchmarks.md"
-    page.write_text("a\n<!-- recorded run: begin -->\nold\n<!-- recorded run: end -->\nz\n", "utf-8")
+    front = tmp_path / "README.md"
+    for file in (page, front):
+        file.write_text("a\n<!-- recorded run: begin -->\nold\n<!-- recorded run: end -->\nz\n", "utf-8")
     written = set(record(source, few, docs))
+    assert "](docs/benchmarks/overview.png)" in front.read_text("utf-8")
+    for file in (page, front):
+        text = file.read_text("utf-8")
+        assert text.startswith("a\n")
+        assert text.endswith("z\n")
+        assert "\nold\n" not in text
+        assert "Measured on 2026-01-02, " in text
     text = page.read_text("utf-8")
-    assert text.startswith("a\n")
-    assert text.endswith("z\n")
-    assert "\nold\n" not in text
     assert "Measured on 2026-01-02, in 4 rounds." in text
     linked = {docs / link for link in re.findall(r"\]\((benchmarks/[^)]+)\)", text)}
     assert {path.name for path in linked} == {
@@ -153,7 +159,7 @@ def test_the_documentation(recording: Recording, tmp_path: Path) -> None:
         "far-reads.png",
     }
     # The picture of all is for other pages.
-    assert written == linked | {page, docs / "benchmarks" / "overview.png"}
+    assert written == linked | {page, front, docs / "benchmarks" / "overview.png"}
     assert read(docs / "benchmarks" / "measurements.jsonl").cells == few.cells[:1]
 
 
