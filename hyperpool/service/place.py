@@ -256,6 +256,14 @@ async def _end_of(pid: int) -> None:
         os.close(descriptor)
 
 
+class FixedPlace(Place):
+    """The place of a pooler of several workers: it takes commands, and makes way for nobody."""
+
+    def obstacle(self) -> str:
+        """Why no other process can follow."""
+        return "several workers cannot change hands: stop the pooler, then start it anew"
+
+
 def _control_group(pid: int) -> str:
     """What systemd tells the processes of its services apart by; empty if there is no such process."""
     try:

@@ -34,6 +34,7 @@ from hyperpool.service.changes import log_set, warn_of_restarts, with_setting
 from hyperpool.service.embedded import EmbeddedDatabases
 from hyperpool.service.exchange import Exchange
 from hyperpool.service.logs import configure_logging
+from hyperpool.service.place import FixedPlace
 from hyperpool.service.report import log_stats
 from hyperpool.service.run import tell
 from hyperpool.service.shutdown import SIGNALS, counted
@@ -98,6 +99,8 @@ class Supervisor:
         self._serving = serving
         self._passed = passed
         self._notifier = notifier
+        self._place = FixedPlace(notifier, None, manner.command)
+        self._nursery: trio.Nursery
         self._count = settings.pooler.workers
         self._embedded = EmbeddedDatabases()
         self._listeners: list[list[Listener]] = []
@@ -126,6 +129,7 @@ class Supervisor:
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with AsyncExitStack() as stack:
                 stack.callback(self._passed.close)
+                self._place.open(self._settings.pooler, self._shut_down, stack)
                 self._listen()
                 for listener in self._all_listeners():
                     stack.callback(listener.close)
@@ -176,6 +180,7 @@ class Supervisor:
 
     async def _serve(self, signals: AsyncIterator[int]) -> None:
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._keep_all)
             nursery.start_soon(self._exchange.run)
             nursery.start_soon(self._report)
@@ -258,7 +263,7 @@ class Supervisor:
             if len(self._filled) == self._count and not self._ready:
                 self._ready = True
                 log.info("ready")
-                self._notifier.ready()
+                self._nursery.start_soon(self._place.take, self._nursery)
         elif isinstance(message, messages.Failed):
             log.error("a worker cannot start", worker=worker, reason=message.reason)
             if not self._served:

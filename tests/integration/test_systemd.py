@@ -182,3 +182,23 @@ def test_sockets_that_systemd_keeps(pg: PostgresCluster) -> None:
         assert kept == {os.fstat(sock.fileno()).st_ino for sock in (service.tcp, service.unix)}
         service.close()
         assert (service.directory / f".s.PGSQL.{port}").exists()
+
+
+def test_a_service_of_several_workers(pg: PostgresCluster) -> None:
+    """The supervisor is the service: it tells how all of them are, and has its own sockets kept."""
+    with tempfile.TemporaryDirectory(prefix="hpt-") as path, NotifySocket(Path(path)) as notify:
+        service = Unit(Path(path), notify, pg)
+        service.configure(workers=2)
+        service.start()
+        try:
+            for _ in range(4):
+                service.answers()
+            service.wait_for("WATCHDOG=1")
+            service.wait_for("STATUS=Serving: 0 clients, 2 workers")
+            os.kill(service.main, signal.SIGHUP)
+            service.wait_for("RELOADING=1", "MONOTONIC_USEC=")
+            eventually(lambda: notify.read().count(["READY=1"]) == 2, what="the reload is over")
+            assert not notify.has("FDSTORE=1")
+        finally:
+            service.close()
+        service.wait_for("STOPPING=1")

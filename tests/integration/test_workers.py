@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from hyperpool.service.control import command
 from tests.support import rawclient as raw
 from tests.support.poolers import config_for
 from tests.support.postgres import ANN, BOB, process_exists
@@ -19,6 +20,7 @@ from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
@@ -263,6 +265,24 @@ def test_workers_end_with_their_supervisor(make_pooler: PoolerFactory, pg: Postg
         for client in clients:
             client.receive_all()
         eventually(lambda: not any(map(process_exists, pids)), what="the workers have ended")
+
+
+def test_commands_from_this_machine(make_pooler: PoolerFactory, pg: PostgresCluster, tmp_path: Path) -> None:
+    """`restart` is refused, and nothing has happened; `drain` waits for clients of both workers."""
+    path = tmp_path / "control"
+    pooler = make_pooler(config(config_for(pg), control_socket=str(path)))
+    eventually(lambda: "ready" in pooler.log_text(), what="it is ready")
+    with Team(pooler) as team:
+        clients = team.clients()
+        assert "several workers cannot change hands" in command(str(path), "restart", 10.0)
+        with ThreadPoolExecutor(1) as thread:
+            drained = thread.submit(command, str(path), "drain", 30.0)
+            eventually(lambda: "told to drain" in pooler.log_text(), what="it drains")
+            for client in clients:
+                assert client.value("SELECT 1") == "1"
+                client.close()
+            assert drained.result() == ""
+    assert pooler.wait_exit() == 0
 
 
 def test_shutting_down_waits_for_clients_of_all_workers(
