@@ -10,7 +10,6 @@ from tests.support.postgres import ANN, Role
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
 
     from tests.support.poolers import Pooler
@@ -75,22 +74,17 @@ class Team:
         eventually(come, within=30, what="a client of each worker")
         return [found[worker] for worker in range(WORKERS)]
 
-    @contextlib.contextmanager
-    def port_of(self, worker: int) -> Iterator[int]:
-        """A TCP port from which a client comes to a worker: the kernel tells by address and port where it goes."""
+    def connection_to(self, worker: int) -> socket.socket:
+        """A new connection that a worker accepts: the kernel tells by addresses and ports where one goes."""
+        address = self.pooler.host, self.pooler.port
         while True:
             client = self.pooler.raw()
             port, where = client.port, self.worker_of(client)
             client.abort()
             if where == worker:
-                yield port
-                return
-
-    def connect_from(self, port: int) -> socket.socket:
-        """A connection from a port."""
-        return socket.create_connection(
-            (self.pooler.host, self.pooler.port), timeout=15, source_address=("127.0.0.1", port)
-        )
+                # Somebody else may have the port by now.
+                with contextlib.suppress(OSError):
+                    return socket.create_connection(address, 15, ("127.0.0.1", port))
 
 
 def config(base: dict[str, dict[str, Any]], **pooler: object) -> dict[str, dict[str, Any]]:
