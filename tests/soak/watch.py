@@ -18,6 +18,9 @@ _INTERVAL: Final = 2.0  # seconds
 _WARM_UP: Final = 0.25
 """The part of the time after which memory should not grow any more."""
 
+SHORTEST: Final = 1200.0
+"""Seconds below which memory is not judged: caches and the allocator's pools still fill."""
+
 ALLOWED_GROWTH: Final = 4 << 20
 """Bytes by which the resident memory may grow between the first and the last quarter of the time after the warm-up.
 
