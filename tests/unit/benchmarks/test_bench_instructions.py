@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -96,3 +97,11 @@ def test_shares() -> None:
     assert (
         Count("x", "simple", 100.0, {"libc": 25.0, "hyperpool": 75.0}).shares() == "hyperpool 75%, libc 25%"
     )
+
+
+def test_what_is_recorded() -> None:
+    """There is a count for hyperpool and for pgbouncer in each mode."""
+    found = recorded()
+    assert found is not None
+    known = {(count.target, count.mode) for count in found.counts}
+    assert set(product(("pgbouncer", "hyperpool"), ("simple", "extended", "prepared"))) <= known
