@@ -30,7 +30,7 @@ from hyperpool.config.http import HttpSettings
 from hyperpool.http.metrics import Exporter, add_metrics
 from hyperpool.http.server import run
 from hyperpool.http.site import Site
-from hyperpool.pool.state import Pools
+from hyperpool.pool.pools import Pools
 
 if TYPE_CHECKING:
     from hyperpool.admin.surroundings import Surroundings

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hyperpool.config import Settings
-    from hyperpool.pool.state import Pools
+    from hyperpool.pool.pools import Pools
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.handover import RelayPool
     from hyperpool.relay.loop import Relay

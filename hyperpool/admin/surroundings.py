@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hyperpool.frontdoor.listener import Listener
     from hyperpool.frontdoor.peers import Peers
     from hyperpool.pool.login import Way
-    from hyperpool.pool.state import Pools
+    from hyperpool.pool.pools import Pools
     from hyperpool.pool.statements import Statement
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.loop import Relay

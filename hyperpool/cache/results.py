@@ -38,7 +38,7 @@ class ResultCache(Generic[C, R, U]):
         sharing: what other processes of the pooler are told and tell; None if there are none.
         store: all entries.
         random: as given.
-        held: nothing is kept or served for now; see `hyperpool.pool.state.Pools.hold_cache`.
+        held: nothing is kept or served for now; see `hyperpool.pool.pools.Pools.hold_cache`.
     """
 
     def __init__(self, limit: int, random: Callable[[], float]) -> None:

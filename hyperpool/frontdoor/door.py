@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from hyperpool.frontdoor.console import ConsoleDoor
     from hyperpool.frontdoor.inquiries import CheckInquiry, SecretInquiry
     from hyperpool.frontdoor.tls import TlsOffer
-    from hyperpool.pool.state import Pools
+    from hyperpool.pool.pools import Pools
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.handover import RelayPool
     from hyperpool.relay.loop import Relay

@@ -12,7 +12,7 @@ from hyperpool.service.shutdown import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from hyperpool.pool.state import Pools
+    from hyperpool.pool.pools import Pools
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.handover import RelayPool
     from hyperpool.relay.loop import Relay

@@ -39,7 +39,7 @@ from hyperpool.frontdoor.orders import CancelOrder, PeerOrder
 from hyperpool.frontdoor.peers import Peers
 from hyperpool.pool.authquery import AuthQueries
 from hyperpool.pool.handover import ServerFailed, ServerReady
-from hyperpool.pool.state import Pools
+from hyperpool.pool.pools import Pools
 from hyperpool.pool.warmer import Warmer
 from hyperpool.relay.loop import Relay
 from hyperpool.relay.options import RelayOptions

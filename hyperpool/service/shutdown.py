@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hyperpool.config import PoolerSettings
     from hyperpool.frontdoor.door import FrontDoor
     from hyperpool.frontdoor.listener import Acceptor
-    from hyperpool.pool.state import Pools
+    from hyperpool.pool.pools import Pools
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.loop import Relay
     from hyperpool.relay.server import ServerConnection

@@ -12,7 +12,7 @@ from hyperpool.config import AuthType, DatabaseSettings, PoolerSettings, Secret,
 from hyperpool.frontdoor.door import FrontDoor
 from hyperpool.frontdoor.orders import CancelOrder
 from hyperpool.pool.handover import ServerFailed, ServerReady
-from hyperpool.pool.state import Pools
+from hyperpool.pool.pools import Pools
 from hyperpool.relay.loop import Relay
 from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker

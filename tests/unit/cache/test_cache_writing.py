@@ -13,7 +13,7 @@ from hyperpool.cache.database import Writing
 from hyperpool.cache.results import ResultCache
 from hyperpool.config import DatabaseSettings, PoolerSettings, PoolMode, SessionState, Settings
 from hyperpool.config.cache import CacheSettings
-from hyperpool.pool.state import Pools
+from hyperpool.pool.pools import Pools
 from hyperpool.relay.parameters import ParameterTracker
 from tests.support.relayworld import POOL
 

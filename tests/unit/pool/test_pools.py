@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from hyperpool.config import DatabaseSettings, PoolerSettings, PoolMode, Secret, Settings
 from hyperpool.errors import ConnectFailed
-from hyperpool.pool.state import Pool, Pools
+from hyperpool.pool.pools import Pools
+
+if TYPE_CHECKING:
+    from hyperpool.pool.state import Pool
 
 
 def _settings(pooler: PoolerSettings | None = None, **databases: DatabaseSettings) -> Settings:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from hyperpool.config import DatabaseSettings, PoolerSettings, Settings, UserSettings
-from hyperpool.pool.state import Pool, Pools
+from hyperpool.pool.pools import Pools
+
+if TYPE_CHECKING:
+    from hyperpool.pool.state import Pool
 
 _NOW = 1000.0
 

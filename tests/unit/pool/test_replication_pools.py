@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
 
 from hyperpool.config import DatabaseSettings, PoolerSettings, PoolMode, Secret, SessionState, Settings
 from hyperpool.errors import ClientRefused
+from hyperpool.pool.pools import Pools
 from hyperpool.pool.replication import refuse_crowd, replication_settings
-from hyperpool.pool.state import Pool, Pools
 from tests.support.relayworld import POOL
+
+if TYPE_CHECKING:
+    from hyperpool.pool.state import Pool
 
 OWN = {"application_name": "walreceiver", "options": "-c datestyle=ISO"}
 

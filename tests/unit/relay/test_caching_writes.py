@@ -10,7 +10,7 @@ import attrs
 from hyperpool.cache.results import ResultCache
 from hyperpool.config import DatabaseSettings, PoolerSettings, PoolMode, SessionState, Settings
 from hyperpool.config.cache import CacheSettings
-from hyperpool.pool.state import Pools
+from hyperpool.pool.pools import Pools
 from tests.support.relaystage import Stage, cut_at
 from tests.support.relayworld import POOL
 

@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from hyperpool.config import DatabaseSettings, PoolerSettings, PoolMode, SessionState, Settings
 from hyperpool.errors import ConnectFailed
 from hyperpool.pool.handover import ServerFailed, ServerReady
-from hyperpool.pool.state import Pools
+from hyperpool.pool.pools import Pools
 from hyperpool.relay.ledger import FAKE
 from hyperpool.relay.loop import Relay
 from hyperpool.relay.options import RelayOptions
