@@ -367,12 +367,13 @@ class ServerStatements:
         version: the store's version when the certain ones were prepared.
     """
 
-    __slots__ = ("_used", "certain", "passing", "version")
+    __slots__ = ("_crowd", "_used", "certain", "passing", "version")
 
     def __init__(self) -> None:
         self._used: OrderedDict[Statement, float] = OrderedDict()
+        self._crowd = 0
         self.certain: set[Statement] = set()
-        self.passing: list[Statement] = []
+        self.passing: set[Statement] = set()
         self.version = 0
 
     def __len__(self) -> int:
@@ -404,7 +405,7 @@ class ServerStatements:
         self.passing.clear()
 
     def evict(self, limit: int, since: float) -> Iterable[Statement]:
-        """Forget statements until there is room for one more; those that are used in this transaction stay.
+        """Forget statements until there is room for one more; what is used in this transaction stays, if it has a name.
 
         Args:
             limit: how many the server may have.
@@ -412,14 +413,27 @@ class ServerStatements:
         """
         while len(self._used) >= limit:
             oldest = next(iter(self._used))
-            if self._used[oldest] >= since:
-                return
-            del self._used[oldest]
-            self.certain.discard(oldest)
-            yield oldest
+            if oldest.users and self._used[oldest] >= since:
+                break
+            yield self._forget(oldest)
+        else:
+            self._crowd = 0
+            return
+        if len(self._used) > self._crowd:
+            # Not each time: there may be many that stay.
+            for closed in [statement for statement in self._used if not statement.users]:
+                yield self._forget(closed)
+            self._crowd = 2 * len(self._used)
+
+    def _forget(self, statement: Statement) -> Statement:
+        del self._used[statement]
+        self.certain.discard(statement)
+        self.passing.discard(statement)
+        return statement
 
     def clear(self) -> None:
         """All are gone."""
         self._used.clear()
+        self._crowd = 0
         self.certain.clear()
         self.passing.clear()

@@ -52,6 +52,9 @@ class Deallocations:
     def __init__(self) -> None:
         self._texts: deque[_Text] = deque()
 
+    def __len__(self) -> int:
+        return len(self._texts)
+
     def sent(
         self,
         names: Iterable[bytes],
@@ -106,6 +109,11 @@ class Deallocations:
             text.later.add(name)
             text.open.discard(name)
 
+    def closed(self, name: bytes) -> None:
+        """The client has closed the statement of this name, behind the texts that are on their way."""
+        for text in self._texts:
+            text.later.discard(name)
+
     def one_done(self) -> tuple[bytes, bool]:
         """CommandComplete says DEALLOCATE: the name, and whether it means something else by now; b"" if unknown."""
         for text in self._texts:
@@ -113,6 +121,7 @@ class Deallocations:
                 name = text.names.popleft()
                 replaced = name not in text.open
                 text.open.discard(name)
+                self._strike_done()
                 return name, replaced
         return b"", True
 
@@ -121,8 +130,15 @@ class Deallocations:
         for text in self._texts:
             if text.everything:
                 text.everything = False
+                self._strike_done()
                 return text.later
         return set()
+
+    def _strike_done(self) -> None:
+        """Forget what has been done, for a pipeline may have no end; a Query has one, and its errors have positions."""
+        texts = self._texts
+        while texts and not (texts[0].names or texts[0].everything or texts[0].executes < 0):
+            texts.popleft()
 
     def ready(self, settled: int) -> None:
         """A ReadyForQuery has come.

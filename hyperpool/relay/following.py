@@ -85,6 +85,11 @@ class Following(Backend):
             self.suspicion = Suspicion()
             self.held = True
 
+    def may_listen(self) -> bool:
+        """Whether the client listens, or has sent a text that may do so, of which the server has not told yet."""
+        suspected = [one.pins for one in (self.suspicion, self.asking) if one is not None]
+        return any(pins & Pinned.LISTEN for pins in (self.pinned, *suspected))
+
     def _inquire(self, suspicion: Suspicion) -> None:
         """The transaction has ended: ask what is true of what it may have done."""
         self.suspicion = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import weakref
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.wire.text import encode
@@ -31,23 +32,31 @@ ALWAYS_TRACKED: Final = (
 """Those that pgbouncer follows, too, and more that newer servers report; ``track_extra_parameters`` adds to them."""
 
 
+_MAX_FLAVOR: Final = 1024
+"""Characters of what statements keep as it is."""
+
+
 class ParameterSet:
     """An immutable, interned set of parameters; made by `ParameterTracker` alone.
 
     Attributes:
         values: by name.
-        flavor: what of them may change what a text means when it is parsed: a date in it, its characters, its schema.
+        flavor: what of them may change what a text means when it is parsed: a date in it, its characters, its schema;
+            a digest of that, if it is long: each statement keeps it.
     """
 
     __slots__ = ("__weakref__", "flavor", "values")
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self.values = values
-        self.flavor = tuple(
+        flavor = tuple(
             item
             for item in sorted(values.items())
             if item[0] != "application_name" and not item[0].endswith("timeout")
         )
+        if sum(len(name) + len(value) for name, value in flavor) > _MAX_FLAVOR:
+            flavor = (("", sha256(ascii(flavor).encode()).hexdigest()),)
+        self.flavor = flavor
 
     def __repr__(self) -> str:
         return f"<ParameterSet {dict(self.values)!r}>"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hyperpool.config import SessionState
 from hyperpool.pool.statements import LONGEST_NAME, MARK, PREFIX, Change, Statement
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.server import ServerConnection
     from hyperpool.sql.effects import Effects
+
+
+_MOST_DEALLOCATING: Final = 2000
+"""Texts that deallocate statements on their way to one server: each is looked at for each name that is used behind."""
 
 
 class Placement:
@@ -125,7 +129,7 @@ class Placement:
         kept.certain.add(statement)
         suspicion = server.suspicion
         if suspicion is not None and suspicion.pins & Pinned.TEMPORARY and not suspicion.everything:
-            kept.passing.append(statement)
+            kept.passing.add(statement)
 
     def _restore_unnamed(self, unnamed: Statement | None, at: int) -> None:
         """The unnamed statement on the server is not the one that the client has prepared: put that there."""
@@ -181,6 +185,20 @@ class Placement:
         """Go on with this message when all pipelines before this one have been answered."""
         self._client.stalled = True
         return False
+
+    def _has_to_wait(self, effects: Effects) -> bool:
+        """Whether a text has to wait because of what it deallocates; or its client is ended, if that cannot help."""
+        if any(map(self._is_open, effects.deallocates)):
+            return not self._stall()
+        suspicion = self._server.suspicion
+        if not (effects.deallocates or effects.deallocates_all) or suspicion is None:
+            return False
+        if len(suspicion.deallocations) < _MOST_DEALLOCATING:
+            return False
+        if self._server.ledger.owed:
+            return not self._stall()
+        self._client.refuse("too many statements are deallocated in one pipeline", "54000", "send a Sync")
+        return True
 
     # -- session state -------------------------------------------------------------------------------------------
 

@@ -339,7 +339,7 @@ class ServerConnection(Failures):
                 return 0
         elif kind == wire.NOTIFICATION_RESPONSE:
             # Who listened on this server may be another client, unless this one keeps it: then it is for nobody.
-            return 0 if self.pool.session or self.pinned & Pinned.LISTEN else SKIP
+            return 0 if self.pool.session or self.may_listen() else SKIP
         return head & SKIP
 
     def _completed(self, tag: bytes) -> None:

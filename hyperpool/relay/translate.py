@@ -226,8 +226,8 @@ class Translator(Placement):
             effects = reader.read(text) if whole else EVERYTHING
             if effects is not None:
                 effects = with_deallocated(effects, text)
-                if any(self._is_open(name) for name in effects.deallocates):
-                    return self._stall()
+                if self._has_to_wait(effects):
+                    return False
                 instead = self._note(effects, text, at)
                 if instead is not None:
                     self._replace(at, stop, extended.query(instead))
@@ -374,9 +374,9 @@ class Translator(Placement):
         if not ledger.skipping:
             name = self._name(bytes(view[mark + 1 : nul]))
             effects = self._effects(name)
-            if self._is_open(name) or (effects is not None and any(map(self._is_open, effects.deallocates))):
+            if self._is_open(name):
                 return self._stall()
-            if effects is not None and self._will_come(at, stop):
+            if effects is not None and (self._has_to_wait(effects) or self._will_come(at, stop)):
                 # Another one may have to take its place.
                 return False
             statement = self._find(name, at)
@@ -458,6 +458,8 @@ class Translator(Placement):
         statement = own.names.get(name) if own is not None else None
         if own is not None and statement is not None:
             own.put(name, None)
+            if server.suspicion is not None:
+                server.suspicion.deallocations.closed(name)
             ledger.request(wire.CLOSE, FAKE, Change(name, statement, None))
             self._replace(at, stop, b"")
         elif name:

@@ -415,6 +415,7 @@ def server(*used: float) -> tuple[ServerStatements, list[Statement]]:
     kept = ServerStatements()
     made = [statement(number) for number in range(1, len(used) + 1)]
     for one, when in zip(made, used, strict=True):
+        one.users = 1
         kept.use(one, when)
         kept.certain.add(one)
     return kept, made
@@ -461,6 +462,22 @@ def test_use_renews() -> None:
     assert list(kept.evict(1, 9.0)) == [three, one, two]
 
 
+def test_what_nobody_has_a_name_for_goes_first() -> None:
+    """Even if it has been used in this transaction, or is not the oldest; but that is not looked for each time."""
+    kept, (one, two, three, four) = server(1.0, 2.0, 3.0, 4.0)
+    kept.passing.add(three)
+    one.users = three.users = 0
+    assert list(kept.evict(2, 0.5)) == [one, three]
+    assert (kept.certain, kept.passing) == ({two, four}, set())
+    four.users = 0
+    assert list(kept.evict(2, 0.5)) == []
+    more = [statement(number) for number in range(5, 8)]
+    for number, other in enumerate(more):
+        kept.use(other, 5.0)
+        assert list(kept.evict(2, 0.5)) == ([] if number < 2 else [four, *more])
+    assert list(kept.evict(1, 9.0)) == [two]
+
+
 def test_doubt() -> None:
     """What is uncertain may be there: it counts, is closed before it is prepared again, and goes first if unused."""
     kept, (one, two, three) = server(1.0, 2.0, 3.0)
@@ -477,10 +494,10 @@ def test_doubt() -> None:
 def test_what_was_prepared_over_passing_tables_is_doubted_when_they_have_gone() -> None:
     """The rest stays certain."""
     kept, (one, two, three) = server(1.0, 2.0, 3.0)
-    kept.passing += [two, three]
+    kept.passing |= {two, three}
     kept.doubt(three)
     kept.doubt_passing()
-    assert (kept.certain, kept.passing, two in kept) == ({one}, [], True)
+    assert (kept.certain, kept.passing, two in kept) == ({one}, set(), True)
     kept.certain.add(two)
     kept.doubt_passing()
     assert kept.certain == {one, two}
@@ -489,7 +506,7 @@ def test_what_was_prepared_over_passing_tables_is_doubted_when_they_have_gone() 
 def test_clear() -> None:
     """Nothing is there."""
     kept, (one, *_) = server(1.0, 2.0)
-    kept.passing.append(one)
+    kept.passing.add(one)
     kept.clear()
     assert (len(kept), one in kept, kept.certain, list(kept.evict(1, 9.0))) == (0, False, set(), [])
-    assert kept.passing == []
+    assert kept.passing == set()

@@ -203,7 +203,7 @@ def test_what_is_done_behind_it_fails(
         c1 < 1|2|C{tag}|E34000 portal "p" does not exist|Z
         {_GONE}
         """,
-        **FOLLOW,
+        **{**FOLLOW, "max_prepared_statements": 9},
     )
 
 
