@@ -45,9 +45,10 @@ cdef class ClientStatements:
 
 
 cdef class ServerStatements:
+    cdef public Py_ssize_t _crowd
     cdef public object _used
     cdef public set certain
-    cdef public list passing
+    cdef public set passing
     cdef public Py_ssize_t version
 
     cpdef use(self, Statement statement, double now)
