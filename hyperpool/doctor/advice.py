@@ -34,8 +34,8 @@ _NO_ROLE: Final = "check `user`, or make the role on the server: CREATE ROLE ...
 """What 28000 asks for when no rule has refused."""
 
 _SYSTEM: Final = {
-    errno.ECONNREFUSED: "start the server, or check host and port: nothing listens there; PostgreSQL's "
-    "listen_addresses may be too narrow",
+    errno.ECONNREFUSED: "start the server, or check host and port: nothing listens there; if it is "
+    "PostgreSQL, its listen_addresses may be too narrow",
     errno.ENOENT: "start the server, or check the directory and the port: PostgreSQL's unix_socket_directories says "
     "where its sockets are",
     errno.EACCES: "let this user reach the socket: see unix_socket_permissions and the directory's owner",
