@@ -127,7 +127,7 @@ def _check_libraries(settings: Settings, report: Report) -> None:
             report.add(
                 _AUTH_TYPE,
                 f"found {kind.value}, for which a library is missing; install hyperpool with its extra {kind.value}, "
-                f"as in pip install 'hyperpool[{kind.value}]'",
+                f"as in pip install '.[{kind.value}]' where its sources are",
             )
 
 

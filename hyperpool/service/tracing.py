@@ -185,7 +185,7 @@ def start_tracing(settings: PoolerSettings) -> Tracing | None:
         resources = import_module("opentelemetry.sdk.resources")
     except ImportError as error:
         raise StartupError(
-            "pooler.trace_every needs OpenTelemetry: pip install 'hyperpool[otel]', or set it to 0"
+            "pooler.trace_every needs OpenTelemetry: install hyperpool with its extra otel, or set it to 0"
         ) from error
     complaints = logging.getLogger("opentelemetry")
     complaints.handlers, complaints.propagate = [_Complaints()], False

@@ -54,7 +54,7 @@ def lookup_by(
         import dns.resolver  # noqa: PLC0415
     except ImportError:
         raise StartupError(
-            "resolv_conf needs dnspython: pip install 'hyperpool[dns]', or remove it"
+            "resolv_conf needs dnspython: install hyperpool with its extra dns, or remove it"
         ) from None
     try:
         resolver = dns.asyncresolver.Resolver(filename=resolv_conf)

@@ -93,7 +93,7 @@ def test_missing_libraries(problems_with: Problems, tmp_path: Path, monkeypatch:
     for kind in ("ldap", "pam"):
         expected = (
             f"pooler.auth_type: found {kind}, for which a library is missing; install hyperpool with its extra {kind}, "
-            f"as in pip install 'hyperpool[{kind}]'"
+            f"as in pip install '.[{kind}]' where its sources are"
         )
         options = {"auth_ldap_options": "ldapprefix=x"}
         assert problems_with(pooler={"auth_type": kind, **options}) == [expected]

@@ -106,6 +106,6 @@ def test_without_dnspython(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         return original(name, *more, **options)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(StartupError, match="pip install"):
+    with pytest.raises(StartupError, match="its extra dns"):
         make_resolver(PoolerSettings(resolv_conf=str(tmp_path / "resolv.conf")))
     assert make_resolver(PoolerSettings()) is not None
