@@ -17,7 +17,7 @@ from hyperpool.config.tunnel import check_gate
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from hyperpool.config.model import DatabaseSettings
+    from hyperpool.config.entries import DatabaseSettings
     from hyperpool.config.report import KeyPath, Report
     from hyperpool.config.settings import Settings
 

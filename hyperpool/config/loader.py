@@ -12,8 +12,8 @@ import attrs
 from hyperpool.config.auth_files import read_hba, read_ident, read_userlist
 from hyperpool.config.checks import check
 from hyperpool.config.document import read_document
+from hyperpool.config.entries import DatabaseSettings, UserSettings
 from hyperpool.config.inifile import is_ini
-from hyperpool.config.model import DatabaseSettings, UserSettings
 from hyperpool.config.pgbouncer import read_pgbouncer
 from hyperpool.config.report import Report, key_text
 from hyperpool.config.settings import Settings

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import attrs
 
 from hyperpool.config import kinds
+from hyperpool.config.entries import DatabaseSettings, PeerSettings, UserSettings
 from hyperpool.config.inifile import parse_pairs, read_lines
-from hyperpool.config.model import DatabaseSettings, PeerSettings, PoolerSettings, UserSettings
+from hyperpool.config.model import PoolerSettings
 from hyperpool.config.report import quoted
 from hyperpool.config.unsupported import UNSUPPORTED
 

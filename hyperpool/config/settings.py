@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 import attrs
 
 from hyperpool.config.cache import for_pool
+from hyperpool.config.entries import DatabaseSettings, UserSettings, pair_hosts
 from hyperpool.config.kinds import AuthType, SslMode
-from hyperpool.config.model import DatabaseSettings, PoolerSettings, UserSettings, pair_hosts
+from hyperpool.config.model import PoolerSettings
 from hyperpool.config.secret import Secret
 from hyperpool.config.tls import ServerTls, server_tls
 
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hyperpool.config.cache import CacheSettings
+    from hyperpool.config.entries import PeerSettings
     from hyperpool.config.hba import HbaRule
     from hyperpool.config.http import HttpSettings
     from hyperpool.config.ident import IdentEntry
     from hyperpool.config.kinds import PoolMode, SessionState
-    from hyperpool.config.model import PeerSettings
     from hyperpool.config.transports import Steps
     from hyperpool.config.tunnel import AgentsSettings
 

@@ -17,10 +17,11 @@ from cattrs import (
 from cattrs.gen import make_dict_structure_fn, override
 
 from hyperpool.config import sections as whole
+from hyperpool.config.entries import DatabaseSettings, PeerSettings, UserSettings
 from hyperpool.config.fields import Problem, Problems, read_value
 from hyperpool.config.http import HttpSettings
 from hyperpool.config.kinds import Unfit
-from hyperpool.config.model import MAX_PEER_ID, DatabaseSettings, PeerSettings, PoolerSettings, UserSettings
+from hyperpool.config.model import MAX_PEER_ID, PoolerSettings
 from hyperpool.config.report import describe, describe_type, key_text
 from hyperpool.config.tunnel import AgentsSettings
 from hyperpool.config.unsupported import UNSUPPORTED

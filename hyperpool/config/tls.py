@@ -11,7 +11,8 @@ from hyperpool.config.kinds import ChannelBinding, SslMode, SslNegotiation, Unfi
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hyperpool.config.model import DatabaseSettings, PoolerSettings
+    from hyperpool.config.entries import DatabaseSettings
+    from hyperpool.config.model import PoolerSettings
     from hyperpool.config.source import Source
     from hyperpool.config.transports import TlsStep
 

@@ -11,7 +11,7 @@ from hyperpool.config.tls_contexts import client_context, server_context
 from hyperpool.config.transports import ProxyStep, TlsStep, host_and_port
 
 if TYPE_CHECKING:
-    from hyperpool.config.model import DatabaseSettings
+    from hyperpool.config.entries import DatabaseSettings
     from hyperpool.config.report import KeyPath, Report
     from hyperpool.config.settings import Settings
     from hyperpool.config.tls import ServerTls

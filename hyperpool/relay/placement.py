@@ -200,6 +200,21 @@ class Placement:
         self._client.refuse("too many statements are deallocated in one pipeline", "54000", "send a Sync")
         return True
 
+    # -- messages that are not all there -------------------------------------------------------------------------
+
+    def _will_come(self, at: int, stop: int) -> bool:
+        """Whether to wait until the message has come as a whole: it fits into what is read at once."""
+        return stop > self._end and stop - at <= self._client.relay.max_whole
+
+    def _incomplete(self, at: int, stop: int) -> bool:
+        """What has to be looked at is not there: wait for it, or leave a broken message to the server."""
+        if stop <= self._end:
+            self._server.ledger.request(self._buffer[at])
+            return True
+        if self._end - at >= self._client.relay.max_partial:
+            self._client.violate("a name in a message is too long")
+        return False
+
     # -- session state -------------------------------------------------------------------------------------------
 
     def _may_pin(self) -> bool:

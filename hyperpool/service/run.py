@@ -13,7 +13,6 @@ import random
 import signal
 import socket
 import sys
-import time
 from contextlib import AsyncExitStack, closing, suppress
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
@@ -52,13 +51,13 @@ from hyperpool.service.herald import Herald
 from hyperpool.service.logs import FAULTS, REPEATS, configure_logging
 from hyperpool.service.place import Parts, Place
 from hyperpool.service.process import Manner
-from hyperpool.service.report import log_stats
+from hyperpool.service.report import Periods, log_stats
 from hyperpool.service.shutdown import SIGNALS, Shutdown
 from hyperpool.service.signals import drop
 from hyperpool.service.systemd import Notifier, ServiceManager
 from hyperpool.service.tracing import Tracing, start_tracing
 from hyperpool.service.watchdog import prove_life
-from hyperpool.stats import PoolStats, StatsBook
+from hyperpool.stats import PoolStats
 from hyperpool.transport.bridge import Bridges
 from hyperpool.transport.kinds import DialContext
 from hyperpool.transport.nameservers import make_resolver
@@ -67,7 +66,7 @@ from hyperpool.transport.sockets import TcpOptions
 from hyperpool.tunnel.reception import Reception
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from hyperpool.admin.team import Team
@@ -134,8 +133,7 @@ class Pooler:
         self._door: FrontDoor
         self._ways: WeakKeyDictionary[socket.socket, Way] = WeakKeyDictionary()
         self._reception: Reception | None = None
-        self._book = StatsBook(time.monotonic())
-        self._reloaded = trio.Event()
+        self._periods = Periods(lambda: self._settings.pooler, self._counted, self._tell_period)
         self._operations: Operations
         self._around: Surroundings
         self._consoles: Consoles
@@ -199,7 +197,7 @@ class Pooler:
             cache=self._cache,
             settings=lambda: self._settings,
             operations=self._operations,
-            book=self._book,
+            book=self._periods.book,
             own=PoolStats(),
             resolver=context.resolver,
             peers=peers,
@@ -252,7 +250,7 @@ class Pooler:
                 nursery.start_soon(queries.run)
                 nursery.start_soon(inquiries.run)
                 nursery.start_soon(self._sweep)
-                nursery.start_soon(self._report)
+                nursery.start_soon(self._periods.run)
                 for server in self._embedded.servers.values():
                     nursery.start_soon(server.keep_running)
                 acceptors = [
@@ -260,12 +258,7 @@ class Pooler:
                 ]
                 self._shutdown = Shutdown(self._relay, self._pools, self._door, self._operations, acceptors)
                 self._join(nursery, send_cancels.send_nowait)
-                warm = self._pools.warm()
-                for pool in warm:
-                    self._warmer.demand(pool)
-                self._herald = Herald(
-                    self._notifier, self._relay, self._pools, warm, lambda: self._ready(nursery)
-                )
+                self._herald = self._fill_pools(nursery)
                 for acceptor in acceptors:
                     self._relay.welcome(acceptor)
                 self._announce()
@@ -279,6 +272,13 @@ class Pooler:
                 )
                 await self._until_shut_down(self._shutdown)
                 nursery.cancel_scope.cancel()
+
+    def _fill_pools(self, nursery: trio.Nursery) -> Herald:
+        """Have servers opened ahead of time. Returns who tells when that is done."""
+        warm = self._pools.warm()
+        for pool in warm:
+            self._warmer.demand(pool)
+        return Herald(self._notifier, self._relay, self._pools, warm, lambda: self._ready(nursery))
 
     def _team(self) -> Team | None:
         """All processes of the pooler; None if this is the only one."""
@@ -354,19 +354,11 @@ class Pooler:
             cancel=cancel,
         )
 
-    async def _report(self) -> None:
-        """Log what has been done in each ``stats_period``."""
-        while True:
-            with trio.move_on_after(self._settings.pooler.stats_period or float("inf")) as period_over:
-                self._reloaded = trio.Event()
-                await self._reloaded.wait()
-            if not period_over.cancelled_caught:
-                continue
-            self._log_period(self._book.turn(self._pools.totals(), time.monotonic()))
+    def _counted(self) -> tuple[Mapping[str, PoolStats], int]:
+        return self._pools.totals(), len(self._relay.clients)
 
-    def _log_period(self, done: PoolStats) -> None:
-        if self._settings.pooler.log_stats:
-            log_stats(done, self._book.period, len(self._relay.clients))
+    def _tell_period(self, done: PoolStats, period: float, clients: int) -> None:
+        log_stats(done, period, clients)
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
 
@@ -426,7 +418,7 @@ class Pooler:
         for problem in problems:
             log.error("reload: settings are unchanged", problem=problem)
         if not problems:
-            self._reloaded.set()
+            self._periods.changed()
             log.info("reloaded", config=str(self._config_path))
         return problems
 

@@ -35,24 +35,24 @@ from hyperpool.service.embedded import EmbeddedDatabases
 from hyperpool.service.exchange import Exchange
 from hyperpool.service.logs import configure_logging
 from hyperpool.service.place import FixedPlace
-from hyperpool.service.report import log_stats
+from hyperpool.service.report import Periods, log_stats
 from hyperpool.service.run import tell
 from hyperpool.service.shutdown import SIGNALS, counted
 from hyperpool.service.signals import drop
 from hyperpool.service.spawned import Backoff, Spawned
-from hyperpool.stats import StatsBook
 from hyperpool.transport.passed import CLIENTS, HTTP, PassedSockets
 from hyperpool.workers import messages
 from hyperpool.workers.messages import Deed, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from hyperpool.config import Settings
     from hyperpool.service.forks import Forks
     from hyperpool.service.process import Manner
     from hyperpool.service.systemd import Descriptor, Notifier
+    from hyperpool.stats import PoolStats
     from hyperpool.workers.link import Link
     from hyperpool.workers.messages import Message
 
@@ -117,8 +117,7 @@ class Supervisor:
         self._failure: StartupError | None = None
         self._told_to_end = False
         self._over = trio.Event()
-        self._reloaded = trio.Event()
-        self._book = StatsBook(time.monotonic())
+        self._periods = Periods(lambda: self._settings.pooler, self._counted, log_stats)
 
     async def run(self) -> int:
         """Start everything, have it serve, and stop everything.
@@ -183,7 +182,7 @@ class Supervisor:
             self._nursery = nursery
             nursery.start_soon(self._keep_all)
             nursery.start_soon(self._exchange.run)
-            nursery.start_soon(self._report)
+            nursery.start_soon(self._periods.run)
             nursery.start_soon(self._watch)
             nursery.start_soon(self._obey, signals)
             for server in self._embedded.servers.values():
@@ -374,7 +373,7 @@ class Supervisor:
                 message = "RELOAD failed, see logs for additional details"
                 then(Outcome("", [], message, "F0000", "\n".join(problems), "nothing has changed"))
             else:
-                self._reloaded.set()
+                self._periods.changed()
                 log.info("reloaded", config=str(self._config_path))
                 then(Outcome("RELOAD"))
 
@@ -426,19 +425,10 @@ class Supervisor:
 
         self._exchange.ask_settings(_packed(settings), done)
 
-    async def _report(self) -> None:
-        """Log what all workers have done in each ``stats_period``."""
-        while True:
-            with trio.move_on_after(self._settings.pooler.stats_period or float("inf")) as period_over:
-                self._reloaded = trio.Event()
-                await self._reloaded.wait()
-            if not period_over.cancelled_caught:
-                continue
-            figures, clients = self._exchange.figures()
-            served = {name: stats for name, stats in figures.totals.items() if name != "pgbouncer"}
-            done = self._book.turn(served, time.monotonic())
-            if self._settings.pooler.log_stats:
-                log_stats(done, self._book.period, clients)
+    def _counted(self) -> tuple[Mapping[str, PoolStats], int]:
+        """What all workers have counted."""
+        figures, clients = self._exchange.figures()
+        return {name: stats for name, stats in figures.totals.items() if name != "pgbouncer"}, clients
 
 
 def _packed(settings: Settings) -> str:

@@ -104,7 +104,7 @@ class WorkerPooler(Pooler):
     def _take_over(self, settings: Settings) -> list[str]:
         problems = self._apply(settings)
         if not problems:
-            self._reloaded.set()
+            self._periods.changed()
         return problems
 
     async def _keep_books(self) -> None:
@@ -132,7 +132,7 @@ class WorkerPooler(Pooler):
     def _announce(self) -> None:
         """The supervisor does it."""
 
-    def _log_period(self, done: PoolStats) -> None:
+    def _tell_period(self, done: PoolStats, period: float, clients: int) -> None:
         """The supervisor does it, for all workers."""
 
 

@@ -189,11 +189,6 @@ class Gate:
         for visitor in self._strangers:
             visitor.dismiss("shutting down")
 
-    def dismiss_all(self, verdict: str) -> None:
-        """End all connections of those inside."""
-        for visitor in self._inside:
-            visitor.dismiss(verdict)
-
     async def run(self, listeners: Sequence[trio.SocketListener]) -> None:
         """Serve until `close` was called and all have left.
 

@@ -197,13 +197,20 @@ async def test_who_does_not_read_is_left(
     sock: socket.socket, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a while."""
+    left, end = trio.Event(), guests.Guest.end
+
+    def ends(guest: guests.Guest) -> None:
+        end(guest)
+        left.set()
+
     monkeypatch.setattr(guests, "READS_WITHIN", 0.05)
+    monkeypatch.setattr(guests.Guest, "end", ends)
     nursery.start_soon(run, _large(), [sock])
     async with await _asked_and_not_read(sock.getsockname()[1]) as stream:
         with trio.fail_after(5):
-            got = 0
+            await left.wait()
             # What was on its way comes, and then the end.
-            await trio.sleep(0.2)
+            got = 0
             with contextlib.suppress(trio.BrokenResourceError):
                 while data := await stream.receive_some():
                     got += len(data)
