@@ -30,6 +30,7 @@ LEAVES: Final = ("buckets", "cache/fronts", "http/lines", "relay/system", "sql/g
 TYPED: Final = (
     "cache/counters",
     "cache/store",
+    "frontdoor/guest",
     "pool/places",
     "pool/statements",
     "relay/backend",
@@ -45,6 +46,7 @@ TYPED: Final = (
     "relay/placement",
     "relay/server",
     "relay/shortcut",
+    "relay/transient",
     "relay/translate",
     "relay/upkeep",
     "stats",

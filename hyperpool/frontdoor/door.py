@@ -21,6 +21,7 @@ from hyperpool.frontdoor.access import Access
 from hyperpool.frontdoor.console import CONSOLE, is_owner
 from hyperpool.frontdoor.guest import Guest
 from hyperpool.frontdoor.orders import CancelOrder, PeerOrder
+from hyperpool.frontdoor.precedents import Precedents
 from hyperpool.frontdoor.startup import (
     own_parameters,
     requested_parameters,
@@ -103,6 +104,7 @@ class FrontDoor:
     Attributes:
         traced: called with each client's pool and address when it is let in, and the seconds that it took.
         access: how clients prove who they are.
+        precedents: the clients that were let in before.
         tls: what clients are offered; None for nothing.
         console: where clients of the admin console go; None for nowhere.
         elsewhere: takes a cancel request that is for nobody here, and calls back when it cannot hit a later query any
@@ -133,6 +135,7 @@ class FrontDoor:
         self._closed_at = float("inf")
         self.places: Places | None = None
         self.known: Callable[[RelayPool], None] = _nothing
+        self.precedents = Precedents(self)
         self._greetings: dict[tuple[RelayPool, StartupMessage], _Greeting] = {}
         self.configure(settings, self.prepare(settings))
 
@@ -163,21 +166,22 @@ class FrontDoor:
         self.tls = tls
         self.settings = settings
         self.access.configure(settings)
+        self._most = settings.pooler.max_client_conn + _SPARE_LOGINS
+        self._timeout = settings.pooler.client_login_timeout or float("inf")
         self.log_errors = settings.pooler.log_pooler_errors
         self.notice = settings.pooler.login_notify_message
         self._greetings.clear()
+        self.precedents.clear()
         self._ignored = frozenset(name.lower() for name in settings.pooler.ignore_startup_parameters)
 
     def welcome(self, sock: socket.socket, address: str) -> None:
         """Start to log in an accepted, non-blocking socket; turn it away when too many are at it already."""
-        limit = self.settings.pooler.max_client_conn + _SPARE_LOGINS
-        if len(self.relay.transients) >= limit:
+        relay = self.relay
+        if len(relay.transients) >= self._most:
             log.warning("too many connections are logging in", client=address)
             sock.close()
             return
-        timeout = self.settings.pooler.client_login_timeout or float("inf")
-        guest = Guest(self, sock, address, self.relay.now + timeout)
-        self.relay.welcome(guest)
+        relay.welcome(Guest(self, sock, address, relay.now + self._timeout))
 
     def close(self, since: float = float("-inf")) -> None:
         """Let nobody in any more, but to the console: the pooler is shutting down.
@@ -232,14 +236,29 @@ class FrontDoor:
         Raises:
             ClientRefused: there may not.
         """
+        if self._has_seat():
+            return True
         if self.places is None:
-            taken = self.relay.population + (0 if self.console is None else self.console.count())
-            if taken >= self.settings.pooler.max_client_conn:
-                raise _too_many()
-        elif not self.places.free(_ALL):
-            self.places.seek(_ALL, partial(self._seated, guest, message))
-            return False
-        return True
+            raise _too_many()
+        self.places.seek(_ALL, partial(self._seated, guest, message))
+        return False
+
+    def _has_seat(self) -> bool:
+        """Whether there may be one more client, as far as this process knows."""
+        if self.places is not None:
+            return self.places.free(_ALL)
+        taken = self.relay.population + (0 if self.console is None else self.console.count())
+        return taken < self.settings.pooler.max_client_conn
+
+    def stands_open(self, guest: Guest, database: str, user: str, pool: RelayPool) -> bool:
+        """Whether a client may come in by a pool as others with the same database and user did."""
+        pools = self._pools
+        return (
+            self.lets_in(guest)
+            and self._has_seat()
+            and database not in pools.disabled
+            and pools.find(database, user) is pool
+        )
 
     def _seated(self, guest: Guest, message: StartupMessage, free: bool) -> None:
         """It is known whether there may be one more client."""
@@ -264,7 +283,7 @@ class FrontDoor:
         """
         if guest.wants_console and self.console is not None:
             self.console.check(message.user, owner=guest.owner)
-            guest.admitted_to(self.console, message)
+            guest.admitted_to(self.console)
             return
         if guest.replication and guest.private is None and not self._may_replicate(guest, message):
             return

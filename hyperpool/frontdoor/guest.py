@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -20,6 +21,7 @@ from hyperpool.errors import (
 from hyperpool.frontdoor.access import shown
 from hyperpool.frontdoor.console import ConsoleReady
 from hyperpool.frontdoor.login import Login
+from hyperpool.frontdoor.precedents import Precedent
 from hyperpool.frontdoor.tls import HANDSHAKE
 from hyperpool.relay.connection import HANG_UP
 from hyperpool.relay.handover import ClientReady
@@ -40,7 +42,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("login")
 
+_family_of: Final = vars(socket.SocketType)["family"].__get__
+"""The family as a plain number: `socket.socket.family` makes an `enum.IntEnum` of it, which takes as long as a send."""
+
 _LOGIN_TIMEOUT: Final = "client_login_timeout"
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+_READY: Final = messages.ready_for_query()
 
 _LOGGED: Final = 300
 """Characters of a text that the log gets from somebody who is not authenticated. PostgreSQL's names have 63 bytes."""
@@ -72,6 +81,7 @@ class Guest(TransientConnection):
         "_late",
         "_login",
         "_offer",
+        "_opening",
         "_shaking",
         "_waiting",
         "address",
@@ -91,10 +101,11 @@ class Guest(TransientConnection):
     def __init__(self, door: FrontDoor, sock: socket.socket, address: str, deadline: float) -> None:
         super().__init__(door.relay, sock, deadline)
         self._door = door
-        self.local = sock.family == socket.AF_UNIX
+        self.local = _family_of(sock) == socket.AF_UNIX
         # As in pgbouncer, a Unix socket has no TLS.
         self._offer = None if self.local else door.tls
-        self._login = Login(self._admit, tls=self._offer is not None, may_try=self._may_try)
+        self._login: Login | None = None
+        self._opening = b""
         self._fresh = self._offer is not None
         self._shaking: TlsSocket | None = None
         self._direct = False
@@ -104,7 +115,7 @@ class Guest(TransientConnection):
         self._waiting = False
         self.address = address
         self.key: tuple[int, bytes] | None = None
-        self.requested: Mapping[str, str] = {}
+        self.requested = _NOTHING
         self.replication = ""
         self.private: RelayPool | None = None
         self.wants_console = False
@@ -138,11 +149,25 @@ class Guest(TransientConnection):
         if end == 0:
             self.lost("client closed connection during login")
         elif end > 0:
-            try:
-                self._waiting = False
-                self._follow(self._login.receive(bytes(relay.small_view[:end])))
-            except HyperpoolError as error:
-                self.refuse(error)
+            self._take(bytes(relay.small_view[:end]))
+
+    def _take(self, data: bytes) -> None:
+        """The client has sent something."""
+        login = self._login
+        if login is None or (login.blank and not self.encrypted):
+            if self._door.precedents.follow(self, data):
+                return
+            self._opening = data
+            login = login or self._begin()
+        try:
+            self._follow(login, login.receive(data))
+        except HyperpoolError as error:
+            self.refuse(error)
+
+    def _begin(self) -> Login:
+        """Begin to talk with it."""
+        self._login = login = Login(self._admit, tls=self._offer is not None, may_try=self._may_try)
+        return login
 
     def go_on(self, step: Callable[[Login], bytes]) -> None:
         """What the login has waited for is there.
@@ -150,11 +175,12 @@ class Guest(TransientConnection):
         Args:
             step: has the login take it in; returns what the client is to be sent.
         """
-        if self.closed:
+        login = self._login
+        if self.closed or login is None:
             return
         try:
             self._waiting = False
-            self._follow(step(self._login))
+            self._follow(login, step(login))
         except HyperpoolError as error:
             self.refuse(error)
         if self.unread and not self._waiting:
@@ -163,10 +189,15 @@ class Guest(TransientConnection):
     @property
     def shown(self) -> Shown:
         """What its login has brought to light."""
-        authentication = self._login.authentication
+        authentication = None if self._login is None else self._login.authentication
         if self.claim is None or authentication is None:
             return Shown()
         return shown(self.claim, authentication)
+
+    @property
+    def _message(self) -> StartupMessage | None:
+        """What it asks for, once it has said it."""
+        return None if self._login is None else self._login.message
 
     def _admit(self, message: StartupMessage) -> ClientAuthentication | None:
         return self._door.admit(self, message)
@@ -174,9 +205,8 @@ class Guest(TransientConnection):
     def _may_try(self) -> bool:
         return self._door.access.may_try(self)
 
-    def _follow(self, answer: bytes) -> None:
+    def _follow(self, login: Login, answer: bytes) -> None:
         """Send what the login answers, and do what it has come to."""
-        login = self._login
         if answer:
             self.transmit(answer)
         if login.starts_tls:
@@ -234,7 +264,7 @@ class Guest(TransientConnection):
         self._shaking = None
         self.encrypted = True
         self.endpoint = self._offer.endpoint if self._offer is not None else b""
-        self._login.encrypted()
+        (self._login or self._begin()).encrypted()
         if self._direct and sock.selected_alpn_protocol() != ALPN:
             self.refuse(
                 ProtocolError("received direct TLS connection request without ALPN protocol negotiation")
@@ -255,26 +285,25 @@ class Guest(TransientConnection):
 
     def continued(self, error: UpstreamError | None) -> None:
         """The pool's parameters have arrived, or cannot be had."""
-        if self.closed or self._login.message is None:
+        message = self._message
+        if self.closed or message is None:
             return
         try:
             if error is not None:
                 raise error
-            self._door.enter(self, self._login.message)
+            self._door.enter(self, message)
         except HyperpoolError as refusal:
             self.refuse(refusal)
 
-    def admitted_to(self, console: ConsoleDoor, message: StartupMessage) -> None:
+    def admitted_to(self, console: ConsoleDoor) -> None:
         """Become a client of the console: hand the socket over."""
-        if self.key is None:
-            raise AssertionError("a client that is let in has a place")
-        pid, secret = self.key
+        login, message, (pid, secret) = self._let_in()
         self._give_up_place()
         self.end()
         self.relay.transients.pop(self)
-        welcome = bytes(self.outbox) + self._login.pending + messages.authentication_ok()
+        welcome = bytes(self.outbox) + login.pending + messages.authentication_ok()
         name = message.parameters.get("application_name", "")
-        received = self._login.leftover()
+        received = login.leftover()
         ready = ConsoleReady(
             self.sock, message.user, self.owner, name, pid, secret, welcome, received, self.address
         )
@@ -291,38 +320,85 @@ class Guest(TransientConnection):
             statuses: the ParameterStatus messages that it is greeted with; or what makes them when a server has taken
                 the parameters.
         """
-        if self.key is None:
-            raise AssertionError("a client that is let in has a place")
-        pid, secret = self.key
-        user = self._login.message.user if self._login.message is not None else ""
-        counted = self.place == (pool.settings.database, user)
-        self.key = None
-        if counted:
-            self.place = None
-        self._leave_place()
-        self.end()
-        self.relay.transients.pop(self)
-        before = self._login.pending + messages.authentication_ok()
+        login, message, key = self._let_in()
+        before = login.pending + messages.authentication_ok()
         if self._door.notice:
             before += messages.notice_response(self._door.notice, "00000", severity="NOTICE")
-        behind = messages.backend_key_data(pid, secret) + messages.ready_for_query()
-        welcome, greet = bytes(self.outbox), None
+        behind = messages.backend_key_data(*key) + messages.ready_for_query()
+        received = login.leftover()
+        greet = None
         if isinstance(statuses, bytes):
-            welcome += before + statuses + behind
+            welcome = before + statuses
+            if not received:
+                self._door.precedents.set(
+                    self, self._opening, Precedent(pool, message, self.shown, tracked, welcome)
+                )
+            welcome += behind
         else:
-            make = statuses
+            make, welcome = statuses, b""
 
             def greet(made: ParameterSet) -> bytes:
                 return before + make(made) + behind
 
-        seconds = self.relay.clock() - self.since
+        self._become(
+            ClientReady(
+                self.sock,
+                pool,
+                tracked,
+                key[0],
+                key[1],
+                bytes(self.outbox) + welcome,
+                received,
+                self.address,
+                greet,
+                message.user,
+            )
+        )
+
+    def admitted_as(self, precedent: Precedent) -> None:
+        """Become a client like one before it."""
+        relay = self.relay
+        pid, secret = self.key = relay.reserve_key(precedent.secret_length)
+        welcome = precedent.greeting + pid.to_bytes(4) + secret + _READY
+        if self.outbox:
+            welcome = bytes(self.outbox) + welcome
+        relay.census.enter(precedent.database, precedent.user)
+        self.place = precedent.database, precedent.user
+        self._become(
+            ClientReady(
+                self.sock,
+                precedent.pool,
+                precedent.tracked,
+                pid,
+                secret,
+                welcome,
+                b"",
+                self.address,
+                None,
+                precedent.user,
+            )
+        )
+
+    def _let_in(self) -> tuple[Login, StartupMessage, tuple[int, bytes]]:
+        """How it has logged in, what it asks for, and its cancel key."""
+        login, message, key = self._login, self._message, self.key
+        if login is None or message is None or key is None:
+            raise AssertionError("a client that is let in has a place")
+        return login, message, key
+
+    def _become(self, ready: ClientReady) -> None:
+        """Hand the socket over to the relay."""
+        relay, pool = self.relay, ready.pool
+        self.key = None
+        if self.place == (pool.settings.database, ready.user):
+            self.place, ready.counted = None, True
+        self._leave_place()
+        self.end()
+        relay.transients.pop(self)
+        seconds = relay.clock() - self.since
         pool.stats.login_times.observe(seconds)
         self._door.traced(pool, self.address, seconds)
-        received = self._login.leftover()
-        ready = ClientReady(
-            self.sock, pool, tracked, pid, secret, welcome, received, self.address, greet, user, counted
-        )
-        self.relay.adopt_client(ready, unread=self.unread, hung_up=self.hung_up)
+        relay.adopt_client(ready, unread=self.unread, hung_up=self.hung_up)
 
     def refuse(self, error: HyperpoolError) -> None:
         """Tell the client why it is not let in, and close."""
@@ -344,11 +420,11 @@ class Guest(TransientConnection):
             response = messages.error_response(str(error), error.sqlstate, hint=hint)
         self.end()
         self.relay.forget(self)
-        self.relay.see_off(self, self._login.pending + response)
+        self.relay.see_off(self, response if self._login is None else self._login.pending + response)
         self._give_up_place()
 
     def _identity(self) -> dict[str, str | int]:
-        message = self._login.message
+        message = self._message
         return {
             "id": self.number,
             "client": self.address,
@@ -383,7 +459,8 @@ class Guest(TransientConnection):
         self._leave_place()
 
     def _leave_place(self) -> None:
-        self._login.end()
+        if self._login is not None:
+            self._login.end()
         if self.place is not None:
             self.relay.census.leave(*self.place)
             self.place = None

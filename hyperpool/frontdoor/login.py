@@ -97,6 +97,11 @@ class Login:
         return self._go_on()
 
     @property
+    def blank(self) -> bool:
+        """Nothing has come that a StartupMessage might be a part of."""
+        return self.message is None and self._reader.empty
+
+    @property
     def held(self) -> bool:
         """It waits for somebody else than the client: `begin`, `proceed` or `judge` must be called."""
         authentication = self.authentication

@@ -24,7 +24,13 @@ class Census:
 
     def leave(self, database: str, user: str) -> None:
         """A client has gone."""
-        for counter, key in ((self.databases, database), (self.users, user)):
-            counter[key] -= 1
-            if not counter[key]:
-                del counter[key]
+        _lessen(self.databases, database)
+        _lessen(self.users, user)
+
+
+def _lessen(counter: Counter[str], key: str) -> None:
+    left = counter[key] - 1
+    if left:
+        counter[key] = left
+    else:
+        del counter[key]

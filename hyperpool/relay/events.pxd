@@ -13,6 +13,8 @@ cdef long _OUT
 
 cdef class EventLoop:
     cdef public object _clock
+    cdef long long _number
+    cdef long long _step
     cdef public double now
     cdef public object hear
     cdef public double _linger
@@ -30,6 +32,8 @@ cdef class EventLoop:
     cdef public memoryview small_view
     cdef public Py_ssize_t small_query
 
+    @cython.locals(number=cython.longlong)
+    cpdef unique(self)
     cpdef bint turn(self) except -1
     @cython.locals(
         poller=Poller, connection=Connection, count=int, number=int, mask=long, end=double, timeout=double, now=double

@@ -47,6 +47,7 @@ class EventLoop:
 
     Args:
         clock: monotonic seconds.
+        numbers: the first number of a connection, and the step to the next one.
 
     Attributes:
         now: the time of the newest wakeup, monotonic seconds.
@@ -54,8 +55,9 @@ class EventLoop:
             written; None if there are none.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], numbers: tuple[int, int] = (1, 1)) -> None:
         self._clock = clock
+        self._number, self._step = numbers
         self.now = clock()
         self.hear: Callable[[], None] | None = None
         self._linger = 0.0
@@ -79,6 +81,12 @@ class EventLoop:
     def time(self) -> float:
         """Monotonic seconds, as of now."""
         return self._clock()
+
+    def unique(self) -> int:
+        """A number that nobody else gets."""
+        number = self._number
+        self._number += self._step
+        return number
 
     async def run(self) -> None:
         """Relay until cancelled; connections stay as they are then."""

@@ -22,7 +22,7 @@ RelayPool: TypeAlias = "Pool[ServerConnection, ClientConnection]"
 RelayLane: TypeAlias = "Lane[ClientConnection, Request, Statement]"
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class ClientReady:
     """A client that is authenticated. Whoever holds this owns the socket.
 

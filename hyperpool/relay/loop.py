@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hmac
-import secrets
+import os
 import time
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -19,11 +18,11 @@ from hyperpool.relay.client import ClientConnection
 from hyperpool.relay.connection import MAX_PARTIAL
 from hyperpool.relay.events import EventLoop
 from hyperpool.relay.following import MAX_SETTINGS
+from hyperpool.relay.leaving import LeavingConnection, PartingConnection
 from hyperpool.relay.requests import cancel_waiting
 from hyperpool.relay.server import ServerConnection
 from hyperpool.relay.slow import SlowLog
 from hyperpool.relay.timeouts import sweep_clients, sweep_servers, sweep_waiting
-from hyperpool.relay.transient import LeavingConnection, PartingConnection
 from hyperpool.relay.translate import Translator
 from hyperpool.transport.carried import WebSocketSocket
 from hyperpool.transport.endpoint import tls_name
@@ -87,7 +86,7 @@ class Relay(EventLoop):
         clock: Callable[[], float] = time.monotonic,
         numbers: tuple[int, int] = (1, 1),
     ) -> None:
-        super().__init__(clock)
+        super().__init__(clock, numbers)
         self.tracker = tracker
         self.translator = Translator()
         self.budget = MemoryBudget(options.max_prepared_memory)
@@ -106,7 +105,6 @@ class Relay(EventLoop):
         self.slow = SlowLog()
         self.transients: dict[TransientConnection, None] = {}
         self.census = Census()
-        self._numbers = count(*numbers)
         self.peer_id = options.peer_id
         self._reserved: set[int] = set()
         self._arrivals: dict[RelayPool, list[Callable[[UpstreamError | None], None]]] = {}
@@ -214,7 +212,7 @@ class Relay(EventLoop):
         """A cancel key (process id, secret of `length` bytes) of its own; it counts as a client until given back."""
         while True:
             # A process id is positive: a client may print it, or keep it in a signed number.
-            drawn = secrets.token_bytes(4 + length)
+            drawn = os.urandom(4 + length)
             pid, secret = int.from_bytes(drawn[:4], "big") & 0x7FFFFFFF, drawn[4:]
             if self.peer_id:
                 pid, secret = cancelkeys.mark(pid, secret, self.peer_id)
@@ -225,10 +223,6 @@ class Relay(EventLoop):
     def release_key(self, pid: int) -> None:
         """Give a reserved key back."""
         self._reserved.discard(pid)
-
-    def unique(self) -> int:
-        """A number that nobody else gets."""
-        return next(self._numbers)
 
     def welcome(self, connection: TransientConnection) -> None:
         """Drive a connection that has a deadline."""

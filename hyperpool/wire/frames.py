@@ -45,6 +45,11 @@ class FrameReader:
         self._buffer = bytearray()
         self._max_frame = max_frame
 
+    @property
+    def empty(self) -> bool:
+        """Whether everything that was fed has been taken."""
+        return not self._buffer
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes received. Take all messages out before the next call, else the buffer grows."""
         self._buffer += data

@@ -12,7 +12,8 @@ import pytest
 from hyperpool.relay.loop import Relay
 from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
-from hyperpool.relay.transient import LeavingConnection, TransientConnection
+from hyperpool.relay.leaving import LeavingConnection
+from hyperpool.relay.transient import TransientConnection
 from tests.support.checkpoints import no_descriptor_left
 from tests.support.relayworld import Clock
 
