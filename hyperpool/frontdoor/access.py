@@ -162,6 +162,20 @@ class Access:
             return None
         return self._identify(guest, claim)
 
+    def admit_like(self, guest: Guest, claim: Claim) -> ClientAuthentication:
+        """Begin to find out whether a client is who it says, which says the same as another one has said.
+
+        Args:
+            guest: the client.
+            claim: the other one's, for which nobody had to be asked.
+
+        Raises:
+            ClientRefused: it has gone.
+        """
+        _, origin = _whereabouts(guest)
+        guest.claim = own = attrs.evolve(claim, origin=origin)
+        return self._challenge(guest, own, self._settings.credentials.get(own.user))
+
     def hold(self, guest: Guest, login: Login) -> None:
         """A login waits for somebody else than its client: see to it that it goes on."""
         authentication, claim = login.authentication, guest.claim

@@ -105,6 +105,7 @@ class FrontDoor:
         traced: called with each client's pool and address when it is let in, and the seconds that it took.
         access: how clients prove who they are.
         precedents: the clients that were let in before.
+        ignored: the startup parameters that are ignored, in lower case.
         tls: what clients are offered; None for nothing.
         console: where clients of the admin console go; None for nowhere.
         elsewhere: takes a cancel request that is for nobody here, and calls back when it cannot hit a later query any
@@ -172,7 +173,7 @@ class FrontDoor:
         self.notice = settings.pooler.login_notify_message
         self._greetings.clear()
         self.precedents.clear()
-        self._ignored = frozenset(name.lower() for name in settings.pooler.ignore_startup_parameters)
+        self.ignored = frozenset(name.lower() for name in settings.pooler.ignore_startup_parameters)
 
     def welcome(self, sock: socket.socket, address: str) -> None:
         """Start to log in an accepted, non-blocking socket; turn it away when too many are at it already."""
@@ -220,7 +221,7 @@ class FrontDoor:
         guest.key = self.relay.reserve_key(message.secret_length)
         guest.replication = wanted_replication(message)
         if not guest.replication:
-            guest.requested = requested_parameters(message, self._ignored)
+            guest.requested = requested_parameters(message, self.ignored)
             if settings.pooler.application_name_add_host:
                 name = message.parameters.get("application_name") or "app"
                 guest.requested = {**guest.requested, "application_name": f"{name} - {guest.address}"}
@@ -236,26 +237,25 @@ class FrontDoor:
         Raises:
             ClientRefused: there may not.
         """
-        if self._has_seat():
+        if self.has_seat():
             return True
         if self.places is None:
             raise _too_many()
         self.places.seek(_ALL, partial(self._seated, guest, message))
         return False
 
-    def _has_seat(self) -> bool:
+    def has_seat(self) -> bool:
         """Whether there may be one more client, as far as this process knows."""
         if self.places is not None:
             return self.places.free(_ALL)
         taken = self.relay.population + (0 if self.console is None else self.console.count())
         return taken < self.settings.pooler.max_client_conn
 
-    def stands_open(self, guest: Guest, database: str, user: str, pool: RelayPool) -> bool:
-        """Whether a client may come in by a pool as others with the same database and user did."""
+    def leads(self, guest: Guest, database: str, user: str, pool: RelayPool) -> bool:
+        """Whether a client still comes to a pool to which others with the same database and user came."""
         pools = self._pools
         return (
-            self.lets_in(guest)
-            and self._has_seat()
+            guest.since <= self._closed_at
             and database not in pools.disabled
             and pools.find(database, user) is pool
         )

@@ -22,6 +22,7 @@ from hyperpool.frontdoor.access import shown
 from hyperpool.frontdoor.console import ConsoleReady
 from hyperpool.frontdoor.login import Login
 from hyperpool.frontdoor.precedents import Precedent
+from hyperpool.frontdoor.startup import requested_parameters
 from hyperpool.frontdoor.tls import HANDSHAKE
 from hyperpool.relay.connection import HANG_UP
 from hyperpool.relay.handover import ClientReady
@@ -82,6 +83,7 @@ class Guest(TransientConnection):
         "_login",
         "_offer",
         "_opening",
+        "_precedent",
         "_shaking",
         "_waiting",
         "address",
@@ -106,6 +108,7 @@ class Guest(TransientConnection):
         self._offer = None if self.local else door.tls
         self._login: Login | None = None
         self._opening = b""
+        self._precedent: Precedent | None = None
         self._fresh = self._offer is not None
         self._shaking: TlsSocket | None = None
         self._direct = False
@@ -155,12 +158,29 @@ class Guest(TransientConnection):
         """The client has sent something."""
         login = self._login
         if login is None or (login.blank and not self.encrypted):
-            if self._door.precedents.follow(self, data):
+            precedent = self._door.precedents.find(self, data)
+            if precedent is not None:
+                self._enter_like(precedent)
                 return
             self._opening = data
             login = login or self._begin()
         try:
             self._follow(login, login.receive(data))
+        except HyperpoolError as error:
+            self.refuse(error)
+
+    def _enter_like(self, precedent: Precedent) -> None:
+        """It begins like one before it, and is asked for the same."""
+        self.key = self.relay.reserve_key(precedent.secret_length)
+        if precedent.unasked:
+            self._admitted_as(precedent, b"", precedent.shown)
+            return
+        self._precedent = precedent
+        self.requested = requested_parameters(precedent.message, self._door.ignored)
+        login = self._login or self._begin()
+        try:
+            authentication = self._door.access.admit_like(self, precedent.claim)
+            self._follow(login, login.resume(precedent.message, authentication))
         except HyperpoolError as error:
             self.refuse(error)
 
@@ -216,7 +236,11 @@ class Guest(TransientConnection):
             self._door.cancel(self, login.cancel)
         elif login.done and login.message is not None:
             self._waiting = True
-            self._door.enter(self, login.message)
+            precedent = self._precedent
+            if precedent is not None and self._door.precedents.holds(self, precedent):
+                self._admitted_as(precedent, login.pending, self.shown)
+            else:
+                self._door.enter(self, login.message)
         elif login.held:
             self._waiting = True
             self._door.access.hold(self, login)
@@ -321,63 +345,39 @@ class Guest(TransientConnection):
                 the parameters.
         """
         login, message, key = self._let_in()
-        before = login.pending + messages.authentication_ok()
+        before = messages.authentication_ok()
         if self._door.notice:
             before += messages.notice_response(self._door.notice, "00000", severity="NOTICE")
         behind = messages.backend_key_data(*key) + messages.ready_for_query()
-        received = login.leftover()
+        received, pending = login.leftover(), login.pending
         greet = None
         if isinstance(statuses, bytes):
-            welcome = before + statuses
-            if not received:
-                self._door.precedents.set(
-                    self, self._opening, Precedent(pool, message, self.shown, tracked, welcome)
+            if not received and self._opening and self.claim is not None:
+                self._door.precedents.add(
+                    self,
+                    self._opening,
+                    Precedent(pool, message, self.claim, self.shown, tracked, pending, before + statuses),
                 )
-            welcome += behind
+            welcome = pending + before + statuses + behind
         else:
             make, welcome = statuses, b""
 
             def greet(made: ParameterSet) -> bytes:
-                return before + make(made) + behind
+                return pending + before + make(made) + behind
 
-        self._become(
-            ClientReady(
-                self.sock,
-                pool,
-                tracked,
-                key[0],
-                key[1],
-                bytes(self.outbox) + welcome,
-                received,
-                self.address,
-                greet,
-                message.user,
-            )
-        )
+        self._become(pool, tracked, key, welcome, received, greet, message.user)
 
-    def admitted_as(self, precedent: Precedent) -> None:
+    def _admitted_as(self, precedent: Precedent, pending: bytes, shown: Shown) -> None:
         """Become a client like one before it."""
-        relay = self.relay
-        pid, secret = self.key = relay.reserve_key(precedent.secret_length)
-        welcome = precedent.greeting + pid.to_bytes(4) + secret + _READY
-        if self.outbox:
-            welcome = bytes(self.outbox) + welcome
-        relay.census.enter(precedent.database, precedent.user)
+        pool, key = precedent.pool, self.key
+        if key is None:
+            raise AssertionError("a client that is let in has a place")
+        pool.learn(precedent.user, shown)
         self.place = precedent.database, precedent.user
-        self._become(
-            ClientReady(
-                self.sock,
-                precedent.pool,
-                precedent.tracked,
-                pid,
-                secret,
-                welcome,
-                b"",
-                self.address,
-                None,
-                precedent.user,
-            )
-        )
+        self.relay.census.enter(*self.place)
+        received = b"" if self._login is None else self._login.leftover()
+        welcome = pending + precedent.greeting + key[0].to_bytes(4) + key[1] + _READY
+        self._become(pool, precedent.tracked, key, welcome, received, None, precedent.user)
 
     def _let_in(self) -> tuple[Login, StartupMessage, tuple[int, bytes]]:
         """How it has logged in, what it asks for, and its cancel key."""
@@ -386,18 +386,33 @@ class Guest(TransientConnection):
             raise AssertionError("a client that is let in has a place")
         return login, message, key
 
-    def _become(self, ready: ClientReady) -> None:
+    def _become(
+        self,
+        pool: RelayPool,
+        tracked: ParameterSet,
+        key: tuple[int, bytes],
+        welcome: bytes,
+        received: bytes,
+        greet: Callable[[ParameterSet], bytes] | None,
+        user: str,
+    ) -> None:
         """Hand the socket over to the relay."""
-        relay, pool = self.relay, ready.pool
+        relay = self.relay
         self.key = None
-        if self.place == (pool.settings.database, ready.user):
-            self.place, ready.counted = None, True
+        counted = self.place == (pool.settings.database, user)
+        if counted:
+            self.place = None
         self._leave_place()
         self.end()
         relay.transients.pop(self)
         seconds = relay.clock() - self.since
         pool.stats.login_times.observe(seconds)
         self._door.traced(pool, self.address, seconds)
+        if self.outbox:
+            welcome = bytes(self.outbox) + welcome
+        ready = ClientReady(
+            self.sock, pool, tracked, *key, welcome, received, self.address, greet, user, counted
+        )
         relay.adopt_client(ready, unread=self.unread, hung_up=self.hung_up)
 
     def refuse(self, error: HyperpoolError) -> None:

@@ -114,6 +114,16 @@ class Login:
         self._begin(authentication)
         return self._go_on()
 
+    def resume(self, message: StartupMessage, authentication: ClientAuthentication) -> bytes:
+        """A client has sent this StartupMessage, and what follows from it is known; result and errors as of `receive`.
+
+        Args:
+            message: in place of `receive`; not more than it has come.
+            authentication: in place of what `admit` would return.
+        """
+        self.message = message
+        return self.begin(authentication)
+
     def proceed(self) -> bytes:
         """Another password may be tried, unless somebody was faster; result and errors as of `receive`."""
         self.early = False

@@ -1,9 +1,10 @@
 """Clients that begin like one before them: what was decided for that one need not be decided again.
 
-Applications open many connections with the same words. If a client that was asked for nothing has been let in, the next
-one that begins with exactly the same bytes comes in by the same pool, to the same greeting, without its packet being
-parsed or anybody's rights being looked at. This holds for what follows from the settings and from those bytes alone;
-what may change from one moment to the next is looked at each time, and on any doubt the client goes the long way.
+Applications open many connections with the same words. When a client has been let in, the next one that begins with
+exactly the same bytes is asked for the same proof of who it is, or for none, and comes to the same pool and the same
+greeting, without its packet being parsed or anybody's rights being looked up. This holds for what follows from the
+settings and from those bytes alone; what may change from one moment to the next is looked at each time, and on any
+doubt the client goes the long way.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from hyperpool.wire import messages
 
 if TYPE_CHECKING:
     from hyperpool.auth.secrets import Shown
+    from hyperpool.frontdoor.access import Claim
     from hyperpool.frontdoor.door import FrontDoor
     from hyperpool.frontdoor.guest import Guest
     from hyperpool.relay.handover import RelayPool
@@ -23,48 +25,72 @@ if TYPE_CHECKING:
 
 _MOST: Final = 1024
 _UNASKED: Final = frozenset({AuthType.TRUST, AuthType.ANY})
+_SETTLED: Final = _UNASKED | {AuthType.SCRAM_SHA_256}
+"""Methods for which the settings say all that is needed of a user that stands in them."""
 
 
 class Precedent:
     """How a client was let in.
 
-    Attributes:
+    Args:
         pool: where its servers come from.
+        message: what it asked for.
+        claim: who it said it was.
+        shown: what its login has brought to light.
+        tracked: the session parameters that it expects.
+        pending: what it was still to be sent for its authentication.
+        greeting: AuthenticationOk, and what follows up to its cancel key.
+
+    Attributes:
         database: the name that it asked for.
         user: as whom it has logged in.
         secret_length: bytes of the secret in its cancel key.
-        shown: what its login has brought to light.
         reported: the pool's parameters that `greeting` was made of.
         base: what all sessions of the pool begin with, which it was made of, too.
-        tracked: the session parameters that it expects.
-        greeting: what it was sent, up to what tells its cancel key from that of others.
+        unasked: it was not asked to prove who it is.
+        greeting: what such a client is sent, from AuthenticationOk to what tells its cancel key from that of others;
+            with what comes before, if it is not asked.
     """
 
     __slots__ = (
         "base",
+        "claim",
         "database",
         "greeting",
+        "message",
         "pool",
         "reported",
         "secret_length",
         "shown",
         "tracked",
+        "unasked",
         "user",
     )
 
     def __init__(
-        self, pool: RelayPool, message: StartupMessage, shown: Shown, tracked: ParameterSet, greeting: bytes
+        self,
+        pool: RelayPool,
+        message: StartupMessage,
+        claim: Claim,
+        shown: Shown,
+        tracked: ParameterSet,
+        pending: bytes,
+        greeting: bytes,
     ) -> None:
         self.pool = pool
+        self.message = message
+        self.claim = claim
+        self.shown = shown
+        self.tracked = tracked
         self.database = message.database
         self.user = message.user
         self.secret_length = message.secret_length
-        self.shown = shown
         self.reported = pool.parameters
         self.base = pool.base
-        self.tracked = tracked
+        self.unasked = claim.method.kind in _UNASKED
         # BackendKeyData is its head, and the two of which a key is made.
-        self.greeting = greeting + messages.backend_key_data(0, bytes(self.secret_length))[:5]
+        head = messages.backend_key_data(0, bytes(self.secret_length))[:5]
+        self.greeting = (pending if self.unasked else b"") + greeting + head
 
 
 class Precedents:
@@ -82,7 +108,7 @@ class Precedents:
         """The settings have changed: nothing is known."""
         self._found.clear()
 
-    def set(self, guest: Guest, opening: bytes, precedent: Precedent) -> None:
+    def add(self, guest: Guest, opening: bytes, precedent: Precedent) -> None:
         """A client has been let in: let those like it in, if that hangs on nothing but what they begin with.
 
         Args:
@@ -90,41 +116,37 @@ class Precedents:
             opening: the first bytes that it has sent without TLS, or those behind the refusal of TLS.
             precedent: how it was let in.
         """
-        settings, claim, offer = self._door.settings, guest.claim, self._door.tls
+        settings, offer = self._door.settings, self._door.tls
         if (
             int.from_bytes(opening[:4]) == len(opening)
-            and settings.pooler.auth_type in _UNASKED
+            and settings.pooler.auth_type in _SETTLED
             and not settings.pooler.application_name_add_host
             and not (offer is not None and offer.required)
             and not guest.replication
-            and claim is not None
-            and claim.source is None
+            and precedent.claim.source is None
             and not any(settings.client_limits(precedent.database, precedent.user))
         ):
             if len(self._found) >= _MOST:
                 self._found.clear()
             self._found[opening] = precedent
 
-    def follow(self, guest: Guest, opening: bytes) -> bool:
-        """Let a client in as one before it.
+    def find(self, guest: Guest, opening: bytes) -> Precedent | None:
+        """How a client is let in that begins like this, if that is known, and there is room for it.
 
         Args:
             guest: it has sent nothing else yet, and is not encrypted.
             opening: what it has sent.
-
-        Returns:
-            Whether it has been let in; else nothing has been done.
         """
         precedent = self._found.get(opening)
-        if precedent is None:
-            return False
+        if precedent is None or not (self.holds(guest, precedent) and self._door.has_seat()):
+            return None
+        return precedent
+
+    def holds(self, guest: Guest, precedent: Precedent) -> bool:
+        """Whether the client that has a seat may come in like the one before it."""
         pool = precedent.pool
-        if (
-            pool.parameters is not precedent.reported
-            or pool.base is not precedent.base
-            or not self._door.stands_open(guest, precedent.database, precedent.user, pool)
-        ):
-            return False
-        pool.learn(precedent.user, precedent.shown)
-        guest.admitted_as(precedent)
-        return True
+        return (
+            pool.parameters is precedent.reported
+            and pool.base is precedent.base
+            and self._door.leads(guest, precedent.database, precedent.user, pool)
+        )
