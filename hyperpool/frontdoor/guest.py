@@ -176,7 +176,6 @@ class Guest(TransientConnection):
             self._admitted_as(precedent, b"", precedent.shown)
             return
         self._precedent = precedent
-        self.requested = requested_parameters(precedent.message, self._door.ignored)
         login = self._login or self._begin()
         try:
             authentication = self._door.access.admit_like(self, precedent.claim)
@@ -239,8 +238,10 @@ class Guest(TransientConnection):
             precedent = self._precedent
             if precedent is not None and self._door.precedents.holds(self, precedent):
                 self._admitted_as(precedent, login.pending, self.shown)
-            else:
-                self._door.enter(self, login.message)
+                return
+            if precedent is not None:
+                self.requested = requested_parameters(login.message, self._door.ignored)
+            self._door.enter(self, login.message)
         elif login.held:
             self._waiting = True
             self._door.access.hold(self, login)
