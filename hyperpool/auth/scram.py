@@ -66,6 +66,9 @@ SASLprep of the 64 kB that the protocol allows would take a tenth of a second.""
 
 _NONCE_LENGTH: Final = 18
 _PRINTABLE: Final = re.compile(rb"[!-+\--~]+")
+_USUAL_FIRST: Final = re.compile(rb"n=[^,]*,r=([^,]*)")
+"""A client-first-message without extensions, behind its GS2 header."""
+
 _CACHED_KEYS: Final = 4096
 
 
@@ -177,8 +180,8 @@ class ScramServer:
         """
         header, bare = _split_gs2_header(client_first)
         self._check_flag(header)
-        attributes = _attributes(bare, b"nr")
-        client_nonce = attributes[b"r"]
+        usual = _USUAL_FIRST.fullmatch(bare)
+        client_nonce = _attributes(bare, b"nr")[b"r"] if usual is None else usual[1]
         if not _PRINTABLE.fullmatch(client_nonce):
             raise ProtocolError("malformed SCRAM message: non-printable characters in SCRAM nonce")
         self._nonce = client_nonce + self._nonce
@@ -201,13 +204,9 @@ class ScramServer:
         without_proof, separator, proof_text = client_final.rpartition(b",p=")
         if not separator:
             raise ProtocolError("malformed SCRAM message: the client proof is missing")
-        attributes = _attributes(without_proof, b"cr")
-        if attributes[b"c"] != self._binding:
-            if self._plus:
-                raise AuthenticationError("SCRAM channel binding check failed", "28000")
-            raise ProtocolError("unexpected SCRAM channel-binding attribute in client-final-message")
-        if not hmac.compare_digest(attributes[b"r"], self._nonce):
-            raise ProtocolError("invalid SCRAM response: nonce does not match")
+        if without_proof != b"c=" + self._binding + b",r=" + self._nonce:
+            # It has extensions, or something is wrong with it. None of this is a secret.
+            self._check_final(_attributes(without_proof, b"cr"))
         proof = _b64decode(proof_text, "proof")
         if len(proof) != KEY_LENGTH:
             raise ProtocolError("malformed SCRAM message: the client proof has a wrong length")
@@ -218,6 +217,15 @@ class ScramServer:
             return None
         self.keys = ScramKeys(verifier.iterations, verifier.salt, client_key, verifier.server_key)
         return b"v=" + _b64encode(_hmac(verifier.server_key, auth_message))
+
+    def _check_final(self, attributes: dict[bytes, bytes]) -> None:
+        """Refuse a client-final-message that does not belong to this exchange."""
+        if attributes[b"c"] != self._binding:
+            if self._plus:
+                raise AuthenticationError("SCRAM channel binding check failed", "28000")
+            raise ProtocolError("unexpected SCRAM channel-binding attribute in client-final-message")
+        if not hmac.compare_digest(attributes[b"r"], self._nonce):
+            raise ProtocolError("invalid SCRAM response: nonce does not match")
 
     def _check_flag(self, header: bytes) -> None:
         """Compare what the client says about channel binding with the mechanism that it has chosen."""

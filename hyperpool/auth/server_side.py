@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _REMEMBERED: Final = 4096
 _NOTHING: Final = Shown()
+_OFFER: Final = messages.authentication_sasl([MECHANISM])
+_BOUND_OFFER: Final = messages.authentication_sasl([MECHANISM_PLUS, MECHANISM])
 _UNASKED: Final = frozenset({AuthType.TRUST, AuthType.ANY, AuthType.CERT, AuthType.PEER})
 _REFUSALS: Final = {AuthType.LDAP: ("LDAP", "28000"), AuthType.PAM: ("PAM", "28000")}
 """What PostgreSQL calls those methods in its refusals that somebody else decides, and their SQLSTATEs."""
@@ -168,8 +170,7 @@ class ClientAuthentication:
         self.decisive = False
         self._verifier = self._make_verifier(stored)
         self._step = ClientAuthentication._begin_scram
-        offered = [MECHANISM_PLUS, MECHANISM] if self._endpoint else [MECHANISM]
-        return messages.authentication_sasl(offered)
+        return _BOUND_OFFER if self._endpoint else _OFFER
 
     def receive(self, kind: int, body: bytes) -> bytes:
         """Take the client's next message.

@@ -173,7 +173,9 @@ class Access:
             ClientRefused: it has gone.
         """
         _, origin = _whereabouts(guest)
-        guest.claim = own = Claim(user=claim.user, database=claim.database, origin=origin, method=claim.method)
+        guest.claim = own = Claim(
+            user=claim.user, database=claim.database, origin=origin, method=claim.method
+        )
         return self._challenge(guest, own, self._settings.credentials.get(own.user))
 
     def hold(self, guest: Guest, login: Login) -> None:
