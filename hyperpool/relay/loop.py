@@ -326,7 +326,9 @@ class Relay(EventLoop):
     def server_works(self, pool: RelayPool, parameters: dict[str, str]) -> None:
         """A new server connection is ready for clients."""
         pool.backoff.succeeded(self.now)
-        pool.parameters = parameters
+        if pool.parameters != parameters:
+            # What was made of the ones that are known is good for as long as they are the same object.
+            pool.parameters = parameters
         self.learned(pool)
         self.arrived(pool, None)
 

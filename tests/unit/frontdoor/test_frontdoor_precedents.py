@@ -1,0 +1,268 @@
+"""Clients that begin like one before them: they come in without being looked at again, while nothing has changed."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from hyperpool.auth.scram import ScramClient
+from hyperpool.config import AuthType, DatabaseSettings, Secret, UserSettings
+from hyperpool.frontdoor import precedents
+from hyperpool.frontdoor.tls import TlsOffer
+from hyperpool.wire import messages
+from tests.support.fronthouse import FULL, QUERY, READY, REPORTED, House, received, startup, told, welcome
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from hyperpool.relay.client import ClientConnection
+
+SSL = struct.pack("!II", 8, 80877103)
+ASKED = [AuthType.TRUST, AuthType.ANY, AuthType.SCRAM_SHA_256]
+
+
+def prove(house: House, client: socket.socket, password: str = "pencil", behind: bytes = b"") -> bytes:
+    """Do what a client does that is asked for its password with SCRAM, if it is; returns what comes in the end."""
+    answer = received(client)
+    if not answer.startswith(messages.authentication_sasl(["SCRAM-SHA-256"])):
+        return answer
+    exchange = ScramClient(password)
+    house.send(client, messages.sasl_initial_response("SCRAM-SHA-256", exchange.first()))
+    final = exchange.respond(received(client)[9:])
+    house.send(client, messages.sasl_response(final) + behind)
+    answer = received(client)
+    if answer.startswith(b"R"):
+        length = int.from_bytes(answer[1:5]) + 1
+        exchange.verify(answer[9:length])
+        answer = answer[length:]
+    return answer
+
+
+def newest(house: House) -> ClientConnection:
+    """The client that has come last."""
+    return list(house.relay.clients.values())[-1]
+
+
+def open_house(make_house: Callable[..., House], auth_type: AuthType, **pooler: object) -> House:
+    """A house in which one client is already, and which cannot look at another one."""
+    house = make_house(**{"max_client_conn": 9, "auth_type": auth_type, **pooler})
+    databases = {"app": DatabaseSettings(user="ann"), "other": DatabaseSettings(user="ann")}
+    house.settings = attrs.evolve(house.settings, databases=databases)
+    house.pools.reload(house.settings)
+    house.door.configure(house.settings, None)
+    house.warm()
+    assert prove(house, house.connect(startup())).endswith(READY)
+    return house
+
+
+def forbid(house: House) -> None:
+    """From now on, nobody may be looked at."""
+
+    def admit(*_arguments: object) -> None:
+        raise AssertionError("it was looked at")
+
+    house.door.admit = admit  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("auth_type", ASKED)
+def test_the_next_client_with_the_same_words(make_house: Callable[..., House], auth_type: AuthType) -> None:
+    """It is greeted in the same way, with a key of its own, and counts as the first one does."""
+    house = open_house(make_house, auth_type)
+    first = newest(house)
+    forbid(house)
+    client = house.connect(startup())
+    assert prove(house, client) == welcome(house, REPORTED)
+    second = newest(house)
+    assert second is not first
+    assert second.pid != first.pid
+    assert second.secret != first.secret
+    assert (second.pool, second.tracked, second.user) == (first.pool, first.tracked, first.user)
+    assert house.relay.census.databases == {"app": 2}
+    assert house.relay.census.users == {"ann": 2}
+    assert second.pool.clients == 2
+    assert second.pool.stats.logins == 2
+    client.close()
+    house.relay.turn()
+    assert house.relay.census.users == {"ann": 1}
+    assert house.relay.population == 1
+
+
+@pytest.mark.parametrize("auth_type", ASKED)
+def test_tls_that_is_refused_comes_before(make_house: Callable[..., House], auth_type: AuthType) -> None:
+    """Drivers ask for TLS first; what counts is what they send when they know that there is none."""
+    house = open_house(make_house, auth_type)
+    forbid(house)
+    client = house.connect(SSL)
+    assert received(client) == b"N"
+    house.send(client, startup())
+    assert prove(house, client) == welcome(house, REPORTED)
+
+
+def test_other_words_are_looked_at(make_house: Callable[..., House]) -> None:
+    """Whatever differs in a byte is another client's business, also a packet that only begins like the known one."""
+    house = open_house(make_house, AuthType.TRUST)
+    forbid(house)
+    for other in (startup("bob"), startup(application_name="x"), startup()[:-1]):
+        house.connect(other)
+        assert len(house.relay.clients) == 1
+
+
+def test_requests_right_behind_the_login(make_house: Callable[..., House]) -> None:
+    """What comes in the same packet goes the long way; what comes behind a proof is not lost."""
+    house = open_house(make_house, AuthType.TRUST)
+    server = house.warm()
+    client = house.connect(startup() + QUERY)
+    assert received(client).endswith(READY)
+    assert received(server) == QUERY
+    house = open_house(make_house, AuthType.SCRAM_SHA_256)
+    server = house.warm()
+    forbid(house)
+    assert prove(house, house.connect(startup()), behind=QUERY) == welcome(house, REPORTED)
+    assert received(server) == QUERY
+
+
+def test_a_wrong_password(make_house: Callable[..., House]) -> None:
+    """That others with the same words were let in helps nobody, and each failure counts."""
+    house = open_house(make_house, AuthType.SCRAM_SHA_256, auth_failure_burst=2)
+    wrong = told("28P01", 'password authentication failed for user "ann"') + b"END"
+    assert prove(house, house.connect(startup()), "rubber") == wrong
+    assert prove(house, house.connect(startup()), "rubber") == wrong
+    late = house.connect(startup())
+    assert prove(house, late) == b""
+    assert house.relay.population == 2
+    house.later(house.settings.pooler.auth_failure_interval + 1)
+    assert prove(house, late).endswith(READY)
+
+
+@pytest.mark.parametrize("auth_type", ASKED)
+def test_no_room(make_house: Callable[..., House], auth_type: AuthType) -> None:
+    """max_client_conn is reached exactly."""
+    house = open_house(make_house, auth_type, max_client_conn=2)
+    assert prove(house, house.connect(startup())).endswith(READY)
+    assert received(house.connect(startup())) == FULL + b"END"
+    assert house.relay.population == 2
+
+
+@pytest.mark.parametrize("auth_type", ASKED)
+def test_a_shut_door(make_house: Callable[..., House], auth_type: AuthType) -> None:
+    """A pooler that shuts down lets nobody in."""
+    house = open_house(make_house, auth_type)
+    house.door.close()
+    assert received(house.connect(startup())) == told("57P03", "pooler is shutting down") + b"END"
+
+
+@pytest.mark.parametrize("auth_type", ASKED)
+def test_a_disabled_database(make_house: Callable[..., House], auth_type: AuthType) -> None:
+    """DISABLE counts for those that come after it, and for those that are about to prove who they are."""
+    house = open_house(make_house, auth_type)
+    refused = told("08P01", 'database "app" is disabled', "the console's ENABLE lets clients in") + b"END"
+    early = house.connect(startup()) if auth_type is AuthType.SCRAM_SHA_256 else None
+    house.pools.disabled.add("app")
+    for client in (early, house.connect(startup())):
+        if client is not None:
+            assert prove(house, client) == refused
+    house.pools.disabled.clear()
+    assert prove(house, house.connect(startup())).endswith(READY)
+
+
+@pytest.mark.parametrize("auth_type", ASKED)
+def test_a_server_that_reports_something_else(make_house: Callable[..., House], auth_type: AuthType) -> None:
+    """A greeting is never older than what the pool knows, not even by the time of a proof."""
+    house = open_house(make_house, auth_type)
+    early = house.connect(startup()) if auth_type is AuthType.SCRAM_SHA_256 else None
+    newer = {**REPORTED, "server_version": "17.1"}
+    house.warm(newer)
+    for client in (early, house.connect(startup())):
+        if client is not None:
+            assert prove(house, client) == welcome(house, newer)
+
+
+@pytest.mark.parametrize("auth_type", [AuthType.TRUST, AuthType.SCRAM_SHA_256])
+def test_a_user_that_is_removed(make_house: Callable[..., House], auth_type: AuthType) -> None:
+    """Settings are forgotten with what followed from them."""
+    house = open_house(make_house, auth_type)
+    users = {"bob": UserSettings(password=Secret("x"))}
+    house.door.configure(attrs.evolve(house.settings, users=users), None)
+    assert prove(house, house.connect(startup())).endswith(b"END")
+
+
+def test_a_password_that_is_changed(make_house: Callable[..., House]) -> None:
+    """The old one is wrong as soon as the settings are there."""
+    house = open_house(make_house, AuthType.SCRAM_SHA_256)
+    users = {"ann": UserSettings(password=Secret("quill"))}
+    house.door.configure(attrs.evolve(house.settings, users=users), None)
+    assert prove(house, house.connect(startup()), "quill").endswith(READY)
+    assert prove(house, house.connect(startup())).endswith(b"END")
+    assert prove(house, house.connect(startup()), "quill").endswith(READY)
+
+
+@pytest.mark.parametrize("auth_type", ASKED)
+def test_limits_are_looked_at(make_house: Callable[..., House], auth_type: AuthType) -> None:
+    """Where a database or a user has a limit, there is no short way."""
+    house = open_house(make_house, auth_type, max_db_client_connections=2)
+    assert prove(house, house.connect(startup())).endswith(READY)
+    assert prove(house, house.connect(startup())).endswith(b"END")
+    assert house.relay.census.databases == {"app": 2}
+
+
+@pytest.mark.parametrize(
+    ("auth_type", "pooler"),
+    [
+        (AuthType.PLAIN, {}),
+        (AuthType.MD5, {}),
+        (AuthType.TRUST, {"application_name_add_host": True}),
+    ],
+)
+def test_what_is_no_precedent(
+    make_house: Callable[..., House], auth_type: AuthType, pooler: dict[str, object]
+) -> None:
+    """What hangs on more than the settings and the first bytes is looked at each time."""
+    house = make_house(auth_type=auth_type, **pooler)
+    house.warm()
+    proof = messages.password_message(b"pencil") if auth_type is not AuthType.TRUST else b""
+    client = house.connect(startup())
+    if auth_type is AuthType.PLAIN:
+        house.send(client, proof)
+    looked: list[object] = []
+    admit = house.door.admit
+    house.door.admit = lambda guest, message: (looked.append(guest), admit(guest, message))[1]  # type: ignore[method-assign]
+    house.connect(startup())
+    assert len(looked) == 1
+
+
+def test_tls_that_is_asked_for(make_house: Callable[..., House]) -> None:
+    """A client of a Unix socket needs no TLS; that it was let in without any says nothing of others."""
+    house = make_house()
+    offer = TlsOffer(None, b"", required=True)  # type: ignore[arg-type]
+    house.door.configure(house.settings, offer)
+    house.warm()
+    assert received(house.connect(startup())).endswith(READY)
+    assert house.door.precedents.find(_anybody(), startup()) is None  # type: ignore[arg-type]
+
+
+@attrs.define
+class _anybody:  # noqa: N801 - stands for one
+    """Any guest."""
+
+    since: float = 0.0
+
+
+def test_what_is_remembered_is_bounded(
+    make_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients that say something new each time do not fill the memory."""
+    monkeypatch.setattr(precedents, "_MOST", 4)
+    house = open_house(make_house, AuthType.TRUST, max_client_conn=100)
+    for number in range(9):
+        assert received(house.connect(startup(application_name=f"app{number}"))).endswith(READY)
+    kept = [
+        number
+        for number in range(9)
+        if house.door.precedents.find(_anybody(), startup(application_name=f"app{number}"))  # type: ignore[arg-type]
+    ]
+    assert 1 <= len(kept) <= 4
+    assert kept[-1] == 8
