@@ -19,10 +19,20 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from hyperpool.auth.server_side import ClientAuthentication
+    from hyperpool.frontdoor.guest import Guest
     from hyperpool.relay.client import ClientConnection
+    from hyperpool.wire.startup import StartupMessage
 
 SSL = struct.pack("!II", 8, 80877103)
 ASKED = [AuthType.TRUST, AuthType.ANY, AuthType.SCRAM_SHA_256]
+
+
+@attrs.define
+class Anybody:
+    """A guest that came early enough."""
+
+    since: float = 0.0
 
 
 def prove(house: House, client: socket.socket, password: str = "pencil", behind: bytes = b"") -> bytes:
@@ -229,7 +239,12 @@ def test_what_is_no_precedent(
         house.send(client, proof)
     looked: list[object] = []
     admit = house.door.admit
-    house.door.admit = lambda guest, message: (looked.append(guest), admit(guest, message))[1]  # type: ignore[method-assign]
+
+    def look(guest: Guest, message: StartupMessage) -> ClientAuthentication | None:
+        looked.append(guest)
+        return admit(guest, message)
+
+    house.door.admit = look  # type: ignore[method-assign]
     house.connect(startup())
     assert len(looked) == 1
 
@@ -241,14 +256,7 @@ def test_tls_that_is_asked_for(make_house: Callable[..., House]) -> None:
     house.door.configure(house.settings, offer)
     house.warm()
     assert received(house.connect(startup())).endswith(READY)
-    assert house.door.precedents.find(_anybody(), startup()) is None  # type: ignore[arg-type]
-
-
-@attrs.define
-class _anybody:  # noqa: N801 - stands for one
-    """Any guest."""
-
-    since: float = 0.0
+    assert house.door.precedents.find(Anybody(), startup()) is None  # type: ignore[arg-type]
 
 
 def test_what_is_remembered_is_bounded(
@@ -262,7 +270,7 @@ def test_what_is_remembered_is_bounded(
     kept = [
         number
         for number in range(9)
-        if house.door.precedents.find(_anybody(), startup(application_name=f"app{number}"))  # type: ignore[arg-type]
+        if house.door.precedents.find(Anybody(), startup(application_name=f"app{number}"))  # type: ignore[arg-type]
     ]
     assert 1 <= len(kept) <= 4
     assert kept[-1] == 8

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hyperpool.relay.leaving import LeavingConnection
 from hyperpool.relay.loop import Relay
 from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
-from hyperpool.relay.leaving import LeavingConnection
 from hyperpool.relay.transient import TransientConnection
 from tests.support.checkpoints import no_descriptor_left
 from tests.support.relayworld import Clock
