@@ -25,9 +25,10 @@ from benchmarks import instructions, machine, results, tables
 from benchmarks.goals import judge
 from benchmarks.postgres import Tools
 from benchmarks.processes import BenchError, Workspace, interrupt_on_signals, raise_open_files_limit
+from benchmarks.profiles import Profiler, explanations, questions
 from benchmarks.report import recorded
 from benchmarks.report.page import write_page
-from benchmarks.run import Runner, Step, plan
+from benchmarks.run import Runner, Step, closer_looks, plan
 from benchmarks.scenarios.catalogue import chosen
 from benchmarks.stage import Stage
 from benchmarks.summary import summarise
@@ -123,18 +124,29 @@ class Session:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TimeRemainingColumn(),
         )  # fmt: skip
+        cells: list[Cell] = []
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task("", total=len(steps))
 
             def announce(step: Step) -> None:
-                progress.update(task, description=f"round {step.round}: {step.scenario.name}, {step.target}")
+                turn = f"round {step.round}" if step.round else "profile"
+                progress.update(task, description=f"{turn}: {step.scenario.name}, {step.target}")
 
             def done(cell: Cell) -> None:
+                cells.append(cell)
                 self.journal.add(cell)
                 progress.console.print(tables.cell_line(cell), highlight=False, soft_wrap=True)
                 progress.advance(task)
 
-            Runner(stage, seconds, announce, done).run(steps)
+            runner = Runner(stage, seconds, announce, done)
+            runner.run(steps)
+            profiler = Profiler.find(stage.workspace)
+            if profiler is None:
+                progress.console.print("[yellow]no profiles: there is no perf that may be used here[/yellow]")
+                return
+            looks = closer_looks([step.scenario for step in steps], questions(cells))
+            progress.reset(task, total=len(looks))
+            runner.profile(looks, profiler)
 
 
 def _words(text: str) -> list[str]:
@@ -251,7 +263,7 @@ def run(context: click.Context, /, **_parameters: object) -> None:
 def _report(console: Console, recording: Recording, page: Path) -> None:
     """Print the tables and write the page."""
     rows = summarise(recording.cells)
-    tables.print_tables(console, rows, judge(rows))
+    tables.print_tables(console, rows, judge(rows), explanations(rows, recording.profiles))
     write_page(page, recording)
     console.print(f"written: {page}")
 

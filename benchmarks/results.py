@@ -44,9 +44,10 @@ class Cell:
         group: of the scenario, see `benchmarks.groups`.
         scenario: its name.
         target: its name, see `benchmarks.targets`.
-        round: counted from 1.
+        round: counted from 1; 0 for one that was made for a profile, and whose figures do not count.
         result: None where it failed.
         error: why it failed.
+        profile: the shares of `benchmarks.profiles.PARTS` in its processor time.
     """
 
     group: str
@@ -55,6 +56,7 @@ class Cell:
     round: int
     result: Result | None = None
     error: str | None = None
+    profile: dict[str, float] | None = None
 
 
 @define
@@ -64,10 +66,12 @@ class Recording:
     Attributes:
         description: the machine, the versions and the pace.
         cells: what was measured, in order.
+        profiles: where the time went, where a goal was missed.
     """
 
     description: dict[str, Any] = field(factory=dict)
     cells: list[Cell] = field(factory=list)
+    profiles: list[Cell] = field(factory=list)
 
 
 @define(eq=False)
@@ -119,7 +123,8 @@ def read(path: Path) -> Recording:
             if number == 1:
                 recording.description = dict(value)
             else:
-                recording.cells.append(cattrs.structure(value, Cell))
+                cell = cattrs.structure(value, Cell)
+                (recording.cells if cell.round else recording.profiles).append(cell)
         except (ValueError, TypeError, cattrs.BaseValidationError) as error:
             if number == len(lines) and number > 1:
                 break

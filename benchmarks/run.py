@@ -15,6 +15,7 @@ from benchmarks.targets import TARGETS
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
+    from benchmarks.profiles import Profiler, Question
     from benchmarks.scenarios.base import Scenario
     from benchmarks.stage import Server, Stage, Variant
 
@@ -41,6 +42,17 @@ def plan(scenarios: Sequence[Scenario], targets: Collection[str], rounds: int) -
         if scenario.most_rounds is None or number < scenario.most_rounds
         for target in in_turn([name for name in scenario.targets if name in targets], number + index)
     ]
+
+
+def closer_looks(scenarios: Sequence[Scenario], asked: Sequence[Question]) -> list[Step]:
+    """The measurements that are to be made once more under a profiler."""
+    by_name = {scenario.name: scenario for scenario in scenarios}
+    steps = {
+        (question.scenario, target): Step(by_name[question.scenario], target, 0)
+        for question in asked
+        for target in (question.reference, question.target)
+    }
+    return list(steps.values())
 
 
 def in_turn(names: Sequence[str], number: int) -> list[str]:
@@ -77,13 +89,25 @@ class Runner:
             self.announce(step)
             self.done(self._measure(step))
 
-    def _measure(self, step: Step) -> Cell:
+    def profile(self, steps: Sequence[Step], profiler: Profiler) -> None:
+        """Make measurements once more that are watched by a profiler; as `run`."""
+        for step in steps:
+            self.announce(step)
+            cell = self._measure(step, profiler)
+            if cell.profile or cell.error:
+                self.done(cell)
+
+    def _measure(self, step: Step, profiler: Profiler | None = None) -> Cell:
         scenario = step.scenario
         cell = Cell(scenario.group, scenario.name, step.target, step.round)
         try:
             scenario.prepare(self.stage)
             with self._server(step) as server:
-                return evolve(cell, result=scenario.measure(self.stage, server, self.seconds))
+                if profiler is None:
+                    return evolve(cell, result=scenario.measure(self.stage, server, self.seconds))
+                with profiler.watching(server.child.pid) as shares:
+                    scenario.measure(self.stage, server, self.seconds)
+                return evolve(cell, profile=shares)
         except (BenchError, OSError) as error:
             if not self.stage.postgres.child.alive:
                 log = self.stage.postgres.child.log_tail()

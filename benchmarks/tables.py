@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from benchmarks.goals import Goal, Verdict
     from benchmarks.groups import Group
+    from benchmarks.profiles import Explanation
     from benchmarks.results import Cell
     from benchmarks.summary import Row, Spread
 
@@ -80,7 +81,11 @@ def measured(verdict: Verdict) -> str:
 
 def cell_line(cell: Cell) -> str:
     """One line about a measurement that has just ended."""
-    head = f"round {cell.round}  {cell.scenario:<22} {cell.target:<18}"
+    turn = f"round {cell.round}" if cell.round else "profile"
+    head = f"{turn}  {cell.scenario:<22} {cell.target:<18}"
+    if cell.profile:
+        most = sorted(cell.profile.items(), key=lambda one: -one[1])[:4]
+        return f"{head} {'; '.join(f'{part} {share:.0%}' for part, share in most)}"
     if cell.result is None:
         return f"[red]{head} failed[/red]\n{escape(cell.error or '')}"
     group = GROUPS[cell.group]
@@ -94,13 +99,17 @@ def cell_line(cell: Cell) -> str:
     return f"{head} {'; '.join([*parts[:4], *notes])}"
 
 
-def print_tables(console: Console, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> None:
-    """Print a table for each group, one of the goals, and the errors."""
+def print_tables(
+    console: Console, rows: Sequence[Row], verdicts: Sequence[Verdict], explained: Sequence[Explanation]
+) -> None:
+    """Print a table for each group, one of the goals, one for each profile, and the errors."""
     for group in GROUPS.values():
         if shown := [row for row in rows if row.group == group.name]:
             console.print(_table(group, shown))
     if verdicts:
         console.print(_goals(verdicts))
+    for one in explained:
+        console.print(_profile(one))
     for row in rows:
         # The whole of an error, with the log, stands above, where it happened, and in the file.
         for reason, times in Counter(error.partition("\n")[0] for error in row.errors).items():
@@ -135,6 +144,29 @@ def _table(group: Group, rows: Sequence[Row]) -> Table:
         first = "" if row.scenario == previous else row.scenario
         table.add_row(first, *values, style=_STYLES.get(row.target))
         previous = row.scenario
+    return table
+
+
+def microseconds(value: float | None) -> str:
+    """A part of the processor time; nothing where there is none."""
+    return "" if value is None else f"{value:,.1f}"
+
+
+def _profile(one: Explanation) -> Table:
+    table = Table(
+        title=f"Where the time goes: {one.scenario}",
+        title_justify="left",
+        caption=f"CPU time of the pooler, us per {one.per}.",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("part")
+    for target in one.targets:
+        table.add_column(target, justify="right")
+    for part, values in one.lines:
+        table.add_row(part, *map(microseconds, values))
+    table.add_section()
+    table.add_row("all", *map(microseconds, one.totals))
     return table
 
 

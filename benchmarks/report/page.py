@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from benchmarks import instructions, tables
 from benchmarks.goals import judge
 from benchmarks.groups import GROUPS
+from benchmarks.profiles import explanations
 from benchmarks.quantities import QUANTITIES
 from benchmarks.results import rounds_of
 from benchmarks.summary import summarise
@@ -78,6 +79,7 @@ def render(recording: Recording) -> str:
         description=description,
         rounds=rounds_of(recording.cells),
         verdicts=judge(rows),
+        explanations=explanations(rows, recording.profiles),
         sections=[
             _section(group, rows) for group in GROUPS.values() if any(row.group == group.name for row in rows)
         ],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks import tables
 from benchmarks.goals import judge
 from benchmarks.groups import GROUPS
+from benchmarks.profiles import explanations
 from benchmarks.report import plot
 from benchmarks.report.page import write_page
 from benchmarks.results import rounds_of
@@ -18,6 +19,7 @@ from benchmarks.summary import summarise
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from benchmarks.profiles import Explanation
     from benchmarks.results import Recording
     from benchmarks.summary import Row
 
@@ -112,8 +114,26 @@ def part(recording: Recording, rows: Sequence[Row], folder: Path) -> Iterator[st
     yield ""
     yield "x are multiples of pgbouncer's: medians over the rounds, with the lowest and the highest."
     yield ""
+    yield from _explained(explanations(rows, recording.profiles))
     for group in GROUPS.values():
         if (folder / f"{group.name}.png").exists():
             yield f"### {group.title}\n"
             yield f"{group.about}\n"
             yield f"![{group.title}]({_FOLDER}/{group.name}.png)\n"
+
+
+def _explained(found: Sequence[Explanation]) -> Iterator[str]:
+    """Where the time goes where a goal is missed."""
+    if not found:
+        return
+    yield "### Where the time goes\n"
+    yield "Each scenario with a goal that is missed was measured once more while perf sampled the pooler:"
+    yield "microseconds of CPU time, in the kernel by the system call, in user space by whose code it is."
+    yield ""
+    for one in found:
+        yield f"| {one.scenario}, us per {one.per} | {' | '.join(one.targets)} |"
+        yield f"|---|{'---|' * len(one.targets)}"
+        for part, values in one.lines:
+            yield f"| {part} | {' | '.join(map(tables.microseconds, values))} |"
+        yield f"| all | {' | '.join(map(tables.microseconds, one.totals))} |"
+        yield ""

@@ -14,6 +14,7 @@ from benchmarks import tables
 from benchmarks.__main__ import main
 from benchmarks.goals import judge
 from benchmarks.groups import GROUPS
+from benchmarks.profiles import explanations
 from benchmarks.report.page import coded, render
 from benchmarks.report.recorded import record
 from benchmarks.results import Cell, Journal, Recording, Result, read
@@ -53,7 +54,11 @@ def _recording() -> Recording:
         for place, target in enumerate(one.targets[:2])
     ]
     cells.append(Cell("select", "select-simple-1", "hyperpool", 4, error="it <ended>"))
-    return Recording(dict(_DESCRIPTION), cells)
+    profile = {"kernel: sending": 0.5, "Python": 0.5}
+    looks = [
+        Cell("select", "select-simple-1", target, 0, profile=profile) for target in ("direct", "hyperpool")
+    ]
+    return Recording(dict(_DESCRIPTION), cells, looks)
 
 
 @pytest.fixture(name="page", scope="module")
@@ -83,6 +88,8 @@ def test_it_has_everything(page: str) -> None:
     assert "it &lt;ended&gt;" in page
     assert "n &amp; m" in page
     assert "2026-01-02 03:04" in page
+    assert '<h2 id="profiles">' in page
+    assert "kernel: sending" in page
 
 
 def test_a_run_that_was_cut_off() -> None:
@@ -101,8 +108,8 @@ def test_the_terminal(recording: Recording) -> None:
     """It has the same tables."""
     console = Console(width=200, record=True, file=None, quiet=True)
     rows = summarise(recording.cells)
-    tables.print_tables(console, rows, judge(rows))
-    for cell in recording.cells:
+    tables.print_tables(console, rows, judge(rows), explanations(rows, recording.profiles))
+    for cell in (*recording.cells, *recording.profiles):
         assert cell.scenario in tables.cell_line(cell)
 
 
@@ -127,12 +134,15 @@ def test_spreads() -> None:
 def test_the_documentation(recording: Recording, tmp_path: Path) -> None:
     """The recorded run replaces the one before, and all that is linked is there."""
     few = Recording(
-        recording.description, [cell for cell in recording.cells if cell.group in {"select", "far-reads"}]
+        recording.description,
+        [cell for cell in recording.cells if cell.group in {"select", "far-reads"}],
+        recording.profiles,
     )
     source = tmp_path / "run.jsonl"
     journal = Journal(source)
     journal.describe(few.description)
     journal.add(few.cells[0])
+    journal.add(few.profiles[0])
     journal.close()
     docs = tmp_path / "docs"
     (docs / "benchmarks").mkdir(parents=True)
@@ -151,6 +161,7 @@ def test_the_documentation(recording: Recording, tmp_path: Path) -> None:
         assert "Measured on 2026-01-02, " in text
     text = page.read_text("utf-8")
     assert "Measured on 2026-01-02, in 4 rounds." in text
+    assert "| kernel: sending | " in text
     linked = {docs / link for link in re.findall(r"\]\((benchmarks/[^)]+)\)", text)}
     assert {path.name for path in linked} == {
         "report.html",
@@ -160,7 +171,8 @@ def test_the_documentation(recording: Recording, tmp_path: Path) -> None:
     }
     # The picture of all is for other pages.
     assert written == linked | {page, front, docs / "benchmarks" / "overview.png"}
-    assert read(docs / "benchmarks" / "measurements.jsonl").cells == few.cells[:1]
+    kept = read(docs / "benchmarks" / "measurements.jsonl")
+    assert (kept.cells, kept.profiles) == (few.cells[:1], few.profiles[:1])
 
 
 class TestCommandLine:
