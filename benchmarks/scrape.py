@@ -1,8 +1,8 @@
 """What a scrape of the metrics costs: CPU seconds for each request, with many pools.
 
-``python -m benchmarks.scrape [--pools 200] [--named 50] [--scrapes 20]`` makes that many pools, ten for each database,
-serves their metrics as the pooler does, and asks for them over HTTP from a process of its own. Before each scrape,
-every pool has been busy, and one in twenty has had a new client and a new server.
+``python -m benchmarks.scrape [--pools 200] [--users 10] [--named 50] [--scrapes 20]`` makes that many pools, so many
+for each database, serves their metrics as the pooler does, and asks for them over HTTP from a process of its own.
+Before each scrape, every pool has been busy, and one in twenty has had a new client and a new server.
 
 CPU time does not depend on what else the machine does. With one scrape a second, a hundredth of a second of it is one
 per cent of the pooler's thread, and so of its throughput.
@@ -45,15 +45,15 @@ for line in sys.stdin:
 """Scrapes once for each line that it reads, over one connection, as Prometheus does."""
 
 
-def _surroundings(count: int) -> Surroundings:
+def _surroundings(count: int, users: int) -> Surroundings:
     databases = {
-        f"database_{number}": DatabaseSettings(host="127.0.0.1") for number in range(-(-count // 10))
+        f"database_{number}": DatabaseSettings(host="127.0.0.1") for number in range(-(-count // users))
     }
     settings = Settings(databases=databases)
     cache: ResultCache[Any, Any, Any] = ResultCache(1 << 20, lambda: 0.5)
     pools: Pools[Any, Any] = Pools(settings, lambda: 0.5, cache)
     for number in range(count):
-        pools.find(f"database_{number // 10}", f"application_{number % 10}")
+        pools.find(f"database_{number // users}", f"application_{number % users}")
     relay = SimpleNamespace(clock=time.monotonic, population=0)
     around = SimpleNamespace(
         relay=relay, pools=pools, cache=cache, settings=lambda: settings, agents=None, entries={}
@@ -80,18 +80,19 @@ def _work(around: Surroundings, random: Random, *, first: bool) -> None:
                 stats.hop(hop, random.random() / 100)
 
 
-async def measure(pools: int, named: int, scrapes: int) -> tuple[list[float], int]:
+async def measure(pools: int, users: int, named: int, scrapes: int) -> tuple[list[float], int]:
     """Scrape.
 
     Args:
         pools: how many there are.
+        users: how many of them are for each database.
         named: how many have metrics of their own.
         scrapes: how many.
 
     Returns:
         The CPU seconds of each scrape, the first one excepted, which makes what the others use again; and its size.
     """
-    around = _surroundings(pools)
+    around = _surroundings(pools, users)
     settings = HttpSettings(max_pools=named)
     site = Site(lambda: settings, nullcontext)
     add_metrics(site, Exporter(around).scrape, lambda: settings)
@@ -121,10 +122,11 @@ def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{Path(__file__).stem}", description=__doc__)
     parser.add_argument("--pools", type=int, default=200)
+    parser.add_argument("--users", type=int, default=10, help="of each database")
     parser.add_argument("--named", type=int, default=HttpSettings().max_pools, help="http.max_pools")
     parser.add_argument("--scrapes", type=int, default=20)
     options = parser.parse_args()
-    seconds, size = trio.run(measure, options.pools, options.named, options.scrapes)
+    seconds, size = trio.run(measure, options.pools, options.users, options.named, options.scrapes)
     middle = statistics.median(seconds)
     own = min(options.named, options.pools)
     print(

@@ -66,14 +66,14 @@ class Writer:
 
     def __init__(self) -> None:
         self._templates: dict[tuple[Metric, Hashable], str] = {}
-        self._histograms: dict[tuple[Metric, Hashable], list[tuple[bytes, ...]]] = {}
+        self._histograms: dict[tuple[Metric, Hashable], list[_Lines]] = {}
         self._used: set[tuple[Metric, Hashable]] = set()
 
     def begin(self) -> None:
         """A scrape begins: what the one before has not used is forgotten."""
         used = self._used
         self._templates = {key: text for key, text in self._templates.items() if key in used}
-        self._histograms = {key: texts for key, texts in self._histograms.items() if key in used}
+        self._histograms = {key: lines for key, lines in self._histograms.items() if key in used}
         used.clear()
 
     def samples(
@@ -112,14 +112,44 @@ class Writer:
             parts: of each sample, its times; all together if there are several.
         """
         key = (metric, version)
-        texts = self._histograms.get(key)
-        if texts is None:
-            texts = self._histograms[key] = [_histogram_text(metric, one) for one in labels]
+        lines = self._histograms.get(key)
+        if lines is None:
+            lines = self._histograms[key] = [_Lines(_histogram_text(metric, one)) for one in labels]
         self._used.add(key)
         shown = tuple(metric.shown)
-        for start in range(0, len(texts), _AT_ONCE):
+        for start in range(0, len(lines), _AT_ONCE):
             end = start + _AT_ONCE
-            yield histograms(texts[start:end], shown, parts[start:end])
+            yield b"".join(
+                [one.of(shown, times) for one, times in zip(lines[start:end], parts[start:end], strict=True)]
+            )
+
+
+class _Lines:
+    """The lines of one histogram, which are written again only if a time has been added since.
+
+    Args:
+        text: what stands in front of its numbers.
+    """
+
+    __slots__ = ("_buckets", "_seconds", "_text", "_written")
+
+    def __init__(self, text: tuple[bytes, ...]) -> None:
+        self._text = text
+        self._buckets: list[int] = []
+        self._seconds = 0.0
+        self._written = b""
+
+    def of(self, shown: tuple[int, ...], times: Sequence[Times]) -> bytes:
+        """The lines as they are now. Those of several parts are always written: to compare them costs as much."""
+        if len(times) != 1:
+            self._buckets = []
+            return histograms([self._text], shown, [times])
+        ((buckets, seconds),) = times
+        # Most that have changed differ in the sum, which is the quicker to compare.
+        if seconds != self._seconds or buckets != self._buckets:
+            self._written = histograms([self._text], shown, [times])
+            self._buckets, self._seconds = buckets.copy(), seconds
+        return self._written
 
 
 def _histogram_text(metric: Metric, labels: Labels) -> tuple[bytes, ...]:

@@ -22,7 +22,7 @@ from hyperpool.http.exposition import COARSE, FINE, Metric, Writer, merged
 from hyperpool.http.series import OTHER, SeriesTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from starlette.requests import Request
 
@@ -257,10 +257,8 @@ class Exporter:
             told: list[Sequence[Times]] = [list(map(times, some)) for some in parts]
             for text in self._writer.histograms(metric, version, labels, told):
                 yield metric, text
-        yield PINS, self._merged(PINS, _counted(series, lambda stats: stats.pins.items()))
+        yield PINS, self._merged(PINS, _counted(labels, parts, attrgetter("pins")))
         yield from self._login_texts(databases)
-        failures = _counted(databases, lambda stats: stats.hop_failures.items())
-        yield CONNECT_FAILURES, self._merged(CONNECT_FAILURES, failures)
         yield from self._cache_texts(max_pools)
         yield from self._agent_texts()
         entries = [((level,), count) for level, count in around.entries.items()]
@@ -292,6 +290,8 @@ class Exporter:
         times: list[Sequence[Times]] = [one for found in hops for one in found.values()]
         for text in self._writer.histograms(CONNECTS, (version, tuple(map(tuple, hops))), every, times):
             yield CONNECTS, text
+        failures = _counted(labels, parts, attrgetter("hop_failures"))
+        yield CONNECT_FAILURES, self._merged(CONNECT_FAILURES, failures)
 
     def _cache_texts(self, max_pools: int) -> Iterator[tuple[Metric, bytes]]:
         found = [
@@ -372,10 +372,14 @@ _CACHE_RESULTS: Final = {"hit": "hits", "stale": "stale", "coalesced": "coalesce
 
 
 def _counted(
-    series: list[Series], read: Callable[[PoolStats], Iterable[tuple[str, int]]]
+    labels: list[Labels], parts: list[list[PoolStats]], read: Callable[[PoolStats], Mapping[str, int]]
 ) -> list[tuple[Labels, float]]:
     return [
-        ((*one.labels, name), count) for one in series for part in one.parts for name, count in read(part)
+        ((*one, name), count)
+        for one, some in zip(labels, parts, strict=True)
+        for counts in map(read, some)
+        if counts
+        for name, count in counts.items()
     ]
 
 

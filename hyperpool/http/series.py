@@ -39,6 +39,8 @@ class Series:
 
     def keep(self, present: set[RelayPool]) -> None:
         """Some of its pools are gone: what they have counted stays."""
+        if self.pools.keys() <= present:
+            return
         for pool in [pool for pool in self.pools if pool not in present]:
             del self.pools[pool]
             self._gone = pool.stats if self._gone is None else self._gone.plus(pool.stats)
