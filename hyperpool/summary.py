@@ -110,8 +110,10 @@ def _count_users(settings: Settings) -> str:
 
 
 def databases_table(settings: Settings) -> Table:
-    """The databases, and where they are."""
-    table = _table("Databases", "name", "server", "database", "user", "pool_mode", "pool size")
+    """The databases, where they are, and for how long answers are kept if any has a cache."""
+    cached = any(entry.cache is not None for entry in settings.databases.values())
+    columns = ("name", "server", "database", "user", "pool_mode", "pool size", *(["cache"] if cached else []))
+    table = _table("Databases", *columns)
     warm = {pool.database for pool in settings.warm_pools()}
     pools = [
         (entry, pool)
@@ -123,8 +125,13 @@ def databases_table(settings: Settings) -> Table:
         size = _size(pool.min_pool_size, pool.pool_size, pool.reserve_pool_size, warm=name in warm)
         dbname = entry.dbname or ("the client's" if name == FALLBACK else name)
         user = entry.user or "the client's"
-        _add_row(table, (name, _server(entry), dbname, user, pool.pool_mode.value, size))
+        row = (name, _server(entry), dbname, user, pool.pool_mode.value, size)
+        _add_row(table, (*row, _age(entry)) if cached else row)
     return table
+
+
+def _age(entry: DatabaseSettings) -> str:
+    return "none" if entry.cache is None else f"up to {format_duration(entry.cache.max_age)}"
 
 
 def _server(entry: DatabaseSettings) -> str:

@@ -14,6 +14,8 @@ from hyperpool.config.report import Report
 from hyperpool.config.settings import FALLBACK
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from hyperpool.config.report import KeyPath
     from hyperpool.config.settings import Settings
     from hyperpool.config.source import Source
@@ -30,17 +32,18 @@ _UNKNOWN_USERS: Final = frozenset({AuthType.ANY, AuthType.LDAP, AuthType.PAM})
 """Methods for users of whom nothing is stored."""
 
 
-def check_auth(settings: Settings, report: Report) -> None:
+def check_auth(settings: Settings, given: Collection[KeyPath], report: Report) -> None:
     """Look for contradictions.
 
     Args:
         settings: all settings; what could not be read has its default.
+        given: the paths that stand in the file.
         report: knows what could not be read, and gets the problems.
     """
     if settings.pooler.auth_type is AuthType.HBA:
         _check_hba(settings, report)
     else:
-        _check_credentials(settings, report)
+        _check_credentials(settings, given, report)
     _check_certificates(settings, report)
     _check_libraries(settings, report)
     _check_auth_dbname(settings, report)
@@ -60,7 +63,7 @@ def with_auth_files(settings: Settings, source: Source) -> tuple[Settings, list[
         hba=read_hba(pooler, source, report),
         ident=read_ident(pooler, source, report),
     )
-    check_auth(found, report)
+    check_auth(found, (_AUTH_TYPE,), report)
     return found, report.problems
 
 
@@ -84,7 +87,7 @@ def _check_hba(settings: Settings, report: Report) -> None:
             )
 
 
-def _check_credentials(settings: Settings, report: Report) -> None:
+def _check_credentials(settings: Settings, given: Collection[KeyPath], report: Report) -> None:
     """Report an ``auth_type`` with which nobody at all can log in."""
     kind = settings.pooler.auth_type
     if kind in _UNKNOWN_USERS or not report.is_sound(_AUTH_TYPE, ("pooler", "auth_file"), ("users",)):
@@ -105,9 +108,10 @@ def _check_credentials(settings: Settings, report: Report) -> None:
     else:
         usable, missing = any(known), "user has a password"
     if not usable:
+        found = kind.value if _AUTH_TYPE in given else f"nothing, which means {kind.value}"
         report.doubt(
             _AUTH_TYPE,
-            f"found {kind.value}, but no {missing}, so nobody can log in; add entries to users or an auth_file",
+            f"found {found}, but no {missing}, so nobody can log in; add entries to users or an auth_file",
         )
 
 

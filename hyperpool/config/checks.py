@@ -35,7 +35,7 @@ def check(settings: Settings, given: Collection[KeyPath], report: Report) -> Non
         report: knows what could not be read, and gets the problems.
     """
     _check_listeners(settings, report)
-    check_auth(settings, report)
+    check_auth(settings, given, report)
     check_tls(settings, report)
     _check_agents(settings, report)
     if settings.http is not None:

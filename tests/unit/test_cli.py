@@ -132,8 +132,8 @@ def test_check_prints_every_problem() -> None:
             "directory as pooler.unix_socket_dir"
         ),
         (
-            "  pooler.auth_type: found md5, but no user has a password, so nobody can log in; add entries to users "
-            "or an auth_file"
+            "  pooler.auth_type: found nothing, which means md5, but no user has a password, so nobody can log in; "
+            "add entries to users or an auth_file"
         ),
         "  databases: found none, expected one or more; add an entry, '*' stands for every name",
     ]
@@ -188,6 +188,15 @@ def test_check_shows_what_each_database_is(entry: str, facts: list[str]) -> None
     shown = _check(_FINE.replace("app: ", entry))
     for fact in facts:
         assert fact in shown
+
+
+def test_check_shows_which_databases_have_a_cache() -> None:
+    """And up to which age their answers are served; without any, there is nothing to show."""
+    assert "cache" not in _check(_FINE)
+    shown = _check(_FINE.replace("app: ", "app: {pool_mode: transaction, cache: {max_age: 90}}, other: "))
+    assert "cache" in shown
+    assert "up to 90s" in shown
+    assert "none" in shown
 
 
 def test_check_shows_users_with_settings_of_their_own() -> None:
