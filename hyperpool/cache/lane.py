@@ -232,7 +232,8 @@ class Lane(Generic[C, R, U]):
         if session.off:
             return self.refuse(Reason.SESSION_OFF)
         if session.path is None:
-            return self.refuse(Reason.SETTINGS_UNKNOWN)
+            # A pool's first queries come before a server has told what sessions begin with.
+            return self.refuse(Reason.CATALOG_PENDING if self.path is None else Reason.SETTINGS_UNKNOWN)
         if database.open:
             return self.refuse(Reason.CATALOG_PENDING)
         read = self._reader.read(text, utf8=session.utf8, conforming=session.conforming)

@@ -72,7 +72,7 @@ def ask(
         if found is not None:
             lane.refuse(found)
         return False
-    if b"hyperpool" in found.text and _switched(client, found):
+    if b"hyperpool" in found.text and _switched(client, lane, found):
         return True
     now = client.relay.now
     pool = client.pool
@@ -178,11 +178,12 @@ def _prepared(client: ClientConnection, request: Request) -> None:
             client.unnamed = request.statement
 
 
-def _switched(client: ClientConnection, request: Request) -> bool:
+def _switched(client: ClientConnection, lane: RelayLane, request: Request) -> bool:
     """Answer what is about ``hyperpool.cache`` (`relay.switch`). Returns whether it was that."""
     if client.tracked.values.get(SWITCH):
         return False
-    found = switch.read(request, caching=client.caching)
+    off = lane.settings is None or lane.settings.off
+    found = switch.read(request, caching=client.caching, off=off)
     if found is None:
         return False
     answer, client.caching = found

@@ -39,12 +39,13 @@ _TEXT_TYPE: Final = 25
 _ONE_ROW: Final = (1).to_bytes(4, "big")
 
 
-def read(request: Request, *, caching: bool) -> tuple[bytes, bool] | None:
+def read(request: Request, *, caching: bool, off: bool) -> tuple[bytes, bool] | None:
     """Read a request that is about the switch.
 
     Args:
         request: of a client that has no server.
         caching: what the switch says so far.
+        off: nothing is cached for the client's user, which SHOW tells, whatever the switch says.
 
     Returns:
         The answer, and what the switch says from now on, which counts if the request executes it; None if the request
@@ -69,7 +70,7 @@ def read(request: Request, *, caching: bool) -> tuple[bytes, bool] | None:
         answer += _BOUND
     if request.kind == DESCRIBED or (request.kind == SIMPLE and found[2]):
         answer += described
-    answer += _executed(request, caching=caching) if found[2] else _SET if found[1] else _RESET
+    answer += _executed(request, caching=caching and not off) if found[2] else _SET if found[1] else _RESET
     return answer + (CLOSED if request.closes else b"") + request.end, wanted
 
 

@@ -9,6 +9,8 @@ import attrs
 from hyperpool.cache.results import ResultCache
 from hyperpool.config import PoolMode, SessionState
 from hyperpool.config.cache import CacheSettings
+from hyperpool.relay.parameters import ParameterSet
+from hyperpool.sql.reasons import Reason
 from tests.support.relayworld import POOL
 
 if TYPE_CHECKING:
@@ -102,3 +104,14 @@ def test_sessions_that_begin_with_something_else_are_told() -> None:
     assert not lane.begins_with("public", "1")
     assert lane.begins_with("public", "2")
     assert lane.path == "public"
+
+
+def test_a_pool_s_first_query_is_not_said_to_have_unknown_settings() -> None:
+    """No server has told yet what sessions begin with, which is over within moments, and nothing to be changed."""
+    lane = _Results().lane(_CACHED)
+    assert lane is not None
+    lane.configure(_CACHED.cache)
+    tracked = ParameterSet({})
+    plan = lane.plan(lane.session(tracked), b"Q", b"SELECT 1", b"", b"")
+    assert plan.reason is Reason.CATALOG_PENDING
+    assert Reason.SETTINGS_UNKNOWN not in lane.database.stats.refused
