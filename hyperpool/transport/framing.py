@@ -74,17 +74,20 @@ def make_frame(opcode: Opcode, payload: bytes | memoryview, *, mask: bool) -> by
         payload: what it carries.
         mask: whether it is masked, as a client's must be, with a key that nobody can foresee (section 10.3).
     """
-    size, bit = len(payload), _MASKED if mask else 0
-    if size < 126:
-        header = bytes((_FINAL | opcode, bit | size))
-    elif size < 1 << 16:
-        header = _LONG_LENGTH.pack(_FINAL | opcode, bit | 126, size)
-    else:
-        header = _LONGEST_LENGTH.pack(_FINAL | opcode, bit | 127, size)
+    header = _header(opcode, len(payload), _MASKED if mask else 0)
     if not mask:
         return b"".join((header, payload))
     key = os.urandom(4)
     return b"".join((header, key, apply_mask(payload, key)))
+
+
+def _header(opcode: Opcode, size: int, bit: int) -> bytes:
+    """The beginning of a final frame of so many bytes, up to its key."""
+    if size < 126:
+        return bytes((_FINAL | opcode, bit | size))
+    if size < 1 << 16:
+        return _LONG_LENGTH.pack(_FINAL | opcode, bit | 126, size)
+    return _LONGEST_LENGTH.pack(_FINAL | opcode, bit | 127, size)
 
 
 def make_messages(data: memoryview, limit: int, *, mask: bool) -> bytes:
@@ -97,8 +100,17 @@ def make_messages(data: memoryview, limit: int, *, mask: bool) -> bytes:
     """
     if len(data) <= limit:
         return make_frame(Opcode.BINARY, data, mask=mask)
-    pieces = (data[at : at + limit] for at in range(0, len(data), limit))
-    return b"".join([make_frame(Opcode.BINARY, piece, mask=mask) for piece in pieces])
+    if mask:
+        pieces = (data[at : at + limit] for at in range(0, len(data), limit))
+        return b"".join([make_frame(Opcode.BINARY, piece, mask=True) for piece in pieces])
+    whole, over = divmod(len(data), limit)
+    full = _header(Opcode.BINARY, limit, 0)
+    parts: list[bytes | memoryview] = []
+    for at in range(0, whole * limit, limit):
+        parts += (full, data[at : at + limit])
+    if over:
+        parts += (_header(Opcode.BINARY, over, 0), data[-over:])
+    return b"".join(parts)
 
 
 def meaning(code: int) -> str:

@@ -1,17 +1,34 @@
-"""Moving bytes between two streams until one of them ends."""
+"""Moving bytes between two streams until one of them ends.
+
+Where both streams can hand their sockets over, the bytes go from one to the other without a stream in between: a read
+takes what is there into one buffer that all share, and as a rule the other side takes that at once. Only what it does
+not take is kept, and the task waits. So bulk costs few system calls and copies, and idle streams hold no memory.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from contextlib import closing
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 import trio
 
+from hyperpool.transport.bridge import Detachable
+from hyperpool.transport.carried import WebSocketSocket
+from hyperpool.transport.plain import PlainStream
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Awaitable, Callable
 
 _PIECE: Final = 64 * 1024
-"""Bytes that are received at once, at most."""
+"""Bytes that are received at once from a stream, at most."""
+
+_VIEW: Final = memoryview(bytearray(256 * 1024))
+"""Where sockets are read to; nothing is left in it when a task waits."""
+
+_TURN: Final = 16
+"""Reads after which other tasks have their turn."""
 
 _LAST_WORDS: Final = 2.0
 """Seconds that one side's last bytes may take when the other side takes no more."""
@@ -43,30 +60,101 @@ async def forward(tunnel: trio.abc.Stream, target: trio.abc.Stream, traffic: Tra
         target: the other side; likewise.
         traffic: counts as it goes.
     """
+    if not (isinstance(tunnel, Detachable) and isinstance(target, PlainStream)):
+        await _both_ways(_stream_copier(tunnel, target), _stream_copier(target, tunnel), traffic)
+        return
+    carrying = tunnel.detach()
+    if carrying is None:
+        # Something has come that nobody has received yet.
+        await _both_ways(_stream_copier(tunnel, target), _stream_copier(target, tunnel), traffic)
+        return
+    with closing(carrying), closing(target.detach()) as sock:
+        async with trio.open_nursery() as nursery:
+            if isinstance(carrying, WebSocketSocket):
+                nursery.start_soon(carrying.watch)
+            await _both_ways(_socket_copier(carrying, sock), _socket_copier(sock, carrying), traffic)
+            nursery.cancel_scope.cancel()
 
-    def inward(count: int) -> None:
+
+_Copier: TypeAlias = "Callable[[Callable[[int], None]], Awaitable[bool]]"
+"""Moves bytes in one direction until the source ends (True), or the sink takes no more (False); calls with how many."""
+
+
+async def _both_ways(inward: _Copier, outward: _Copier, traffic: Traffic) -> None:
+    def count_in(count: int) -> None:
         traffic.inward += count
 
-    def outward(count: int) -> None:
+    def count_out(count: int) -> None:
         traffic.outward += count
 
-    async def copy(
-        source: trio.abc.Stream, sink: trio.abc.Stream, count: Callable[[int], None], name: str
-    ) -> None:
+    async def run(copier: _Copier, count: Callable[[int], None], name: str) -> None:
+        if await copier(count):
+            traffic.ended_by = traffic.ended_by or name
+            nursery.cancel_scope.cancel()
+        else:
+            # What the sink said before it went may still be on its way.
+            nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, inward, count_in, "peer")
+        nursery.start_soon(run, outward, count_out, "target")
+
+
+def _stream_copier(source: trio.abc.Stream, sink: trio.abc.Stream) -> _Copier:
+    async def copy(count: Callable[[int], None]) -> bool:
         try:
             while data := await source.receive_some(_PIECE):
                 try:
                     await sink.send_all(data)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    # What the sink said before it went may still be on its way.
-                    nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS
-                    return
+                    return False
                 count(len(data))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
-        traffic.ended_by = traffic.ended_by or name
-        nursery.cancel_scope.cancel()
+        return True
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(copy, tunnel, target, inward, "peer")
-        nursery.start_soon(copy, target, tunnel, outward, "target")
+    return copy
+
+
+def _socket_copier(source: socket.socket, sink: socket.socket) -> _Copier:
+    async def copy(count: Callable[[int], None]) -> bool:
+        reads = 0
+        while True:
+            try:
+                got = source.recv_into(_VIEW)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(source.fileno())
+                reads = 0
+                continue
+            except OSError:
+                return True
+            if not got:
+                return True
+            try:
+                await _send_all(sink, _VIEW[:got])
+            except OSError:
+                return False
+            count(got)
+            reads += 1
+            if reads == _TURN or got == len(_VIEW):
+                await trio.lowlevel.checkpoint()
+                reads = 0
+
+    return copy
+
+
+async def _send_all(sink: socket.socket, data: memoryview) -> None:
+    """Send all of it; does not wait if all of it is taken at once.
+
+    Raises:
+        OSError: the connection broke.
+    """
+    rest: memoryview | None = None
+    while data:
+        try:
+            data = data[sink.send(data) :]
+        except BlockingIOError:
+            if rest is None:
+                # Others read into the same buffer meanwhile.
+                data = rest = memoryview(bytes(data))
+            await trio.lowlevel.wait_writable(sink.fileno())
