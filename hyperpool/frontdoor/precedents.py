@@ -122,6 +122,8 @@ class Precedents:
             and settings.pooler.auth_type in _SETTLED
             and not settings.pooler.application_name_add_host
             and not (offer is not None and offer.required)
+            # What it has sent in clear was a request for TLS, with which others may get something else.
+            and not guest.encrypted
             and not guest.replication
             and precedent.claim.source is None
             and not any(settings.client_limits(precedent.database, precedent.user))

@@ -97,16 +97,17 @@ def read_all(sock: socket.socket) -> bytes:
 def test_psycopg(
     pg: PostgresCluster, files: Files, make_pooler: PoolerFactory, mode: str, negotiation: str
 ) -> None:
-    """Libpq verifies the certificate, and insists on channel binding."""
+    """Libpq verifies the certificate, and insists on channel binding: one client as the next."""
     pooler = make_pooler(settings(pg, files, mode))
-    with pooler.connect(
-        sslmode="verify-full",
-        sslrootcert=str(files.ca),
-        channel_binding="require",
-        sslnegotiation=negotiation,
-    ) as connection:
-        assert connection.pgconn.ssl_in_use
-        assert connection.execute("SELECT 1").fetchone() == (1,)
+    for _ in range(2):
+        with pooler.connect(
+            sslmode="verify-full",
+            sslrootcert=str(files.ca),
+            channel_binding="require",
+            sslnegotiation=negotiation,
+        ) as connection:
+            assert connection.pgconn.ssl_in_use
+            assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_psycopg_cancels(pg: PostgresCluster, files: Files, make_pooler: PoolerFactory) -> None:

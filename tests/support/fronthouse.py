@@ -129,6 +129,20 @@ class House:
         self.relay.turn()
         return ours
 
+    def connect_tcp(self) -> socket.socket:
+        """A client comes over the network."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ours = socket.create_connection(listener.getsockname())
+            theirs, _ = listener.accept()
+        # Small messages arrive in the turn in which they are sent.
+        ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for sock in (ours, theirs):
+            sock.setblocking(False)
+        self._sockets += ours, theirs
+        self.door.welcome(theirs, "192.0.2.7:4711")
+        self.relay.turn()
+        return ours
+
     def send(self, client: socket.socket, data: bytes) -> None:
         """A client sends something."""
         client.send(data)

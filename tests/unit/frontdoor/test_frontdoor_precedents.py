@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 import struct
 from typing import TYPE_CHECKING
 
@@ -9,15 +11,18 @@ import attrs
 import pytest
 
 from hyperpool.auth.scram import ScramClient
-from hyperpool.config import AuthType, DatabaseSettings, Secret, UserSettings
+from hyperpool.config import AuthType, DatabaseSettings, Secret, SslMode, UserSettings
+from hyperpool.config.tls import ClientTls
 from hyperpool.frontdoor import precedents
-from hyperpool.frontdoor.tls import TlsOffer
+from hyperpool.frontdoor.tls import TlsOffer, make_offer
 from hyperpool.wire import messages
+from tests.support.certificates import CA, client_side, issue
 from tests.support.fronthouse import FULL, QUERY, READY, REPORTED, House, received, startup, told, welcome
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from pathlib import Path
 
     from hyperpool.auth.server_side import ClientAuthentication
     from hyperpool.frontdoor.guest import Guest
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from hyperpool.wire.startup import StartupMessage
 
 SSL = struct.pack("!II", 8, 80877103)
+GSSENC = struct.pack("!II", 8, 80877104)
 ASKED = [AuthType.TRUST, AuthType.ANY, AuthType.SCRAM_SHA_256]
 
 
@@ -33,6 +39,45 @@ class Anybody:
     """A guest that came early enough."""
 
     since: float = 0.0
+
+
+class Encrypted:
+    """A client that speaks TLS, in memory.
+
+    Args:
+        house: where it wants to go.
+        sock: its connection, on which it has been told to begin.
+    """
+
+    def __init__(self, house: House, sock: socket.socket) -> None:
+        self._house, self._sock = house, sock
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = client_side(CA).wrap_bio(self._in, self._out, server_hostname="localhost")
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._exchange()
+            else:
+                break
+        self._exchange()
+
+    def _exchange(self) -> None:
+        self._house.send(self._sock, self._out.read())
+        self._in.write(received(self._sock))
+
+    def send(self, data: bytes) -> None:
+        """Send something."""
+        self._tls.write(data)
+        self._exchange()
+
+    def received(self) -> bytes:
+        """Everything that it has been sent since it was last asked."""
+        data = b""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while some := self._tls.read(65536):
+                data += some
+        return data
 
 
 def prove(house: House, client: socket.socket, password: str = "pencil", behind: bytes = b"") -> bytes:
@@ -257,6 +302,36 @@ def test_tls_that_is_asked_for(make_house: Callable[..., House]) -> None:
     house.warm()
     assert received(house.connect(startup())).endswith(READY)
     assert house.door.precedents.find(Anybody(), startup()) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("auth_type", ASKED)
+@pytest.mark.parametrize("first", [SSL, GSSENC + SSL])
+def test_clients_with_tls(
+    make_house: Callable[..., House], tmp_path: Path, auth_type: AuthType, first: bytes
+) -> None:
+    """Each is asked for its startup packet: that one with TLS was let in says nothing of those who ask for it, too."""
+    house = make_house(auth_type=auth_type)
+    house.settings = attrs.evolve(house.settings, databases={"app": DatabaseSettings(user="ann")})
+    house.pools.reload(house.settings)
+    files = issue(tmp_path, "localhost")
+    offer = make_offer(ClientTls(mode=SslMode.ALLOW, material=files.material))
+    house.door.configure(house.settings, offer)
+    house.warm()
+    for _ in range(2):
+        client = house.connect_tcp()
+        for request in (first[at : at + 8] for at in range(0, len(first), 8)):
+            house.send(client, request)
+            assert received(client) == (b"S" if request == SSL else b"N")
+        talk = Encrypted(house, client)
+        talk.send(startup())
+        if auth_type is AuthType.SCRAM_SHA_256:
+            assert talk.received().startswith(
+                messages.authentication_sasl(["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"])
+            )
+            exchange = ScramClient("pencil")
+            talk.send(messages.sasl_initial_response("SCRAM-SHA-256", exchange.first()))
+            talk.send(messages.sasl_response(exchange.respond(talk.received()[9:])))
+        assert talk.received().endswith(READY)
 
 
 def test_what_is_remembered_is_bounded(
