@@ -28,6 +28,7 @@ LEAVES: Final = ("buckets", "cache/fronts", "http/lines", "relay/system", "sql/g
 """The modules that have a form of their own in C."""
 
 TYPED: Final = (
+    "auth/proof",
     "cache/counters",
     "cache/store",
     "frontdoor/guest",

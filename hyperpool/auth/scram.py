@@ -164,12 +164,29 @@ class ScramServer:
         self, verifier: ScramVerifier, nonce: bytes = b"", endpoint: bytes = b"", *, plus: bool = False
     ) -> None:
         self._verifier = verifier
-        self._nonce = nonce or _make_nonce()
+        self._nonce = nonce or make_nonce()
         self._endpoint = endpoint
         self._plus = plus
         self._binding = b""
         self._auth_message = b""
         self.keys: ScramKeys | None = None
+
+    @classmethod
+    def challenged(
+        cls, verifier: ScramVerifier, nonce: bytes, binding: bytes, auth_message: bytes
+    ) -> ScramServer:
+        """An exchange without channel binding in which the client has been challenged already.
+
+        Args:
+            verifier: what is stored for the user.
+            nonce: of both sides.
+            binding: the GS2 header, in base64.
+            auth_message: RFC 5802's AuthMessage, as far as it has come.
+        """
+        exchange = cls(verifier, nonce)
+        exchange._binding = binding
+        exchange._auth_message = auth_message
+        return exchange
 
     def challenge(self, client_first: bytes) -> bytes:
         """Answer the client-first-message with the server-first-message.
@@ -186,8 +203,7 @@ class ScramServer:
             raise ProtocolError("malformed SCRAM message: non-printable characters in SCRAM nonce")
         self._nonce = client_nonce + self._nonce
         self._binding = _b64encode(header + self._endpoint if self._plus else header)
-        verifier = self._verifier
-        server_first = b"r=%b,s=%b,i=%d" % (self._nonce, _b64encode(verifier.salt), verifier.iterations)
+        server_first = b"r=" + self._nonce + challenge_end(self._verifier)
         self._auth_message = bare + b"," + server_first
         return server_first
 
@@ -274,7 +290,7 @@ class ScramClient:
         self._header = header
         self._binding = _b64encode(header + endpoint)
         self._password = password
-        self._nonce = nonce or _make_nonce()
+        self._nonce = nonce or make_nonce()
         self._bare = b"n=%b,r=%b" % (user, self._nonce)
         self._signature = b""
 
@@ -376,8 +392,14 @@ def _iterations(text: bytes) -> int:
     return int(text)
 
 
-def _make_nonce() -> bytes:
+def make_nonce() -> bytes:
+    """Make one side's part of a nonce."""
     return _b64encode(os.urandom(_NONCE_LENGTH))
+
+
+def challenge_end(verifier: ScramVerifier) -> bytes:
+    """What stands behind the nonce in the server-first-message."""
+    return b",s=%b,i=%d" % (_b64encode(verifier.salt), verifier.iterations)
 
 
 def _client_key(salted: bytes) -> bytes:

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 _REMEMBERED: Final = 4096
 _NOTHING: Final = Shown()
-_OFFER: Final = messages.authentication_sasl([MECHANISM])
+OFFER: Final = messages.authentication_sasl([MECHANISM])
+"""What a client is sent that shall use SCRAM, and that is not connected with TLS."""
+
 _BOUND_OFFER: Final = messages.authentication_sasl([MECHANISM_PLUS, MECHANISM])
 _UNASKED: Final = frozenset({AuthType.TRUST, AuthType.ANY, AuthType.CERT, AuthType.PEER})
 _REFUSALS: Final = {AuthType.LDAP: ("LDAP", "28000"), AuthType.PAM: ("PAM", "28000")}
@@ -92,6 +94,7 @@ class ClientAuthentication:
         decisive: the next message decides: what comes out tells whether a password is right.
         password: what the client has sent, and somebody else must check: `conclude` takes the outcome.
         shown: what the login has brought to light, once done.
+        verifier: what a SCRAM exchange relies on, once one has been offered.
     """
 
     __slots__ = (
@@ -106,11 +109,11 @@ class ClientAuthentication:
         "_stored",
         "_user",
         "_usual",
-        "_verifier",
         "decisive",
         "done",
         "password",
         "shown",
+        "verifier",
     )
 
     def __init__(
@@ -132,7 +135,7 @@ class ClientAuthentication:
         self._iterations = scram_iterations
         self._endpoint = endpoint
         self._expected_md5 = b""
-        self._verifier: ScramVerifier
+        self.verifier: ScramVerifier | None = None
         self._exchange: ScramServer
         self._step: Callable[[ClientAuthentication, bytes], bytes] = ClientAuthentication._out_of_turn
         self.done = False
@@ -168,9 +171,18 @@ class ClientAuthentication:
             self._step = ClientAuthentication._check_md5
             return messages.authentication_md5_password(salt)
         self.decisive = False
-        self._verifier = self._make_verifier(stored)
+        self.verifier = self._make_verifier(stored)
         self._step = ClientAuthentication._begin_scram
-        return _BOUND_OFFER if self._endpoint else _OFFER
+        return _BOUND_OFFER if self._endpoint else OFFER
+
+    def challenged(self, exchange: ScramServer) -> None:
+        """The client has been challenged already, behind `start`.
+
+        Args:
+            exchange: as it stands.
+        """
+        self._exchange = exchange
+        self._await_final()
 
     def receive(self, kind: int, body: bytes) -> bytes:
         """Take the client's next message.
@@ -223,7 +235,9 @@ class ClientAuthentication:
         plus = mechanism == MECHANISM_PLUS and self._endpoint != b""
         if mechanism != MECHANISM and not plus:
             raise ProtocolError("client selected an invalid SASL authentication mechanism")
-        self._exchange = ScramServer(self._verifier, endpoint=self._endpoint, plus=plus)
+        if self.verifier is None:
+            raise AssertionError("SCRAM was offered")
+        self._exchange = ScramServer(self.verifier, endpoint=self._endpoint, plus=plus)
         if data is None:
             # RFC 4422: a client that sends no initial response is asked for it with an empty challenge.
             self._step = ClientAuthentication._challenge
@@ -232,9 +246,12 @@ class ClientAuthentication:
 
     def _challenge(self, client_first: bytes) -> bytes:
         server_first = self._exchange.challenge(client_first)
+        self._await_final()
+        return messages.authentication_sasl_continue(server_first)
+
+    def _await_final(self) -> None:
         self._step = ClientAuthentication._finish_scram
         self.decisive = True
-        return messages.authentication_sasl_continue(server_first)
 
     def _finish_scram(self, client_final: bytes) -> bytes:
         server_final = self._exchange.finish(client_final)

@@ -7,6 +7,7 @@ cdef class Guest(TransientConnection):
     cdef object _offer
     cdef bytes _opening
     cdef object _precedent
+    cdef object _proof
     cdef object _shaking
     cdef bint _direct
     cdef bint _fresh

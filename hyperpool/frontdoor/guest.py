@@ -33,6 +33,7 @@ from hyperpool.wire import messages
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from hyperpool.auth.proof import ScramProof
     from hyperpool.auth.server_side import ClientAuthentication
     from hyperpool.frontdoor.access import Claim
     from hyperpool.frontdoor.console import ConsoleDoor
@@ -84,6 +85,7 @@ class Guest(TransientConnection):
         "_offer",
         "_opening",
         "_precedent",
+        "_proof",
         "_shaking",
         "_waiting",
         "address",
@@ -109,6 +111,7 @@ class Guest(TransientConnection):
         self._login: Login | None = None
         self._opening = b""
         self._precedent: Precedent | None = None
+        self._proof: ScramProof | None = None
         self._fresh = self._offer is not None
         self._shaking: TlsSocket | None = None
         self._direct = False
@@ -156,15 +159,18 @@ class Guest(TransientConnection):
 
     def _take(self, data: bytes) -> None:
         """The client has sent something."""
-        login = self._login
-        if login is None or (login.blank and not self.encrypted):
-            precedent = self._door.precedents.find(self, data)
-            if precedent is not None:
-                self._enter_like(precedent)
-                return
-            self._opening = data
-            login = login or self._begin()
         try:
+            if self._proof is not None:
+                self._prove(self._proof, data)
+                return
+            login = self._login
+            if login is None or (login.blank and not self.encrypted):
+                precedent = self._door.precedents.find(self, data)
+                if precedent is not None:
+                    self._enter_like(precedent)
+                    return
+                self._opening = data
+                login = login or self._begin()
             self._follow(login, login.receive(data))
         except HyperpoolError as error:
             self.refuse(error)
@@ -172,16 +178,36 @@ class Guest(TransientConnection):
     def _enter_like(self, precedent: Precedent) -> None:
         """It begins like one before it, and is asked for the same."""
         self.key = self.relay.reserve_key(precedent.secret_length)
-        if precedent.unasked:
-            self._admitted_as(precedent, b"", precedent.shown)
-            return
         self._precedent = precedent
+        self._proof = precedent.proof()
+        if self._proof is None:
+            self._admitted_as(precedent, b"")
+        else:
+            self.transmit(precedent.offer)
+
+    def _prove(self, proof: ScramProof, data: bytes) -> None:
+        """It goes on to prove who it is."""
+        precedent = self._precedent
+        if precedent is None:
+            raise AssertionError("who has nobody before it goes the long way")
+        door = self._door
+        if not proof.begun:
+            answer = proof.challenge(data)
+            if answer:
+                self.transmit(answer)
+                return
+        elif not door.access.penalties and door.precedents.holds(self, precedent):
+            answer = proof.conclude(data)
+            if answer:
+                self._admitted_as(precedent, answer)
+                return
+        self._proof = None
         login = self._login or self._begin()
-        try:
-            authentication = self._door.access.admit_like(self, precedent.claim)
-            self._follow(login, login.resume(precedent.message, authentication))
-        except HyperpoolError as error:
-            self.refuse(error)
+        authentication = door.access.admit_like(self, precedent.claim)
+        login.resume(precedent.message, authentication)  # what that returns has been sent
+        if proof.begun:
+            authentication.challenged(proof.exchange())
+        self._follow(login, login.receive(data))
 
     def _begin(self) -> Login:
         """Begin to talk with it."""
@@ -216,7 +242,9 @@ class Guest(TransientConnection):
     @property
     def _message(self) -> StartupMessage | None:
         """What it asks for, once it has said it."""
-        return None if self._login is None else self._login.message
+        if self._login is not None and self._login.message is not None:
+            return self._login.message
+        return None if self._precedent is None else self._precedent.message
 
     def _admit(self, message: StartupMessage) -> ClientAuthentication | None:
         return self._door.admit(self, message)
@@ -235,11 +263,7 @@ class Guest(TransientConnection):
             self._door.cancel(self, login.cancel)
         elif login.done and login.message is not None:
             self._waiting = True
-            precedent = self._precedent
-            if precedent is not None and self._door.precedents.holds(self, precedent):
-                self._admitted_as(precedent, login.pending, self.shown)
-                return
-            if precedent is not None:
+            if self._precedent is not None:
                 self.requested = requested_parameters(login.message, self._door.ignored)
             self._door.enter(self, login.message)
         elif login.held:
@@ -353,12 +377,8 @@ class Guest(TransientConnection):
         received, pending = login.leftover(), login.pending
         greet = None
         if isinstance(statuses, bytes):
-            if not received and self._opening and self.claim is not None:
-                self._door.precedents.add(
-                    self,
-                    self._opening,
-                    Precedent(pool, message, self.claim, self.shown, tracked, pending, before + statuses),
-                )
+            if not received and self._door.precedents.suits(self, self._opening):
+                self._add_precedent(pool, message, tracked, pending, before + statuses)
             welcome = pending + before + statuses + behind
         else:
             make, welcome = statuses, b""
@@ -368,17 +388,30 @@ class Guest(TransientConnection):
 
         self._become(pool, tracked, key, welcome, received, greet, message.user)
 
-    def _admitted_as(self, precedent: Precedent, pending: bytes, shown: Shown) -> None:
+    def _add_precedent(
+        self, pool: RelayPool, message: StartupMessage, tracked: ParameterSet, pending: bytes, greeting: bytes
+    ) -> None:
+        """Let those in that begin like it."""
+        authentication = None if self._login is None else self._login.authentication
+        if authentication is None or self.claim is None:
+            raise AssertionError("somebody has said who it is")
+        verifier = authentication.verifier
+        self._door.precedents.add(
+            self._opening,
+            Precedent(pool, message, self.claim, verifier, self.shown, tracked, pending, greeting),
+        )
+
+    def _admitted_as(self, precedent: Precedent, pending: bytes) -> None:
         """Become a client like one before it."""
         pool, key = precedent.pool, self.key
         if key is None:
             raise AssertionError("a client that is let in has a place")
-        pool.learn(precedent.user, shown)
+        # Who has proved to know the same password with SCRAM has shown the same keys.
+        pool.learn(precedent.user, precedent.shown)
         self.place = precedent.database, precedent.user
         self.relay.census.enter(*self.place)
-        received = b"" if self._login is None else self._login.leftover()
         welcome = pending + precedent.greeting + key[0].to_bytes(4) + key[1] + _READY
-        self._become(pool, precedent.tracked, key, welcome, received, None, precedent.user)
+        self._become(pool, precedent.tracked, key, welcome, b"", None, precedent.user)
 
     def _let_in(self) -> tuple[Login, StartupMessage, tuple[int, bytes]]:
         """How it has logged in, what it asks for, and its cancel key."""

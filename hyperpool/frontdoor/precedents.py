@@ -11,10 +11,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from hyperpool.auth.proof import ScramProof
+from hyperpool.auth.scram import challenge_end
+from hyperpool.auth.server_side import OFFER
 from hyperpool.config import AuthType
 from hyperpool.wire import messages
+from hyperpool.wire.startup import negotiate
 
 if TYPE_CHECKING:
+    from hyperpool.auth.scram import ScramVerifier
     from hyperpool.auth.secrets import Shown
     from hyperpool.frontdoor.access import Claim
     from hyperpool.frontdoor.door import FrontDoor
@@ -36,6 +41,7 @@ class Precedent:
         pool: where its servers come from.
         message: what it asked for.
         claim: who it said it was.
+        verifier: with what its proof was checked; None if it was asked for none.
         shown: what its login has brought to light.
         tracked: the session parameters that it expects.
         pending: what it was still to be sent for its authentication.
@@ -47,23 +53,27 @@ class Precedent:
         secret_length: bytes of the secret in its cancel key.
         reported: the pool's parameters that `greeting` was made of.
         base: what all sessions of the pool begin with, which it was made of, too.
-        unasked: it was not asked to prove who it is.
-        greeting: what such a client is sent, from AuthenticationOk to what tells its cancel key from that of others;
+        age: how often settings had changed before.
+        offer: what such a client is sent to have it prove who it is; empty if it is not asked to.
+        greeting: what it is sent in the end, from AuthenticationOk to what tells its cancel key from that of others;
             with what comes before, if it is not asked.
     """
 
     __slots__ = (
+        "_ending",
+        "_verifier",
+        "age",
         "base",
         "claim",
         "database",
         "greeting",
         "message",
+        "offer",
         "pool",
         "reported",
         "secret_length",
         "shown",
         "tracked",
-        "unasked",
         "user",
     )
 
@@ -72,6 +82,7 @@ class Precedent:
         pool: RelayPool,
         message: StartupMessage,
         claim: Claim,
+        verifier: ScramVerifier | None,
         shown: Shown,
         tracked: ParameterSet,
         pending: bytes,
@@ -87,10 +98,19 @@ class Precedent:
         self.secret_length = message.secret_length
         self.reported = pool.parameters
         self.base = pool.base
-        self.unasked = claim.method.kind in _UNASKED
+        self.age = 0
+        if verifier is None and claim.method.kind not in _UNASKED:
+            raise AssertionError("nobody comes in without proof who is asked for one")
+        self._verifier = verifier
+        self._ending = b"" if verifier is None else challenge_end(verifier)
+        self.offer = b"" if verifier is None else negotiate(message) + OFFER
         # BackendKeyData is its head, and the two of which a key is made.
         head = messages.backend_key_data(0, bytes(self.secret_length))[:5]
-        self.greeting = (pending if self.unasked else b"") + greeting + head
+        self.greeting = (pending if verifier is None else b"") + greeting + head
+
+    def proof(self) -> ScramProof | None:
+        """The exchange with which such a client proves who it is; None if it is not asked to."""
+        return None if self._verifier is None else ScramProof(self._verifier, self._ending)
 
 
 class Precedents:
@@ -103,34 +123,45 @@ class Precedents:
     def __init__(self, door: FrontDoor) -> None:
         self._door = door
         self._found: dict[bytes, Precedent] = {}
+        self._age = 0
 
     def clear(self) -> None:
         """The settings have changed: nothing is known."""
         self._found.clear()
+        self._age += 1
 
-    def add(self, guest: Guest, opening: bytes, precedent: Precedent) -> None:
-        """A client has been let in: let those like it in, if that hangs on nothing but what they begin with.
+    def suits(self, guest: Guest, opening: bytes) -> bool:
+        """Whether how a client is let in hangs on nothing but the settings, and what it has begun with.
 
         Args:
-            guest: the client.
+            guest: the client, whose claim is known.
             opening: the first bytes that it has sent without TLS, or those behind the refusal of TLS.
-            precedent: how it was let in.
         """
-        settings, offer = self._door.settings, self._door.tls
-        if (
-            int.from_bytes(opening[:4]) == len(opening)
+        settings, offer, claim = self._door.settings, self._door.tls, guest.claim
+        return (
+            0 < int.from_bytes(opening[:4]) == len(opening)
             and settings.pooler.auth_type in _SETTLED
             and not settings.pooler.application_name_add_host
             and not (offer is not None and offer.required)
             # What it has sent in clear was a request for TLS, with which others may get something else.
             and not guest.encrypted
             and not guest.replication
-            and precedent.claim.source is None
-            and not any(settings.client_limits(precedent.database, precedent.user))
-        ):
-            if len(self._found) >= _MOST:
-                self._found.clear()
-            self._found[opening] = precedent
+            and claim is not None
+            and claim.source is None
+            and not any(settings.client_limits(claim.database, claim.user))
+        )
+
+    def add(self, opening: bytes, precedent: Precedent) -> None:
+        """A client has been let in: let those like it in.
+
+        Args:
+            opening: what it has begun with.
+            precedent: how it was let in.
+        """
+        if len(self._found) >= _MOST:
+            self._found.clear()
+        precedent.age = self._age
+        self._found[opening] = precedent
 
     def find(self, guest: Guest, opening: bytes) -> Precedent | None:
         """How a client is let in that begins like this, if that is known, and there is room for it.
@@ -148,7 +179,8 @@ class Precedents:
         """Whether the client that has a seat may come in like the one before it."""
         pool = precedent.pool
         return (
-            pool.parameters is precedent.reported
+            precedent.age == self._age
+            and pool.parameters is precedent.reported
             and pool.base is precedent.base
             and self._door.leads(guest, precedent.database, precedent.user, pool)
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 import pytest
+from structlog.testing import capture_logs
 
 from hyperpool.auth.scram import ScramClient
 from hyperpool.config import AuthType, DatabaseSettings, Secret, SslMode, UserSettings
@@ -191,6 +192,134 @@ def test_a_wrong_password(make_house: Callable[..., House]) -> None:
     assert house.relay.population == 2
     house.later(house.settings.pooler.auth_failure_interval + 1)
     assert prove(house, late).endswith(READY)
+
+
+def test_a_proof_after_others_have_failed(make_house: Callable[..., House]) -> None:
+    """While somebody owes for failures, it is looked at whether this one does."""
+    house = open_house(make_house, AuthType.SCRAM_SHA_256, auth_failure_burst=2)
+    house.door.access.penalties.failed("192.0.2.7", "bob", house.clock.now)
+    assert prove(house, house.connect(startup())) == welcome(house, REPORTED)
+    early = house.connect(startup())
+    for _ in range(2):
+        house.door.access.penalties.failed("unix", "ann", house.clock.now)
+    assert prove(house, early) == b""
+    house.later(house.settings.pooler.auth_failure_interval + 1)
+    assert received(early).endswith(READY)
+
+
+class Words:
+    """What a client says in its SCRAM exchange, message by message."""
+
+    def __init__(self, header: bytes = b"n,,", user: bytes = b"") -> None:
+        self.exchange = ScramClient("pencil", user=user, header=header)
+
+    def first(self) -> bytes:
+        """The first message."""
+        return messages.sasl_initial_response("SCRAM-SHA-256", self.exchange.first())
+
+    def final(self, challenge: bytes) -> bytes:
+        """The second one."""
+        assert challenge[:1] + challenge[5:9] == b"R\0\0\0\x0b"
+        return messages.sasl_response(self.exchange.respond(challenge[9:]))
+
+    def verify(self, answer: bytes) -> bytes:
+        """Check what is proved to the client; returns what stands behind it."""
+        length = int.from_bytes(answer[1:5]) + 1
+        self.exchange.verify(answer[9:length])
+        return answer[length:]
+
+
+@pytest.mark.parametrize("words", [Words(), Words(b"y,,"), Words(user=b"somebody")])
+@pytest.mark.parametrize(("first", "final"), [(1, 1), (4, 1), (9, 1), (1, 3), (2, 2)])
+def test_a_proof_in_pieces(make_house: Callable[..., House], words: Words, first: int, final: int) -> None:
+    """However it is cut: who comes from the short way to the long one is answered as if it had always been there."""
+    house = open_house(make_house, AuthType.SCRAM_SHA_256)
+    forbid(house)
+    client = house.connect(startup())
+    assert received(client) == messages.authentication_sasl(["SCRAM-SHA-256"])
+
+    def say(text: bytes, pieces: int) -> bytes:
+        size = -(-len(text) // pieces)
+        for at in range(0, len(text), size):
+            assert received(client) == b""
+            house.send(client, text[at : at + size])
+        return received(client)
+
+    challenge = say(words.first(), first)
+    assert words.verify(say(words.final(challenge), final)) == welcome(house, REPORTED)
+    assert house.relay.census.users == {"ann": 2}
+    assert house.relay.population == 2
+
+
+def test_a_first_message_that_is_asked_for(make_house: Callable[..., House]) -> None:
+    """A client need not send it along with the name of the mechanism (RFC 4422)."""
+    house = open_house(make_house, AuthType.SCRAM_SHA_256)
+    client = house.connect(startup())
+    received(client)
+    words = Words()
+    house.send(client, b"p\0\0\0\x16SCRAM-SHA-256\0\xff\xff\xff\xff")
+    assert received(client) == messages.authentication_sasl_continue(b"")
+    house.send(client, messages.sasl_response(words.first()[-len(words.exchange.first()) :]))
+    house.send(client, words.final(received(client)))
+    assert words.verify(received(client)) == welcome(house, REPORTED)
+
+
+@pytest.mark.parametrize("spoilt", ["nonce", "proof", "binding", "type"])
+def test_a_proof_that_is_none(make_house: Callable[..., House], spoilt: str) -> None:
+    """What does not fit is refused with the words of the long way, and counts where it does there."""
+    house = open_house(make_house, AuthType.SCRAM_SHA_256)
+    client = house.connect(startup())
+    received(client)
+    words = Words()
+    house.send(client, words.first())
+    final = words.final(received(client))
+    start, _, proof = final.partition(b",p=")
+    said, failures = {
+        "nonce": ("invalid SCRAM response: nonce does not match", 0),
+        "proof": ('password authentication failed for user "ann"', 1),
+        "binding": ("unexpected SCRAM channel-binding attribute in client-final-message", 0),
+        "type": ("expected password response, got message type 81", 0),
+    }[spoilt]
+    changed = {
+        "nonce": start[:-1] + (b"A" if start[-1:] != b"A" else b"B") + b",p=" + proof,
+        "proof": start + b",p=" + (b"A" if proof[:1] != b"A" else b"B") + proof[1:],
+        "binding": final.replace(b"c=biws", b"c=eSws"),
+        "type": b"Q" + final[1:],
+    }[spoilt]
+    house.send(client, changed)
+    assert received(client) == told("28P01" if failures else "08P01", said) + b"END"
+    assert bool(house.door.access.penalties) == bool(failures)
+    assert house.relay.population == 1
+
+
+def test_who_leaves_before_its_proof(make_house: Callable[..., House]) -> None:
+    """Its place is free again, and the log knows who it was."""
+    house = open_house(make_house, AuthType.SCRAM_SHA_256, log_disconnections=True)
+    with capture_logs() as logs:
+        client = house.connect(startup())
+        client.close()
+        house.relay.turn()
+    assert [(entry["user"], entry["database"]) for entry in logs] == [("ann", "app")]
+    assert house.relay.population == 1
+    with capture_logs() as logs:
+        client = house.connect(startup())
+        received(client)
+        house.later(house.settings.pooler.client_login_timeout + 1)
+    assert received(client) == told("08P01", "client_login_timeout") + b"END"
+    assert house.relay.population == 1
+
+
+def test_settings_that_change_before_the_proof(make_house: Callable[..., House]) -> None:
+    """It is let in with the password that was right when it came, and counts for limits that have come since."""
+    house = open_house(make_house, AuthType.SCRAM_SHA_256)
+    early = house.connect(startup())
+    users = {"ann": UserSettings(password=Secret("quill"), max_user_client_connections=1)}
+    house.settings = attrs.evolve(house.settings, users=users)
+    house.door.configure(house.settings, None)
+    answer = prove(house, early)
+    assert answer.startswith(b"E")
+    assert b"max_user_client_connections" in answer
+    assert house.relay.population == 1
 
 
 @pytest.mark.parametrize("auth_type", ASKED)
