@@ -349,7 +349,7 @@ def agent_target(value: object, source: Source) -> str:
 def url_path(value: object, source: Source) -> str:
     """The path of a URL, with its query if there is one."""
     found = text(value, source)
-    if not found.startswith("/") or not found.isascii() or not found.isprintable() or " " in found:
+    if not found.startswith("/") or not found.isascii() or not found.isprintable() or set(found) & set(" #"):
         raise Unfit("a path that starts with a slash, with other characters percent-encoded")
     return found
 

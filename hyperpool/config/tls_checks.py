@@ -28,6 +28,9 @@ _OWN: Final = {
 }
 """Parts of `TlsMaterial` for which a database may have a setting of its own."""
 
+_UNSAID: Final = {"versions": ""}
+"""How such a setting reads when the database does not have it, if not None."""
+
 
 def check_tls(settings: Settings, report: Report) -> None:
     """Look for what is wrong with TLS of clients, and of each database's servers and transport."""
@@ -113,7 +116,7 @@ def check_steps(path: KeyPath, steps: Steps, report: Report) -> None:
         report: gets the problems.
     """
     for step in steps:
-        if isinstance(step, ProxyStep) and step.url.startswith("https:"):
+        if isinstance(step, ProxyStep) and step.secure:
             host, _ = host_and_port(step.url)
             tls = TlsStep(server_name=host, ca_file=step.ca_file)
         elif isinstance(step, TlsStep):
@@ -129,7 +132,7 @@ def check_steps(path: KeyPath, steps: Steps, report: Report) -> None:
 def _place(path: KeyPath, part: str, database: DatabaseSettings) -> KeyPath:
     """Where the setting stands that decides about a part."""
     own = _OWN.get(part)
-    if own is not None and getattr(database, own):
+    if own is not None and getattr(database, own) != _UNSAID.get(part):
         return (*path, own)
     return _pooler("server", _NAMES.get(part, part))
 

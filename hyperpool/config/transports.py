@@ -10,6 +10,7 @@ Adding a kind: a class here, and a function in `hyperpool.transport.kinds`.
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -36,6 +37,15 @@ _OWN_HEADERS: Final = {
 }  # fmt: skip
 """Headers that belong to the handshake, or to one hop only (RFC 9110, section 7.6.1)."""
 
+_TOKEN_HEADERS: Final = {"cf-access-client-id": "token_id", "cf-access-client-secret": "token_secret"}
+"""Headers that have a setting of their own."""
+
+_HEADER_NAME: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+"""RFC 9110, section 5.1."""
+
+_NO_HEADER_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]$")
+"""What a header's value must not have (RFC 9110, section 5.5)."""
+
 
 def _headers(value: object, source: Source) -> tuple[tuple[str, Secret], ...]:
     """HTTP headers: names and values; a value may be secret."""
@@ -43,13 +53,13 @@ def _headers(value: object, source: Source) -> tuple[tuple[str, Secret], ...]:
         raise Unfit("a mapping of header names and their values")
     found = []
     for name, content in value.items():
-        if not isinstance(name, str) or not name or not name.isascii() or set(name) & set(' \t\r\n":,;'):
-            raise Unfit("header names without spaces, colons and commas")
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise Unfit("header names of letters, digits and dashes")
         if name.lower() in _OWN_HEADERS:
             raise Unfit(f"headers without {name}", "hyperpool sets that itself")
         shown = kinds.text(source.substitute(content) if isinstance(content, str) else content, source)
-        if "\r" in shown or "\n" in shown:
-            raise Unfit("header values on one line")
+        if _NO_HEADER_VALUE.search(shown):
+            raise Unfit("header values on one line, without spaces around them and control characters")
         found.append((name, Secret(shown)))
     return tuple(found)
 
@@ -69,11 +79,47 @@ def _url(*schemes: str) -> kinds.Parser:
             raise Unfit(f"{expected} and names a host")
         if "@" in parts.netloc:
             raise Unfit("a URL without user and password", "they have settings of their own")
-        if parts.fragment or not found.isprintable() or " " in found:
+        if "#" in found or not found.isprintable() or " " in found:
             raise Unfit("a URL without fragment and spaces")
+        if not f"{parts.path}{parts.query}".isascii():
+            raise Unfit("a URL whose path is ASCII", "percent-encode other characters")
+        kinds.hostname(parts.hostname, source)
         return found
 
     return parse
+
+
+def _proxy_url(value: object, source: Source) -> str:
+    """A proxy's URL: CONNECT has no path there."""
+    found = _url("http", "https")(value, source)
+    parts = urlsplit(found)
+    if parts.path not in {"", "/"} or "?" in found:
+        raise Unfit("the proxy's URL without a path", "like http://proxy.example.com:3128")
+    return found
+
+
+def _proxy_user(value: object, source: Source) -> str:
+    """A user's name for Basic authentication (RFC 7617, section 2)."""
+    found = kinds.text(value, source)
+    if ":" in found:
+        raise Unfit("a user without a colon", "the password has a setting of its own")
+    return found
+
+
+def _host_header(value: object, source: Source) -> str:
+    """A host for the header Host, with or without a port."""
+    found = kinds.text(value, source)
+    if set(found) & set("/,@?# ") or not found.isprintable():
+        raise Unfit("a host, or host:port")
+    return found
+
+
+def _server_name(value: object, source: Source) -> str:
+    """The name that a certificate is for; an empty text is the default."""
+    found = kinds.text(value, source)
+    if found.startswith("."):
+        raise Unfit("a host name or address", "it does not begin with a dot")
+    return kinds.hostname(found, source) if found else ""
 
 
 def host_and_port(url: str) -> tuple[str, int]:
@@ -121,16 +167,27 @@ class ProxyStep:
     KIND: ClassVar[str] = "proxy"
     BASE: ClassVar[bool] = True
 
-    url: str = required(_url("http", "https"), "the proxy")
-    user: str = setting("", kinds.text, "user for the proxy")
+    url: str = required(_proxy_url, "the proxy")
+    user: str = setting("", _proxy_user, "user for the proxy")
     password: Secret | None = setting(None, kinds.secret, "password for the proxy", secret=True)
     password_file: str = setting("", kinds.secret_file, "file that holds that password, or credential:NAME")
     ca_file: str = setting("", kinds.path, "certificates that an https proxy is verified with")
-    host: str = setting("", kinds.text, "where it shall connect to; by default where the next step does")
+    host: str = setting("", kinds.hostname, "where it shall connect to; by default where the next step does")
     port: int = setting(0, kinds.port, "and the port there")
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS is spoken with the proxy."""
+        return urlsplit(self.url).scheme == "https"
 
     def onto(self, below: Steps) -> Steps:
         """Put it on top of other steps."""
+        if bool(self.host) != bool(self.port):
+            raise Unfit("host and port together", "or neither, where the next step says it")
+        if self.ca_file and not self.secure:
+            raise Unfit(
+                "ca_file together with an https:// url", "TLS behind the proxy has a ca_file of its own"
+            )
         return _as_base(self, below)
 
 
@@ -159,7 +216,9 @@ class TlsStep:
     BASE: ClassVar[bool] = False
 
     server_name: str = setting(
-        "", kinds.text, "the name in the server's certificate, which is also sent; by default the host below"
+        "",
+        _server_name,
+        "the name in the server's certificate, which is also sent; by default the host below",
     )
     ca_file: str = setting("", kinds.path, "certificates to verify with; empty: the system's")
     cert_file: str = setting("", kinds.path, "certificate that is shown to the server")
@@ -192,7 +251,7 @@ class WebSocketStep:
     ca_file: str = setting(
         "", kinds.path, "certificates that a wss:// url's gateway is verified with; empty: the system's"
     )
-    host: str = setting("", kinds.text, "the header Host; by default the host below")
+    host: str = setting("", _host_header, "the header Host; by default the host below")
     path: str = setting("/", kinds.url_path, "the request's path, with a query if there is one")
     headers: tuple[tuple[str, Secret], ...] = setting(
         (), _headers, "more headers of the request", secret=True
@@ -213,8 +272,7 @@ class WebSocketStep:
 
     def onto(self, below: Steps) -> Steps:
         """Put it on top of other steps, and its own below it if it has a URL."""
-        if bool(self.token_id) != bool(self.token_secret):
-            raise Unfit("token_id and token_secret together")
+        self._check_token()
         if self.ca_file and urlsplit(self.url).scheme != "wss":
             raise Unfit("ca_file together with a wss:// url", "a tls step has a ca_file of its own")
         if not self.url:
@@ -235,6 +293,17 @@ class WebSocketStep:
             below = TlsStep(ca_file=self.ca_file).onto(below)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return (*below, attrs.evolve(self, host=_authority(host, port, secure=secure), path=path))
+
+    def _check_token(self) -> None:
+        if bool(self.token_id) != bool(self.token_secret):
+            raise Unfit("token_id and token_secret together")
+        for name, part in (("token_id", self.token_id), ("token_secret", self.token_secret)):
+            if part is not None and _NO_HEADER_VALUE.search(part.reveal()):
+                raise Unfit(f"{name} on one line, without spaces around it and control characters")
+        for name, _ in self.headers:
+            setting_of_it = _TOKEN_HEADERS.get(name.lower())
+            if self.token_id and setting_of_it:
+                raise Unfit(f"{setting_of_it} or the header {name}", "remove one of them")
 
 
 Step: TypeAlias = TcpStep | UnixStep | ProxyStep | AgentStep | TlsStep | WebSocketStep

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from base64 import b64encode
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import trio
 
@@ -32,7 +31,7 @@ async def open_proxy(step: ProxyStep, below: trio.abc.Stream | None, context: Di
     proxy = f"the HTTP proxy {_authority(host, port)}"
     try:
         stream: trio.abc.Stream = await open_tcp(TcpStep(host=host, port=port), None, context)
-        if urlsplit(step.url).scheme == "https":
+        if step.secure:
             stream = await open_tls(TlsStep(server_name=host, ca_file=step.ca_file), stream, context)
     except ConnectFailed as error:
         raise ConnectFailed(f"{proxy} cannot be reached: {error}") from error

@@ -283,6 +283,14 @@ def test_all_at_once(problems_with: Problems, tmp_path: Path, files: Files) -> N
     )
 
 
+def test_a_database_that_takes_the_authorities_away(problems_with: Problems, files: Files) -> None:
+    """The pooler's setting is fine: it is the database's own that is named."""
+    assert problems_with(
+        pooler={"server_tls_sslmode": "verify-full", "server_tls_ca_file": str(files.ca)},
+        databases={"one": {"sslrootcert": ""}, "two": {}},
+    ) == ["databases.one.sslrootcert: found nothing, expected the file with the certificates to verify with"]
+
+
 def test_clients_without_a_certificate(problems_with: Problems) -> None:
     """TLS needs both files."""
     assert problems_with(pooler={"client_tls_sslmode": "allow"}) == [

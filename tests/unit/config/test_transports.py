@@ -270,6 +270,33 @@ def test_all_problems_are_reported_at_once(problems_with: Problems) -> None:
             "2.tls",
             "expected cert_file together with key_file",
         ),
+        *(
+            (
+                [{"proxy": {"url": "http://a", **half}}, {"tcp": {"host": "b", "port": 1}}],
+                "1.proxy",
+                "expected host and port together; or neither, where the next step says it",
+            )
+            for half in ({"host": "b"}, {"port": 1})
+        ),
+        (
+            [{"proxy": {"url": "http://a", "ca_file": "x"}}, {"tcp": {"host": "b", "port": 1}}],
+            "1.proxy",
+            "expected ca_file together with an https:// url; TLS behind the proxy has a ca_file of its own",
+        ),
+        (
+            [
+                {
+                    "websocket": {
+                        "url": "ws://a",
+                        "token_id": "x",
+                        "token_secret": "y",
+                        "headers": {"cf-Access-Client-Secret": "z"},
+                    }
+                }
+            ],
+            "1.websocket",
+            "expected token_secret or the header cf-Access-Client-Secret; remove one of them",
+        ),
     ],
 )
 def test_steps_that_do_not_fit_together(
@@ -296,6 +323,101 @@ def test_other_urls(problems_with: Problems, value: str) -> None:
     assert "hunter2" not in problem
 
 
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("ws://gw/pä", "a URL whose path is ASCII; percent-encode other characters"),
+        ("ws://gw/db?x=ä", "a URL whose path is ASCII; percent-encode other characters"),
+        ("ws://gw/db#x", "a URL without fragment and spaces"),
+        ("ws://gw/db#", "a URL without fragment and spaces"),
+        ("ws://gw,gw2/db", "one host name or address; no list, and no spaces"),
+    ],
+)
+def test_urls_that_no_request_can_be_made_of(problems_with: Problems, url: str, expected: str) -> None:
+    """Found with the settings, and not when the first client waits for a server."""
+    assert problems_with(databases=app(url)) == [f"{WHERE}: found a URL, expected {expected}"]
+
+
+def test_a_host_may_be_written_in_any_script(load_with: Loader) -> None:
+    """What cannot stand in a request is for the path alone: names have a form for the DNS."""
+    assert steps_of(load_with, "ws://bücher.example/db")[0].host == "bücher.example"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "problem"),
+    [
+        (
+            {"url": "http://a:3128/path"},
+            "url: found a URL, expected the proxy's URL without a path; like http://proxy.example.com:3128",
+        ),
+        (
+            {"url": "http://a:3128?x"},
+            "url: found a URL, expected the proxy's URL without a path; like http://proxy.example.com:3128",
+        ),
+        (
+            {"url": "http://a", "user": "ann:pw"},
+            "user: found the text 'ann:pw', expected a user without a colon; the password has a setting of its own",
+        ),
+        (
+            {"url": "http://a", "host": "[::1]", "port": 1},
+            (
+                "host: found the text '[::1]', expected a host name or address; the port has a setting of its own, and "
+                "IPv6 needs no brackets"
+            ),
+        ),
+    ],
+)
+def test_proxies_that_are_none(problems_with: Problems, proxy: dict[str, Any], problem: str) -> None:
+    """What a request cannot hold, or would do nothing there."""
+    steps = [{"proxy": proxy}, {"tcp": {"host": "db", "port": 1}}]
+    assert problems_with(databases=app(steps)) == [f"{WHERE}.1.proxy.{problem}"]
+
+
+def test_a_proxy_url_may_end_in_a_slash(load_with: Loader) -> None:
+    """As browsers and the environment variable ``http_proxy`` have it."""
+    proxy = {"proxy": {"url": "http://proxy:3128/", "host": "fd00::1", "port": 5432}}
+    assert steps_of(load_with, proxy) == (ProxyStep(url="http://proxy:3128/", host="fd00::1", port=5432),)
+
+
+def test_a_scheme_is_one_in_any_case(load_with: Loader, problems_with: Problems, tmp_path: Path) -> None:
+    """As in every URL: what goes for https goes for HTTPS."""
+    (tmp_path / "ca.pem").write_bytes(server_pem("proxy"))
+    proxy = {"url": "HTTPS://proxy", "host": "db", "port": 1}
+    assert steps_of(load_with, {"proxy": {**proxy, "ca_file": "ca.pem"}})[0].secure
+    (problem,) = problems_with(databases=app({"proxy": {**proxy, "ca_file": "none.pem"}}))
+    assert "ca_file for TLS to proxy: cannot read the file" in problem
+
+
+@pytest.mark.parametrize("name", ["token_id", "token_secret"])
+@pytest.mark.parametrize("value", ["hunter2\n", " hunter2", "hunter2\t", "hun\x01ter2"])
+def test_tokens_that_no_header_can_hold(problems_with: Problems, name: str, value: str) -> None:
+    """A file with an empty line too many, for example; the token is not shown."""
+    step = {"url": "ws://a", "token_id": "x", "token_secret": "y", name: value}
+    assert problems_with(databases=app([{"websocket": step}])) == [
+        (
+            f"{WHERE}.1.websocket: found no sound step, expected {name} on one line, without spaces around it and "
+            "control characters"
+        )
+    ]
+
+
+@pytest.mark.parametrize("name", [".db", "a b", "a,b", "[::1]"])
+def test_server_names_that_are_none(problems_with: Problems, name: str) -> None:
+    """No certificate can be for them."""
+    steps = [{"tcp": {"host": "a", "port": 1}}, {"tls": {"server_name": name}}]
+    (problem,) = problems_with(databases=app(steps))
+    assert problem.startswith(f"{WHERE}.2.tls.server_name: found the text {name!r}, expected ")
+
+
+@pytest.mark.parametrize("host", ["a b", "http://a", "a/b", "a\tb", "ann@a"])
+def test_host_headers_that_are_none(problems_with: Problems, host: str) -> None:
+    """A host, or host and port, and nothing else."""
+    steps = [{"tcp": {"host": "a", "port": 1}}, {"websocket": {"host": host}}]
+    (problem,) = problems_with(databases=app(steps))
+    assert problem.startswith(f"{WHERE}.2.websocket.host: found ")
+    assert problem.endswith("expected a host, or host:port")
+
+
 @pytest.mark.parametrize("value", [[], {}, 1, {"tcp": {}, "tls": {}}, [[]]])
 def test_other_values(problems_with: Problems, value: Any) -> None:
     """No transport at all."""
@@ -309,7 +431,13 @@ def test_headers_of_the_handshake_cannot_be_set(problems_with: Problems, name: s
     assert f"headers without {name}" in problem
 
 
-@pytest.mark.parametrize("headers", ["x", {"a b": "x"}, {"": "x"}, {"A": "x\r\nB: y"}, {"A": 1}, {"A:": "x"}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *("x", {"a b": "x"}, {"": "x"}, {"A": "x\r\nB: y"}, {"A": 1}, {"A:": "x"}),
+        *({"A(": "x"}, {"A\n": "x"}, {"Ä": "x"}, {"A": " x"}, {"A": "x\t"}, {"A": "x\x01"}),
+    ],
+)
 def test_headers_that_are_none(problems_with: Problems, headers: Any) -> None:
     """A header cannot bring others along."""
     (problem,) = problems_with(databases=app([{"websocket": {"url": "ws://a", "headers": headers}}]))
