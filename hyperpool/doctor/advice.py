@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.doctor.findings import moment
-from hyperpool.errors import LoginFailed
+from hyperpool.errors import ConnectFailed, LoginFailed, ProtocolError
+from hyperpool.transport.tls import NoAnswer, TlsFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,8 @@ _SQLSTATES: Final = {
     "`sslmode`",
     "3D000": "check `dbname`, or make the database on the server: CREATE DATABASE",
     "42501": "let the user connect: GRANT CONNECT ON DATABASE ... TO ... on the server",
+    "22023": "correct the session parameter of the database that the server does not take, such as `timezone`",
+    "55000": "let the database take connections on the server: ALTER DATABASE ... ALLOW_CONNECTIONS true",
     "53300": "lower pool sizes, or raise max_connections on the server, or the role's or database's CONNECTION LIMIT",
     "57P03": "wait: the server is starting up, shutting down or recovering; its log says which",
 }
@@ -61,27 +64,57 @@ _HANGS: Final = {
 }
 """What no answer within the time means, by kind of hop."""
 
+_SPOKEN: Final = frozenset({"postgresql tls", "login", "query"})
+"""The hops on which PostgreSQL itself is spoken to."""
 
-def about_hang(kind: str) -> str:
-    """The remedy for a hop that took too long."""
+_HANGS_BEHIND: Final = (
+    "the tunnel is open, and its end says nothing: see where it leads to, and the log there"
+)
+_MUTE: Final = "see whether it is PostgreSQL that listens there, and its log: it may be out of connections"
+_MUTE_BEHIND: Final = (
+    "the tunnel is open, and its end hangs up: see whether PostgreSQL runs where it leads to, and the log of the "
+    "tunnel's far end"
+)
+_REFUSED_BEHIND: Final = "start what the tunnel begins with, or check host and port: nothing listens there"
+_FOREIGN: Final = "what is there does not speak PostgreSQL's protocol: check host and port"
+_FOREIGN_BEHIND: Final = "what the tunnel leads to does not speak PostgreSQL's protocol: check its target"
+
+
+def about_hang(kind: str, *, behind: bool = False) -> str:
+    """The remedy for a hop that took too long; `behind` tells whether a tunnel leads to the server."""
+    if behind and kind in _SPOKEN:
+        return _HANGS_BEHIND
     return _HANGS.get(kind, "raise --timeout if the way is known to be slow")
 
 
-def about_error(kind: str, error: BaseException) -> str:
-    """The remedy for a hop that failed; empty if none is known, or the error says it itself."""
+def about_error(kind: str, error: BaseException, *, behind: bool = False) -> str:
+    """The remedy for a hop that failed; empty if none is known, or the error says it itself.
+
+    Args:
+        kind: of the hop.
+        error: why it failed.
+        behind: a tunnel leads to the server.
+    """
     if isinstance(error, LoginFailed):
         if not error.response:
-            return ""
+            broken = isinstance(error.__cause__, ProtocolError)
+            return (_FOREIGN_BEHIND if behind else _FOREIGN) if broken else ""
         return (
             _NO_ROLE
             if error.sqlstate == "28000" and error.authenticated
             else _SQLSTATES.get(error.sqlstate, "")
         )
+    if kind in _SPOKEN:
+        told = isinstance(error, TlsFailed) and not isinstance(error, NoAnswer)
+        mute = isinstance(error, ConnectFailed) and not told
+        return (_MUTE_BEHIND if behind else _MUTE) if mute else ""
     if kind not in {"resolve", "tcp", "unix"}:
         return ""
     for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
             return "check the spelling of the host, and the name servers in /etc/resolv.conf"
+        if isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED and behind:
+            return _REFUSED_BEHIND
         if isinstance(cause, OSError) and cause.errno in _SYSTEM:
             return _SYSTEM[cause.errno]
     return ""
@@ -114,11 +147,15 @@ def about_hop(hop: HopFinding, now: datetime, *, exposed: bool) -> list[str]:
         warnings.append(
             "the password goes over the network as it is: use scram-sha-256 in pg_hba.conf, or TLS"
         )
+    if "token" in hop.facts and exposed:
+        warnings.append("the token goes over the network as it is: use wss://, or a tls step")
     return warnings
 
 
 def days(time: timedelta) -> str:
     """A length of time, in whole days."""
+    if time.days < 1:
+        return "less than a day"
     return "1 day" if time.days == 1 else f"{time.days} days"
 
 

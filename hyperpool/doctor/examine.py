@@ -13,7 +13,7 @@ from hyperpool.config.settings import FALLBACK
 from hyperpool.config.tls import ServerTls
 from hyperpool.config.transports import AgentStep
 from hyperpool.doctor.findings import DatabaseFinding
-from hyperpool.doctor.walk import Walk
+from hyperpool.doctor.walk import Walk, via
 from hyperpool.embedded.cluster import PORT, Cluster
 from hyperpool.embedded.postmaster import find
 from hyperpool.transport.kinds import DialContext
@@ -132,22 +132,20 @@ class Examination:
             return Plan(finding)
         pool = self._settings.pool_for(name, user)
         assert pool is not None  # noqa: S101 - there is such an entry
-        unreachable = ""
         if entry.embedded:
             pool = self._embedded(pool, finding)
         elif entry.transport and isinstance(entry.transport[0], AgentStep):
-            pool = self._through_pooler(pool, entry.transport[0], finding)
-            unreachable = "start the pooler (hyperpool serve): agents connect to it while it runs"
-        return Plan(finding, [] if pool is None else self._walks(pool, unreachable))
+            return Plan(finding, self._through_pooler(pool, entry.transport[0], finding))
+        return Plan(finding, [] if pool is None else self._walks(pool))
 
-    def _walks(self, pool: PoolSettings, unreachable: str) -> list[Walk]:
+    def _walks(self, pool: PoolSettings) -> list[Walk]:
         timeout, limit = self._wishes.timeout, "--timeout"
         if timeout is None:
             timeout, limit = pool.server_connect_timeout, "server_connect_timeout"
         if not timeout:
             timeout, limit = _DEFAULT_TIMEOUT, "--timeout"
         route = Route(pool, self._context)
-        return [Walk(route, target, timeout, limit, unreachable) for target in route.targets]
+        return [Walk(route, target, timeout, limit) for target in route.targets]
 
     def _first_user(self) -> str:
         """The first user whose password is known, else the first one."""
@@ -174,7 +172,7 @@ class Examination:
         finding.note = "embedded; its server runs"
         return attrs.evolve(pool, host=str(directory), port=PORT)
 
-    def _through_pooler(self, pool: PoolSettings, agent: AgentStep, finding: DatabaseFinding) -> PoolSettings:
+    def _through_pooler(self, pool: PoolSettings, agent: AgentStep, finding: DatabaseFinding) -> list[Walk]:
         """The way through the pooler, as a client: agents are connected to it, and to nobody else."""
         pooler = self._settings.pooler
         user = self._wishes.user or self._first_user() or pool.user
@@ -183,7 +181,8 @@ class Examination:
             f"its agents ({agent.name}) are connected to the pooler alone: examined through it, as a client"
         )
         address = pooler.listen_addr[0] if pooler.listen_addr else pooler.unix_socket_dir
-        return attrs.evolve(
+        (server,) = Route(pool, self._context).targets
+        as_client = attrs.evolve(
             pool,
             user=user,
             password=self._settings.credentials.get(user),
@@ -194,3 +193,7 @@ class Examination:
             parameters={},
             tls=ServerTls(mode=SslMode.PREFER),
         )
+        (walk,) = self._walks(as_client)
+        walk.unreachable = "start the pooler (hyperpool serve): agents connect to it while it runs"
+        walk.name, walk.via = server.name, f"pooler {walk.target.name} > {via(server.steps)}"
+        return [walk]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
@@ -51,6 +52,10 @@ _SPOKEN: Final = {
 }
 """How facts are told; any other is told with its name."""
 
+_AGAIN: Final = {"postgresql tls": "then it was tried without TLS"}
+_AGAIN_OTHERWISE: Final = "then it was tried in another way"
+"""What came after a failure that was not the last word: as the pooler does it."""
+
 _VERIFIED: Final = {"no": "not verified", "certificate": "verified but for its name"}
 _CERTIFICATE: Final = {"subject", "issuer", "names", "not_before", "not_after", "verified"}
 
@@ -92,7 +97,7 @@ def _line(picture: str, name: str, walk: Walk) -> Text:
     return Text.assemble(
         (f"{picture} ", "cyan"),
         (printable(name), "bold"),
-        f" {printable(walk.target.name)} ",
+        f" {printable(walk.name)} ",
         (printable(hop), "cyan"),
         (f" {seconds:.1f} s", "dim"),
         no_wrap=True,
@@ -132,9 +137,14 @@ class _Page:
 
     def _server(self, finding: ServerFinding) -> None:
         title = Text(printable(finding.name), style="underline")
-        more = f"  via {finding.via}" if finding.via else ""
-        title.append(f"{more}  {_milliseconds(finding.seconds)} ms", style="not underline dim")
-        self._print(Text(), title, _INDENT)
+        more = f"via {printable(finding.via)}  " if finding.via else ""
+        more += f"{_milliseconds(finding.seconds)} ms"
+        if _INDENT + len(title) + 2 + len(more) > self._console.width:
+            self._print(Text(), title, _INDENT)
+            title = Text()
+        else:
+            title.append("  ")
+        self._print(Text(), title.append(more, style="not underline dim"), _INDENT)
         for hop in finding.hops:
             start = self._mark(hop.status)
             start.append(hop.kind.ljust(_KIND_WIDTH), style="bold red" if hop.status is Status.FAILED else "")
@@ -166,7 +176,7 @@ class _Page:
         if hop.error:
             yield Text(printable(hop.error), style="yellow" if hop.overcome else "bold red")
         if hop.error and hop.overcome:
-            yield Text("the next attempt did without", style="dim")
+            yield Text(_AGAIN.get(hop.kind, _AGAIN_OTHERWISE), style="dim")
         elif hop.remedy:
             yield Text.assemble((f"{self._arrow} ", "bold cyan"), (printable(hop.remedy), "cyan"))
         for warning in hop.warnings:
@@ -199,7 +209,7 @@ def _certificate(facts: dict[str, str]) -> Iterator[Text]:
     yield Text(f"certificate of {facts['subject']}{names}: {verified}", style="dim")
     end = moment(facts["not_after"])
     left = end - advice.now()
-    when = f"in {advice.days(left)}" if left.days >= 0 else f"{advice.days(-left)} ago"
+    when = f"in {advice.days(left)}" if left >= timedelta() else f"{advice.days(-left)} ago"
     yield Text(f"issued by {facts['issuer']}, ends {end:%Y-%m-%d} ({when})", style="dim")
 
 

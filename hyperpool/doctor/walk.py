@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from hyperpool.config.transports import ProxyStep, WebSocketStep
 from hyperpool.doctor import advice
 from hyperpool.doctor.findings import HopFinding, ServerFinding, Status
 from hyperpool.errors import ConnectFailed, HyperpoolError, LoginFailed, ProtocolError, UpstreamError
 from hyperpool.pool.login import connect_to
+from hyperpool.transport.ending import ended
 from hyperpool.transport.kinds import Trace
 from hyperpool.wire import constants as c
 from hyperpool.wire import messages
@@ -69,6 +71,8 @@ class Walk:
         timeout: seconds for all of it.
         limit: what the time limit is called.
         unreachable: the remedy if nothing listens there; empty for the usual one.
+        name: what the server is called; by default, as in the settings.
+        via: what leads there; by default, the target's steps.
         trace: what happens.
         began: when, in the seconds of `time.perf_counter`; 0 before.
         finding: what came out; None before the end.
@@ -79,6 +83,8 @@ class Walk:
     timeout: float
     limit: str
     unreachable: str = ""
+    name: str = attrs.Factory(lambda walk: walk.target.name, takes_self=True)
+    via: str = attrs.Factory(lambda walk: via(walk.target.steps), takes_self=True)
     trace: WatchedTrace = attrs.field(factory=WatchedTrace)
     began: float = 0.0
     finding: ServerFinding | None = None
@@ -102,16 +108,21 @@ class Walk:
         else:
             _fail(hops, error)
         self._warn(hops)
-        self.finding = ServerFinding(self.target.name, via(self.target.steps), hops, seconds)
+        self.finding = ServerFinding(self.name, self.via, hops, seconds)
         if self.finding.status is not Status.FAILED:
             self.finding.warnings += self._slow(seconds)
         return self.finding
+
+    @property
+    def _behind(self) -> bool:
+        """Whether what is reached leads on to the server, which may be down when the way is not."""
+        return any(isinstance(step, ProxyStep | WebSocketStep) for step in self.target.steps)
 
     def _hops(self) -> list[HopFinding]:
         findings = []
         for place, hop in enumerate(self.trace.hops):
             error = self.trace.errors.get(place)
-            remedy = advice.about_error(hop.kind, error) if error else ""
+            remedy = advice.about_error(hop.kind, error, behind=self._behind) if error else ""
             if remedy and self.unreachable and hop.kind in {"tcp", "unix"}:
                 remedy = self.unreachable
             findings.append(HopFinding(hop.kind, hop.target, hop.seconds, hop.facts, [], hop.error, remedy))
@@ -119,11 +130,11 @@ class Walk:
 
     def _hang(self, hops: list[HopFinding]) -> None:
         """Say where the time ran out. Failures before it were followed by another attempt."""
-        *earlier, last = hops or [HopFinding("resolve", self.target.name, self.timeout, {})]
+        *earlier, last = hops or [HopFinding("resolve", self.name, self.timeout, {})]
         for hop in earlier:
             hop.overcome = True
         last.error = f"no answer within {self.timeout:g} s ({self.limit})"
-        last.remedy = advice.about_hang(last.kind)
+        last.remedy = advice.about_hang(last.kind, behind=self._behind)
 
     @staticmethod
     def _warn(hops: list[HopFinding]) -> None:
@@ -187,7 +198,9 @@ async def _ask_nothing(stream: trio.abc.Stream) -> None:
             while (frame := reader.next_frame()) is None:
                 data = await stream.receive_some()
                 if not data:
-                    raise ConnectFailed("server closed the connection instead of answering an empty query")
+                    raise ConnectFailed(
+                        ended("server closed the connection instead of answering an empty query", stream)
+                    )
                 reader.feed(data)
             kind, body = frame
             if kind == c.ERROR_RESPONSE:

@@ -11,6 +11,7 @@ from hyperpool.auth.binding import BINDING_TYPE
 from hyperpool.auth.client_side import ServerLogin
 from hyperpool.auth.scram import MECHANISM_PLUS
 from hyperpool.errors import ConnectFailed, LoginFailed, ProtocolError, UpstreamError
+from hyperpool.transport.ending import ended
 from hyperpool.transport.kinds import Trace
 from hyperpool.transport.tls import Wish, is_worth_another, secure, wishes
 from hyperpool.wire import messages
@@ -93,8 +94,9 @@ async def connect(
         return await route.first(lambda target: connect_to(route, target, minor_for(target), trace), failures)
     where = ", ".join(target.name for target in route.targets)
     before = f"; before that: {'; '.join(failures)}" if failures else ""
+    who = f"server {where}" if route.targets[0].known else where
     raise ConnectFailed(
-        f"server {where} did not log us in within {timeout:g} s (server_connect_timeout){trace.waits}{before}"
+        f"{who} did not log us in within {timeout:g} s (server_connect_timeout){trace.waits}{before}"
     )
 
 
@@ -150,7 +152,9 @@ async def _open(
     wish: Wish, route: Route, target: Target, login: ServerLogin, trace: Trace
 ) -> tuple[trio.abc.Stream, Way]:
     opened = await route.reach(target, trace)
-    secured = await secure(opened.stream, wish, route.settings.tls, target.host, trace)
+    secured = await secure(
+        opened.stream, wish, route.settings.tls, target.host, trace, "" if target.known else target.name
+    )
     try:
         with trace.hop("login", route.settings.user) as hop:
             try:
@@ -191,7 +195,7 @@ async def _log_in(stream: trio.abc.Stream, login: ServerLogin, channel: Channel)
             if frame is None:
                 data = await stream.receive_some()
                 if not data:
-                    raise ConnectFailed("server closed the connection during login")
+                    raise ConnectFailed(ended("server closed the connection during login", stream))
                 reader.feed(data)
                 continue
             answer = login.receive(*frame)
@@ -221,7 +225,10 @@ async def cancel(way: Way, pid: int, secret: bytes) -> None:
     """
     reopened = await way.route.reopen(way.target)
     wish = Wish.TLS if way.encrypted else Wish.PLAIN
-    secured = await secure(reopened, wish, way.route.settings.tls, way.target.host, Trace())
+    target = way.target
+    secured = await secure(
+        reopened, wish, way.route.settings.tls, target.host, Trace(), "" if target.known else target.name
+    )
     stream = secured.stream
     try:
         await stream.send_all(messages.cancel_request(pid, secret))

@@ -176,11 +176,11 @@ def _addresses(sock: socket.socket, way: Way) -> tuple[str, str]:
     target = way.target
     if way.route.settings.transport or sock.family == socket.AF_UNSPEC:
         # What stands for a socket leads to a task of ours.
-        return f"{target.host}:{target.port}", "a transport"
+        return target.name, "a transport"
     if sock.family == socket.AF_UNIX:
         return f"unix:{target.port}", "unix"
     try:
         return address_name(sock.family, sock.getpeername()), address_name(sock.family, sock.getsockname())
     except OSError:
         # It has gone already, as will be noticed.
-        return f"{target.host}:{target.port}", "unknown"
+        return target.name, "unknown"

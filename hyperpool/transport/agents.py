@@ -341,7 +341,8 @@ class AgentRegistry:
             if connection is None:
                 if refusals and not set(group.agents) - set(refusals):
                     told = "; ".join(f"{instance}: {reason}" for instance, reason in refusals.items())
-                    raise ConnectFailed(f"agent {name} cannot connect to its target {target}: {told}")
+                    which = f"its target {target}" if target else "its target"
+                    raise ConnectFailed(f"agent {name} cannot connect to {which}: {told}")
                 if trio.current_time() >= deadline:
                     raise ConnectFailed(self._absence(name, group, refusals))
                 if group.news.is_set():

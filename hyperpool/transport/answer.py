@@ -26,6 +26,12 @@ _TIMEOUT: Final = 10.0
 """Seconds that an answer may take."""
 _MAX_SHOWN: Final = 200
 
+_TO_TLS: Final = {
+    "GET": ("use wss:// instead of ws://, or put a tls step below", "wss:// instead of ws://"),
+    "CONNECT": ("use https:// instead of http:// in its url", "https:// instead of http://"),
+}
+"""How the settings turn to TLS, by the method that is asked with: as a remedy, and in short."""
+
 
 @attrs.frozen
 class Answer:
@@ -116,16 +122,20 @@ async def ask(
     try:
         with trio.fail_after(timeout):
             await below.send_all(data)
-            return await _receive(below, whom, connection)
+            return await _receive(below, whom, method, connection)
     except trio.TooSlowError:
         raise ConnectFailed(
             f"{whom} did not answer within {timeout:g} s: check host and port, and what stands behind it"
         ) from None
     except trio.BrokenResourceError as error:
-        raise ConnectFailed(f"the connection to {whom} broke before it answered: {_reason(error)}") from error
+        reset = isinstance(error.__cause__, ConnectionResetError)
+        remedy = f": {_whether_tls(method)}" if reset else ""
+        raise ConnectFailed(
+            f"the connection to {whom} broke before it answered: {_reason(error)}{remedy}"
+        ) from error
 
 
-async def _receive(below: trio.abc.Stream, whom: str, connection: h11.Connection) -> Answer:
+async def _receive(below: trio.abc.Stream, whom: str, method: str, connection: h11.Connection) -> Answer:
     start, total = b"", 0
     try:
         while True:
@@ -135,17 +145,17 @@ async def _receive(below: trio.abc.Stream, whom: str, connection: h11.Connection
                     raise ConnectFailed(_too_long(whom))
                 data = bytes(await below.receive_some(_RECEIVE_SIZE))
                 if not data:
-                    raise ConnectFailed(_ended(whom, start))
+                    raise ConnectFailed(_ended(whom, method, start))
                 start, total = start or data, total + len(data)
                 connection.receive_data(data)
             elif isinstance(event, h11.Response) or _is_switch(event):
                 return _answer(event, connection)
             elif not isinstance(event, h11.InformationalResponse):
-                raise ConnectFailed(_not_http(whom, start))
+                raise ConnectFailed(_not_http(whom, method, start))
     except h11.RemoteProtocolError as error:
         # Without h11's own message, which shows what was received.
         too_long = error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-        raise ConnectFailed(_too_long(whom) if too_long else _not_http(whom, start)) from None
+        raise ConnectFailed(_too_long(whom) if too_long else _not_http(whom, method, start)) from None
 
 
 def _is_switch(event: object) -> bool:
@@ -176,20 +186,21 @@ def _too_long(whom: str) -> str:
     return f"{whom} answered with more than {_MAX_ANSWER} bytes of headers: check host and port"
 
 
-def _ended(whom: str, start: bytes) -> str:
+def _whether_tls(method: str) -> str:
+    return f"check host and port, and whether TLS is wanted there ({_TO_TLS[method][1]}) or not"
+
+
+def _ended(whom: str, method: str, start: bytes) -> str:
     if start:
         return f"{whom} ended the connection in the middle of its answer"
-    return (
-        f"{whom} ended the connection without an answer: check host and port, and whether TLS is wanted there "
-        "(wss:// instead of ws://) or not"
-    )
+    return f"{whom} ended the connection without an answer: {_whether_tls(method)}"
 
 
-def _not_http(whom: str, start: bytes) -> str:
+def _not_http(whom: str, method: str, start: bytes) -> str:
     """Tell what the peer is by the first bytes that it sent."""
     if start[:2] in {b"\x15\x03", b"\x16\x03"}:
-        return f"{whom} speaks TLS: use wss:// instead of ws://, or put a tls step below"
+        return f"{whom} speaks TLS: {_TO_TLS[method][0]}"
     # A connection of HTTP/2 begins with a SETTINGS frame, type 4 on stream 0 (RFC 9113, section 3.4).
     if start.startswith(b"HTTP/2") or (start[3:4] == b"\x04" and start[5:9] == bytes(4)):
-        return f"{whom} speaks HTTP/2 only: let it speak HTTP/1.1, too, which upgrades to WebSockets need"
+        return f"{whom} speaks HTTP/2 only: let it speak HTTP/1.1, too, which is what we ask in"
     return f"{whom} answered with something other than HTTP/1.1: check host and port"

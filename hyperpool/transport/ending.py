@@ -15,3 +15,9 @@ def ending_of(stream: trio.abc.Stream) -> str:
     while isinstance(below, trio.SSLStream):
         below = below.transport_stream
     return str(getattr(below, "ending", ""))
+
+
+def ended(what: str, stream: trio.abc.Stream) -> str:
+    """A message about the end of a stream, with what that says about it."""
+    told = ending_of(stream)
+    return f"{what}: {told}" if told else what

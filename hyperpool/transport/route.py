@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import attrs
 import trio
 
-from hyperpool.config.transports import TcpStep, UnixStep
+from hyperpool.config.entries import DatabaseSettings
+from hyperpool.config.transports import AgentStep, ProxyStep, TcpStep, TlsStep, UnixStep, WebSocketStep
 from hyperpool.errors import ConnectFailed, UpstreamError
 from hyperpool.transport.kinds import KINDS, Trace, open_steps
 from hyperpool.transport.plain import PlainStream
@@ -25,6 +26,8 @@ T = TypeVar("T")
 Attempt: TypeAlias = "Callable[[Target], Awaitable[T]]"
 
 _CANNOT_CONNECT_NOW = "57P03"
+_UNSAID: Final[str] = attrs.fields(DatabaseSettings).host.default
+"""The host of a database when the settings do not say one."""
 
 
 @attrs.frozen
@@ -42,11 +45,18 @@ class Target:
     steps: Steps
 
     @property
+    def known(self) -> bool:
+        """Whether the settings say what the server's own address is, and not only the way to it."""
+        return self.host != _UNSAID or self.steps == _direct(self.host, self.port)
+
+    @property
     def name(self) -> str:
         """What messages call it."""
+        if not self.known:
+            return _far_end(self.steps)
         if self.host.startswith(("/", "@")):
             return f"{self.host}/.s.PGSQL.{self.port}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return _authority(self.host, self.port)
 
 
 @attrs.frozen
@@ -187,6 +197,29 @@ def _direct(host: str, port: int) -> Steps:
     if host.startswith(("/", "@")):
         return (UnixStep(path=f"{host}/.s.PGSQL.{port}"),)
     return (TcpStep(host=host, port=port),)
+
+
+def _far_end(steps: Steps) -> str:
+    """What can be said of the server at the end of a way: where the bytes leave it, as far as steps name that."""
+    for step in reversed(steps):
+        match step:
+            case TcpStep() | ProxyStep():
+                return _authority(step.host, step.port)
+            case UnixStep():
+                return step.path
+            case WebSocketStep():
+                return f"PostgreSQL behind {step.host}{step.path.partition('?')[0].rstrip('/')}"
+            case AgentStep():
+                return f"PostgreSQL behind agent {step.name}{f' ({step.target})' if step.target else ''}"
+            case TlsStep():
+                continue
+            case _:
+                break
+    return "PostgreSQL behind the transport"
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_fault_of_host(error: UpstreamError) -> bool:

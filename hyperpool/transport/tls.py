@@ -26,6 +26,7 @@ from hyperpool.config.kinds import SslMode, SslNegotiation
 from hyperpool.config.tls import ALPN, SYSTEM, TlsFault, step_material
 from hyperpool.config.tls_contexts import server_context
 from hyperpool.errors import ConnectFailed, LoginFailed
+from hyperpool.transport.ending import ended
 from hyperpool.transport.endpoint import TlsSocket, explain, was_cut, wrap
 from hyperpool.transport.plain import PlainStream
 from hyperpool.wire import constants as c
@@ -47,6 +48,10 @@ _SSL_REQUEST: Final = Struct("!II").pack(8, c.SSL_REQUEST)
 
 class TlsFailed(ConnectFailed):
     """TLS with a server could not be had: another connection, without it, may do where that is allowed."""
+
+
+class NoAnswer(TlsFailed):
+    """What was asked for TLS hung up, or said something that PostgreSQL does not say."""
 
 
 class Wish(enum.Enum):
@@ -190,7 +195,9 @@ class Secured:
     channel: Channel
 
 
-async def secure(stream: trio.abc.Stream, wish: Wish, tls: ServerTls, host: str, trace: Trace) -> Secured:
+async def secure(
+    stream: trio.abc.Stream, wish: Wish, tls: ServerTls, host: str, trace: Trace, name: str = ""
+) -> Secured:
     """Begin PostgreSQL's own TLS on a new connection to a server, or leave it out.
 
     The answer to SSLRequest is one byte, and one byte is read: whatever somebody has put behind it goes into the
@@ -205,6 +212,7 @@ async def secure(stream: trio.abc.Stream, wish: Wish, tls: ServerTls, host: str,
         tls: the settings.
         host: the server's name, for its certificate.
         trace: gets what is done.
+        name: what messages call the server, where its host is not what it is reached by.
 
     Raises:
         TlsFailed: there is no TLS to be had, or it is not trusted.
@@ -212,10 +220,11 @@ async def secure(stream: trio.abc.Stream, wish: Wish, tls: ServerTls, host: str,
     """
     if wish is Wish.PLAIN or host.startswith(("/", "@")):
         return Secured(stream, PLAIN)
-    with trace.hop("postgresql tls", host) as hop:
+    server = name or f"server {host}"
+    with trace.hop("postgresql tls", name or host) as hop:
         direct = tls.negotiation is SslNegotiation.DIRECT
         try:
-            if not direct and not await _is_answered_yes(stream, wish, tls, host):
+            if not direct and not await _is_answered_yes(stream, wish, tls, server):
                 hop.facts["answer"] = "no TLS"
                 return Secured(stream, PLAIN)
             context = _contexts.get(
@@ -224,19 +233,19 @@ async def secure(stream: trio.abc.Stream, wish: Wish, tls: ServerTls, host: str,
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
-        secured = await _shake_hands(stream, context, host, f"server {host}", hop.facts)
+        secured = await _shake_hands(stream, context, host, server, hop.facts)
         session = _session(secured)
         if direct and session.selected_alpn_protocol() != ALPN:
             await trio.aclose_forcefully(secured)
             raise TlsFailed(
-                f"server {host} does not take part in direct TLS (no ALPN): before version 17, PostgreSQL does not "
+                f"{server} does not take part in direct TLS (no ALPN): before version 17, PostgreSQL does not "
                 "know it; use sslnegotiation postgres"
             )
     certificate = session.getpeercert(binary_form=True)
     return Secured(secured, Channel(encrypted=True, endpoint=endpoint_hash(certificate or b"")))
 
 
-async def _is_answered_yes(stream: trio.abc.Stream, wish: Wish, tls: ServerTls, host: str) -> bool:
+async def _is_answered_yes(stream: trio.abc.Stream, wish: Wish, tls: ServerTls, server: str) -> bool:
     """Ask for TLS."""
     try:
         await stream.send_all(_SSL_REQUEST)
@@ -248,16 +257,16 @@ async def _is_answered_yes(stream: trio.abc.Stream, wish: Wish, tls: ServerTls, 
     if answer == b"N":
         if wish is Wish.TLS:
             raise TlsFailed(
-                f"server {host} has no TLS, and sslmode {tls.mode.value} wants it: turn ssl on in its settings, or "
+                f"{server} has no TLS, and sslmode {tls.mode.value} wants it: turn ssl on in its settings, or "
                 "choose another sslmode"
             )
         return False
     if answer == b"E":
         # Anybody could have sent this text: it is not shown (CVE-2024-10977).
-        raise TlsFailed("server answered the request for TLS with an error")
+        raise NoAnswer("server answered the request for TLS with an error")
     if not answer:
-        raise TlsFailed("server closed the connection when TLS was asked for")
-    raise TlsFailed("server broke the protocol: its answer to the request for TLS is none")
+        raise NoAnswer(ended("server closed the connection when TLS was asked for", stream))
+    raise NoAnswer("server broke the protocol: its answer to the request for TLS is none")
 
 
 async def open_tls(step: TlsStep, below: trio.abc.Stream | None, context: DialContext) -> trio.abc.Stream:
@@ -367,15 +376,29 @@ _ADVICE: Final = {
 }
 
 
+_NAMES: Final = "see the names in the certificate, and the host in the settings"
+_ISSUER: Final = (
+    "if it is the right one, let the settings name the certificate of its authority (ca_file of a step, sslrootcert of "
+    "a database)"
+)
+_NOT_TRUSTED: Final = {
+    9: "see the clocks here and there",
+    10: "renew it there, or the one of its authority, and see whether the clock here is right",
+    18: _ISSUER,
+    19: _ISSUER,
+    20: _ISSUER,
+    21: _ISSUER,
+    62: _NAMES,
+    64: _NAMES,
+}
+"""What to do about a certificate, by OpenSSL's X509_V_ERR_* (x509_vfy.h): its time, its issuer, its name."""
+_NOT_TRUSTED_OTHERWISE: Final = "see the file with the certificates that are trusted"
+
+
 def _advise(what: str, error: Exception) -> str:
     """What to tell people about a handshake that failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        hint = (
-            "see the names in the certificate, and the host in the settings"
-            if error.verify_code in {62, 64}
-            else "see the file with the certificates that are trusted"
-        )
-        return f"{what}: {explain(error)}; {hint}"
+        return f"{what}: {explain(error)}; {_NOT_TRUSTED.get(error.verify_code, _NOT_TRUSTED_OTHERWISE)}"
     if was_cut(error):
         return f"{what}: the handshake failed: the other side ended the connection; {_CUT_ADVICE}"
     reason = getattr(error, "reason", None)

@@ -126,14 +126,16 @@ _BAD_HANDSHAKE: Final = (
 _REFUSALS: Final = {
     400: "if it wants TLS use wss://, else check host, path and headers",
     401: "it wants other credentials; check token_id, token_secret and headers",
-    404: "there is no WebSocket service at this path; check path and host",
-    405: "there is no WebSocket service at this path; check path and host",
+    404: "there is no WebSocket service at this path, or no such target for this token; check path and host",
+    405: "there is no WebSocket service at this path; check path and host, and that a reverse proxy there passes on "
+    "Upgrade and Connection",
     407: "this is a proxy that wants credentials; use a proxy step with user and password",
-    426: "it speaks no HTTP/1.1 WebSockets (version 13) here; check path and host",
+    426: "it speaks no HTTP/1.1 WebSockets (version 13) here; check path and host, and that a reverse proxy there "
+    "passes on Upgrade and Connection",
     429: "it wants fewer connections; lower pool sizes, or wait",
-    502: "what it forwards to cannot be reached from there; check that the far end runs",
-    503: "what it forwards to is not there; check that the far end runs",
-    504: "what it forwards to did not answer; check that the far end runs",
+    502: "what it forwards to cannot be reached from there; check that this runs, and the log there",
+    503: "what it forwards to is not there; check that this runs, and the log there",
+    504: "what it forwards to did not answer; check that this runs, and the log there",
     530: "the tunnel behind it is not connected; check that its connector (cloudflared) runs",
 }
 
@@ -149,7 +151,11 @@ def _refusal(answer: Answer, *, with_token: bool) -> str:
             "there passes on Upgrade and Connection"
         )
     if status == 403:
-        remedy = "check its expiry, and that the policy there lets it in" if with_token else "add token_id"
+        remedy = (
+            "check its expiry, and that the policy there lets it in"
+            if with_token
+            else "add token_id and token_secret"
+        )
         return f"refused {'the service token' if with_token else 'to let us in without a token'} ({title}): {remedy}"
     remedy = _REFUSALS.get(status, "check host and path, and the logs there")
     return f"refused ({title}): {remedy}"

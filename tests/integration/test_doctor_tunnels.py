@@ -107,4 +107,5 @@ def test_agents(doctor: Doctor, pg: PostgresCluster, make_pooler: PoolerFactory)
         far.destroy()
     assert "through it, as a client" in database["note"]
     (served,) = database["servers"]
-    assert (served["status"], served["name"]) == ("ok", f"127.0.0.1:{pooler.port}")
+    assert (served["status"], served["name"]) == ("ok", "PostgreSQL behind agent site")
+    assert served["via"] == f"pooler 127.0.0.1:{pooler.port} > agent"

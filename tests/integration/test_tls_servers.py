@@ -110,7 +110,7 @@ def test_another_authority(
     said = refusal(settings(tls_pg, sslmode=mode, sslrootcert=str(other.ca)), make_pooler)
 
     assert "server localhost: the certificate is not accepted: " in said
-    assert "see the file with the certificates that are trusted" in said
+    assert "let the settings name the certificate of its authority" in said
 
 
 def test_the_system_does_not_trust_it(tls_pg: TlsPostgres, make_pooler: PoolerFactory) -> None:

@@ -32,11 +32,12 @@ from hyperpool.doctor.findings import (
 )
 from hyperpool.doctor.report import Progress, printable, show
 from hyperpool.doctor.walk import WatchedTrace, via
-from hyperpool.errors import ConnectFailed, LoginFailed
+from hyperpool.errors import ConnectFailed, LoginFailed, ProtocolError
 from hyperpool.transport.kinds import DialContext
 from hyperpool.transport.resolve import Resolver
 from hyperpool.transport.route import Route
 from hyperpool.transport.sockets import TcpOptions
+from hyperpool.transport.tls import NoAnswer, TlsFailed
 from tests.support.network import free_port
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ def test_statuses() -> None:
         (timedelta(days=30, hours=1), []),
         (timedelta(days=29, hours=1), ["the certificate ends in 29 days: renew it"]),
         (timedelta(days=1, hours=1), ["the certificate ends in 1 day: renew it"]),
-        (timedelta(hours=1), ["the certificate ends in 0 days: renew it"]),
+        (timedelta(hours=1), ["the certificate ends in less than a day: renew it"]),
+        (timedelta(hours=-1), ["the certificate has expired less than a day ago: renew it"]),
         (timedelta(days=-3, hours=-1), ["the certificate has expired 3 days ago: renew it"]),
     ],
 )
@@ -148,6 +150,15 @@ def test_the_end_of_a_certificate(left: timedelta, warnings: list[str]) -> None:
     facts = {"not_after": f"{NOW + left:%b %d %H:%M:%S %Y GMT}"}
     assert advice.about_hop(a_hop("tls", facts=facts), NOW, exposed=False) == warnings
     assert advice.about_hop(a_hop("tls", facts=facts, error="expired"), NOW, exposed=False) == []
+
+
+def test_a_token_that_others_can_read() -> None:
+    """It was sent over plain TCP; behind TLS, and on this machine, nobody reads it."""
+    told = a_hop("websocket", facts={"token": "sent"})
+    (warning,) = advice.about_hop(told, NOW, exposed=True)
+    assert "the token goes over the network as it is" in warning
+    assert advice.about_hop(told, NOW, exposed=False) == []
+    assert advice.about_hop(a_hop("websocket"), NOW, exposed=True) == []
 
 
 def test_a_password_that_others_can_read() -> None:
@@ -168,7 +179,42 @@ def test_remedies_for_refusals() -> None:
         "login", LoginFailed("none", "28000", b"E", authenticated=True)
     )
     assert not advice.about_error("login", LoginFailed("no password: set one", "28P01"))
+    assert "ALLOW_CONNECTIONS" in advice.about_error("login", LoginFailed("not accepting", "55000", b"E"))
+    assert "session parameter" in advice.about_error("login", LoginFailed("invalid value", "22023", b"E"))
     assert not advice.about_error("login", LoginFailed("odd", "XX000", b"E"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("postgresql tls", NoAnswer("server closed the connection when TLS was asked for")),
+        ("postgresql tls", ConnectFailed("connection broke while TLS was asked for")),
+        ("login", ConnectFailed("server closed the connection during login")),
+        ("query", ConnectFailed("connection broke during an empty query")),
+    ],
+)
+def test_remedies_for_an_end_that_hangs_up(kind: str, error: ConnectFailed) -> None:
+    """Behind a tunnel that works it is the tunnel's end that has to be looked at."""
+    direct, behind = (advice.about_error(kind, error, behind=behind) for behind in (False, True))
+    assert "see whether it is PostgreSQL that listens there" in direct
+    assert "see whether PostgreSQL runs where it leads to" in behind
+    assert advice.about_hang(kind, behind=True) != advice.about_hang(kind)
+    assert advice.about_hang("websocket", behind=True) == advice.about_hang("websocket")
+
+
+def test_what_says_its_remedy_itself_has_no_other() -> None:
+    """TLS that fails knows better why."""
+    assert not advice.about_error(
+        "postgresql tls", TlsFailed("server db has no TLS: turn ssl on"), behind=True
+    )
+
+
+def test_remedies_for_what_is_not_postgresql() -> None:
+    """It spoke, but another protocol."""
+    error = LoginFailed("server broke the protocol during login: x")
+    error.__cause__ = ProtocolError("x")
+    assert "check host and port" in advice.about_error("login", error)
+    assert "check its target" in advice.about_error("login", error, behind=True)
 
 
 def test_remedies_for_sockets() -> None:
@@ -180,6 +226,9 @@ def test_remedies_for_sockets() -> None:
     assert "spelling" in advice.about_error("resolve", error)
     error.__cause__ = PermissionError(13, "Permission denied")
     assert "unix_socket_permissions" in advice.about_error("unix", error)
+    error.__cause__ = ConnectionRefusedError(111, "Connection refused")
+    assert "listen_addresses" in advice.about_error("tcp", error)
+    assert "start what the tunnel begins with" in advice.about_error("tcp", error, behind=True)
     assert not advice.about_error("websocket", error)
 
 
@@ -250,6 +299,14 @@ def test_agents_are_reached_through_the_pooler(tmp_path: Path, listener: dict[st
     pool = walk.route.settings
     assert (pool.host, pool.port, pool.dbname, pool.user, pool.transport) == (host, 7432, "app", "ann", ())
     assert "start the pooler" in walk.unreachable
+    shown_host = (
+        f"{host}/.s.PGSQL.7432"
+        if host.startswith("/")
+        else f"[{host}]:7432"
+        if ":" in host
+        else f"{host}:7432"
+    )
+    assert (walk.name, walk.via) == ("PostgreSQL behind agent site", f"pooler {shown_host} > agent")
 
 
 def test_an_embedded_database_that_cannot_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,6 +443,23 @@ def test_facts_are_told_in_words() -> None:
     }
     text = shown(found(a_hop("login", facts=facts)), width=200)
     assert "SCRAM-SHA-256, no channel binding, protocol 3.2, PostgreSQL 18.1, in hot standby\n" in text
+
+
+def test_a_title_that_is_too_long() -> None:
+    """How a server is reached stands on a line of its own then, and no word of it is torn off."""
+    finding = found(a_hop())
+    (server,) = finding.servers
+    server.via = "tcp > tls > websocket"
+    assert "  db:5432  via tcp > tls > websocket  2.0 ms\n" in shown(finding)
+    server.name = f"PostgreSQL behind {'gw' * 20}"
+    assert f"  {server.name}\n  via tcp > tls > websocket  2.0 ms\n" in shown(finding)
+
+
+def test_what_came_after_a_failure() -> None:
+    """Not that it went better: that is told by what follows."""
+    text = shown(found(*(a_hop(kind, error="gone", overcome=True) for kind in ("postgresql tls", "login"))))
+    assert "then it was tried without TLS\n" in text
+    assert "then it was tried in another way\n" in text
 
 
 def test_addresses_that_say_nothing_new() -> None:

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from hyperpool.auth.scram import ScramServer, ScramVerifier, pbkdf2
+from hyperpool.config.transports import TcpStep
 from hyperpool.errors import ConnectFailed, LoginFailed
 from hyperpool.pool.login import Way, cancel, connect
 from hyperpool.transport.sockets import TcpOptions
@@ -331,6 +332,17 @@ async def test_server_connect_timeout(
         "server db.example:5433 did not log us in within 15 s (server_connect_timeout), it waited for login ann"
     )
     assert not network.held
+
+
+async def test_a_server_without_an_address_of_its_own(
+    network: MemoryNetwork, settings: PoolSettings, stuck: Script, autojump_clock: MockClock
+) -> None:
+    """Where the settings only have the way, messages do not claim more."""
+    way = (TcpStep(host="db.example", port=5433),)
+    behind = attrs.evolve(settings, host="127.0.0.1", port=5432, transport=way, server_connect_timeout=15.0)
+    network.script = stuck
+    with pytest.raises(ConnectFailed, match=r"^db\.example:5433 did not log us in within 15 s"):
+        await connect(network.route(behind, OPTIONS))
 
 
 async def test_server_connect_timeout_while_dialing(

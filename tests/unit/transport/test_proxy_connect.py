@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import socket
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from trio.testing import MockClock
 
 pytestmark = pytest.mark.usefixtures("nothing_left_open")
 
@@ -198,6 +200,13 @@ async def test_refused_credentials() -> None:
     [
         (MADE + b"early", "bytes came before anything was asked"),
         (b"SSH-2.0-x\r\n\r\n", "something other than HTTP/1.1"),
+        (b"\0" * 100 + b"\r\n\r\n", "something other than HTTP/1.1"),
+        (b"HTTP/1.1 200 OK\r\nno header\r\n\r\n", "something other than HTTP/1.1"),
+        (b"HTTP/1.1 99 x\r\n\r\n", "something other than HTTP/1.1"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 4000, "more than 65536 bytes of headers"),
+        (b"HTTP/1.1 200 " + b"a" * 2**17, "more than 65536 bytes of headers"),
+        (b"\x15\x03\x01\0\x02\x02\x46", "speaks TLS: use https:// instead of http:// in its url"),
+        (b"\0\0\x12\x04\0\0\0\0\0" + bytes(18), "speaks HTTP/2 only"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", "something other than HTTP/1.1"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 2**17, "more than 65536 bytes of headers"),
     ],
@@ -205,6 +214,78 @@ async def test_refused_credentials() -> None:
 async def test_no_proxy(answer: bytes, says: str) -> None:
     """Something else is there."""
     assert says in await refusal(answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (
+            b"",
+            "ended the connection without an answer: check host and port, and whether TLS is wanted there (https://",
+        ),
+        (b"HTTP/1.1 200 Connection est", "ended the connection in the middle of its answer"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "ended the connection in the middle of its answer"),
+    ],
+)
+async def test_a_proxy_that_hangs_up(answer: bytes, says: str) -> None:
+    """Without an answer, or within one."""
+
+    async def hang_up(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(answer)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(partial(trio.serve_listeners, hang_up, [listener], handler_nursery=nursery))
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        with pytest.raises(ConnectFailed) as caught:
+            await open_proxy(ProxyStep(url=url, host="db1", port=5432), None, make_context())
+        nursery.cancel_scope.cancel()
+    await listener.aclose()
+    assert says in str(caught.value)
+
+
+async def test_an_answer_that_comes_byte_by_byte() -> None:
+    """Slowly is not wrong; what comes behind it once it was asked for is the stream's."""
+
+    async def talk(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            for byte in b"HTTP/1.1 100 Continue\r\n\r\n" + MADE:
+                await stream.send_all(bytes([byte]))
+            await stream.send_all(await stream.receive_some())
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(partial(trio.serve_listeners, talk, [listener], handler_nursery=nursery))
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        async with await open_proxy(
+            ProxyStep(url=url, host="db1", port=5432), None, make_context()
+        ) as stream:
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+        nursery.cancel_scope.cancel()
+    await listener.aclose()
+
+
+async def test_a_proxy_that_says_nothing(autojump_clock: MockClock) -> None:
+    """It is given up after ten seconds, and nothing is left open."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(
+            ConnectFailed, match=r"the HTTP proxy .* did not answer within 10 s: check host and port"
+        ):
+            await open_proxy(ProxyStep(url=url, host="db1", port=5432), None, make_context())
+
+
+async def test_a_proxy_at_an_ipv6_address() -> None:
+    """Messages write it with brackets."""
+    step = ProxyStep(url="http://[::1]:1", host="fd00::1", port=5432)
+    with pytest.raises(
+        ConnectFailed, match=r"^the HTTP proxy \[::1\]:1 cannot be reached: cannot connect to \[::1\]:1"
+    ):
+        await open_proxy(step, None, make_context())
 
 
 async def test_nobody_there() -> None:

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from hyperpool.config import DatabaseSettings, Settings
-from hyperpool.config.transports import TcpStep, TlsStep, UnixStep
+from hyperpool.config.transports import AgentStep, ProxyStep, TcpStep, TlsStep, UnixStep, WebSocketStep
 from hyperpool.errors import ConnectFailed, LoginFailed
 from hyperpool.transport.kinds import KINDS, DialContext, Kind, Trace, open_steps
 from hyperpool.transport.plain import PlainStream
@@ -89,6 +89,39 @@ async def visit(route: Route) -> str:
     opened = await route.open()
     await opened.stream.aclose()
     return opened.target.host
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+GATEWAY = (TcpStep(host="gw", port=443), TlsStep(server_name="gw"), WebSocketStep(host="gw", path="/db/?k=x"))
+
+
+@pytest.mark.parametrize(
+    ("steps", "name"),
+    [
+        (GATEWAY, "PostgreSQL behind gw/db"),
+        ((*GATEWAY, TlsStep(server_name="db")), "PostgreSQL behind gw/db"),
+        ((AgentStep(name="site"),), "PostgreSQL behind agent site"),
+        ((AgentStep(name="site", target="app"),), "PostgreSQL behind agent site (app)"),
+        ((TcpStep(host="fd00::1", port=5433),), "[fd00::1]:5433"),
+        ((TcpStep(host="db", port=5433), TlsStep(server_name="db")), "db:5433"),
+        ((ProxyStep(url="http://proxy", host="db", port=5433),), "db:5433"),
+        ((UnixStep(path="@pg"),), "@pg"),
+        ((SimpleNamespace(KIND="command"),), "PostgreSQL behind the transport"),
+    ],
+)
+def test_a_server_that_only_a_way_leads_to(steps: Any, name: str) -> None:
+    """It has no address that the pooler knows, and none is made up; the way's end is what it is called by."""
+    target = Target("127.0.0.1", 5432, steps)
+    assert (target.known, target.name) == (False, name)
+    told = attrs.evolve(target, host="db.internal")
+    assert (told.known, told.name) == (True, "db.internal:5432")
+
+
+def test_a_server_on_this_machine(clock: SimpleNamespace) -> None:
+    """Without a transport, the default host is where it is."""
+    (target,) = route_to(clock, DatabaseSettings().host).targets
+    assert (target.known, target.name) == (True, "127.0.0.1:5432")
 
 
 # -- turns -------------------------------------------------------------------------------------------------------------

@@ -344,18 +344,49 @@ async def test_names(files: Files, host: str, mode: SslMode, said: str) -> None:
 async def test_an_authority_that_nobody_trusts(files: Files) -> None:
     """The certificate is refused where it is verified, and taken where it is not."""
     context = server_side(ca=OTHER_CA)
-    with pytest.raises(TlsFailed, match=r"certificate is not accepted.*file with the certificates"):
+    with pytest.raises(
+        TlsFailed, match=r"certificate is not accepted.*name the certificate of its authority"
+    ):
         await secured(postgres(context), verified(files, SslMode.VERIFY_CA))
     assert (await secured(postgres(context), REQUIRED)).channel.encrypted
 
 
-async def test_a_certificate_that_has_expired(files: Files) -> None:
-    """The message says that it has."""
+@pytest.mark.parametrize(
+    ("begins", "said"),
+    [
+        (-10, "certificate has expired; renew it there, or the one of its authority"),
+        (1, "certificate is not yet valid; see the clocks"),
+    ],
+)
+async def test_a_certificate_out_of_its_time(files: Files, begins: int, said: str) -> None:
+    """The message says so, and does not send anybody to look at authorities."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    old = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
-    CA.issue_cert("localhost", not_before=old - dt.timedelta(days=9), not_after=old).configure_cert(context)
-    with pytest.raises(TlsFailed, match="certificate has expired"):
+    begin = dt.datetime.now(dt.UTC) + dt.timedelta(days=begins)
+    CA.issue_cert("localhost", not_before=begin, not_after=begin + dt.timedelta(days=9)).configure_cert(
+        context
+    )
+    with pytest.raises(TlsFailed, match=said):
         await secured(postgres(context), verified(files))
+
+
+async def test_a_server_whose_address_is_not_known(files: Files) -> None:
+    """It is called by its way, in messages and in the trace; the name that was verified is in the reason."""
+    async with trio.open_nursery() as nursery:
+        trace = Trace()
+        near = await dial(postgres(SERVER), nursery)
+        with pytest.raises(
+            TlsFailed, match=r"^PostgreSQL behind gw: the certificate .*'10\.0\.0\.1'; see the names"
+        ):
+            await secure(
+                near,
+                Wish.TLS,
+                verified(files, SslMode.VERIFY_FULL),
+                "10.0.0.1",
+                trace,
+                "PostgreSQL behind gw",
+            )
+        nursery.cancel_scope.cancel()
+    assert trace.hops[0].name == "postgresql tls PostgreSQL behind gw"
 
 
 @pytest.mark.parametrize(

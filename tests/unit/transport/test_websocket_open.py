@@ -195,13 +195,14 @@ async def test_host_names_in_other_scripts() -> None:
         ("400 Bad Request", "refused (400 Bad Request): if it wants TLS use wss://"),
         ("401 Unauthorized", "refused (401 Unauthorized): it wants other credentials; check token_id"),
         ("403 Forbidden", "refused the service token (403 Forbidden): check its expiry"),
-        ("404 Not Found", "no WebSocket service at this path"),
+        ("404 Not Found", "no WebSocket service at this path, or no such target for this token"),
+        ("405 Method Not Allowed", "that a reverse proxy there passes on Upgrade and Connection"),
         ("407 Proxy Authentication Required", "use a proxy step"),
-        ("426 Upgrade Required", "no HTTP/1.1 WebSockets"),
+        ("426 Upgrade Required", "that a reverse proxy there passes on Upgrade and Connection"),
         ("429 Too Many Requests", "fewer connections"),
-        ("502 Bad Gateway", "check that the far end runs"),
-        ("503 Service Unavailable", "check that the far end runs"),
-        ("504 Gateway Timeout", "check that the far end runs"),
+        ("502 Bad Gateway", "what it forwards to cannot be reached from there; check that this runs"),
+        ("503 Service Unavailable", "what it forwards to is not there; check that this runs"),
+        ("504 Gateway Timeout", "what it forwards to did not answer; check that this runs"),
         ("530 Whatever", "refused (530): the tunnel behind it is not connected"),
         ("599 Whatever", "refused (599): check host and path"),
     ],
@@ -323,8 +324,12 @@ async def test_a_connection_that_breaks() -> None:
         right, _ = listener.accept()
     right.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     right.close()
-    with pytest.raises(ConnectFailed, match="broke before it answered: Connection reset by peer"):
+    with pytest.raises(ConnectFailed) as caught:
         await open_websocket(STEP, left, make_context())
+    said = str(caught.value)
+    assert (
+        "broke before it answered: Connection reset by peer: check host and port, and whether TLS is" in said
+    )
 
 
 async def test_the_trace_has_the_hop_and_no_secret() -> None:
