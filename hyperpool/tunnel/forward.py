@@ -42,11 +42,13 @@ class Traffic:
         inward: bytes from the tunnel to its target.
         outward: bytes from the target to the tunnel.
         ended_by: which side ended it: "peer" or "target".
+        reason: why, if that side did not only close.
     """
 
     inward: int = 0
     outward: int = 0
     ended_by: str = ""
+    reason: str = ""
 
 
 async def forward(tunnel: trio.abc.Stream, target: trio.abc.Stream, traffic: Traffic) -> None:
@@ -76,8 +78,11 @@ async def forward(tunnel: trio.abc.Stream, target: trio.abc.Stream, traffic: Tra
             nursery.cancel_scope.cancel()
 
 
-_Copier: TypeAlias = "Callable[[Callable[[int], None]], Awaitable[bool]]"
-"""Moves bytes in one direction until the source ends (True), or the sink takes no more (False); calls with how many."""
+_Copier: TypeAlias = "Callable[[Callable[[int], None]], Awaitable[str | None]]"
+"""Moves bytes in one direction until the source ends, or the sink takes no more; calls with how many.
+
+It returns why the source has ended (empty if it was closed), and None if it was the sink.
+"""
 
 
 async def _both_ways(inward: _Copier, outward: _Copier, traffic: Traffic) -> None:
@@ -88,8 +93,10 @@ async def _both_ways(inward: _Copier, outward: _Copier, traffic: Traffic) -> Non
         traffic.outward += count
 
     async def run(copier: _Copier, count: Callable[[int], None], name: str) -> None:
-        if await copier(count):
-            traffic.ended_by = traffic.ended_by or name
+        reason = await copier(count)
+        if reason is not None:
+            if not traffic.ended_by:
+                traffic.ended_by, traffic.reason = name, reason
             nursery.cancel_scope.cancel()
         else:
             # What the sink said before it went may still be on its way.
@@ -101,23 +108,23 @@ async def _both_ways(inward: _Copier, outward: _Copier, traffic: Traffic) -> Non
 
 
 def _stream_copier(source: trio.abc.Stream, sink: trio.abc.Stream) -> _Copier:
-    async def copy(count: Callable[[int], None]) -> bool:
+    async def copy(count: Callable[[int], None]) -> str | None:
         try:
             while data := await source.receive_some(_PIECE):
                 try:
                     await sink.send_all(data)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return False
+                    return None
                 count(len(data))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-        return True
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            return str(error)
+        return ""
 
     return copy
 
 
 def _socket_copier(source: socket.socket, sink: socket.socket) -> _Copier:
-    async def copy(count: Callable[[int], None]) -> bool:
+    async def copy(count: Callable[[int], None]) -> str | None:
         reads = 0
         while True:
             try:
@@ -126,14 +133,14 @@ def _socket_copier(source: socket.socket, sink: socket.socket) -> _Copier:
                 await trio.lowlevel.wait_readable(source.fileno())
                 reads = 0
                 continue
-            except OSError:
-                return True
+            except OSError as error:
+                return error.strerror or str(error)
             if not got:
-                return True
+                return ""
             try:
                 await _send_all(sink, _VIEW[:got])
             except OSError:
-                return False
+                return None
             count(got)
             reads += 1
             if reads == _TURN or got == len(_VIEW):

@@ -131,6 +131,7 @@ class Targets:
                     received=traffic.inward,
                     sent=traffic.outward,
                     ended_by=ended_by or "shutdown",
+                    **({"reason": traffic.reason} if traffic.reason else {}),
                 )
             try:
                 await _close(server, stream)
