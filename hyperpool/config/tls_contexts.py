@@ -115,6 +115,8 @@ def _load_certificate(context: ssl.SSLContext, cert_file: str, key_file: str) ->
         first_certificate(cert_file)
     except ValueError:
         raise TlsFault("cert_file", "found no certificate in the file, expected one in PEM") from None
+    except OSError as error:
+        raise _unreadable("cert_file", error) from None
     try:
         context.load_cert_chain(cert_file, key_file or None, password=_refuse_password)
     except _Encrypted:
@@ -135,6 +137,8 @@ def _load_certificate(context: ssl.SSLContext, cert_file: str, key_file: str) ->
         raise TlsFault(
             key_part, "found no key in the file that OpenSSL can read, expected one in PEM"
         ) from None
+    except OSError as error:
+        raise _unreadable(key_part, error) from None
 
 
 class _Encrypted(Exception):
@@ -160,6 +164,8 @@ def _trust(context: ssl.SSLContext, ca_file: str) -> None:
         context.load_verify_locations(ca_file)
     except ssl.SSLError:
         raise TlsFault("ca_file", "found no certificates in the file, expected one or more in PEM") from None
+    except OSError as error:
+        raise _unreadable("ca_file", error) from None
 
 
 def _check_readable(part: str, file: str) -> None:
@@ -167,7 +173,11 @@ def _check_readable(part: str, file: str) -> None:
         with Path(file).open("rb"):
             pass
     except OSError as error:
-        raise TlsFault(
-            part,
-            f"cannot read the file that is named here ({error.strerror}); hyperpool's user must be able to read it",
-        ) from None
+        raise _unreadable(part, error) from None
+
+
+def _unreadable(part: str, error: OSError) -> TlsFault:
+    return TlsFault(
+        part,
+        f"cannot read the file that is named here ({error.strerror}); hyperpool's user must be able to read it",
+    )

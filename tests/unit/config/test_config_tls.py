@@ -5,10 +5,11 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
-from hyperpool.config import ChannelBinding, SslMode, SslNegotiation
-from hyperpool.config.tls import ClientTls, ServerTls, TlsMaterial, client_tls
+from hyperpool.config import ChannelBinding, SslMode, SslNegotiation, tls_contexts
+from hyperpool.config.tls import ClientTls, ServerTls, TlsFault, TlsMaterial, client_tls
 from hyperpool.config.tls_contexts import client_context, first_certificate, server_context
 from tests.support.certificates import issue
 
@@ -289,6 +290,16 @@ def test_a_database_that_takes_the_authorities_away(problems_with: Problems, fil
         pooler={"server_tls_sslmode": "verify-full", "server_tls_ca_file": str(files.ca)},
         databases={"one": {"sslrootcert": ""}, "two": {}},
     ) == ["databases.one.sslrootcert: found nothing, expected the file with the certificates to verify with"]
+
+
+@pytest.mark.parametrize("part", ["ca_file", "cert_file", "key_file"])
+def test_a_file_that_goes_while_it_is_read(files: Files, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """Files are read anew while connections are made: one that is being replaced is a fault like any other."""
+    material = TlsMaterial(ca_file=str(files.ca), cert_file=str(files.cert), key_file=str(files.key))
+    monkeypatch.setattr(tls_contexts, "_check_readable", lambda _part, _file: None)
+    with pytest.raises(TlsFault, match="cannot read the file that is named here") as caught:
+        server_context(attrs.evolve(material, **{part: "/nowhere/at/all"}), verify=True, name=True)
+    assert caught.value.part == part
 
 
 def test_clients_without_a_certificate(problems_with: Problems) -> None:
