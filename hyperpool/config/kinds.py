@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
+_NO_HEADER_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]$")
 _OCTAL: Final = re.compile(r"(?:0o)?[0-7]{3,4}")
 _CREDENTIAL: Final = "credential:"
 _LONGEST_TARGET: Final = 200
@@ -344,6 +345,11 @@ def agent_target(value: object, source: Source) -> str:
     if not found.isascii() or not found.isprintable() or len(found) > _LONGEST_TARGET:
         raise Unfit(f"up to {_LONGEST_TARGET} printable ASCII characters")
     return found
+
+
+def is_header_value(text: str) -> bool:
+    """Whether a header of HTTP can have a text as its value (RFC 9110, section 5.5)."""
+    return not _NO_HEADER_VALUE.search(text)
 
 
 def url_path(value: object, source: Source) -> str:

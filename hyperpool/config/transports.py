@@ -43,9 +43,6 @@ _TOKEN_HEADERS: Final = {"cf-access-client-id": "token_id", "cf-access-client-se
 _HEADER_NAME: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 """RFC 9110, section 5.1."""
 
-_NO_HEADER_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]$")
-"""What a header's value must not have (RFC 9110, section 5.5)."""
-
 
 def _headers(value: object, source: Source) -> tuple[tuple[str, Secret], ...]:
     """HTTP headers: names and values; a value may be secret."""
@@ -58,7 +55,7 @@ def _headers(value: object, source: Source) -> tuple[tuple[str, Secret], ...]:
         if name.lower() in _OWN_HEADERS:
             raise Unfit(f"headers without {name}", "hyperpool sets that itself")
         shown = kinds.text(source.substitute(content) if isinstance(content, str) else content, source)
-        if _NO_HEADER_VALUE.search(shown):
+        if not kinds.is_header_value(shown):
             raise Unfit("header values on one line, without spaces around them and control characters")
         found.append((name, Secret(shown)))
     return tuple(found)
@@ -298,7 +295,7 @@ class WebSocketStep:
         if bool(self.token_id) != bool(self.token_secret):
             raise Unfit("token_id and token_secret together")
         for name, part in (("token_id", self.token_id), ("token_secret", self.token_secret)):
-            if part is not None and _NO_HEADER_VALUE.search(part.reveal()):
+            if part is not None and not kinds.is_header_value(part.reveal()):
                 raise Unfit(f"{name} on one line, without spaces around it and control characters")
         for name, _ in self.headers:
             setting_of_it = _TOKEN_HEADERS.get(name.lower())

@@ -23,7 +23,7 @@ from hyperpool.config.source import Source
 from hyperpool.config.tls import ClientTls, TlsFault, TlsMaterial
 from hyperpool.config.tls_checks import check_steps
 from hyperpool.config.tls_contexts import client_context
-from hyperpool.config.transports import Steps, TcpStep, UnixStep, WebSocketStep, transport
+from hyperpool.config.transports import AgentStep, Steps, TcpStep, UnixStep, WebSocketStep, transport
 from hyperpool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,6 +91,11 @@ class TokenSettings:
                 f"found a secret that can be guessed, expected {_SHORTEST_SECRET} characters or more; "
                 "make one with: openssl rand -hex 32"
             )
+        if self.secret is not None and not kinds.is_header_value(self.secret.reveal()):
+            return (
+                "found a secret that nobody can show, expected one on one line, without spaces around it and control "
+                "characters"
+            )
         return ""
 
 
@@ -148,7 +153,9 @@ class GateSettings:
         "time without traffic after which a ping is sent; a peer that does not answer in as much time is gone; 0: none",
     )
     health_path: str = setting(
-        "", kinds.text, "path that is answered with 200 to everybody; empty: there is none"
+        "",
+        kinds.text,
+        "path that is answered with 200 to everybody who asks for no WebSocket; empty: there is none",
     )
 
     def tls_context(self) -> ssl.SSLContext | None:
@@ -327,6 +334,11 @@ def _check(settings: TunnelSettings, report: Report) -> None:
     for name, link in settings.poolers.items():
         _check_targets(("poolers", name, "targets"), link.targets, settings, report)
         check_steps(("poolers", name, "transport"), link.transport, report)
+        if isinstance(link.transport[0], AgentStep):
+            report.add(
+                ("poolers", name, "transport"),
+                "found a step agent, but agents connect to poolers alone; remove it",
+            )
         if not isinstance(link.transport[-1], WebSocketStep):
             report.add(
                 ("poolers", name, "transport"), "expected a websocket step at the top; add one with a token"

@@ -282,7 +282,7 @@ class Gate:
             visitor.stream = await _start_tls(visitor.stream, options.context)
         visitor.handshake = handshake = Handshake(visitor.stream, options.max_header_size)
         visitor.request = request = await handshake.receive()
-        if options.health_path and request.path == options.health_path:
+        if options.health_path and request.path == options.health_path and b"upgrade" not in request.headers:
             await handshake.respond(200, b"ok\n")
             await visitor.stream.aclose()
             return None

@@ -106,6 +106,13 @@ def _tokens(**settings: Any) -> dict[str, Any]:
         (_tokens(), _ONE_OF),
         (_tokens(secret=SECRET, secret_sha256="0" * 64), _ONE_OF),
         (_tokens(secret="short"), _SHORT),
+        *(
+            (
+                _tokens(secret=secret),
+                "ingress.tokens.alice: found a secret that nobody can show, expected one on one line",
+            )
+            for secret in (f"{SECRET}\n", f" {SECRET}", f"{SECRET}\x01{SECRET}")
+        ),
         (_tokens(secret_sha256="0" * 63), "ingress.tokens.alice.secret_sha256: found a text, expected 64"),
         (_tokens(secret_file="none"), "ingress.tokens.alice.secret_file: cannot read"),
         (
@@ -141,6 +148,19 @@ def _tokens(**settings: Any) -> dict[str, Any]:
         (
             {"poolers": {"p": {"transport": [{"tcp": {"host": "x", "port": 1}}]}}},
             "poolers.p.transport: expected a web",
+        ),
+        (
+            {
+                "poolers": {
+                    "p": {
+                        "transport": [
+                            {"agent": {"name": "a"}},
+                            {"websocket": {"host": "x", "token_id": "a", "token_secret": SECRET}},
+                        ]
+                    }
+                }
+            },
+            "poolers.p.transport: found a step agent, but agents connect to poolers alone; remove it",
         ),
         (
             {"poolers": {"p": {**_LINK, "targets": "y"}}},

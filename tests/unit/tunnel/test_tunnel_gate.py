@@ -191,6 +191,14 @@ async def test_health(book: LogBook) -> None:
         assert (await ask(port, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 403
 
 
+async def test_health_is_nothing_for_guests(book: LogBook) -> None:
+    """Where the path is the one that guests come to, they come in all the same."""
+    async with open_gate(health_path="/") as (port, _):
+        assert (await ask(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 200
+        await (await enter(port)).aclose()
+        assert (await ask(port, request(CF_Access_Client_Secret=OTHER_SECRET)))[0] == 403
+
+
 async def test_one_guest_in_trouble(book: LogBook) -> None:
     """A mistake in what is done for one guest is logged, and hurts no other."""
 
