@@ -88,7 +88,7 @@ def _url(*schemes: str) -> kinds.Parser:
 
 def _proxy_url(value: object, source: Source) -> str:
     """A proxy's URL: CONNECT has no path there."""
-    found = _url("http", "https")(value, source)
+    found: str = _url("http", "https")(value, source)
     parts = urlsplit(found)
     if parts.path not in {"", "/"} or "?" in found:
         raise Unfit("the proxy's URL without a path", "like http://proxy.example.com:3128")
@@ -116,7 +116,9 @@ def _server_name(value: object, source: Source) -> str:
     found = kinds.text(value, source)
     if found.startswith("."):
         raise Unfit("a host name or address", "it does not begin with a dot")
-    return kinds.hostname(found, source) if found else ""
+    if found:
+        kinds.hostname(found, source)
+    return found
 
 
 def host_and_port(url: str) -> tuple[str, int]:

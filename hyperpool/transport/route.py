@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from hyperpool.config.entries import DatabaseSettings
-from hyperpool.config.transports import AgentStep, ProxyStep, TcpStep, TlsStep, UnixStep, WebSocketStep
+from hyperpool.config.transports import AgentStep, ProxyStep, TcpStep, UnixStep, WebSocketStep
 from hyperpool.errors import ConnectFailed, UpstreamError
 from hyperpool.transport.kinds import KINDS, Trace, open_steps
 from hyperpool.transport.plain import PlainStream
@@ -26,7 +26,7 @@ T = TypeVar("T")
 Attempt: TypeAlias = "Callable[[Target], Awaitable[T]]"
 
 _CANNOT_CONNECT_NOW = "57P03"
-_UNSAID: Final[str] = attrs.fields(DatabaseSettings).host.default
+_UNSAID: Final = attrs.fields(DatabaseSettings).host.default
 """The host of a database when the settings do not say one."""
 
 
@@ -211,10 +211,6 @@ def _far_end(steps: Steps) -> str:
                 return f"PostgreSQL behind {step.host}{step.path.partition('?')[0].rstrip('/')}"
             case AgentStep():
                 return f"PostgreSQL behind agent {step.name}{f' ({step.target})' if step.target else ''}"
-            case TlsStep():
-                continue
-            case _:
-                break
     return "PostgreSQL behind the transport"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import pytest
 
 from hyperpool.config import ChannelBinding, SslMode, SslNegotiation, tls_contexts
@@ -295,10 +294,12 @@ def test_a_database_that_takes_the_authorities_away(problems_with: Problems, fil
 @pytest.mark.parametrize("part", ["ca_file", "cert_file", "key_file"])
 def test_a_file_that_goes_while_it_is_read(files: Files, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     """Files are read anew while connections are made: one that is being replaced is a fault like any other."""
-    material = TlsMaterial(ca_file=str(files.ca), cert_file=str(files.cert), key_file=str(files.key))
+    names = {"ca_file": str(files.ca), "cert_file": str(files.cert), "key_file": str(files.key)}
+    names[part] = "/nowhere/at/all"
+    material = TlsMaterial(ca_file=names["ca_file"], cert_file=names["cert_file"], key_file=names["key_file"])
     monkeypatch.setattr(tls_contexts, "_check_readable", lambda _part, _file: None)
     with pytest.raises(TlsFault, match="cannot read the file that is named here") as caught:
-        server_context(attrs.evolve(material, **{part: "/nowhere/at/all"}), verify=True, name=True)
+        server_context(material, verify=True, name=True)
     assert caught.value.part == part
 
 
