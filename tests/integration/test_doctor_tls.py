@@ -161,4 +161,4 @@ def test_what_is_overcome(doctor: Doctor, tls_pg: PostgresCluster, certify: Call
     assert (server["status"], server["failure"]) == ("warning", None)
     assert kinds(server) == ["resolve", "tcp", "postgresql tls", "resolve", "tcp", "login", "query"]
     assert hop(server, "postgresql tls")["status"] == "warning"
-    assert "the next attempt did without" in table
+    assert "then it was tried without TLS" in table
