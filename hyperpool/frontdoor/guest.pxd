@@ -1,3 +1,7 @@
+cimport cython
+
+from hyperpool.auth.proof cimport ScramProof
+from hyperpool.frontdoor.precedents cimport Precedent, Precedents
 from hyperpool.relay.transient cimport TransientConnection
 
 
@@ -6,9 +10,10 @@ cdef class Guest(TransientConnection):
     cdef object _login
     cdef object _offer
     cdef bytes _opening
-    cdef object _precedent
-    cdef object _proof
+    cdef Precedent _precedent
+    cdef ScramProof _proof
     cdef object _shaking
+    cdef bint _declined
     cdef bint _direct
     cdef bint _fresh
     cdef bint _waiting
@@ -25,3 +30,18 @@ cdef class Guest(TransientConnection):
     cdef public object requested
     cdef public object private
     cdef public object claim
+
+    @cython.locals(precedents=Precedents, precedent=Precedent)
+    cdef _take(self, bytes data)
+
+    cdef _enter_like(self, Precedent precedent)
+
+    @cython.locals(precedents=Precedents, precedent=Precedent)
+    cdef _prove(self, ScramProof proof, bytes data)
+
+    @cython.locals(key=tuple)
+    cdef _admitted_as(self, Precedent precedent, bytes pending)
+
+    cdef _become(
+        self, object pool, object tracked, tuple key, bytes welcome, bytes received, object greet, str user
+    )

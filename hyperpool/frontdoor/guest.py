@@ -28,6 +28,7 @@ from hyperpool.relay.connection import HANG_UP
 from hyperpool.relay.handover import ClientReady
 from hyperpool.relay.transient import TransientConnection
 from hyperpool.transport.endpoint import TlsSocket, tls_name, wrap
+from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 _READY: Final = messages.ready_for_query()
 
+_ASKS_FOR_TLS: Final = b"\0\0\0\x08" + wire.SSL_REQUEST.to_bytes(4)
+"""An SSLRequest, whole."""
+
 _LOGGED: Final = 300
 """Characters of a text that the log gets from somebody who is not authenticated. PostgreSQL's names have 63 bytes."""
 
@@ -77,6 +81,7 @@ class Guest(TransientConnection):
     """
 
     __slots__ = (
+        "_declined",
         "_direct",
         "_door",
         "_fresh",
@@ -109,6 +114,7 @@ class Guest(TransientConnection):
         # As in pgbouncer, a Unix socket has no TLS.
         self._offer = None if self.local else door.tls
         self._login: Login | None = None
+        self._declined = False
         self._opening = b""
         self._precedent: Precedent | None = None
         self._proof: ScramProof | None = None
@@ -164,8 +170,14 @@ class Guest(TransientConnection):
                 self._prove(self._proof, data)
                 return
             login = self._login
+            if login is None and self._offer is None and data == _ASKS_FOR_TLS and not self._declined:
+                # Nearly all begin like this, also where there is no TLS to be had.
+                self._declined = True
+                self.transmit(b"N")
+                return
             if login is None or (login.blank and not self.encrypted):
-                precedent = self._door.precedents.find(self, data)
+                precedents = self._door.precedents
+                precedent = precedents.find(self, data)
                 if precedent is not None:
                     self._enter_like(precedent)
                     return
@@ -191,12 +203,13 @@ class Guest(TransientConnection):
         if precedent is None:
             raise AssertionError("who has nobody before it goes the long way")
         door = self._door
+        precedents = door.precedents
         if not proof.begun:
             answer = proof.challenge(data)
             if answer:
                 self.transmit(answer)
                 return
-        elif not door.access.penalties and door.precedents.holds(self, precedent):
+        elif not door.access.penalties and precedents.holds(self, precedent):
             answer = proof.conclude(data)
             if answer:
                 self._admitted_as(precedent, answer)
@@ -212,6 +225,8 @@ class Guest(TransientConnection):
     def _begin(self) -> Login:
         """Begin to talk with it."""
         self._login = login = Login(self._admit, tls=self._offer is not None, may_try=self._may_try)
+        if self._declined:
+            login.declined()
         return login
 
     def go_on(self, step: Callable[[Login], bytes]) -> None:

@@ -153,6 +153,10 @@ class Login:
         self.starts_tls = False
         self._asked |= {SSLRequest, GSSENCRequest}
 
+    def declined(self) -> None:
+        """The client has been told that there is no TLS: it must not ask for it again."""
+        self._asked.add(SSLRequest)
+
     def end(self) -> None:
         """It is over, and asks nobody anything any more: nothing is left that refers to itself."""
         self._admit = self._may_try = _over

@@ -158,6 +158,31 @@ def test_tls_that_is_refused_comes_before(make_house: Callable[..., House], auth
     assert prove(house, client) == welcome(house, REPORTED)
 
 
+@pytest.mark.parametrize("asked", [(SSL, SSL), (SSL, GSSENC, SSL), (GSSENC, SSL, SSL), (SSL, GSSENC, GSSENC)])
+def test_tls_that_is_asked_for_again(house: House, asked: tuple[bytes, ...]) -> None:
+    """As in PostgreSQL, one refusal of each kind is enough."""
+    client = house.connect()
+    for request in asked[:-1]:
+        house.send(client, request)
+        assert received(client) == b"N"
+    house.send(client, asked[-1])
+    assert received(client) == told("08P01", "repeated request for encryption") + b"END"
+
+
+@pytest.mark.parametrize("pieces", [(SSL[:5], SSL[5:]), (SSL + startup()[:4], startup()[4:])])
+def test_a_request_for_tls_in_pieces(house: House, pieces: tuple[bytes, ...]) -> None:
+    """However it comes, one byte answers it, and the login goes on."""
+    house.warm()
+    client = house.connect()
+    for piece in pieces:
+        house.send(client, piece)
+    answer = received(client)
+    if not answer.endswith(READY):
+        house.send(client, startup())
+        answer += received(client)
+    assert answer == b"N" + welcome(house, REPORTED)
+
+
 def test_other_words_are_looked_at(make_house: Callable[..., House]) -> None:
     """Whatever differs in a byte is another client's business, also a packet that only begins like the known one."""
     house = open_house(make_house, AuthType.TRUST)

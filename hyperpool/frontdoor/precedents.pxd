@@ -1,0 +1,34 @@
+cimport cython
+
+from hyperpool.auth.proof cimport ScramProof
+
+
+cdef class Precedent:
+    cdef bytes _ending
+    cdef object _verifier
+    cdef public Py_ssize_t age
+    cdef public object base
+    cdef public object claim
+    cdef public str database
+    cdef public bytes greeting
+    cdef public object message
+    cdef public bytes offer
+    cdef public object pool
+    cdef public object reported
+    cdef public Py_ssize_t secret_length
+    cdef public object shown
+    cdef public object tracked
+    cdef public str user
+
+    cpdef ScramProof proof(self)
+
+
+cdef class Precedents:
+    cdef Py_ssize_t _age
+    cdef object _door
+    cdef dict _found
+
+    @cython.locals(precedent=Precedent)
+    cpdef Precedent find(self, object guest, bytes opening)
+
+    cpdef bint holds(self, object guest, Precedent precedent) except -1
