@@ -72,7 +72,7 @@ class Herald:
                 names = ", ".join(sorted(pool.name for pool in self._cold))
                 self._notifier.status(f"Filling pools: {names}")
                 return
-            self._announce()
+            self._announce(shutdown)
 
     def tell(self, shutdown: Shutdown) -> None:
         """Tell how much there is; about once a second.
@@ -96,8 +96,10 @@ class Herald:
             if self.is_ready:
                 self._notifier.ready()
 
-    def _announce(self) -> None:
+    def _announce(self, shutdown: Shutdown) -> None:
         self.is_ready = True
+        # Whoever looks at the unit as soon as it has started must not read what was before.
+        self.tell(shutdown)
         failed = {pool.name: str(pool.backoff.error) for pool in self._pools if pool.backoff.error}
         for name, error in sorted(failed.items()):
             log.warning("ready without the servers of a pool", pool=name, error=error)

@@ -43,6 +43,11 @@ def obstacle() -> str:
         return (
             "the system's own Python is another version than the one that runs this, whose libraries are used"
         )
+    groups = _cgroups()
+    if groups is None:
+        return "no control groups of version 2 are mounted: mount -t cgroup2 none /sys/fs/cgroup/unified"
+    if not os.access(groups, os.W_OK):
+        return f"{groups} cannot be written to"
     return ""
 
 
@@ -67,11 +72,12 @@ class Machine:
         self.log = self._directory / "systemd.log"
         root = self._directory / "root"
         root.mkdir()
-        group = _cgroups()
-        self._group = None if group is None else group / self._directory.name
-        if self._group is not None:
-            self._group.mkdir()
-        join = "" if self._group is None else f"echo $$ > {self._group}/cgroup.procs; "
+        groups = _cgroups()
+        if groups is None:
+            raise RuntimeError(obstacle())
+        self._group = groups / self._directory.name
+        self._group.mkdir()
+        join = f"echo $$ > {self._group}/cgroup.procs; "
         command = ["unshare", *_NAMESPACES, "--fork", "--kill-child", "sh", str(_SCRIPT), str(root)]
         command += [str(ROOT), sysconfig.get_path("purelib")]
         with self.log.open("wb") as log:
@@ -158,15 +164,14 @@ class Machine:
     def _end(self) -> None:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
-        if self._group is not None:
-            # Whatever was in there has been killed, and takes a moment to go.
-            deadline = time.monotonic() + _PATIENCE
-            while time.monotonic() < deadline:
-                try:
-                    for group in sorted(self._group.glob("**/"), reverse=True):
-                        group.rmdir()
-                except OSError:
-                    time.sleep(0.05)
-                else:
-                    break
+        # Whatever was in there has been killed, and takes a moment to go.
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                for group in sorted(self._group.glob("**/"), reverse=True):
+                    group.rmdir()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                break
         shutil.rmtree(self._directory)
