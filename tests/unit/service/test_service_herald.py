@@ -111,7 +111,9 @@ async def test_ready_when_pools_are_filled(service: Watched, book: LogBook) -> N
         while not service.notify.has("READY=1"):
             service.server.release()
             await trio.sleep(0.01)
-    told = [one for message in service.notify.read() for one in message if one.startswith(("STATUS", "READY"))]
+    told = [
+        one for message in service.notify.read() for one in message if one.startswith(("STATUS", "READY"))
+    ]
     assert told[: told.index("READY=1")][-1] == "STATUS=Serving: 0 clients, 2 servers"
     assert service.server.sessions == ["owner"] * 2
     assert book.count("ready without the servers of a pool") == 0
