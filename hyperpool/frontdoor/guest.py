@@ -176,12 +176,13 @@ class Guest(TransientConnection):
                 self.transmit(b"N")
                 return
             if login is None or (login.blank and not self.encrypted):
+                # Also of one that begins like another: it may have to go the long way yet, and be the next precedent.
+                self._opening = data
                 precedents = self._door.precedents
                 precedent = precedents.find(self, data)
                 if precedent is not None:
                     self._enter_like(precedent)
                     return
-                self._opening = data
                 login = login or self._begin()
             self._follow(login, login.receive(data))
         except HyperpoolError as error:

@@ -157,7 +157,7 @@ def _mischief(stream: _Stream, what: str) -> tuple[bytes, str]:
         "a message without an end": (stream.told(bytes(_BOUND), 0x02) + stream.told(b"x", 0x00), _TOO_LONG),
         "a size with its highest bit set": (bytes([0x82, bit | 0x7F]) + b"\xff" * 8, _NOT_ALLOWED),
         "a ping that is too long": (stream.told(b"x" * 200, 0x89), _NOT_ALLOWED),
-        "the end within a frame": (stream.told(bytes(300))[:30], "ended within a frame"),
+        "the end within a frame": (stream.told(bytes(300))[:3], "ended within a frame"),
         "another protocol": (stream.told(b"GET / HTTP/1.1\r\n\r\n"), "ended_by=target"),
     }
     return said[what]

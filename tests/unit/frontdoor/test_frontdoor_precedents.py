@@ -390,6 +390,23 @@ def test_a_server_that_reports_something_else(make_house: Callable[..., House], 
             assert prove(house, client) == welcome(house, newer)
 
 
+@pytest.mark.parametrize("asked", [SSL, GSSENC])
+def test_a_refused_request_is_no_beginning(make_house: Callable[..., House], asked: bytes) -> None:
+    """What has sent a client the long way in the middle of its login: those who ask next are answered."""
+    house = open_house(make_house, AuthType.SCRAM_SHA_256)
+    early = house.connect(asked)
+    assert received(early) == b"N"
+    house.send(early, startup())
+    newer = {**REPORTED, "server_version": "17.1"}
+    house.warm(newer)
+    assert prove(house, early) == welcome(house, newer)
+    for _ in range(2):
+        client = house.connect(asked)
+        assert received(client) == b"N"
+        house.send(client, startup())
+        assert prove(house, client) == welcome(house, newer)
+
+
 @pytest.mark.parametrize("auth_type", [AuthType.TRUST, AuthType.SCRAM_SHA_256])
 def test_a_user_that_is_removed(make_house: Callable[..., House], auth_type: AuthType) -> None:
     """Settings are forgotten with what followed from them."""
