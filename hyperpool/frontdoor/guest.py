@@ -393,7 +393,7 @@ class Guest(TransientConnection):
         received, pending = login.leftover(), login.pending
         greet = None
         if isinstance(statuses, bytes):
-            if not received and self._door.precedents.suits(self, self._opening):
+            if not received and self._door.precedents.suits(self, self._opening, message):
                 self._add_precedent(pool, message, tracked, pending, before + statuses)
             welcome = pending + before + statuses + behind
         else:

@@ -16,7 +16,7 @@ from hyperpool.auth.scram import challenge_end
 from hyperpool.auth.server_side import OFFER
 from hyperpool.config import AuthType
 from hyperpool.wire import messages
-from hyperpool.wire.startup import negotiate
+from hyperpool.wire.startup import negotiate, parse_startup
 
 if TYPE_CHECKING:
     from hyperpool.auth.scram import ScramVerifier
@@ -130,12 +130,13 @@ class Precedents:
         self._found.clear()
         self._age += 1
 
-    def suits(self, guest: Guest, opening: bytes) -> bool:
+    def suits(self, guest: Guest, opening: bytes, message: StartupMessage) -> bool:
         """Whether how a client is let in hangs on nothing but the settings, and what it has begun with.
 
         Args:
             guest: the client, whose claim is known.
             opening: the first bytes that it has sent without TLS, or those behind the refusal of TLS.
+            message: what it has asked for.
         """
         settings, offer, claim = self._door.settings, self._door.tls, guest.claim
         return (
@@ -146,6 +147,8 @@ class Precedents:
             # What it has sent in clear was a request for TLS, with which others may get something else.
             and not guest.encrypted
             and not guest.replication
+            # Whatever has come before: those who begin like this say this, whole, and nothing else.
+            and parse_startup(opening[4:]) is message
             and claim is not None
             and claim.source is None
             and not any(settings.client_limits(claim.database, claim.user))
