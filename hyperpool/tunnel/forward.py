@@ -28,7 +28,7 @@ _VIEW: Final = memoryview(bytearray(256 * 1024))
 """Where sockets are read to; nothing is left in it when a task waits."""
 
 _TURN: Final = 16
-"""Reads after which other tasks have their turn."""
+"""Reads after which other tasks have their turn; they have it earlier when a WebSocket's frames have taken long."""
 
 _LAST_WORDS: Final = 2.0
 """Seconds that one side's last bytes may take when the other side takes no more."""
@@ -124,13 +124,27 @@ def _stream_copier(source: trio.abc.Stream, sink: trio.abc.Stream) -> _Copier:
 
 
 def _socket_copier(source: socket.socket, sink: socket.socket) -> _Copier:
+    left = False
+
+    def leave() -> None:
+        nonlocal left
+        left = True
+
     async def copy(count: Callable[[int], None]) -> str | None:
+        nonlocal left
         reads = 0
+        if isinstance(source, WebSocketSocket):
+            source.left = leave
         while True:
+            left = False
             try:
                 got = source.recv_into(_VIEW)
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(source.fileno())
+                if left:
+                    # So far, its frames have carried nothing.
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(source.fileno())
                 reads = 0
                 continue
             except OSError as error:
@@ -143,7 +157,7 @@ def _socket_copier(source: socket.socket, sink: socket.socket) -> _Copier:
                 return None
             count(got)
             reads += 1
-            if reads == _TURN or got == len(_VIEW):
+            if left or reads == _TURN or got == len(_VIEW):
                 await trio.lowlevel.checkpoint()
                 reads = 0
 

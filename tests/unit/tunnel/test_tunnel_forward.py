@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
+from contextlib import closing
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import pytest
@@ -11,6 +13,7 @@ import trio
 import trio.testing
 
 from hyperpool.transport.frames import WebSocketStream
+from hyperpool.transport.framing import Opcode, make_frame
 from hyperpool.transport.plain import PlainStream
 from hyperpool.tunnel.forward import Traffic, forward
 from tests.support.checkpoints import cancel_everywhere, no_descriptor_left
@@ -266,6 +269,31 @@ async def test_others_have_their_turn() -> None:
         nursery.cancel_scope.cancel()
     assert turns == 100
     await way.close()
+
+
+@pytest.mark.parametrize("payload", [b"", b"x"])
+async def test_others_have_their_turn_among_small_frames(payload: bytes) -> None:
+    """Many frames that carry little do not keep the thread either, and none of them is forgotten."""
+    way, traffic = Way("websocket"), Traffic()
+    seen: set[int] = set()
+    assert isinstance(way.peer, WebSocketStream)
+    sock = way.peer.detach()
+    assert sock is not None
+    whole = payload * 3000 + b"middle" + payload * 3000 + b"end"
+    small = make_frame(Opcode.BINARY, payload, mask=True) * 3000
+    middle, end = (make_frame(Opcode.BINARY, word, mask=True) for word in (b"middle", b"end"))
+    frames = small + middle + small + end
+    async with trio.open_nursery() as nursery:
+        with closing(sock):
+            assert os.write(sock.fileno(), frames) == len(frames)
+            nursery.start_soon(way.forward, traffic)
+            while traffic.inward < len(whole):
+                seen.add(traffic.inward)
+                await trio.lowlevel.checkpoint()
+            assert await way.server.receive_some(10_000) == whole
+        nursery.cancel_scope.cancel()
+    await way.close()
+    assert len(seen) >= 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
