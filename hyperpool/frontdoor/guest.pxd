@@ -9,10 +9,10 @@ cdef class Guest(TransientConnection):
     cdef object _door
     cdef object _login
     cdef object _offer
-    cdef bytes _opening
     cdef Precedent _precedent
     cdef ScramProof _proof
     cdef object _shaking
+    cdef Py_ssize_t _age
     cdef bint _declined
     cdef bint _direct
     cdef bint _fresh

@@ -81,6 +81,7 @@ class Guest(TransientConnection):
     """
 
     __slots__ = (
+        "_age",
         "_declined",
         "_direct",
         "_door",
@@ -88,7 +89,6 @@ class Guest(TransientConnection):
         "_late",
         "_login",
         "_offer",
-        "_opening",
         "_precedent",
         "_proof",
         "_shaking",
@@ -115,7 +115,7 @@ class Guest(TransientConnection):
         self._offer = None if self.local else door.tls
         self._login: Login | None = None
         self._declined = False
-        self._opening = b""
+        self._age = 0
         self._precedent: Precedent | None = None
         self._proof: ScramProof | None = None
         self._fresh = self._offer is not None
@@ -176,8 +176,6 @@ class Guest(TransientConnection):
                 self.transmit(b"N")
                 return
             if login is None or (login.blank and not self.encrypted):
-                # Also of one that begins like another: it may have to go the long way yet, and be the next precedent.
-                self._opening = data
                 precedents = self._door.precedents
                 precedent = precedents.find(self, data)
                 if precedent is not None:
@@ -263,6 +261,7 @@ class Guest(TransientConnection):
         return None if self._precedent is None else self._precedent.message
 
     def _admit(self, message: StartupMessage) -> ClientAuthentication | None:
+        self._age = self._door.precedents.age
         return self._door.admit(self, message)
 
     def _may_try(self) -> bool:
@@ -393,8 +392,8 @@ class Guest(TransientConnection):
         received, pending = login.leftover(), login.pending
         greet = None
         if isinstance(statuses, bytes):
-            if not received and self._door.precedents.suits(self, self._opening, message):
-                self._add_precedent(pool, message, tracked, pending, before + statuses)
+            if login.packet and self._door.precedents.suits(self, self._age):
+                self._add_precedent(pool, login, message, tracked, before + statuses)
             welcome = pending + before + statuses + behind
         else:
             make, welcome = statuses, b""
@@ -405,16 +404,15 @@ class Guest(TransientConnection):
         self._become(pool, tracked, key, welcome, received, greet, message.user)
 
     def _add_precedent(
-        self, pool: RelayPool, message: StartupMessage, tracked: ParameterSet, pending: bytes, greeting: bytes
+        self, pool: RelayPool, login: Login, message: StartupMessage, tracked: ParameterSet, greeting: bytes
     ) -> None:
         """Let those in that begin like it."""
-        authentication = None if self._login is None else self._login.authentication
+        authentication = login.authentication
         if authentication is None or self.claim is None:
             raise AssertionError("somebody has said who it is")
-        verifier = authentication.verifier
         self._door.precedents.add(
-            self._opening,
-            Precedent(pool, message, self.claim, verifier, self.shown, tracked, pending, greeting),
+            login.packet,
+            Precedent(pool, message, self.claim, authentication.verifier, self.shown, tracked, greeting),
         )
 
     def _admitted_as(self, precedent: Precedent, pending: bytes) -> None:

@@ -36,6 +36,7 @@ class Login:
 
     Attributes:
         message: the StartupMessage, once it has come.
+        packet: that as the client has sent it; empty before, and if it was not received here (`resume`).
         cancel: the CancelRequest, if the client sent one instead.
         done: the client is authenticated.
         early: a password has come, and may not be looked at yet.
@@ -57,6 +58,7 @@ class Login:
         "done",
         "early",
         "message",
+        "packet",
         "pending",
         "starts_tls",
     )
@@ -78,6 +80,7 @@ class Login:
         self._asked: set[type] = set()
         self.authentication: ClientAuthentication | None = None
         self.message: StartupMessage | None = None
+        self.packet = b""
         self.cancel: CancelRequest | None = None
         self.done = False
         self.pending = b""
@@ -171,7 +174,7 @@ class Login:
             return None
         message = parse_startup(packet)
         if isinstance(message, StartupMessage):
-            self.message = message
+            self.message, self.packet = message, (len(packet) + 4).to_bytes(4) + packet
             authentication = self._admit(message)
             if authentication is not None:
                 self._begin(authentication)

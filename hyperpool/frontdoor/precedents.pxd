@@ -24,7 +24,7 @@ cdef class Precedent:
 
 
 cdef class Precedents:
-    cdef Py_ssize_t _age
+    cdef public Py_ssize_t age
     cdef object _door
     cdef dict _found
 

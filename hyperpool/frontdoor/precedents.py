@@ -16,7 +16,7 @@ from hyperpool.auth.scram import challenge_end
 from hyperpool.auth.server_side import OFFER
 from hyperpool.config import AuthType
 from hyperpool.wire import messages
-from hyperpool.wire.startup import negotiate, parse_startup
+from hyperpool.wire.startup import negotiate
 
 if TYPE_CHECKING:
     from hyperpool.auth.scram import ScramVerifier
@@ -44,7 +44,6 @@ class Precedent:
         verifier: with what its proof was checked; None if it was asked for none.
         shown: what its login has brought to light.
         tracked: the session parameters that it expects.
-        pending: what it was still to be sent for its authentication.
         greeting: AuthenticationOk, and what follows up to its cancel key.
 
     Attributes:
@@ -56,7 +55,7 @@ class Precedent:
         age: how often settings had changed before.
         offer: what such a client is sent to have it prove who it is; empty if it is not asked to.
         greeting: what it is sent in the end, from AuthenticationOk to what tells its cancel key from that of others;
-            with what comes before, if it is not asked.
+            with the answer to its StartupMessage, if it is not asked.
     """
 
     __slots__ = (
@@ -85,7 +84,6 @@ class Precedent:
         verifier: ScramVerifier | None,
         shown: Shown,
         tracked: ParameterSet,
-        pending: bytes,
         greeting: bytes,
     ) -> None:
         self.pool = pool
@@ -103,10 +101,11 @@ class Precedent:
             raise AssertionError("nobody comes in without proof who is asked for one")
         self._verifier = verifier
         self._ending = b"" if verifier is None else challenge_end(verifier)
-        self.offer = b"" if verifier is None else negotiate(message) + OFFER
+        negotiated = negotiate(message)
+        self.offer = b"" if verifier is None else negotiated + OFFER
         # BackendKeyData is its head, and the two of which a key is made.
         head = messages.backend_key_data(0, bytes(self.secret_length))[:5]
-        self.greeting = (pending if verifier is None else b"") + greeting + head
+        self.greeting = (negotiated if verifier is None else b"") + greeting + head
 
     def proof(self) -> ScramProof | None:
         """The exchange with which such a client proves who it is; None if it is not asked to."""
@@ -118,53 +117,53 @@ class Precedents:
 
     Args:
         door: what decides where nothing is remembered.
+
+    Attributes:
+        age: how often settings have changed.
     """
 
     def __init__(self, door: FrontDoor) -> None:
         self._door = door
         self._found: dict[bytes, Precedent] = {}
-        self._age = 0
+        self.age = 0
 
     def clear(self) -> None:
         """The settings have changed: nothing is known."""
         self._found.clear()
-        self._age += 1
+        self.age += 1
 
-    def suits(self, guest: Guest, opening: bytes, message: StartupMessage) -> bool:
-        """Whether how a client is let in hangs on nothing but the settings, and what it has begun with.
+    def suits(self, guest: Guest, age: int) -> bool:
+        """Whether how a client is let in hangs on nothing but the settings as they are, and its StartupMessage.
 
         Args:
-            guest: the client, whose claim is known.
-            opening: the first bytes that it has sent without TLS, or those behind the refusal of TLS.
-            message: what it has asked for.
+            guest: the client.
+            age: how often settings had changed when it was looked at: with others, it might be asked for another proof.
         """
         settings, offer, claim = self._door.settings, self._door.tls, guest.claim
         return (
-            0 < int.from_bytes(opening[:4]) == len(opening)
+            age == self.age
             and settings.pooler.auth_type in _SETTLED
             and not settings.pooler.application_name_add_host
             and not (offer is not None and offer.required)
-            # What it has sent in clear was a request for TLS, with which others may get something else.
             and not guest.encrypted
             and not guest.replication
-            # Whatever has come before: those who begin like this say this, whole, and nothing else.
-            and parse_startup(opening[4:]) is message
             and claim is not None
             and claim.source is None
             and not any(settings.client_limits(claim.database, claim.user))
         )
 
-    def add(self, opening: bytes, precedent: Precedent) -> None:
+    def add(self, packet: bytes, precedent: Precedent) -> None:
         """A client has been let in: let those like it in.
 
         Args:
-            opening: what it has begun with.
+            packet: its StartupMessage as it was sent. Nothing else will do: a part of it, or a request for TLS, also
+                comes from others who want something else.
             precedent: how it was let in.
         """
         if len(self._found) >= _MOST:
             self._found.clear()
-        precedent.age = self._age
-        self._found[opening] = precedent
+        precedent.age = self.age
+        self._found[packet] = precedent
 
     def find(self, guest: Guest, opening: bytes) -> Precedent | None:
         """How a client is let in that begins like this, if that is known, and there is room for it.
@@ -182,7 +181,7 @@ class Precedents:
         """Whether the client that has a seat may come in like the one before it."""
         pool = precedent.pool
         return (
-            precedent.age == self._age
+            precedent.age == self.age
             and pool.parameters is precedent.reported
             and pool.base is precedent.base
             and self._door.leads(guest, precedent.database, precedent.user, pool)

@@ -505,6 +505,108 @@ def test_clients_with_tls(
         assert talk.received().endswith(READY)
 
 
+def test_a_packet_in_pieces(make_house: Callable[..., House]) -> None:
+    """A part of a packet says nothing of others that have the same part, whatever it looks like."""
+    house = make_house(ignore_startup_parameters=("padding",))
+    house.warm()
+    house.warm(pool=house.pool("bob"))
+    for user in ("ann", "bob"):
+        # The first three bytes of its length are, read as a number, how many they are.
+        packet = startup(user, padding="x" * 750)
+        assert packet[:3] == b"\0\0\3"
+        client = house.connect(packet[:3])
+        assert received(client) == b""
+        house.send(client, packet[3:])
+        assert received(client) == welcome(house, REPORTED)
+        assert newest(house).user == user
+    forbid(house)
+    client = house.connect(startup("ann", padding="x" * 750))
+    assert received(client) == welcome(house, REPORTED)
+    assert newest(house).user == "ann"
+
+
+@pytest.mark.parametrize("auth_type", ASKED)
+def test_requests_in_the_packet_before(make_house: Callable[..., House], auth_type: AuthType) -> None:
+    """What only the first one has sent around its login is answered to it alone."""
+    house = make_house(auth_type=auth_type)
+    house.settings = attrs.evolve(house.settings, databases={"app": DatabaseSettings(user="ann")})
+    house.pools.reload(house.settings)
+    house.door.configure(house.settings, None)
+    server = house.warm()
+    first = house.connect(
+        GSSENC + SSL + startup() + (QUERY if auth_type is not AuthType.SCRAM_SHA_256 else b"")
+    )
+    assert first.recv(2) == b"NN"
+    assert prove(house, first) == welcome(house, REPORTED)
+    assert received(server) == (QUERY if auth_type is not AuthType.SCRAM_SHA_256 else b"")
+    forbid(house)
+    assert prove(house, house.connect(startup())) == welcome(house, REPORTED)
+    assert received(server) == b""
+
+
+def test_protocol_versions_are_negotiated(make_house: Callable[..., House]) -> None:
+    """Each client that asks for what nobody speaks is told so, and has a key of the length of what is spoken."""
+    house = open_house(make_house, AuthType.TRUST)
+    packet = startup(**{"_pq_.grease": "1"})
+    packet = packet[:4] + (3 << 16 | 9999).to_bytes(4) + packet[8:]
+    told_first = messages.negotiate_protocol_version(2, ["_pq_.grease"])
+    assert received(house.connect(packet)) == told_first + welcome(house, REPORTED)
+    forbid(house)
+    assert received(house.connect(packet)) == told_first + welcome(house, REPORTED)
+    assert len(newest(house).secret) == 32
+
+
+@pytest.mark.parametrize("auth_type", [AuthType.TRUST, AuthType.ANY])
+def test_a_login_that_began_under_other_settings(
+    make_house: Callable[..., House], auth_type: AuthType
+) -> None:
+    """It goes on as it has begun, and says nothing of those who come later."""
+    house = make_house(auth_type=auth_type)
+    house.settings = attrs.evolve(house.settings, databases={"app": DatabaseSettings(user="ann")})
+    house.pools.reload(house.settings)
+    house.door.configure(house.settings, None)
+    early = house.connect(startup())
+    assert received(early) == b""
+    pooler = attrs.evolve(house.settings.pooler, auth_type=AuthType.SCRAM_SHA_256)
+    house.door.configure(attrs.evolve(house.settings, pooler=pooler), None)
+    house.warm()
+    assert received(early) == welcome(house, REPORTED)
+    for _ in range(2):
+        late = house.connect(startup())
+        assert (
+            prove(house, late, "rubber")
+            == told("28P01", 'password authentication failed for user "ann"') + b"END"
+        )
+        assert prove(house, house.connect(startup())).endswith(READY)
+
+
+def test_a_user_that_others_know_from_now_on(make_house: Callable[..., House]) -> None:
+    """A login that began with a password of the settings says nothing of whom somebody must be asked about."""
+    house = make_house(auth_type=AuthType.SCRAM_SHA_256)
+    house.warm()
+    early = house.connect(startup())
+    pooler = attrs.evolve(house.settings.pooler, auth_user="bob")
+    users = {"bob": UserSettings(password=Secret("x"))}
+    house.door.configure(attrs.evolve(house.settings, pooler=pooler, users=users), None)
+    assert prove(house, early).endswith(READY)
+    asked = len(house.inquiries)
+    house.connect(startup())
+    assert len(house.inquiries) == asked + 1
+
+
+def test_a_password_that_is_changed_before_the_proof(make_house: Callable[..., House]) -> None:
+    """Who came before it is let in with the old one; nobody else is."""
+    house = make_house(auth_type=AuthType.SCRAM_SHA_256)
+    house.warm()
+    early = house.connect(startup())
+    users = {"ann": UserSettings(password=Secret("quill"))}
+    house.door.configure(attrs.evolve(house.settings, users=users), None)
+    assert prove(house, early) == welcome(house, REPORTED)
+    for _ in range(2):
+        assert prove(house, house.connect(startup())).endswith(b"END")
+        assert prove(house, house.connect(startup()), "quill") == welcome(house, REPORTED)
+
+
 def test_what_is_remembered_is_bounded(
     make_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
 ) -> None:
