@@ -5,12 +5,13 @@ from memory: behind the answer that somebody has got to a write, wherever that w
 
 ::
 
-    heads: one per part                    records of part 0: a ring         records of part 1 ...
-    [count doubts][count doubts]... [number database table what sum]...
+    heads: one per part              records of part 0: a ring            records of part 1 ...
+    [count|doubts][count|doubts]...  [number database table what sum]...
 
-A head says how many records there have been, and of how many databases its writer is in doubt. A record has its number
-and a checksum in it: one that has been overwritten, or is not there yet as a processor sees it, does not fit, and then
-everything is dropped. Every part has one writer, so that nothing is locked.
+A head says how many records there have been, and of how many databases its writer is in doubt. Both are in one word of
+eight bytes, which a processor reads and writes at once: nobody sees the one without the other, or half of it. A record
+has its number and a checksum in it: one that has been overwritten, or is not there yet as a processor sees it, does not
+fit, and then everything is dropped. Every part has one writer, so that nothing is locked.
 """
 
 from __future__ import annotations
@@ -57,7 +58,11 @@ _MOST_TABLES: Final = 64
 _RECORDS: Final = 4096
 """In each part; who has not looked for so many drops everything."""
 
-_head = Struct("<QQ")
+_WORD: Final = 8
+_DOUBT_BITS: Final = 16
+_MOST_DOUBTS: Final = (1 << _DOUBT_BITS) - 1
+"""Databases in doubt; more of them count as that many."""
+
 _record = Struct("<Q8sII")
 _sum = Struct("<I")
 _SIZE: Final = 32
@@ -89,7 +94,7 @@ ANYTHING: Final = Note(-1, NOBODY, ANY, SCHEMA)
 
 def board_size(workers: int) -> int:
     """Bytes of memory that so many workers and their supervisor need."""
-    return (workers + 1) * (_head.size + _RECORDS * _SIZE)
+    return (workers + 1) * (_WORD + _RECORDS * _SIZE)
 
 
 class Board:
@@ -105,9 +110,11 @@ class Board:
         self._memory = memory
         self._parts = workers + 1
         self._own = own
-        self._size = self._parts * _head.size
+        self._size = self._parts * _WORD
+        # Element by element, each is one access to memory; a slice of bytes may be copied in pieces.
+        self._words = memoryview(memory)[: self._size].cast("Q")
         self._doubted: set[bytes] = set()
-        self._told, _ = self._head(self._heads(), own)
+        self._told, _ = _parts_of(self._words[own])
         self._put_head()
         # What has been told before is nothing to somebody who has kept nothing yet.
         self._heard = self._heads()
@@ -144,8 +151,8 @@ class Board:
         for writer in range(self._parts):
             if writer == self._own:
                 continue
-            (first, _), (last, _) = self._head(before, writer), self._head(heads, writer)
-            if last - first > _RECORDS:
+            (first, _), (last, _) = _parts_of(before[writer]), _parts_of(heads[writer])
+            if not first <= last <= first + _RECORDS:
                 yield None
                 continue
             for number in range(first + 1, last + 1):
@@ -157,25 +164,26 @@ class Board:
 
     def doubting(self) -> set[int]:
         """Who is in doubt of any database, as of what was heard last."""
-        return {writer for writer in range(self._parts) if self._head(self._heard, writer)[1]}
+        return {writer for writer, word in enumerate(self._heard) if _parts_of(word)[1]}
 
     def certain(self) -> set[int]:
         """Everybody else."""
         return set(range(self._parts)) - self.doubting()
 
     def bury(self, worker: int) -> None:
-        """A worker has died: tell all others of it, in the place of its supervisor."""
-        at = worker * _head.size
-        told, _ = self._head(self._heads(), worker)
-        self._memory[at : at + _head.size] = _head.pack(told, 0)
-        self.tell(NOBODY, (worker + 1,), DIED)
+        """A worker has died: tell all others of it, in the place of its supervisor.
 
-    def _heads(self) -> bytes:
-        return bytes(self._memory[: self._size])
+        It is in doubt until they have been told: else somebody might go on with what that one has held up.
+        """
+        self.tell(NOBODY, (worker + 1,), DIED)
+        told, _ = _parts_of(self._words[worker])
+        self._words[worker] = _word(told, 0)
+
+    def _heads(self) -> list[int]:
+        return self._words.tolist()
 
     def _put_head(self) -> None:
-        at = self._own * _head.size
-        self._memory[at : at + _head.size] = _head.pack(self._told, len(self._doubted))
+        self._words[self._own] = _word(self._told, min(len(self._doubted), _MOST_DOUBTS))
 
     def _read(self, writer: int, number: int) -> Note | None:
         at = self._place(writer, number)
@@ -189,7 +197,10 @@ class Board:
     def _place(self, writer: int, number: int) -> int:
         return self._size + (writer * _RECORDS + number % _RECORDS) * _SIZE
 
-    @staticmethod
-    def _head(heads: bytes, writer: int) -> tuple[int, int]:
-        count, doubts = _head.unpack_from(heads, writer * _head.size)
-        return int(count), int(doubts)
+
+def _word(count: int, doubts: int) -> int:
+    return count << _DOUBT_BITS | doubts
+
+
+def _parts_of(word: int) -> tuple[int, int]:
+    return word >> _DOUBT_BITS, word & _MOST_DOUBTS

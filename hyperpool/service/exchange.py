@@ -9,6 +9,7 @@ import trio
 
 from hyperpool.admin.statistics import Counts, joined, packed
 from hyperpool.config.settings import RESERVED
+from hyperpool.errors import ProtocolError
 from hyperpool.stats import PoolStats
 from hyperpool.workers import messages, seats
 from hyperpool.workers.messages import Outcome, PoolKey
@@ -151,7 +152,7 @@ class Exchange:
             case messages.LoginFailed():
                 self._spread(message, worker)
             case _:
-                raise AssertionError(f"a supervisor is sent {type(message).__name__}")
+                raise ProtocolError(f"a supervisor is sent {type(message).__name__}")
 
     def ask(self, statements: Sequence[Deed], then: Callable[[list[list[Outcome]]], None]) -> int:
         """Have all workers execute statements; what holds on is told to those that come later, too."""

@@ -18,6 +18,7 @@ from hyperpool.admin.outcomes import ConsoleError, Done, Waits
 from hyperpool.admin.team import TeamConsole
 from hyperpool.cache.sharing import Sharing
 from hyperpool.config.settings import Portion
+from hyperpool.errors import ProtocolError
 from hyperpool.frontdoor.orders import CancelOrder
 from hyperpool.workers import messages
 from hyperpool.workers.holdings import Holdings, Places
@@ -136,8 +137,12 @@ class Member:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._nudge)
-            await self._link.run(self._handle)
-            log.error("the supervisor has ended: so does the worker", worker=self._portion.number)
+            reason = "it has gone"
+            try:
+                await self._link.run(self._handle)
+            except ProtocolError as error:
+                reason = str(error)
+            log.error("the supervisor is lost: the worker ends", worker=self._portion.number, reason=reason)
             self._parts.end(ShutdownMode.IMMEDIATE)
 
     def sweep(self) -> None:
@@ -185,7 +190,7 @@ class Member:
             case messages.End():
                 self._parts.end(ShutdownMode(message.mode))
             case _:
-                raise AssertionError(f"a worker is sent {type(message).__name__}")
+                raise ProtocolError(f"a worker is sent {type(message).__name__}")
 
     def _do(self, message: messages.Do) -> None:
         """Begin at once, so that everything happens in the same order in all workers."""

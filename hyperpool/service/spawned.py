@@ -8,6 +8,7 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+import structlog
 import trio
 
 from hyperpool.errors import ProtocolError
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from hyperpool.service.forks import Forks
     from hyperpool.workers.messages import Message
+
+log = structlog.get_logger("supervisor")
 
 _PATIENCE: Final = 5.0
 """Seconds that a process may take to end when it has hung up, or should have."""
@@ -100,9 +103,14 @@ class Spawned:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._kill_when_late, ended)
             greet(link)
-            with suppress(ProtocolError):
+            try:
                 # All that it has said is heard, also what it has said last.
                 await link.run(handle)
+            except ProtocolError as error:
+                log.error(
+                    "a worker does not keep to the protocol: it is killed", pid=self.pid, reason=str(error)
+                )
+                self.kill()
             self._late.set()
             await trio.lowlevel.wait_readable(ended)
             nursery.cancel_scope.cancel()

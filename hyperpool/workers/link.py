@@ -34,9 +34,13 @@ class Link:
         self._held: deque[bytes] = deque()
         self._size = 0
         self._more = trio.Event()
+        self._failure: ProtocolError | None = None
+        self._failed = trio.CancelScope()
 
     def post(self, message: Message) -> None:
         """Send a message: now, if it can be, else when the other side reads. Nothing happens after the end."""
+        if self._failure is not None:
+            return
         frame = encode(message)
         sent = 0
         if not self._held:
@@ -51,44 +55,63 @@ class Link:
             self._held.append(frame[sent:])
             self._size += len(frame) - sent
             self._more.set()
+            if self._size > _MAX_HELD:
+                self._fail(ProtocolError("it takes no messages"))
 
     async def run(self, handle: Callable[[Message], None]) -> None:
         """Give messages to `handle` until the other side has gone. Cancelled, it leaves the socket open.
 
         Raises:
-            ProtocolError: the other side sends what is no message, or takes nothing.
+            ProtocolError: the other side sends what is no message, or takes nothing; or `handle` has raised it.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write)
-            decoder = Decoder()
-            while True:
-                await trio.lowlevel.wait_readable(self._sock)
-                try:
-                    data = self._sock.recv(_READ)
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    data = b""
-                if not data:
-                    break
+        with self._failed:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                await self._read(handle)
+                nursery.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    def _fail(self, failure: ProtocolError) -> None:
+        self._failure = failure
+        self._held.clear()
+        self._failed.cancel()
+
+    async def _read(self, handle: Callable[[Message], None]) -> None:
+        decoder = Decoder()
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            try:
+                data = self._sock.recv(_READ)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return
+            if not data:
+                return
+            try:
                 for message in decoder.feed(data):
                     handle(message)
-            nursery.cancel_scope.cancel()
+            except ProtocolError as error:
+                # In a nursery, it would come out in a group.
+                self._fail(error)
+                return
 
     async def _write(self) -> None:
         while True:
             await self._more.wait()
             self._more = trio.Event()
             while self._held:
-                if self._size > _MAX_HELD:
-                    raise ProtocolError("a process of the pooler takes no messages")
                 await trio.lowlevel.wait_writable(self._sock)
                 try:
                     sent = self._sock.send(self._held[0])
                 except BlockingIOError:
                     continue
                 except OSError:
-                    return
+                    # Whoever receives finds out.
+                    self._held.clear()
+                    self._size = 0
+                    break
                 self._size -= sent
                 rest = self._held.popleft()[sent:]
                 if rest:

@@ -86,3 +86,60 @@ def test_doubts(memory: bytearray) -> None:
     told = list(other.hear())
     assert told == [Note(0, APP, board.ANY, board.DOUBTS), Note(WORKERS, NOBODY, 1, board.DIED)]
     assert other.doubting() == set()
+
+
+def test_the_number_of_records_and_of_doubts_are_seen_together() -> None:
+    """Each of them is written once, in one element: whoever looks in between sees both as before, or both as after."""
+    memory = bytearray(board_size(WORKERS))
+    one, other = Board(memory, WORKERS, 0), Board(memory, WORKERS, 1)
+    words = _Words(one._words)
+    one._words = words  # type: ignore[assignment]
+    for what in (board.DOUBTS, board.WRITES, board.KNOWS):
+        one.tell(APP, None, what)
+    assert words.written == [0] * 3
+    list(other.hear())
+    assert other.doubting() == set()
+
+
+class _Words:
+    """Elements, and which of them have been written."""
+
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+        self.written: list[int] = []
+
+    def __getitem__(self, at: int) -> int:
+        return int(self._words[at])
+
+    def __setitem__(self, at: int, value: int) -> None:
+        self.written.append(at)
+        self._words[at] = value
+
+
+def test_a_dead_worker_is_in_doubt_until_its_death_is_told() -> None:
+    """Nobody may go on with what it has held up before having heard of its death, and dropped everything."""
+    memory = bytearray(board_size(WORKERS))
+    one, other = Board(memory, WORKERS, 0), Board(memory, WORKERS, 1)
+    supervisor = Board(memory, WORKERS, WORKERS)
+    one.tell(APP, None, board.DOUBTS)
+    list(other.hear())
+    seen: list[tuple[list[Note | None], set[int]]] = []
+
+    class Watched(_Words):
+        def __setitem__(self, at: int, value: int) -> None:
+            super().__setitem__(at, value)
+            seen.append((list(other.hear()), other.doubting()))
+
+    supervisor._words = Watched(supervisor._words)  # type: ignore[assignment]
+    supervisor.bury(0)
+    assert seen == [([Note(WORKERS, NOBODY, 1, board.DIED)], {0}), ([], set())]
+
+
+def test_a_head_that_goes_back_hides_nothing(memory: bytearray) -> None:
+    """What cannot be is taken for everything."""
+    one, other = Board(memory, WORKERS, 0), Board(memory, WORKERS, 1)
+    one.tell(APP, (7,), board.WRITES)
+    list(other.hear())
+    one._told = -1
+    one.tell(APP, (8,), board.WRITES)
+    assert list(other.hear()) == [None]
