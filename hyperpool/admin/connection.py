@@ -182,6 +182,7 @@ class Consoles:
     Attributes:
         views: what can be shown.
         make: makes what executes a client's statements, of what it may do.
+        counted: called with how many clients there are, when that has changed.
         resume: goes on after PAUSE and SUSPEND, when nobody is left who could say so.
     """
 
@@ -190,6 +191,7 @@ class Consoles:
         self.process = process
         self.views = Register()
         self.make: Callable[[Role], Executor] = lambda role: Console(around, self.views, process, role)
+        self.counted: Callable[[int], None] = lambda _: None
         self.resume: Callable[[], None] = around.operations.resume_if_stopped
 
     def check(self, user: str, *, owner: bool) -> Role:
@@ -220,6 +222,7 @@ class Consoles:
         console = ConsoleConnection(self, ready, role)
         console.hung_up = hung_up
         self.around.consoles[console.pid] = console
+        self.counted(self.count())
         self.around.own.logins += 1
         self.around.relay.welcome(console)
         if self.around.settings().pooler.log_connections:
@@ -255,6 +258,7 @@ class Consoles:
     def forget(self, console: ConsoleConnection, reason: str) -> None:
         """A client has left. If it was the last one, nobody can resume what is suspended: it is resumed."""
         self.around.consoles.pop(console.pid, None)
+        self.counted(self.count())
         if self.around.settings().pooler.log_disconnections:
             age = self.around.relay.age(console)
             log.info("closing console client", **console.identity(), reason=reason, age=age)

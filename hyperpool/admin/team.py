@@ -40,7 +40,7 @@ class Team(Protocol):
         """
 
     def abandon(self, number: int) -> None:
-        """Nobody wants the answer any more: go on, if the pooler has been paused or suspended."""
+        """Nobody wants the answer any more: what has been paused or suspended by this very question goes on."""
 
     def nudge(self) -> None:
         """Have clients of the console looked at soon: one of them has its answer."""

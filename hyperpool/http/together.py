@@ -57,7 +57,9 @@ class Together:
         """
         families: dict[str, _Family] = {}
         end = ""
+        there: set[int] = set()
         for worker, pid, text in scrapes:
+            there.add(worker)
             found = _parsed(text)
             end = "# EOF\n" if text.endswith("# EOF\n") else end
             self._remember(worker, pid, found)
@@ -69,6 +71,9 @@ class Together:
                 for sample, value in family.samples.items():
                     before = known.samples.get(sample, 0.0)
                     known.samples[sample] = max(before, value) if family.is_largest else before + value
+        for worker in self._last.keys() - there:
+            # It has died, and the next one of its number may take a while.
+            self._bury(worker)
         lines: list[str] = []
         for family in families.values():
             lines += family.header
@@ -78,12 +83,15 @@ class Together:
         return "".join(f"{line}\n" for line in lines) + end
 
     def _remember(self, worker: int, pid: int, families: Mapping[str, _Family]) -> None:
-        before, counted = self._last.get(worker, (pid, {}))
-        if before != pid:
-            for sample, value in counted.items():
-                self._past[sample] = self._past.get(sample, 0.0) + value
+        if worker in self._last and self._last[worker][0] != pid:
+            self._bury(worker)
         growing = (family.samples for family in families.values() if family.kind in _GROWS)
         self._last[worker] = pid, {sample: value for samples in growing for sample, value in samples.items()}
+
+    def _bury(self, worker: int) -> None:
+        _, counted = self._last.pop(worker)
+        for sample, value in counted.items():
+            self._past[sample] = self._past.get(sample, 0.0) + value
 
 
 def _parsed(text: str) -> dict[str, _Family]:

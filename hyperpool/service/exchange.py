@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+import structlog
 import trio
 
 from hyperpool.admin.statistics import Counts, joined, packed
@@ -24,11 +26,27 @@ if TYPE_CHECKING:
     from hyperpool.config import Settings
     from hyperpool.workers.link import Link
     from hyperpool.workers.messages import Deed, Fact, Message, SeatKey
+    from hyperpool.workers.questions import Entry
+
+log = structlog.get_logger("supervisor")
 
 _TICK: Final = 0.02
 """Seconds between two looks at the accounts while somebody waits for a permit."""
 
 _NO_LIMIT: Final = float("inf")
+
+
+@attrs.define(eq=False)
+class _Asked:
+    """Something that workers have been asked.
+
+    Attributes:
+        number: of the question; 0 for what the supervisor itself does.
+        entries: in the journal, for each statement.
+    """
+
+    number: int = 0
+    entries: list[Entry | None] = attrs.field(factory=list)
 
 
 class Exchange:
@@ -56,7 +74,8 @@ class Exchange:
         self._permits = Permits(self._limits)
         self._seats = Seats(self._seat_limit, workers)
         self._questions = Questions(self._post)
-        self._asked: dict[tuple[int, int], int] = {}
+        self._asked: dict[tuple[int, int], _Asked] = {}
+        self._consoles: dict[int, int] = {}
         self._facts: dict[PoolKey, Fact] = {}
         self._cached: dict[str, None] = {}
         self._figures: dict[int, dict[str, list[Any]]] = {}
@@ -100,13 +119,16 @@ class Exchange:
         if self._links.pop(worker, None) is None:
             return
         self._clients.pop(worker, None)
+        self._consoles.pop(worker, None)
         figures = self._figures.pop(worker, {})
         totals = joined([self._past, figures.values()]).totals
         self._past = packed(Counts(totals, {name: PoolStats() for name in totals}, 0.0))
         self._permits.gone(worker)
         self._tell(self._seats.gone(worker))
-        self._asked = {asked: number for asked, number in self._asked.items() if asked[0] != worker}
+        # What it has asked for is done by the others, but there is nobody to tell of it.
+        self._asked = {asked: one for asked, one in self._asked.items() if asked[0] != worker}
         self._questions.gone(worker)
+        self._resume_if_nobody_is_left()
         self._forget_facts(list(self._facts))
         self.decide()
 
@@ -140,6 +162,9 @@ class Exchange:
                 self._tell(self._seats.give_back(worker, message.seat, message.count))
             case messages.Counted():
                 self._count(worker, message)
+            case messages.Consoles():
+                self._consoles[worker] = message.count
+                self._resume_if_nobody_is_left()
             case messages.Did():
                 self._questions.answered(worker, message.number, message.outcomes)
             case messages.Ask():
@@ -154,9 +179,9 @@ class Exchange:
             case _:
                 raise ProtocolError(f"a supervisor is sent {type(message).__name__}")
 
-    def ask(self, statements: Sequence[Deed], then: Callable[[list[list[Outcome]]], None]) -> int:
+    def ask(self, statements: Sequence[Deed], then: Callable[[list[list[Outcome]]], None]) -> None:
         """Have all workers execute statements; what holds on is told to those that come later, too."""
-        return self._put(list(statements), set(self._links), then)
+        self._put(list(statements), set(self._links), then, _Asked())
 
     def ask_settings(self, settings: str, then: Callable[[list[list[Outcome]]], None]) -> None:
         """Have all workers take over settings."""
@@ -230,38 +255,77 @@ class Exchange:
     # -- questions -----------------------------------------------------------------------------------------------------
 
     def _ask(self, worker: int, asked: messages.Ask) -> None:
-        first = asked.statements[0]
+        first, key = asked.statements[0], (worker, asked.number)
 
         def answer(outcomes: list[list[Outcome]]) -> None:
-            self._asked.pop((worker, asked.number), None)
+            # One that has died has asked for nothing, nor has the one in its place.
+            if self._asked.get(key) is not own:
+                return
+            del self._asked[key]
             if first.verb == "figures":
                 outcomes = [*outcomes, [Outcome("SHOW", self._past)]]
             self._post(worker, messages.Answers(asked.number, outcomes))
 
+        own = self._asked[key] = _Asked()
         if self._command(first, lambda outcome: answer([[outcome]])):
             return
         if first.verb == "cached":
             self._cached[first.argument] = None
         targets = set(self._links) - ({worker} if asked.others else set())
-        number = self._put(asked.statements, targets, answer)
-        self._asked[worker, asked.number] = number
+        self._put(asked.statements, targets, answer, own)
 
     def _put(
-        self, statements: list[Deed], workers: set[int], then: Callable[[list[list[Outcome]]], None]
-    ) -> int:
-        for statement in statements:
-            self.journal.note(statement, self._databases())
-        return self._questions.ask(workers, lambda number: messages.Do(number, statements), then)
+        self,
+        statements: list[Deed],
+        workers: set[int],
+        then: Callable[[list[list[Outcome]]], None],
+        asked: _Asked,
+    ) -> None:
+        """Have workers execute statements.
+
+        Args:
+            statements: what to execute.
+            workers: who is to do it.
+            then: called with the outcomes.
+            asked: takes down what is to be known while that is under way.
+        """
+        asked.entries = self.journal.begin(statements, self._databases())
+
+        def done(outcomes: list[list[Outcome]]) -> None:
+            self._note(asked, outcomes)
+            then(outcomes)
+
+        asked.number = self._questions.ask(workers, lambda number: messages.Do(number, statements), done)
+
+    def _note(self, asked: _Asked, outcomes: list[list[Outcome]]) -> None:
+        """What has been asked for is over: what nobody has refused holds."""
+        for at, entry in enumerate(asked.entries):
+            if entry is not None:
+                refused = bool(outcomes) and all(some[at].error for some in outcomes)
+                self.journal.end(entry, refused=refused)
 
     def _databases(self) -> list[str]:
         return sorted(set(self._settings().databases).union(*self._figures.values()) - set(RESERVED))
 
     def _abandon(self, worker: int, number: int) -> None:
-        own = self._asked.pop((worker, number), None)
-        if own is not None:
-            for other in self._questions.drop(own):
-                self._post(other, messages.Quit(own))
-            self.ask([messages.RESUME], lambda _: None)
+        """A worker does not want an answer any more: what it has stopped goes on, and nothing that others have."""
+        asked = self._asked.pop((worker, number), None)
+        if asked is None:
+            return
+        waited_for, outcomes = self._questions.drop(asked.number)
+        for other in waited_for:
+            self._post(other, messages.Quit(asked.number))
+        stops = any(entry is not None and self.journal.stops(entry) for entry in asked.entries)
+        refused = any(one.error for some in outcomes for one in some)
+        self._note(asked, outcomes)
+        if stops and not refused:
+            self.ask([messages.RESUME], _ignore)
+
+    def _resume_if_nobody_is_left(self) -> None:
+        """As one process does: who has suspended the pooler cannot say any more that it is to go on."""
+        if self.journal.stopped == "suspend" and not any(self._consoles.values()):
+            log.info("nobody is left who could resume: resuming")
+            self.ask([messages.RESUME], _ignore)
 
     # -- news ----------------------------------------------------------------------------------------------------------
 
@@ -281,3 +345,7 @@ class Exchange:
         link = self._links.get(worker)
         if link is not None:
             link.post(message)
+
+
+def _ignore(outcomes: list[list[Outcome]]) -> None:
+    """Nobody waits for this."""

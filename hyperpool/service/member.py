@@ -130,7 +130,9 @@ class Member:
         door.elsewhere = self._cancel_elsewhere
         door.access.tell = lambda origin, user: self._link.post(messages.LoginFailed(origin, user))
         consoles.make = lambda role: TeamConsole(around, consoles.views, consoles.process, role, self)
-        consoles.resume = self._resume_if_nobody_is_left
+        consoles.counted = lambda count: self._link.post(messages.Consoles(count))
+        # It takes all workers to know that nobody is left.
+        consoles.resume = _nothing
 
     async def run(self) -> None:
         """Obey the supervisor until it has gone; then end at once."""
@@ -209,8 +211,6 @@ class Member:
         if verb == "cached":
             self._cached(argument)
             return Outcome("CACHED")
-        if verb == "consoles":
-            return Outcome("SHOW", [[len(around.consoles)]])
         if statement == RESUME:
             around.operations.resume_if_stopped()
             return Outcome("RESUME")
@@ -256,13 +256,6 @@ class Member:
             await self._nudged.wait()
             self._nudged = trio.Event()
             self._parts.consoles.sweep()
-
-    def _resume_if_nobody_is_left(self) -> None:
-        def counted(answers: list[list[Outcome]]) -> None:
-            if not sum(outcomes[0].rows[0][0] for outcomes in answers if outcomes[0].rows):
-                self.ask([RESUME], _ignore)
-
-        self.ask([Deed("consoles")], counted)
 
     # -- metrics -------------------------------------------------------------------------------------------------------
 
@@ -384,9 +377,5 @@ def _failed(error: ConsoleError) -> Outcome:
     return Outcome("", [], str(error), error.sqlstate, error.detail, error.hint)
 
 
-def _ignore(answers: list[list[Outcome]]) -> None:
-    """Nobody waits for this."""
-
-
 def _nothing() -> None:
-    """What it does cannot be undone."""
+    """There is nothing to do."""

@@ -169,7 +169,7 @@ class Do:
 
 @attrs.frozen
 class Quit:
-    """Whoever has asked for this does not want it any more: go on, if it has paused or suspended the pooler."""
+    """Whoever has asked for this does not want it any more: no answer is waited for."""
 
     number: int
 
@@ -307,6 +307,17 @@ class Counted:
     clients: int
 
 
+@attrs.frozen
+class Consoles:
+    """It has so many clients of the console now: when nobody is left who could resume what is suspended, it is resumed.
+
+    Attributes:
+        count: how many.
+    """
+
+    count: int
+
+
 # -- from one worker to all others -------------------------------------------------------------------------------------
 
 
@@ -339,6 +350,7 @@ class LoginFailed:
 
 Message: TypeAlias = (
     Counted
+    | Consoles
     | Welcome
     | Granted
     | PartWith

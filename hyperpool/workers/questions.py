@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from hyperpool.workers.messages import Deed, Outcome
+from hyperpool.workers.messages import RESUME, Deed, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -28,6 +29,11 @@ class _Question:
     then: Callable[[list[list[Outcome]]], None]
     awaited: set[int]
     outcomes: dict[int, list[Outcome]] = attrs.field(factory=dict)
+
+    @property
+    def collected(self) -> list[list[Outcome]]:
+        """The outcomes of those that have answered, in the order of their numbers."""
+        return [outcomes for _, outcomes in sorted(self.outcomes.items())]
 
 
 class Questions:
@@ -73,63 +79,141 @@ class Questions:
             question.outcomes[worker] = outcomes
             self._look(number, question)
 
-    def drop(self, number: int) -> set[int]:
-        """Nobody wants the answer any more. Returns the workers that are still at it."""
+    def drop(self, number: int) -> tuple[set[int], list[list[Outcome]]]:
+        """Nobody wants the answer any more.
+
+        Returns:
+            The workers that are still at it, and the outcomes of the others.
+        """
         question = self._open.pop(number, None)
-        return set() if question is None else question.awaited
+        return (set(), []) if question is None else (question.awaited, question.collected)
 
     def gone(self, worker: int) -> None:
-        """A worker has died: it is not waited for."""
+        """A worker has died: it is not waited for, and what it has answered already counts no longer."""
         for number, question in list(self._open.items()):
             question.awaited.discard(worker)
+            question.outcomes.pop(worker, None)
             self._look(number, question)
 
     def _look(self, number: int, question: _Question) -> None:
         if not question.awaited and self._open.pop(number, None) is not None:
-            question.then([outcomes for _, outcomes in sorted(question.outcomes.items())])
+            question.then(question.collected)
+
+
+@attrs.define(eq=False)
+class Entry:
+    """Something that operators have had done, in the order of what they have said.
+
+    Attributes:
+        statement: what.
+        databases: those that KILL without a database is about.
+        pending: it is not known yet whether it was refused.
+    """
+
+    statement: Deed
+    databases: tuple[str, ...]
+    pending: bool = True
+
+
+@attrs.define
+class _Holding:
+    """What holds.
+
+    Attributes:
+        stopped: how the pooler as a whole is stopped: ``pause``, ``suspend``, or empty.
+        paused: databases, as the keys.
+        disabled: databases, as the keys.
+    """
+
+    stopped: str = ""
+    paused: dict[str, None] = attrs.field(factory=dict)
+    disabled: dict[str, None] = attrs.field(factory=dict)
+
+    def apply(self, entry: Entry) -> None:
+        """Something is done."""
+        verb, name = entry.statement.verb, entry.statement.argument
+        if verb in {"pause", "suspend"} and not name:
+            self.stopped = self.stopped or verb
+        elif verb == "pause" or (verb == "kill" and name):
+            self.paused[name] = None
+        elif verb == "kill":
+            self.paused.update(dict.fromkeys(entry.databases))
+        elif verb == "resume" and name:
+            self.paused.pop(name, None)
+        elif verb in {"resume", RESUME.verb}:
+            self.stopped = ""
+        elif verb == "disable":
+            self.disabled[name] = None
+        elif verb == "enable":
+            self.disabled.pop(name, None)
+
+
+_HOLDS: Final = frozenset({"pause", "suspend", "resume", RESUME.verb, "kill", "disable", "enable"})
 
 
 class Journal:
-    """What operators have done that still holds: a worker that starts later does the same."""
+    """What operators have done that still holds: a worker that starts later does the same.
+
+    What is refused changes nothing; as long as that is not known, it counts as done, since it may take hours until a
+    PAUSE is over, and a worker that starts meanwhile is to be paused, too. If it is to be refused, such a worker
+    refuses it like all others.
+    """
 
     def __init__(self) -> None:
-        self._stopped = ""
-        self._paused: dict[str, None] = {}
-        self._disabled: dict[str, None] = {}
+        self._settled = _Holding()
+        self._entries: deque[Entry] = deque()
 
-    @property
-    def stopped(self) -> bool:
-        """Whether the pooler as a whole is paused or suspended."""
-        return bool(self._stopped)
-
-    def note(self, statement: Deed, databases: Iterable[str]) -> None:
-        """Something is done.
+    def begin(self, statements: Iterable[Deed], databases: Iterable[str]) -> list[Entry | None]:
+        """Workers are told to do something.
 
         Args:
-            statement: what; it may fail, and then changes nothing in any worker.
+            statements: what.
             databases: those that KILL without a database is about.
+
+        Returns:
+            An entry for each statement, to be given to `end`; None for one that leaves nothing behind.
         """
-        verb, name = statement.verb, statement.argument
-        if verb in {"pause", "suspend"} and not name:
-            self._stopped = self._stopped or verb
-        elif verb == "pause" or (verb == "kill" and name):
-            self._paused[name] = None
-        elif verb == "kill":
-            self._paused.update(dict.fromkeys(databases))
-        elif verb == "resume" and name:
-            self._paused.pop(name, None)
-        elif verb in {"resume", "resume if stopped"}:
-            self._stopped = ""
-        elif verb == "disable":
-            self._disabled[name] = None
-        elif verb == "enable":
-            self._disabled.pop(name, None)
+        names = tuple(databases)
+        entries = [Entry(one, names) if one.verb in _HOLDS else None for one in statements]
+        self._entries.extend(filter(None, entries))
+        return entries
+
+    def end(self, entry: Entry, *, refused: bool) -> None:
+        """It is known what has come of it."""
+        if refused:
+            self._entries.remove(entry)
+        entry.pending = False
+        while self._entries and not self._entries[0].pending:
+            self._settled.apply(self._entries.popleft())
+
+    def stops(self, entry: Entry) -> bool:
+        """Whether it is this, as far as is known, that has paused or suspended the pooler as a whole."""
+        if entry.statement.verb not in {"pause", "suspend"} or entry.statement.argument:
+            return False
+        before, after = self._holding(entry), self._holding(None)
+        return not before.stopped and bool(after.stopped)
+
+    @property
+    def stopped(self) -> str:
+        """How the pooler as a whole is stopped: ``pause``, ``suspend``, or empty."""
+        return self._holding(None).stopped
 
     @property
     def statements(self) -> list[Deed]:
         """What a new worker has to do."""
+        holding = self._holding(None)
         return [
-            *(Deed("pause", name) for name in self._paused),
-            *(Deed("disable", name) for name in self._disabled),
-            *([Deed(self._stopped)] if self._stopped else ()),
+            *(Deed("pause", name) for name in holding.paused),
+            *(Deed("disable", name) for name in holding.disabled),
+            *([Deed(holding.stopped)] if holding.stopped else ()),
         ]
+
+    def _holding(self, end: Entry | None) -> _Holding:
+        """What holds, with all up to an entry, or with all of them."""
+        settled = self._settled
+        holding = _Holding(settled.stopped, dict(settled.paused), dict(settled.disabled))
+        for entry in self._entries:
+            if entry is end:
+                break
+            holding.apply(entry)
+        return holding

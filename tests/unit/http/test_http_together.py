@@ -77,6 +77,18 @@ def test_counters_do_not_go_back_when_a_process_has_died() -> None:
         assert values["hyperpool_clients"] == 2
 
 
+def test_counters_do_not_go_back_while_a_process_is_missing() -> None:
+    """It has died, and the next one is not there yet; then that one counts from the beginning."""
+    together = Together()
+    own, other = (0, 10, _TEXT.format(queries=3, clients=1)), _TEXT.format(queries=4, clients=2)
+    together.joined([own, (1, 11, other)])
+    counted = [
+        _values(together.joined(scrapes))["hyperpool_queries_total"]
+        for scrapes in ([own], [own], [own, (1, 12, other)], [own, (1, 12, other)])
+    ]
+    assert counted == [7, 7, 11, 11]
+
+
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_openmetrics_ends_with_its_mark(count: int) -> None:
     """Once."""

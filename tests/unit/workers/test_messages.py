@@ -39,6 +39,7 @@ EXAMPLES: list[messages.Message] = [
     messages.Abandon(7),
     messages.Did(7, [_OUTCOME]),
     messages.Counted([["app", {"queries": 1}, {}, 60.0]], 5),
+    messages.Consoles(2),
     messages.Learned(_FACT),
     messages.Forgotten(_POOL),
     messages.LoginFailed("127.0.0.1", "ann"),
