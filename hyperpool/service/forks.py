@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -33,7 +34,8 @@ _PATIENCE: Final = 10.0
 """Seconds to wait for an answer."""
 
 _FORK: Final = b"fork"
-_EXIT_FAILED: Final = 70
+EXIT_FAILED: Final = 70
+"""What nobody has foreseen (EX_SOFTWARE)."""
 
 
 class Forks:
@@ -45,6 +47,7 @@ class Forks:
 
     Attributes:
         memory: as given.
+        ended: a descriptor that is readable when the process has ended.
     """
 
     def __init__(self, leave: Callable[[], None], memory: mmap) -> None:
@@ -58,6 +61,7 @@ class Forks:
             self._wire.close()
             _become(lambda: _serve(theirs, leave, memory))
         theirs.close()
+        self.ended = os.pidfd_open(self._pid)
         self._wire.settimeout(_PATIENCE)
 
     def start(self, sockets: Sequence[socket.socket]) -> int:
@@ -91,10 +95,18 @@ class Forks:
     def close(self) -> None:
         """End the process; workers are left to end by themselves."""
         self._wire.close()
+        if not select.select([self.ended], [], [], _PATIENCE)[0]:
+            os.kill(self._pid, signal.SIGKILL)
+        os.close(self.ended)
         os.waitpid(self._pid, 0)
 
     def _answer(self) -> int:
-        answer = self._wire.recv(_MAX_MESSAGE)
+        try:
+            answer = self._wire.recv(_MAX_MESSAGE)
+        except TimeoutError:
+            # What it answers later would be taken for the answer to something else.
+            os.kill(self._pid, signal.SIGKILL)
+            raise
         if not answer:
             raise OSError(0, "the process that starts workers has ended")
         code, value = map(int, answer.split())
@@ -105,7 +117,7 @@ class Forks:
 
 def _become(what: Callable[[], int]) -> None:
     """In a fork: do something else from now on, and end."""
-    code = _EXIT_FAILED
+    code = EXIT_FAILED
     try:
         code = what()
     except BaseException:  # noqa: BLE001 - nothing may go on as if it were the parent

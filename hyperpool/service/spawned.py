@@ -6,7 +6,8 @@ import os
 import signal
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 import trio
@@ -17,7 +18,6 @@ from hyperpool.workers.link import Link
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hyperpool.service.forks import Forks
     from hyperpool.workers.messages import Message
 
 log = structlog.get_logger("supervisor")
@@ -42,6 +42,22 @@ class Backoff:
         return self._delay
 
 
+class Source(Protocol):
+    """Where processes come from, as `service.forks.Forks`.
+
+    Attributes:
+        ended: a descriptor that is readable when it has come to its end.
+    """
+
+    ended: int
+
+    def start(self, sockets: Sequence[socket.socket]) -> int:
+        """Start a process, and return its id."""
+
+    def exit_code(self, pid: int) -> int:
+        """The exit code of one that has ended."""
+
+
 class Spawned:
     """Runs a worker's process.
 
@@ -53,10 +69,11 @@ class Spawned:
         pid: its process id.
     """
 
-    def __init__(self, forks: Forks, listening: Sequence[socket.socket]) -> None:
+    def __init__(self, forks: Source, listening: Sequence[socket.socket]) -> None:
         self._forks = forks
         self._listening = listening
         self._late = trio.Event()
+        self._ended = -1
         self.pid = 0
 
     def hasten(self) -> None:
@@ -65,8 +82,9 @@ class Spawned:
 
     def kill(self) -> None:
         """End it at once."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        if self._ended >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._ended, signal.SIGKILL)
 
     async def run(self, greet: Callable[[Link], None], handle: Callable[[Message], None]) -> int:
         """Run it to its end. Cancelled, it kills the process.
@@ -85,38 +103,52 @@ class Spawned:
         with ours:
             with theirs:
                 self.pid = self._forks.start([theirs, *self._listening])
-            ended = os.pidfd_open(self.pid)
+            self._ended = os.pidfd_open(self.pid)
             try:
-                await self._watch(ended, Link(ours), greet, handle)
+                await self._watch(ours, greet, handle)
             finally:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(ended, signal.SIGKILL)
+                self.kill()
                 with trio.CancelScope(shield=True):
-                    await trio.lowlevel.wait_readable(ended)
-                os.close(ended)
+                    await trio.lowlevel.wait_readable(self._ended)
+                os.close(self._ended)
+                self._ended = -1
                 code = self._forks.exit_code(self.pid)
         return code
 
     async def _watch(
-        self, ended: int, link: Link, greet: Callable[[Link], None], handle: Callable[[Message], None]
+        self, wire: socket.socket, greet: Callable[[Link], None], handle: Callable[[Message], None]
     ) -> None:
+        link = Link(wire)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._kill_when_late, ended)
+            nursery.start_soon(self._kill_when_late)
             greet(link)
-            try:
-                # All that it has said is heard, also what it has said last.
-                await link.run(handle)
-            except ProtocolError as error:
-                log.error(
-                    "a worker does not keep to the protocol: it is killed", pid=self.pid, reason=str(error)
-                )
-                self.kill()
-            self._late.set()
-            await trio.lowlevel.wait_readable(ended)
+            async with trio.open_nursery() as talking:
+                talking.start_soon(self._talk, link, handle)
+                await trio.lowlevel.wait_readable(self._ended)
+                # So does the link, whoever may have inherited the other end. What has been sent is read before.
+                wire.shutdown(socket.SHUT_RD)
             nursery.cancel_scope.cancel()
 
-    async def _kill_when_late(self, ended: int) -> None:
+    async def _talk(self, link: Link, handle: Callable[[Message], None]) -> None:
+        try:
+            await link.run(partial(self._hear, handle))
+        except ProtocolError as error:
+            log.error("a worker does not keep to the protocol: it is killed", pid=self.pid, reason=str(error))
+            self.kill()
+        self._late.set()
+
+    @staticmethod
+    def _hear(handle: Callable[[Message], None], message: Message) -> None:
+        """What one worker says is no reason for all others to end, whatever it is."""
+        try:
+            handle(message)
+        except ProtocolError:
+            raise
+        except Exception as error:
+            log.error("what a worker says cannot be handled", message=type(message).__name__, exc_info=error)
+            raise ProtocolError(f"{type(message).__name__} cannot be handled") from error
+
+    async def _kill_when_late(self) -> None:
         await self._late.wait()
         await trio.sleep(_PATIENCE)
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(ended, signal.SIGKILL)
+        self.kill()

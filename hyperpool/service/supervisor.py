@@ -11,10 +11,8 @@ import pickle
 import signal
 import socket
 import sys
-import time
 from base64 import b64encode
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -33,13 +31,14 @@ from hyperpool.service import http
 from hyperpool.service.changes import log_set, warn_of_restarts, with_setting
 from hyperpool.service.embedded import EmbeddedDatabases
 from hyperpool.service.exchange import Exchange
+from hyperpool.service.forks import EXIT_FAILED
+from hyperpool.service.keeper import Keeper
 from hyperpool.service.logs import configure_logging
 from hyperpool.service.place import FixedPlace
 from hyperpool.service.report import Periods, log_stats
 from hyperpool.service.run import tell
 from hyperpool.service.shutdown import SIGNALS, counted
 from hyperpool.service.signals import drop
-from hyperpool.service.spawned import Backoff, Spawned
 from hyperpool.transport.passed import CLIENTS, HTTP, PassedSockets
 from hyperpool.workers import messages
 from hyperpool.workers.messages import Deed, Outcome
@@ -60,9 +59,6 @@ log = structlog.get_logger("supervisor")
 
 _WEB: Final = 0
 """The worker that answers requests over HTTP, for all of them."""
-
-_HUNG: Final = 30.0
-"""Seconds of silence after which a worker hangs: it says something each second."""
 
 _SIGNALS: Final = (*SIGNALS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -107,16 +103,13 @@ class Supervisor:
         self._http: list[socket.socket] = []
         notes = Board(forks.memory, self._count, self._count)
         self._exchange = Exchange(lambda: self._settings, self._count, self._command, notes)
-        self._spawned: dict[int, Spawned] = {}
-        self._heard: dict[int, float] = {}
+        self._keeper = Keeper(forks, self._count, self)
         self._serve_it: set[int] = set()
         self._filled: set[int] = set()
-        self._served = False
         self._ready = False
-        self._ending = trio.Event()
-        self._failure: StartupError | None = None
+        self._ending = False
         self._told_to_end = False
-        self._over = trio.Event()
+        self._exit_code = 0
         self._periods = Periods(lambda: self._settings.pooler, self._counted, log_stats)
 
     async def run(self) -> int:
@@ -141,10 +134,10 @@ class Supervisor:
                     self._settings = self._embedded.located(self._settings)
                     await self._serve(signals)
             await drop(signals, len(_SIGNALS))
-        if self._failure is not None:
-            raise self._failure
+        if self._keeper.failure is not None:
+            raise self._keeper.failure
         log.info("stopped")
-        return 0
+        return self._exit_code
 
     # -- listening sockets ---------------------------------------------------------------------------------------------
 
@@ -180,80 +173,53 @@ class Supervisor:
     async def _serve(self, signals: AsyncIterator[int]) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self._keep_all)
             nursery.start_soon(self._exchange.run)
             nursery.start_soon(self._periods.run)
-            nursery.start_soon(self._watch)
+            nursery.start_soon(self._tell_how_it_is)
             nursery.start_soon(self._obey, signals)
             for server in self._embedded.servers.values():
                 nursery.start_soon(server.keep_running)
-            await self._over.wait()
+            await self._keeper.run()
             nursery.cancel_scope.cancel()
 
-    async def _keep_all(self) -> None:
-        async with trio.open_nursery() as nursery:
-            for worker in range(self._count):
-                nursery.start_soon(self._keep, worker)
-        self._over.set()
+    # -- workers, as `service.keeper.Overseer` -------------------------------------------------------------------------
 
-    async def _keep(self, worker: int) -> None:
-        """Run a worker, and start it anew when it has died."""
-        backoff = Backoff()
-        while not self._ending.is_set():
-            started = time.monotonic()
-            try:
-                code: int | str = await self._run(worker)
-            except OSError as error:
-                code = f"cannot be started: {error.strerror}"
-            if self._ending.is_set():
-                return
-            if not self._served:
-                self._failure = self._failure or StartupError(
-                    f"a worker has ended ({code}) before it could serve; the log may tell why"
-                )
-                self._over.set()
-                return
-            pause = backoff.after(time.monotonic() - started)
-            log.error(
-                "a worker has died, and its clients with it: it is started anew",
-                worker=worker,
-                exit=code,
-                seconds=pause,
-            )
-            with trio.move_on_after(pause):
-                await self._ending.wait()
+    def sockets(self, worker: int) -> list[socket.socket]:
+        """Where clients of a worker come in, and requests over HTTP before them."""
+        return [*self._web(worker), *(listener.sock for listener in self._listeners[worker])]
 
-    async def _run(self, worker: int) -> int:
-        web = self._http if worker == _WEB else []
-        sockets = [*web, *(listener.sock for listener in self._listeners[worker])]
-        spawned = self._spawned[worker] = Spawned(self._forks, sockets)
+    def _web(self, worker: int) -> list[socket.socket]:
+        return self._http if worker == _WEB else []
 
-        def greet(link: Link) -> None:
-            self._exchange.greet(
-                worker,
-                link,
-                _packed(self._settings),
-                str(self._config_path),
-                self._count,
-                quiet=self._manner.daemon or self._manner.quiet,
-                http=len(web),
-            )
-            log.info("worker started", worker=worker, pid=spawned.pid)
+    def greet(self, worker: int, link: Link, pid: int) -> None:
+        """Tell a worker what it must know."""
+        self._exchange.greet(
+            worker,
+            link,
+            _packed(self._settings),
+            str(self._config_path),
+            self._count,
+            quiet=self._manner.daemon or self._manner.quiet,
+            http=len(self._web(worker)),
+        )
+        log.info("worker started", worker=worker, pid=pid)
 
-        try:
-            return await spawned.run(greet, partial(self._handle, worker))
-        finally:
-            del self._spawned[worker]
-            self._heard.pop(worker, None)
-            self._exchange.gone(worker)
-            self._tell_the_last()
+    def gone(self, worker: int) -> None:
+        """A worker has ended: what it had is free."""
+        self._exchange.gone(worker)
+        self._tell_the_last()
 
-    def _handle(self, worker: int, message: Message) -> None:
-        self._heard[worker] = time.monotonic()
+    def lost(self) -> None:
+        """No worker can be started any more: end, so that whoever looks after this process starts all of them anew."""
+        self._exit_code = EXIT_FAILED
+        self._shut_down(ShutdownMode.IMMEDIATE)
+
+    def handle(self, worker: int, message: Message) -> None:
+        """Do what a worker asks for."""
         if isinstance(message, messages.Ready):
             self._serve_it.add(worker)
-            if len(self._serve_it) == self._count and not self._served:
-                self._served = True
+            if len(self._serve_it) == self._count and not self._keeper.served:
+                self._keeper.served = True
                 self._announce()
                 self._notifier.store(self._stored())
                 self._serving()
@@ -265,26 +231,23 @@ class Supervisor:
                 self._nursery.start_soon(self._place.take, self._nursery)
         elif isinstance(message, messages.Failed):
             log.error("a worker cannot start", worker=worker, reason=message.reason)
-            if not self._served:
-                self._failure = StartupError(message.reason)
+            if not self._keeper.served:
+                self._keeper.failure = StartupError(message.reason)
         else:
             self._exchange.handle(worker, message)
 
-    async def _watch(self) -> None:
-        """Tell the service manager how the pooler is, and end workers that hang."""
+    async def _tell_how_it_is(self) -> None:
+        """Tell the service manager."""
         watchdog = self._notifier.manager.watchdog
         while True:
             await trio.sleep(min(watchdog / 2, 1.0) if watchdog else 1.0)
             self._notifier.alive()
             clients = counted(self._exchange.figures()[1], "client")
-            if self._ending.is_set():
+            if self._ending:
                 self._notifier.status(f"Draining: {clients} left")
             elif self._ready:
-                self._notifier.status(f"Serving: {clients}, {counted(len(self._heard), 'worker')}")
-            for worker, heard in self._heard.items():
-                if time.monotonic() - heard > _HUNG:
-                    log.error("a worker hangs: it is killed", worker=worker)
-                    self._spawned[worker].kill()
+                workers = counted(len(self._keeper.running), "worker")
+                self._notifier.status(f"Serving: {clients}, {workers}")
 
     def _stored(self) -> list[tuple[str, Descriptor]]:
         """The listening sockets that systemd is to keep while the pooler is restarted."""
@@ -341,22 +304,18 @@ class Supervisor:
 
     def _shut_down(self, mode: ShutdownMode) -> None:
         """Have all workers end: at once, or each when it has nobody left to wait for."""
-        self._ending.set()
+        self._ending = True
         self._notifier.stopping(self._settings.pooler.drain_timeout)
         self._exchange.tell_all(messages.End(mode.value))
         for listener in self._all_listeners():
             if mode is ShutdownMode.IMMEDIATE or listener.sock.family != socket.AF_UNIX:
                 listener.close()
-        if mode is ShutdownMode.IMMEDIATE:
-            for spawned in self._spawned.values():
-                spawned.hasten()
+        self._keeper.end(now=mode is ShutdownMode.IMMEDIATE)
         self._tell_the_last()
-        if not self._spawned:
-            self._over.set()
 
     def _tell_the_last(self) -> None:
         """Whoever answers requests over HTTP does so until all others have ended."""
-        if self._ending.is_set() and set(self._spawned) == {_WEB}:
+        if self._ending and set(self._keeper.running) == {_WEB}:
             self._exchange.tell_all(messages.Alone())
 
     def _reload(self, then: Callable[[Outcome], None]) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -20,7 +21,6 @@ from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
@@ -259,6 +259,22 @@ def test_a_worker_that_dies(team: Team, pg: PostgresCluster) -> None:
     counted = {row["database"]: row["total_query_count"] for row in team.show("STATS")}
     # What was counted in the last second before it died is lost.
     assert counted["app"] >= queries["app"] - 10
+
+
+def test_the_process_that_starts_workers_dies(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """Nobody could be started anew: the pooler says so and ends, and whoever looks after it starts all of it anew."""
+    pooler = make_pooler(config(config_for(pg)))
+    with Team(pooler) as team:
+        pids = team.pids().values()
+        (client, _) = team.clients()
+        children = Path(f"/proc/{pooler.process.pid}/task/{pooler.process.pid}/children").read_text()
+        (forks,) = map(int, children.split())
+        pooler.forget()
+        os.kill(forks, signal.SIGKILL)
+        assert [frame.fields["C"] for frame in client.receive_all()] == ["57P01"]
+        assert pooler.process.wait(10) == 70
+        eventually(lambda: not any(map(process_exists, pids)), what="the workers have ended")
+    assert "the process that starts workers has ended: so does the pooler" in pooler.log_text()
 
 
 def test_workers_end_with_their_supervisor(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
