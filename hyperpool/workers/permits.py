@@ -8,7 +8,8 @@ When a limit leaves nothing for somebody who waits, another worker is asked:
 
 - one that has at least two more of the pool than the one that wants one: to part with one, as soon as it is unlinked.
   So workers that have clients waiting end up with equal shares, give or take one;
-- one that has the only ones, while the other has none: the same, once it has had its turn (`_TURN`);
+- one that has one more than the other: the same, once it has had its turn, so that what cannot be divided goes round.
+  A turn is short where the other has none (`_TURN`), and else long (`_LONG_TURN`), since each costs a new connection;
 - any that has connections under the same limit: to close one that nobody uses.
 """
 
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
 _TURN: Final = 0.1
 """Seconds for which a worker may keep its only server connection of a pool, when there are not enough for each."""
 
+_LONG_TURN: Final = 0.5
+"""Seconds for which it may keep one more than others have, that want one more, too."""
+
 _PAUSE: Final = 0.05
 """Seconds after which a worker that had nothing unused is asked again."""
 
 _HOPE: Final = 0.25
-"""Seconds for which nobody else is asked, after somebody has promised to part with a connection."""
+"""Seconds for which nobody else is asked, after somebody was asked to part with a connection, or has promised it."""
 
 _NO_LIMIT: Final = float("inf")
 
@@ -99,9 +103,9 @@ class _Share:
         granted: permits.
         leaving: of these, those that it has promised to give back.
         asked: it has been asked to part with one, and has not answered.
-        since: when it was granted one for the last time, monotonic seconds.
+        since: when it was granted one, or promised to give one back, for the last time; monotonic seconds.
         busy_until: it has nothing that it could part with, as far as is known; monotonic seconds.
-        hope_until: until when what it has promised is waited for, monotonic seconds.
+        hope_until: until when its answer, or what it has promised, is waited for, monotonic seconds.
     """
 
     granted: int = 0
@@ -110,6 +114,11 @@ class _Share:
     since: float = 0.0
     busy_until: float = 0.0
     hope_until: float = 0.0
+
+    def ask(self, now: float) -> None:
+        """It is being asked to part with one."""
+        self.asked = True
+        self.hope_until = now + _HOPE
 
     @property
     def staying(self) -> int:
@@ -170,6 +179,7 @@ class Permits:
         share.asked = False
         share.leaving = min(share.leaving + count, share.granted)
         if count:
+            share.since = now
             share.hope_until = now + _HOPE
         else:
             share.busy_until = now + _PAUSE
@@ -217,7 +227,10 @@ class Permits:
         return orders
 
     def _grant(self, pool: PoolKey, now: float, orders: list[Grant | Reduce], *, urgent: bool) -> None:
-        """Give out what there is, one by one, to who has least of the pool, and among equals to who waits longest."""
+        """Give out what there is, one by one, to who has least of the pool.
+
+        Among equals, it goes to whose share has changed longest ago, or else who waits longest.
+        """
         limits = self._limits(pool)
         counts: dict[int, int] = {}
         while wants := [item for item in self._wants.get(pool, {}).items() if item[1].urgent is urgent]:
@@ -225,7 +238,7 @@ class Permits:
             able = [item for item in wants if self._room(pool, limits, late=item[1].late) >= 1]
             if not able or not (urgent or self._is_for_minimum(pool)):
                 break
-            worker, want = min(able, key=lambda item: (_granted(shares, item[0]), item[1].since))
+            worker, want = min(able, key=lambda item: (*_had(shares, item[0]), item[1].since))
             share = self._share(pool, worker)
             share.granted += 1
             share.since = now
@@ -269,7 +282,7 @@ class Permits:
 
     def _is_being_freed(self, pools: set[PoolKey], now: float) -> bool:
         return any(
-            share.asked or (share.leaving and now < share.hope_until)
+            (share.asked or share.leaving) and now < share.hope_until
             for pool in pools
             for share in self._shares.get(pool, {}).values()
         )
@@ -280,7 +293,7 @@ class Permits:
         """Ask one worker, or for each limit that is reached one, to part with a connection."""
         richest = self._richest(worker, pool, now)
         if richest is not None:
-            self._shares[pool][richest].asked = True
+            self._shares[pool][richest].ask(now)
             yield Reduce(richest, pool, force=True)
             return
         chosen: dict[tuple[PoolKey, int], _Share] = {}
@@ -290,7 +303,7 @@ class Permits:
                 return
             chosen[idle] = self._shares[idle[0]][idle[1]]
         for (other, holder), share in chosen.items():
-            share.asked = True
+            share.ask(now)
             yield Reduce(holder, other, force=False)
 
     def _richest(self, worker: int, pool: PoolKey, now: float) -> int | None:
@@ -305,9 +318,9 @@ class Permits:
         own = self._shares.get(pool, {}).get(worker)
         has = 0 if own is None else own.staying
         holder, share = max(shares.items(), key=lambda item: (item[1].staying, -item[1].since))
-        if share.staying >= has + 2 or (share.staying == 1 and not has and now - share.since >= _TURN):
-            return holder
-        return None
+        more = share.staying - has
+        had_its_turn = now - share.since >= (_LONG_TURN if has else _TURN)
+        return holder if more > 1 or (more == 1 and had_its_turn) else None
 
     def _perhaps_idle(
         self, worker: int, pool: PoolKey, pools: set[PoolKey], now: float
@@ -334,6 +347,7 @@ class Permits:
         return want is not None and want.urgent
 
 
-def _granted(shares: dict[int, _Share], worker: int) -> int:
+def _had(shares: dict[int, _Share], worker: int) -> tuple[int, float]:
+    """How many permits a worker has, and since when."""
     share = shares.get(worker)
-    return 0 if share is None else share.granted
+    return (0, 0.0) if share is None else (share.granted, share.since)

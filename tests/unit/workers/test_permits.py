@@ -142,6 +142,35 @@ class TestReductions:
         assert permits.decide(0.1) == []
         assert permits.decide(0.3) == [Reduce(1 - first[0].worker, APP, force=True)]
 
+    def test_who_does_not_answer_does_not_hold_others_up(self) -> None:
+        """A worker may hang: somebody else is asked."""
+        permits = _permits(pool=4)
+        _want(permits, 0, 2)
+        _want(permits, 1, 2)
+        permits.decide(0.0)
+        _want(permits, 2)
+        first = permits.decide(0.0)
+        assert permits.decide(0.2) == []
+        assert permits.decide(0.3) == [Reduce(1 - first[0].worker, APP, force=True)]
+
+    def test_what_cannot_be_divided_goes_round(self) -> None:
+        """The one that has one more parts with it after its turn, and does not get it back at once."""
+        permits = _permits(pool=3)
+        _want(permits, 0, 3)
+        _want(permits, 1, 3)
+        assert permits.decide(0.0) == [Grant(0, APP, 2), Grant(1, APP, 1)]
+        now = 0.0
+        for holder in (0, 1, 0):
+            assert not [one for one in permits.decide(now + 0.4) if isinstance(one, Reduce) and one.force]
+            for asked in (0, 1):
+                permits.answered(asked, APP, 0, now + 0.4)
+            now += 0.6
+            assert permits.decide(now) == [Reduce(holder, APP, force=True)]
+            permits.answered(holder, APP, 1, now)
+            permits.give_back(holder, APP, 1)
+            _want(permits, holder, 1)
+            assert permits.decide(now)[0] == Grant(1 - holder, APP, 1)
+
     def test_nothing_is_asked_for_that_would_not_help(self) -> None:
         """When the user's limit is reached and nothing of the user's can go, the database's pools are left alone."""
         permits = _permits(pool=9, database=2, user=1)
