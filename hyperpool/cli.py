@@ -109,7 +109,8 @@ def serve(config: Path | None, *, take_over: bool) -> NoReturn:
 
     CONFIG is the settings file; by default ./pooler.yaml, else /etc/hyperpool/pooler.yaml.
 
-    Exit codes: 0 after SIGINT or SIGTERM, 1 when the pooler cannot start, 2 when the settings are wrong.
+    Exit codes: 0 after SIGINT or SIGTERM, 1 when the pooler cannot start, 2 when the settings are wrong, 70 when
+    several workers have lost the process that starts them.
     """
     path = _find(config)
     settings = _load(path)

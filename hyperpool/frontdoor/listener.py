@@ -19,7 +19,7 @@ from hyperpool.transport.passed import CLIENTS, PassedSockets, socket_name
 from hyperpool.transport.sockets import TcpOptions, address_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from hyperpool.config import PoolerSettings
     from hyperpool.relay.loop import Relay
@@ -214,10 +214,9 @@ def _listen_tcp(
         name = address_name(family, address)
         if name in {listener.name for listener in listeners}:
             continue
-        found = passed.bound(CLIENTS, address)
         try:
-            sock = found or _bind(family, kind, proto, address, settings)
-            listeners.append(Listener(_with_options(sock, settings), name, shared=found is not None))
+            for sock, is_passed in _sockets_of(family, kind, proto, address, settings, passed):
+                listeners.append(Listener(_with_options(sock, settings), name, shared=is_passed))
         except OSError as error:
             failure = StartupError(
                 f"cannot listen on {name}: {error.strerror}; see listen_addr and listen_port"
@@ -227,6 +226,87 @@ def _listen_tcp(
             absent = failure
     if absent is not None and not listeners:
         raise absent
+
+
+def _sockets_of(
+    family: int, kind: int, proto: int, address: object, settings: PoolerSettings, passed: PassedSockets
+) -> Iterator[tuple[socket.socket, bool]]:
+    """The sockets of an address, and whether they were passed: several, if they were those of several processes.
+
+    Args:
+        family: as ``getaddrinfo`` tells it.
+        kind: the same.
+        proto: the same.
+        address: the same.
+        settings: options.
+        passed: sockets that are open already.
+
+    Raises:
+        OSError: there is none, and the address cannot be had.
+    """
+    sock = passed.bound(CLIENTS, address)
+    if sock is None:
+        yield _bind(family, kind, proto, address, settings), False
+    while sock is not None:
+        yield sock, True
+        sock = passed.bound(CLIENTS, address)
+
+
+def listen_for_each(
+    listeners: Sequence[Listener], settings: PoolerSettings, processes: int
+) -> list[list[Listener]]:
+    """Divide listening sockets among several processes.
+
+    Each gets TCP sockets of its own, so that the kernel spreads clients over processes; where there are fewer of an
+    address than processes, more are opened. Where there are more, since there have been more processes before, some
+    get several: clients may wait in the queue of each. What cannot be multiplied is shared by all: Unix sockets, and
+    those that were passed in the place of what the settings say, or without ``SO_REUSEPORT``.
+
+    Args:
+        listeners: of `open_listeners`, with ``so_reuseport``.
+        settings: options.
+        processes: how many.
+
+    Returns:
+        Those of each process. If it fails, those that it has opened are closed.
+
+    Raises:
+        StartupError: an address cannot be had once more.
+    """
+    shared: list[Listener] = []
+    own: dict[str, list[Listener]] = {}
+    for listener in listeners:
+        if listener.fixed or not _is_multiple(listener.sock):
+            shared.append(listener)
+        else:
+            own.setdefault(listener.name, []).append(listener)
+    opened: list[Listener] = []
+    try:
+        for found in own.values():
+            while len(found) < processes:
+                opened.append(_another(found[0], settings))
+                found.append(opened[-1])
+    except OSError as error:
+        for listener in opened:
+            listener.close()
+        raise StartupError(
+            f"cannot listen on {found[0].name} once for each worker: {error.strerror}; see listen_addr"
+        ) from error
+    return [
+        [*(one for found in own.values() for one in found[process::processes]), *shared]
+        for process in range(processes)
+    ]
+
+
+def _is_multiple(sock: socket.socket) -> bool:
+    return sock.family != socket.AF_UNIX and bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+
+
+def _another(listener: Listener, settings: PoolerSettings) -> Listener:
+    """Listen on the address of a listener once more."""
+    sock = listener.sock
+    another = _bind(sock.family, sock.type, sock.proto, sock.getsockname(), settings)
+    return Listener(_with_options(another, settings), listener.name)
 
 
 def check_addresses(settings: PoolerSettings) -> None:

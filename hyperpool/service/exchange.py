@@ -14,7 +14,7 @@ from hyperpool.config.settings import RESERVED
 from hyperpool.errors import ProtocolError
 from hyperpool.stats import PoolStats
 from hyperpool.workers import messages, seats
-from hyperpool.workers.messages import Outcome, PoolKey
+from hyperpool.workers.messages import Deed, Outcome, PoolKey
 from hyperpool.workers.permits import Grant, Limits, Permits
 from hyperpool.workers.questions import Journal, Questions
 from hyperpool.workers.seats import Seats
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hyperpool.cache.board import Board
     from hyperpool.config import Settings
     from hyperpool.workers.link import Link
-    from hyperpool.workers.messages import Deed, Fact, Message, SeatKey
+    from hyperpool.workers.messages import Fact, Message, SeatKey
     from hyperpool.workers.questions import Entry
 
 log = structlog.get_logger("supervisor")
@@ -58,6 +58,12 @@ class Exchange:
         command: does what concerns the pooler as a whole (``reload``, ``set``, ``shutdown``), and calls back with what
             came of it; returns False for everything else.
         notes: what workers tell each other of writes.
+
+    Attributes:
+        journal: what operators have done that still holds.
+        elsewhere: takes cancel requests for clients of another pooler, which had the place of this one before; None if
+            there is none.
+        held: nothing is answered from the result cache; see `hold_cache`.
     """
 
     def __init__(
@@ -83,6 +89,8 @@ class Exchange:
         self._past: list[list[Any]] = []
         self._scarce = trio.Event()
         self.journal = Journal()
+        self.elsewhere: Callable[[int, bytes, Callable[[], None]], None] | None = None
+        self.held = False
 
     # -- workers come and go -------------------------------------------------------------------------------------------
 
@@ -110,6 +118,7 @@ class Exchange:
                 statements=self.journal.statements,
                 facts=list(self._facts.values()),
                 cached=list(self._cached),
+                held=self.held,
             )
         )
 
@@ -162,7 +171,7 @@ class Exchange:
                 self._tell(self._seats.give_back(worker, message.seat, message.count))
             case messages.Counted():
                 self._count(worker, message)
-            case messages.Consoles():
+            case messages.ConsoleClients():
                 self._consoles[worker] = message.count
                 self._resume_if_nobody_is_left()
             case messages.Did():
@@ -186,6 +195,35 @@ class Exchange:
     def ask_settings(self, settings: str, then: Callable[[list[list[Outcome]]], None]) -> None:
         """Have all workers take over settings."""
         self._questions.ask(set(self._links), lambda number: messages.NewSettings(number, settings), then)
+
+    def cancel(self, pid: int, secret: bytes, done: Callable[[], None]) -> None:
+        """Cancel what a client does, here or elsewhere.
+
+        Args:
+            pid: the process id in its key.
+            secret: the secret in its key.
+            done: called when the request cannot hit a later query any more.
+        """
+        self._cancel(Deed("cancel", f"{pid} {secret.hex()}"), set(self._links), done)
+
+    def _cancel(self, deed: Deed, workers: set[int], then: Callable[[], None]) -> None:
+        left = 1 + (self.elsewhere is not None)
+
+        def one_is_done() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                then()
+
+        self._questions.ask(workers, lambda number: messages.Do(number, [deed]), lambda _: one_is_done())
+        if self.elsewhere is not None:
+            pid, _, secret = deed.argument.partition(" ")
+            self.elsewhere(int(pid), bytes.fromhex(secret), one_is_done)
+
+    def hold_cache(self, *, held: bool) -> None:
+        """Have no worker answer anything from the result cache, or let them again."""
+        self.held = held
+        self.tell_all(messages.HoldCache(held))
 
     def tell_all(self, message: Message) -> None:
         """Tell all workers."""
@@ -272,6 +310,9 @@ class Exchange:
         if first.verb == "cached":
             self._cached[first.argument] = None
         targets = set(self._links) - ({worker} if asked.others else set())
+        if first.verb == "cancel":
+            self._cancel(first, targets, lambda: answer([]))
+            return
         self._put(asked.statements, targets, answer, own)
 
     def _put(

@@ -63,6 +63,8 @@ class Parts:
         end: ends the worker.
         cancel: sends a cancel request to a server.
         notes: what workers tell each other of writes.
+        hold: has nothing answered from the result cache for now, or lets it again.
+        leave: leaves the place to another pooler, and ends when all clients have left.
     """
 
     around: Surroundings
@@ -73,6 +75,8 @@ class Parts:
     end: Callable[[ShutdownMode], None]
     cancel: Callable[[CancelOrder], None]
     notes: Board
+    hold: Callable[[bool], None]
+    leave: Callable[[], None]
 
 
 class Member:
@@ -107,6 +111,8 @@ class Member:
         self._sharing = Sharing(around.cache, parts.notes, self._announce)
         around.cache.sharing = self._sharing
         around.relay.hear = self._sharing.hear
+        if welcome.held:
+            parts.hold(True)
         for cached in welcome.cached:
             self._cached(cached)
         for fact in welcome.facts:
@@ -130,7 +136,7 @@ class Member:
         door.elsewhere = self._cancel_elsewhere
         door.access.tell = lambda origin, user: self._link.post(messages.LoginFailed(origin, user))
         consoles.make = lambda role: TeamConsole(around, consoles.views, consoles.process, role, self)
-        consoles.counted = lambda count: self._link.post(messages.Consoles(count))
+        consoles.counted = lambda count: self._link.post(messages.ConsoleClients(count))
         # It takes all workers to know that nobody is left.
         consoles.resume = _nothing
 
@@ -154,7 +160,7 @@ class Member:
 
     # -- what it is told -----------------------------------------------------------------------------------------------
 
-    def _handle(self, message: Message) -> None:  # noqa: C901 - a table of messages
+    def _handle(self, message: Message) -> None:  # noqa: C901, PLR0912 - a table of messages
         now = self._parts.around.relay.clock()
         access = self._parts.door.access
         match message:
@@ -189,6 +195,10 @@ class Member:
                 access.failed_elsewhere(message.origin, message.user)
             case messages.Alone():
                 self.alone = True
+            case messages.HoldCache():
+                self._parts.hold(message.held)
+            case messages.Leave():
+                self._parts.leave()
             case messages.End():
                 self._parts.end(ShutdownMode(message.mode))
             case _:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 import structlog
@@ -19,7 +19,7 @@ from hyperpool.transport.passed import AGENTS, CLIENTS, HTTP
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AsyncExitStack
 
     from hyperpool.config import PoolerSettings
@@ -33,10 +33,58 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("pooler")
 
+EMBEDDED: Final = "embedded databases cannot change hands: stop the one process, then start the other"
+"""Why a pooler cannot make way."""
+
+
+class Incumbent(Protocol):
+    """A pooler, as its place needs it: one process, or the supervisor of several."""
+
+    @property
+    def listeners(self) -> Sequence[Listener]:
+        """Where clients come in."""
+
+    @property
+    def agents(self) -> Sequence[Descriptor]:
+        """Where agents come in."""
+
+    @property
+    def http(self) -> Sequence[Descriptor]:
+        """Where requests over HTTP come in."""
+
+    @property
+    def replaced(self) -> frozenset[str]:
+        """The roles whose sockets stand in the place of what the settings say."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether it has begun to end."""
+
+    def obstacle(self) -> str:
+        """Why no other process can follow, for people; empty if one can."""
+
+    def hold_cache(self, held: bool, /) -> None:
+        """Have nothing answered from the result cache for now, or let it again."""
+
+    def cancel(self, pid: int, secret: bytes, done: Callable[[], None]) -> None:
+        """Cancel what a client does, as `succession.Replaceable.cancel`."""
+
+    def pass_on(self, cancel: Callable[[int, bytes, Callable[[], None]], None]) -> None:
+        """From now on, cancel requests for nobody here are given to this."""
+
+    def wait_for(self, needed: Callable[[], bool]) -> None:
+        """Do not end as long as this process is needed for something else."""
+
+    def leave(self) -> None:
+        """Accept nobody any more, the console included, and end when all clients have left."""
+
+    def give_up(self) -> None:
+        """End at once."""
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Parts:
-    """What changes hands, and what ends.
+    """A pooler of one process, as `Incumbent`.
 
     Attributes:
         settings: gives them as they are now.
@@ -50,7 +98,7 @@ class Parts:
         replaced: the roles whose sockets stand in the place of what the settings say.
         embedded: there are embedded databases.
         hold_cache: has nothing answered from the result cache for now, or lets it again.
-        cancel: takes a cancel request for a server; must not block.
+        order: takes a cancel request for a server; must not block.
     """
 
     settings: Callable[[], PoolerSettings]
@@ -59,12 +107,52 @@ class Parts:
     shutdown: Shutdown
     listeners: list[Listener]
     reception: Reception | None
-    agents: list[trio.SocketListener]
+    agents: list[Descriptor]
     http: list[socket.socket]
     replaced: frozenset[str]
     embedded: bool
     hold_cache: Callable[[bool], None]
-    cancel: Callable[[CancelOrder], None]
+    order: Callable[[CancelOrder], None]
+
+    @property
+    def ending(self) -> bool:
+        """Whether it has begun to end."""
+        return self.shutdown.begun or self.shutdown.over.is_set()
+
+    def obstacle(self) -> str:
+        """Why no other process can follow."""
+        if self.embedded:
+            return EMBEDDED
+        if self.reception is not None:
+            return "agents would stay with this process: stop it, then start the other, and they connect to that one"
+        return ""
+
+    def cancel(self, pid: int, secret: bytes, done: Callable[[], None]) -> None:
+        """Cancel what a client does that has stayed here, or with the process before."""
+        server = self.relay.cancel_target(pid, secret)
+        elsewhere = self.door.elsewhere
+        if server is not None:
+            self.order(CancelOrder(server, then=done))
+        elif elsewhere is not None and pid not in self.relay.clients:
+            elsewhere(pid, secret, done)
+        else:
+            done()
+
+    def pass_on(self, cancel: Callable[[int, bytes, Callable[[], None]], None]) -> None:
+        """Give cancel requests for nobody here to this."""
+        self.door.elsewhere = cancel
+
+    def wait_for(self, needed: Callable[[], bool]) -> None:
+        """Do not end as long as this process is needed."""
+        self.shutdown.needed = needed
+
+    def leave(self) -> None:
+        """End when all clients have left."""
+        self.shutdown.begin(ShutdownMode.WAIT_FOR_CLIENTS, self.settings(), succeeded=True)
+
+    def give_up(self) -> None:
+        """End at once."""
+        self.shutdown.over.set()
 
 
 class Place:
@@ -93,7 +181,7 @@ class Place:
         self._beside = beside
         self._succession = Succession(self, command, notifier.manager.environment)
         self._control: Control | None = None
-        self._parts: Parts
+        self._parts: Incumbent
         self._here = trio.CancelScope()
         self.failure: StartupError | None = None
         notifier.held = predecessor is not None
@@ -128,7 +216,7 @@ class Place:
                 return
         self._control = control
 
-    def settle(self, parts: Parts) -> None:
+    def settle(self, parts: Incumbent) -> None:
         """Take what this is about: the pooler is up. The service manager is asked to keep the sockets."""
         self._parts = parts
         if self._predecessor is not None or self._beside:
@@ -159,7 +247,7 @@ class Place:
                 await self._step_in(self._predecessor)
             except StartupError as error:
                 self.failure = error
-                self._parts.shutdown.over.set()
+                self._parts.give_up()
                 return
         nursery.start_soon(self._until_alone)
         self._notifier.held = False
@@ -176,7 +264,7 @@ class Place:
             await self._predecessor.run()
         else:
             await _end_of(self._beside)
-        if not self._parts.shutdown.begun:
+        if not self._parts.ending:
             log.info("the process before has ended: answers are cached from now on")
             self._parts.hold_cache(False)
 
@@ -186,26 +274,20 @@ class Place:
             listener.shared = bool(self._notifier.manager.stores)
         if self._control is not None:
             self._control.open(in_place=True)
-        self._parts.door.elsewhere = predecessor.cancel
+        self._parts.pass_on(predecessor.cancel)
 
     # -- as `service.succession.Replaceable` -------------------------------------------------------------------------
 
     def obstacle(self) -> str:
         """Why no other process can follow; empty if one can."""
-        if self._parts.embedded:
-            return "embedded databases cannot change hands: stop the one process, then start the other"
-        if self._parts.reception is not None:
-            return "agents would stay with this process: stop it, then start the other, and they connect to that one"
-        if self._parts.shutdown.begun or self._parts.shutdown.over.is_set():
-            return "the process is ending already"
-        return ""
+        return self._parts.obstacle() or ("the process is ending already" if self._parts.ending else "")
 
     def listening(self) -> list[tuple[str, bool, Descriptor]]:
         """The listening sockets: the role of each, and whether it is in the place of what the settings say."""
         parts = self._parts
         return [
             *((CLIENTS, CLIENTS in parts.replaced, listener.sock) for listener in parts.listeners),
-            *((AGENTS, AGENTS in parts.replaced, listener.socket) for listener in parts.agents),
+            *((AGENTS, AGENTS in parts.replaced, sock) for sock in parts.agents),
             *((HTTP, HTTP in parts.replaced, sock) for sock in parts.http),
         ]
 
@@ -225,23 +307,16 @@ class Place:
         self._here.cancel()
         # Cancel requests for clients of the process before come this way.
         self._wait_for_predecessor()
-        parts.shutdown.begin(ShutdownMode.WAIT_FOR_CLIENTS, parts.settings(), succeeded=True)
+        parts.leave()
 
     def _wait_for_predecessor(self) -> None:
         if self._predecessor is not None:
             predecessor = self._predecessor
-            self._parts.shutdown.needed = lambda: not predecessor.gone
+            self._parts.wait_for(lambda: not predecessor.gone)
 
     def cancel(self, pid: int, secret: bytes, done: Callable[[], None]) -> None:
         """Cancel what a client does that has stayed here, or with the process before."""
-        server = self._parts.relay.cancel_target(pid, secret)
-        elsewhere = self._parts.door.elsewhere
-        if server is not None:
-            self._parts.cancel(CancelOrder(server, then=done))
-        elif elsewhere is not None and pid not in self._parts.relay.clients:
-            elsewhere(pid, secret, done)
-        else:
-            done()
+        self._parts.cancel(pid, secret, done)
 
 
 async def _end_of(pid: int) -> None:
@@ -254,14 +329,6 @@ async def _end_of(pid: int) -> None:
         await trio.lowlevel.wait_readable(descriptor)
     finally:
         os.close(descriptor)
-
-
-class FixedPlace(Place):
-    """The place of a pooler of several workers: it takes commands, and makes way for nobody."""
-
-    def obstacle(self) -> str:
-        """Why no other process can follow."""
-        return "several workers cannot change hands: stop the pooler, then start it anew"
 
 
 def _control_group(pid: int) -> str:

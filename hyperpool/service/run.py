@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hyperpool.admin.team import Team
-    from hyperpool.config import Settings
+    from hyperpool.config import PoolerSettings, Settings
     from hyperpool.frontdoor.listener import Listener
     from hyperpool.pool.login import Way
     from hyperpool.pool.statements import Statement
@@ -340,18 +340,18 @@ class Pooler:
 
     def _parts(self, cancel: Callable[[CancelOrder], None]) -> Parts:
         return Parts(
-            settings=lambda: self._settings.pooler,
+            settings=self._ending_settings,
             relay=self._relay,
             door=self._door,
             shutdown=self._shutdown,
             listeners=self._listeners,
             reception=self._reception,
-            agents=self._agent_listeners,
+            agents=[listener.socket for listener in self._agent_listeners],
             http=self._http,
             replaced=self._passed.replaced,
             embedded=bool(self._embedded.servers),
             hold_cache=lambda held: self._pools.hold_cache(held=held),
-            cancel=cancel,
+            order=cancel,
         )
 
     def _counted(self) -> tuple[Mapping[str, PoolStats], int]:
@@ -391,7 +391,12 @@ class Pooler:
             # There may be another process already that serves in the place of this one.
             self._pools.hold_cache(held=True)
         self._notifier.stopping(self._settings.pooler.drain_timeout)
-        self._shutdown.begin(mode, self._settings.pooler)
+        self._shutdown.begin(mode, self._ending_settings())
+
+    def _ending_settings(self) -> PoolerSettings:
+        """What holds for the end: a process closes its portion of the clients that are closed in a second."""
+        pooler = self._settings.pooler
+        return attrs.evolve(pooler, drain_rate=self._settings.portion.at_least_one(pooler.drain_rate))
 
     def set(self, key: str, value: str) -> None:
         """Change a setting until the next reload, as `admin.console.Process`."""
@@ -466,10 +471,10 @@ class Pooler:
         return []
 
     def _announce(self) -> None:
-        names = ", ".join(listener.name for listener in self._listeners)
+        names = dict.fromkeys(listener.name for listener in self._listeners)
         log.info(
             "listening",
-            addresses=names,
+            addresses=", ".join(names),
             version=__version__,
             form=FORM,
             python=sys.version.split()[0],

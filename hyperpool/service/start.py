@@ -17,6 +17,7 @@ from hyperpool.service.forks import Forks
 from hyperpool.service.handover import follow
 from hyperpool.service.limits import raise_open_file_limit
 from hyperpool.service.logs import be_quiet, configure_logging, let_go
+from hyperpool.service.place import Place
 from hyperpool.service.process import (
     Daemon,
     Manner,
@@ -63,7 +64,7 @@ def serve(settings: Settings, config_path: Path, manner: Manner = _FOREGROUND) -
     check_manner(settings, manner)
     become(settings.pooler.user)
     predecessor = None
-    if manner.take_over and settings.pooler.workers == 1:
+    if manner.take_over:
         predecessor = follow(control_path(settings.pooler, os.environ), os.environ)
     if predecessor is not None:
         passed = predecessor.passed
@@ -99,12 +100,14 @@ def _serve(
     configure_logging(settings.pooler)
     tell(settings.notes)
     raise_open_file_limit(settings)
-    with _forks(settings, passed, daemon) as forks:
+    with _forks(settings, passed, daemon, predecessor) as forks:
         return _run(settings, config_path, manner, daemon, passed, predecessor, forks)
 
 
 @contextmanager
-def _forks(settings: Settings, passed: PassedSockets, daemon: Daemon) -> Iterator[Forks | None]:
+def _forks(
+    settings: Settings, passed: PassedSockets, daemon: Daemon, predecessor: Predecessor | None
+) -> Iterator[Forks | None]:
     """Where workers come from; None if there are none. It is made before there is an event loop."""
     if settings.pooler.workers == 1:
         yield None
@@ -112,6 +115,8 @@ def _forks(settings: Settings, passed: PassedSockets, daemon: Daemon) -> Iterato
 
     def leave() -> None:
         passed.close()
+        if predecessor is not None:
+            predecessor.close()
         daemon.leave()
         let_go()
 
@@ -141,8 +146,11 @@ def _run(
 
     notifier = Notifier(ServiceManager.found(os.environ))
     with pid_file(settings.pooler.pidfile, take_over=bool(other)), closing(notifier):
-        if forks is not None:
-            return trio.run(Supervisor(settings, config_path, manner, serving, passed, notifier, forks).run)
         beside = 0 if predecessor is not None else other
-        pooler = Pooler(settings, config_path, manner, serving, passed, notifier, predecessor, beside)
+        pooler: Pooler | Supervisor
+        if forks is None:
+            pooler = Pooler(settings, config_path, manner, serving, passed, notifier, predecessor, beside)
+        else:
+            place = Place(notifier, predecessor, manner.command, beside)
+            pooler = Supervisor(settings, config_path, manner, serving, passed, notifier, place, forks)
         return trio.run(pooler.run)

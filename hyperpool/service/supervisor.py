@@ -26,7 +26,7 @@ from hyperpool.cache.board import Board
 from hyperpool.config import load
 from hyperpool.errors import ConfigError, StartupError
 from hyperpool.frontdoor.door import FrontDoor
-from hyperpool.frontdoor.listener import Listener, check_addresses, open_listeners
+from hyperpool.frontdoor.listener import Listener, check_addresses, listen_for_each, open_listeners
 from hyperpool.service import http
 from hyperpool.service.changes import log_set, warn_of_restarts, with_setting
 from hyperpool.service.embedded import EmbeddedDatabases
@@ -34,12 +34,11 @@ from hyperpool.service.exchange import Exchange
 from hyperpool.service.forks import EXIT_FAILED
 from hyperpool.service.keeper import Keeper
 from hyperpool.service.logs import configure_logging
-from hyperpool.service.place import FixedPlace
+from hyperpool.service.place import EMBEDDED
 from hyperpool.service.report import Periods, log_stats
 from hyperpool.service.run import tell
 from hyperpool.service.shutdown import SIGNALS, counted
 from hyperpool.service.signals import drop
-from hyperpool.transport.passed import CLIENTS, HTTP, PassedSockets
 from hyperpool.workers import messages
 from hyperpool.workers.messages import Deed, Outcome
 
@@ -49,9 +48,11 @@ if TYPE_CHECKING:
 
     from hyperpool.config import Settings
     from hyperpool.service.forks import Forks
+    from hyperpool.service.place import Place
     from hyperpool.service.process import Manner
     from hyperpool.service.systemd import Descriptor, Notifier
     from hyperpool.stats import PoolStats
+    from hyperpool.transport.passed import PassedSockets
     from hyperpool.workers.link import Link
     from hyperpool.workers.messages import Message
 
@@ -59,6 +60,8 @@ log = structlog.get_logger("supervisor")
 
 _WEB: Final = 0
 """The worker that answers requests over HTTP, for all of them."""
+
+_LOOK: Final = 0.1
 
 _SIGNALS: Final = (*SIGNALS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -74,6 +77,7 @@ class Supervisor:
         passed: listening sockets that are open already; handed over. Workers share those that stand in the place of
             what the settings say.
         notifier: the way to the service manager.
+        place: of the pooler among others.
         forks: where workers come from.
     """
 
@@ -85,31 +89,32 @@ class Supervisor:
         serving: Callable[[], None],
         passed: PassedSockets,
         notifier: Notifier,
+        place: Place,
         forks: Forks,
     ) -> None:
         self._settings = settings
-        self._forks = forks
         self._at_start = settings
         self._config_path = config_path
         self._manner = manner
         self._serving = serving
         self._passed = passed
         self._notifier = notifier
-        self._place = FixedPlace(notifier, None, manner.command)
+        self._place = place
         self._nursery: trio.Nursery
         self._count = settings.pooler.workers
         self._embedded = EmbeddedDatabases()
         self._listeners: list[list[Listener]] = []
-        self._http: list[socket.socket] = []
+        self.http: list[socket.socket] = []
         notes = Board(forks.memory, self._count, self._count)
         self._exchange = Exchange(lambda: self._settings, self._count, self._command, notes)
         self._keeper = Keeper(forks, self._count, self)
         self._serve_it: set[int] = set()
         self._filled: set[int] = set()
         self._ready = False
-        self._ending = False
+        self.ending = False
         self._told_to_end = False
         self._exit_code = 0
+        self._needed: Callable[[], bool] = lambda: False
         self._periods = Periods(lambda: self._settings.pooler, self._counted, log_stats)
 
     async def run(self) -> int:
@@ -123,10 +128,10 @@ class Supervisor:
                 stack.callback(self._passed.close)
                 self._place.open(self._settings.pooler, self._shut_down, stack)
                 self._listen()
-                for listener in self._all_listeners():
+                for listener in self.listeners:
                     stack.callback(listener.close)
-                self._http = http.listen(self._settings, self._passed)
-                for sock in self._http:
+                self.http = http.listen(self._settings, self._passed)
+                for sock in self.http:
                     stack.callback(sock.close)
                 for address in self._passed.close():
                     log.warning("a socket that was passed is of no use: it is closed", address=address)
@@ -134,15 +139,16 @@ class Supervisor:
                     self._settings = self._embedded.located(self._settings)
                     await self._serve(signals)
             await drop(signals, len(_SIGNALS))
-        if self._keeper.failure is not None:
-            raise self._keeper.failure
+        failure = self._keeper.failure or self._place.failure
+        if failure is not None:
+            raise failure
         log.info("stopped")
         return self._exit_code
 
     # -- listening sockets ---------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        """Open what workers are to listen on: for each a TCP socket of its own, and one Unix socket for all.
+        """Open what workers are to listen on.
 
         Raises:
             StartupError: an address cannot be had; nothing is left open then.
@@ -151,24 +157,14 @@ class Supervisor:
         if not (pooler.so_reuseport or passed):
             # With that option alone, a port that another process of the same user has would be shared with it.
             check_addresses(pooler)
+        several = attrs.evolve(pooler, so_reuseport=True)
+        opened = open_listeners(several, passed, take_over=self._manner.take_over)
         try:
-            alone = attrs.evolve(pooler, listen_addr=())
-            shared = open_listeners(alone, passed, take_over=self._manner.take_over)
-            self._listeners.append(shared)
-            tcp = attrs.evolve(pooler, unix_socket_dir="", so_reuseport=True)
-            if not any(listener.fixed for listener in shared):
-                for _ in range(self._count):
-                    self._listeners.append([*open_listeners(tcp, passed), *shared])
+            self._listeners = listen_for_each(opened, several, self._count)
         except BaseException:
-            for listener in self._all_listeners():
+            for listener in opened:
                 listener.close()
             raise
-        self._listeners = self._listeners[1:] or [shared] * self._count
-
-    def _all_listeners(self) -> list[Listener]:
-        return list({id(one): one for some in self._listeners for one in some}.values())
-
-    # -- workers -------------------------------------------------------------------------------------------------------
 
     async def _serve(self, signals: AsyncIterator[int]) -> None:
         async with trio.open_nursery() as nursery:
@@ -180,6 +176,8 @@ class Supervisor:
             for server in self._embedded.servers.values():
                 nursery.start_soon(server.keep_running)
             await self._keeper.run()
+            while self._needed():  # noqa: ASYNC110 - the end of another process, which is looked at here alone
+                await trio.sleep(_LOOK)
             nursery.cancel_scope.cancel()
 
     # -- workers, as `service.keeper.Overseer` -------------------------------------------------------------------------
@@ -189,7 +187,7 @@ class Supervisor:
         return [*self._web(worker), *(listener.sock for listener in self._listeners[worker])]
 
     def _web(self, worker: int) -> list[socket.socket]:
-        return self._http if worker == _WEB else []
+        return self.http if worker == _WEB else []
 
     def greet(self, worker: int, link: Link, pid: int) -> None:
         """Tell a worker what it must know."""
@@ -221,7 +219,7 @@ class Supervisor:
             if len(self._serve_it) == self._count and not self._keeper.served:
                 self._keeper.served = True
                 self._announce()
-                self._notifier.store(self._stored())
+                self._place.settle(self)
                 self._serving()
         elif isinstance(message, messages.Filled):
             self._filled.add(worker)
@@ -243,23 +241,14 @@ class Supervisor:
             await trio.sleep(min(watchdog / 2, 1.0) if watchdog else 1.0)
             self._notifier.alive()
             clients = counted(self._exchange.figures()[1], "client")
-            if self._ending:
+            if self.ending:
                 self._notifier.status(f"Draining: {clients} left")
             elif self._ready:
                 workers = counted(len(self._keeper.running), "worker")
                 self._notifier.status(f"Serving: {clients}, {workers}")
 
-    def _stored(self) -> list[tuple[str, Descriptor]]:
-        """The listening sockets that systemd is to keep while the pooler is restarted."""
-        if CLIENTS in self._passed.replaced:
-            return []
-        return [
-            *((CLIENTS, listener.sock) for listener in self._all_listeners()),
-            *((HTTP, sock) for sock in self._http if HTTP not in self._passed.replaced),
-        ]
-
     def _announce(self) -> None:
-        names = list(dict.fromkeys(listener.name for listener in self._all_listeners()))
+        names = list(dict.fromkeys(listener.name for listener in self.listeners))
         log.info(
             "listening",
             addresses=", ".join(names),
@@ -268,8 +257,56 @@ class Supervisor:
             python=sys.version.split()[0],
             pid=os.getpid(),
         )
-        tcp = (listener.name for listener in self._all_listeners() if listener.sock.family != socket.AF_UNIX)
+        tcp = (listener.name for listener in self.listeners if listener.sock.family != socket.AF_UNIX)
         self._embedded.announce(self._settings, next(tcp, None))
+
+    # -- as `service.place.Incumbent` ----------------------------------------------------------------------------------
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """Where clients come in."""
+        return list({id(one): one for some in self._listeners for one in some}.values())
+
+    @property
+    def agents(self) -> list[Descriptor]:
+        """An agent connects to one process alone, so that there is nothing for them here."""
+        return []
+
+    @property
+    def replaced(self) -> frozenset[str]:
+        """The roles whose sockets stand in the place of what the settings say."""
+        return self._passed.replaced
+
+    def obstacle(self) -> str:
+        """Why no other process can follow."""
+        return EMBEDDED if self._embedded.servers else ""
+
+    def hold_cache(self, held: bool, /) -> None:
+        """Have no worker answer anything from the result cache for now, or let them again."""
+        self._exchange.hold_cache(held=held)
+
+    def cancel(self, pid: int, secret: bytes, done: Callable[[], None]) -> None:
+        """Cancel what a client of any worker does, or one of the process before."""
+        self._exchange.cancel(pid, secret, done)
+
+    def pass_on(self, cancel: Callable[[int, bytes, Callable[[], None]], None]) -> None:
+        """Give cancel requests to the process before, too."""
+        self._exchange.elsewhere = cancel
+
+    def wait_for(self, needed: Callable[[], bool]) -> None:
+        """Do not end as long as this process is needed."""
+        self._needed = needed
+
+    def leave(self) -> None:
+        """Have all workers end when their clients have left."""
+        self._exchange.tell_all(messages.Leave())
+        for listener in self.listeners:
+            listener.close()
+        self._end_workers(now=False)
+
+    def give_up(self) -> None:
+        """End at once."""
+        self._shut_down(ShutdownMode.IMMEDIATE)
 
     # -- what is asked of the pooler as a whole ------------------------------------------------------------------------
 
@@ -304,18 +341,26 @@ class Supervisor:
 
     def _shut_down(self, mode: ShutdownMode) -> None:
         """Have all workers end: at once, or each when it has nobody left to wait for."""
-        self._ending = True
+        if mode is ShutdownMode.WAIT_FOR_CLIENTS:
+            # There may be another process already that serves in the place of this one.
+            self.hold_cache(True)
         self._notifier.stopping(self._settings.pooler.drain_timeout)
         self._exchange.tell_all(messages.End(mode.value))
-        for listener in self._all_listeners():
+        for listener in self.listeners:
             if mode is ShutdownMode.IMMEDIATE or listener.sock.family != socket.AF_UNIX:
                 listener.close()
-        self._keeper.end(now=mode is ShutdownMode.IMMEDIATE)
+        self._end_workers(now=mode is ShutdownMode.IMMEDIATE)
+
+    def _end_workers(self, *, now: bool) -> None:
+        self.ending = True
+        if now:
+            self._needed = lambda: False
+        self._keeper.end(now=now)
         self._tell_the_last()
 
     def _tell_the_last(self) -> None:
         """Whoever answers requests over HTTP does so until all others have ended."""
-        if self._ending and set(self._keeper.running) == {_WEB}:
+        if self.ending and set(self._keeper.running) == {_WEB}:
             self._exchange.tell_all(messages.Alone())
 
     def _reload(self, then: Callable[[Outcome], None]) -> None:

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
 import structlog
 import trio
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from mmap import mmap
 
-    from hyperpool.admin.console import ShutdownMode
     from hyperpool.config import Settings
     from hyperpool.frontdoor.orders import CancelOrder
     from hyperpool.stats import PoolStats
@@ -91,6 +89,8 @@ class WorkerPooler(Pooler):
             self.shut_down,
             cancel,
             self._board,
+            lambda held: self._pools.hold_cache(held=held),
+            self._place.leave,
         )
         self._member = Member(self._link, self._welcome, parts)
         if self._http:
@@ -118,12 +118,6 @@ class WorkerPooler(Pooler):
             news = [row for name, row in counted.items() if told.get(name) != row]
             self._link.post(messages.Counted(news, len(self._relay.clients)))
             told = counted
-
-    def shut_down(self, mode: ShutdownMode) -> None:
-        """End this worker."""
-        pooler = self._settings.pooler
-        rate = self._settings.portion.at_least_one(pooler.drain_rate)
-        self._shutdown.begin(mode, attrs.evolve(pooler, drain_rate=rate))
 
     def _ready(self, nursery: trio.Nursery) -> None:  # noqa: ARG002 - nothing else is started
         """The pools are filled, or it is known why not."""

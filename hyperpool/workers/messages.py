@@ -115,6 +115,7 @@ class Welcome:
         statements: what operators have done that still holds.
         facts: what is known of pools.
         cached: what is known of the result cache's databases.
+        held: nothing is answered from the result cache for now; see `HoldCache`.
     """
 
     number: int
@@ -126,6 +127,7 @@ class Welcome:
     statements: list[Deed]
     facts: list[Fact]
     cached: list[str]
+    held: bool
 
 
 @attrs.frozen
@@ -195,6 +197,18 @@ class End:
     """End, in one of the ways of SHUTDOWN."""
 
     mode: str
+
+
+@attrs.frozen
+class Leave:
+    """Another pooler has the listening sockets: accept nobody any more, and end when all clients have left."""
+
+
+@attrs.frozen
+class HoldCache:
+    """Answer nothing from the result cache, since another pooler serves clients beside this one; or do so again."""
+
+    held: bool
 
 
 @attrs.frozen
@@ -308,7 +322,7 @@ class Counted:
 
 
 @attrs.frozen
-class Consoles:
+class ConsoleClients:
     """It has so many clients of the console now: when nobody is left who could resume what is suspended, it is resumed.
 
     Attributes:
@@ -350,7 +364,7 @@ class LoginFailed:
 
 Message: TypeAlias = (
     Counted
-    | Consoles
+    | ConsoleClients
     | Welcome
     | Granted
     | PartWith
@@ -361,6 +375,8 @@ Message: TypeAlias = (
     | Answers
     | NewSettings
     | End
+    | Leave
+    | HoldCache
     | Alone
     | Ready
     | Filled

@@ -39,11 +39,13 @@ class Line:
 
     Attributes:
         directory: for their sockets and their pid file.
+        workers: how many processes each of them is.
         first: the first one.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, workers: int) -> None:
         self.directory = directory
+        self.workers = workers
         self.first: Pooler
         self._pids: list[int] = []
 
@@ -51,6 +53,7 @@ class Line:
         """Settings under `pooler` that let them find one another."""
         return {
             "pool_mode": "transaction",
+            "workers": self.workers,
             "unix_socket_dir": str(self.directory),
             "pidfile": str(self.directory / "pid"),
             "control_socket": str(self.directory / "control"),
@@ -94,13 +97,13 @@ def is_there(pid: int) -> bool:
         return False
 
 
-@pytest.fixture
-def line(make_pooler: PoolerFactory) -> Iterator[Line]:
+@pytest.fixture(params=[1, 2], ids=["one process", "two workers"])
+def line(make_pooler: PoolerFactory, request: pytest.FixtureRequest) -> Iterator[Line]:
     """A place for poolers."""
     with tempfile.TemporaryDirectory(prefix="hpt-") as path:
         directory = Path(path)
         directory.chmod(0o777)
-        found = Line(directory)
+        found = Line(directory, request.param)
         try:
             yield found
         finally:
@@ -113,7 +116,7 @@ def test_no_transaction_fails_under_load(
 ) -> None:
     """With clients that keep their connections, and with those that connect for each transaction."""
     line.first = make_pooler(config_for(pg, **line.settings(min_pool_size=2)))
-    count = 150 if connecting else 1000
+    count = 80 if connecting else 1000
     options = ["-C"] if connecting else ["-M", "prepared"]
     script = line.directory / "script.sql"
     script.write_text("BEGIN;\nSELECT 1;\nSELECT 2;\nCOMMIT;\n")
@@ -222,6 +225,26 @@ def test_nothing_is_answered_from_memory_while_two_processes_serve(
         pg.sql("DROP TABLE restarted", dbname="app")
 
 
+@pytest.mark.parametrize("line", [1], indirect=True)
+def test_another_number_of_workers(line: Line, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """More than before, fewer, and one process again: nobody who has connected already is cut off."""
+    config = config_for(pg, **line.settings())
+    line.first = pooler = make_pooler(config)
+    for workers in (3, 2, 1, 2):
+        early = [pooler.open_raw() for _ in range(8)]
+        config["pooler"]["workers"] = workers
+        pooler.write(config)
+        line.restart()
+        for client in early:
+            assert client.login("app", "ann", "ann's secret")[-1].kind == b"Z"
+            assert client.value("SELECT 1") == "1"
+            client.close()
+        for host in ("127.0.0.1", str(line.directory)):
+            with pooler.connect(host=host) as late:
+                assert late.execute("SELECT 1").fetchone() == (1,)
+    assert pooler.wait_exit() == 0
+
+
 def test_a_new_process_that_cannot_start(line: Line, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
     """The old one goes on, keeps its files, and can be restarted when the settings are right again."""
     config = config_for(pg, **line.settings())
@@ -279,6 +302,7 @@ def test_a_running_process_is_taken_over(
     assert list(line.directory.iterdir()) == []
 
 
+@pytest.mark.parametrize("line", [1], indirect=True)
 def test_what_cannot_change_hands(line: Line, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
     """Agents would stay with the old process: it says so, and goes on."""
     config = config_for(pg, **line.settings())

@@ -121,10 +121,11 @@ class Unit:
 
 
 @pytest.fixture
-def service(pg: PostgresCluster) -> Iterator[Unit]:
-    """A service that is up."""
+def service(pg: PostgresCluster, request: pytest.FixtureRequest) -> Iterator[Unit]:
+    """A service that is up, of as many workers as the parameter says."""
     with tempfile.TemporaryDirectory(prefix="hpt-") as path, NotifySocket(Path(path)) as notify:
         found = Unit(Path(path), notify, pg)
+        found.configure(workers=getattr(request, "param", 1))
         found.start()
         try:
             yield found
@@ -144,6 +145,7 @@ def test_a_service(service: Unit) -> None:
     assert not service.notify.has("FDSTORE=1")
 
 
+@pytest.mark.parametrize("service", [1, 2], indirect=True, ids=["one process", "two workers"])
 def test_a_restart_of_a_service(service: Unit) -> None:
     """The new process is the service, with the same sockets and secrets, before it says a word of its own."""
     control = str(service.directory / "control")

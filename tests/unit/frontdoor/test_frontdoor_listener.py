@@ -15,7 +15,8 @@ import pytest
 
 from hyperpool.config import PoolerSettings
 from hyperpool.errors import StartupError
-from hyperpool.frontdoor.listener import Listener, open_listeners
+from hyperpool.frontdoor import listener as module
+from hyperpool.frontdoor.listener import Listener, listen_for_each, open_listeners
 from hyperpool.transport.passed import PassedSocket, PassedSockets
 from hyperpool.transport.sockets import TcpOptions
 from tests.support.network import free_port, has_ipv6
@@ -423,3 +424,102 @@ def test_a_unix_socket_whose_file_is_gone(directory: Path) -> None:
     assert not new.shared
     assert reaches(new.name, socket.AF_UNIX)
     new.close()
+
+
+# -- for several processes -------------------------------------------------------------------------------------
+
+
+class Divided:
+    """Listeners of several processes, which are closed again.
+
+    Args:
+        processes: how many.
+        passed: sockets that are open already; handed over.
+        settings: what is opened.
+
+    Attributes:
+        each: the listeners of each process.
+    """
+
+    def __init__(self, processes: int, passed: list[PassedSocket], **settings: Any) -> None:
+        own = PoolerSettings(so_reuseport=True, **settings)
+        self.each = listen_for_each(open_listeners(own, PassedSockets(passed)), own, processes)
+
+    def __enter__(self) -> list[list[socket.socket]]:
+        return [[listener.sock for listener in some] for some in self.each]
+
+    def __exit__(self, *_: object) -> None:
+        for listener in {id(one): one for some in self.each for one in some}.values():
+            listener.close()
+
+
+def several(port: int, count: int, *, multiple: bool = True) -> list[PassedSocket]:
+    """Sockets of an address that other processes had."""
+    found = []
+    for _ in range(count):
+        sock = socket.socket()
+        if multiple:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(("127.0.0.1", port))
+        sock.listen()
+        found.append(PassedSocket(sock))
+    return found
+
+
+@pytest.mark.parametrize("passed", [0, 1, 3])
+def test_each_process_has_sockets_of_its_own(port: int, directory: Path, passed: int) -> None:
+    """For TCP, whether there were some before or not; a Unix socket is shared."""
+    before = several(port, passed)
+    settings = {"listen_addr": ("127.0.0.1",), "listen_port": port, "unix_socket_dir": str(directory)}
+    with Divided(3, before, **settings) as each:
+        assert [[sock.family for sock in some] for some in each] == [[socket.AF_INET, socket.AF_UNIX]] * 3
+        assert len({some[0].fileno() for some in each}) == 3
+        assert len({some[1].fileno() for some in each}) == 1
+        assert {one.sock.fileno() for one in before} <= {some[0].fileno() for some in each}
+
+
+def test_nobody_who_waits_is_left_alone(port: int) -> None:
+    """There were more processes before than there are now: the queue of each of their sockets is somebody's."""
+    before = several(port, 5)
+    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
+    with Divided(2, before, listen_addr=("127.0.0.1",), listen_port=port) as each:
+        assert sorted(map(len, each)) == [2, 3]
+        came = 0
+        for sock in (one for some in each for one in some):
+            while True:
+                try:
+                    client, _ = sock.accept()
+                except BlockingIOError:
+                    break
+                client.close()
+                came += 1
+    for client in clients:
+        client.close()
+    assert came == len(clients)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_what_cannot_be_multiplied_is_shared(port: int, fixed: bool) -> None:
+    """A socket that was opened for one process alone, or that somebody else looks after."""
+    (own,) = (attrs.evolve(one, fixed=fixed) for one in several(port, 1, multiple=fixed))
+    with Divided(2, [own], listen_addr=("127.0.0.1",), listen_port=port) as each:
+        assert each == [[own.sock], [own.sock]]
+
+
+def test_an_address_that_cannot_be_had_once_more(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left open of what was opened for it."""
+    own = PoolerSettings(so_reuseport=True, listen_addr=("127.0.0.1",), listen_port=port)
+    (first,) = open_listeners(own)
+    before = module._bind
+    left = [1]
+
+    def bind(*arguments: Any) -> socket.socket:
+        if not left:
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        left.pop()
+        return before(*arguments)
+
+    monkeypatch.setattr(module, "_bind", bind)
+    with pytest.raises(StartupError, match="once for each worker: Address already in use"):
+        listen_for_each([first], own, 3)
+    first.close()

@@ -182,7 +182,7 @@ class TestRefused:
     )
     def test_it_is_not_journaled(self, team: Team, before: list[str], verb: str, argument: str) -> None:
         """Whoever is refused first."""
-        team.exchange.handle(0, messages.Consoles(1))
+        team.exchange.handle(0, messages.ConsoleClients(1))
         for one in before:
             team.do(one)
         held = team.holds()
@@ -246,19 +246,19 @@ class TestSuspended:
         """Whichever worker it is at, and whether it has its answer or not."""
         for answered in (False, True):
             for worker in (0, 1):
-                team.exchange.handle(worker, messages.Consoles(1))
+                team.exchange.handle(worker, messages.ConsoleClients(1))
             team.ask(0, "suspend")
             if answered:
                 team.answer_all(Outcome("SUSPEND"))
-            team.exchange.handle(0, messages.Consoles(0))
+            team.exchange.handle(0, messages.ConsoleClients(0))
             assert team.holds() == [Deed("suspend")]
-            team.exchange.handle(1, messages.Consoles(0))
+            team.exchange.handle(1, messages.ConsoleClients(0))
             assert team.holds() == []
             assert team.workers[0].deeds[-1] == team.workers[1].deeds[-1] == RESUME.verb
 
     def test_when_its_worker_dies(self, team: Team) -> None:
         """Its clients are gone with it."""
-        team.exchange.handle(0, messages.Consoles(1))
+        team.exchange.handle(0, messages.ConsoleClients(1))
         team.do("suspend")
         team.exchange.gone(0)
         assert team.workers[1].deeds == ["suspend", RESUME.verb]
@@ -266,7 +266,7 @@ class TestSuspended:
 
     def test_a_pause_stays(self, team: Team) -> None:
         """Operators may come back later."""
-        team.exchange.handle(0, messages.Consoles(1))
+        team.exchange.handle(0, messages.ConsoleClients(1))
         team.do("pause")
-        team.exchange.handle(0, messages.Consoles(0))
+        team.exchange.handle(0, messages.ConsoleClients(0))
         assert team.holds() == [Deed("pause")]

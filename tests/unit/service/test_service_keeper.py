@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,6 +115,10 @@ class Overseer:
         if self.refuse is not None:
             raise self.refuse
 
+    def has_heard(self, worker: int, count: int) -> bool:
+        """Whether a worker has said so much."""
+        return sum(one == worker for one, _ in self.heard) == count
+
     def gone(self, worker: int) -> None:
         """As `Overseer.gone`."""
         self.pids.pop(worker, None)
@@ -164,7 +169,7 @@ class Stage:
             os.kill(pid, signal.SIGTERM)
         await self.over.wait()
 
-    def say(self, worker: int, data: bytes = messages.encode(messages.Ready())) -> None:  # noqa: B008
+    def say(self, worker: int, data: bytes = messages.encode(messages.Ready())) -> None:
         """A worker says something."""
         self.overseer.wires[worker].sendall(data)
 
@@ -209,7 +214,7 @@ async def test_one_that_hangs(
         stage.say(1)
         if talks and second == 0:
             stage.say(0)
-        await stage.until(lambda n=second + 1: sum(worker == 1 for worker, _ in stage.overseer.heard) == n)
+        await stage.until(partial(stage.overseer.has_heard, 1, second + 1))
         assert stage.overseer.ended == []
         mock_clock.jump(1.0)
         await trio.testing.wait_all_tasks_blocked()

@@ -1,8 +1,9 @@
-"""Workers with equal loads get equal parts of a pool: simulated, with the accounts of supervisor and workers in earnest."""
+"""Workers with equal loads get equal parts of a pool: simulated, with the accounts of both sides as they are."""
 
 from __future__ import annotations
 
 import heapq
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +13,7 @@ import pytest
 from hyperpool.workers import messages
 from hyperpool.workers.holdings import Holdings
 from hyperpool.workers.messages import PoolKey
-from hyperpool.workers.permits import Grant, Limits, Permits
+from hyperpool.workers.permits import Grant, Limits, Permits, Reduce
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,11 +156,14 @@ class _World:
         key = PoolKey("app", "ann")
         assert self._permits.granted(key) <= self.size
         for order in self._permits.decide(self.now):
-            holdings = self.pools[order.worker].holdings
-            if isinstance(order, Grant):
-                self.after(_DELAY, lambda h=holdings, n=order.count: h.granted(key, n))
-            else:
-                self.after(_DELAY, lambda h=holdings, f=order.force: h.part_with(key, self.now, force=f))
+            self.after(_DELAY, partial(self._obey, order))
+
+    def _obey(self, order: Grant | Reduce) -> None:
+        holdings = self.pools[order.worker].holdings
+        if isinstance(order, Grant):
+            holdings.granted(order.pool, order.count)
+        else:
+            holdings.part_with(order.pool, self.now, force=order.force)
 
     def _tick(self) -> None:
         self._decide()

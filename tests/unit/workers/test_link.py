@@ -34,7 +34,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 async def test_messages_arrive_in_order(pair: tuple[socket.socket, socket.socket]) -> None:
     """However long they are, and whenever the other side reads; then the other side leaves."""
     near, far = map(Link, pair)
-    sent = [messages.Ready(), _LONG, messages.Filled()]
+    sent: list[messages.Message] = [messages.Ready(), _LONG, messages.Filled()]
     found: list[messages.Message] = []
 
     def take(message: messages.Message) -> None:

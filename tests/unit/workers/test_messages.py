@@ -16,7 +16,7 @@ _SEAT = SeatKey("replication", "app", "ann")
 _FACT = Fact(_POOL, {"TimeZone": "UTC"}, {"search_path": "a, b"})
 _OUTCOME = Outcome("SHOW", [["é\0", 1, None, 2.5]], "error", "57014", "detail", "hint")
 EXAMPLES: list[messages.Message] = [
-    messages.Welcome(0, 2, "c2V0", "/pooler.yaml", True, 1, [Deed("pause", "app")], [_FACT], ["[]"]),
+    messages.Welcome(0, 2, "c2V0", "/pooler.yaml", True, 1, [Deed("pause", "app")], [_FACT], ["[]"], True),
     messages.Granted(_POOL, 1),
     messages.PartWith(_POOL, True),
     messages.Lent(_SEAT, 3),
@@ -27,6 +27,8 @@ EXAMPLES: list[messages.Message] = [
     messages.NewSettings(7, "c2V0"),
     messages.End("IMMEDIATE"),
     messages.Alone(),
+    messages.Leave(),
+    messages.HoldCache(True),
     messages.Ready(),
     messages.Filled(),
     messages.Failed("why"),
@@ -39,7 +41,7 @@ EXAMPLES: list[messages.Message] = [
     messages.Abandon(7),
     messages.Did(7, [_OUTCOME]),
     messages.Counted([["app", {"queries": 1}, {}, 60.0]], 5),
-    messages.Consoles(2),
+    messages.ConsoleClients(2),
     messages.Learned(_FACT),
     messages.Forgotten(_POOL),
     messages.LoginFailed("127.0.0.1", "ann"),
