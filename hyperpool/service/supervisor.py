@@ -225,6 +225,8 @@ class Supervisor:
             self._filled.add(worker)
             if len(self._filled) == self._count and not self._ready:
                 self._ready = True
+                # Whoever looks at the unit as soon as it has started must not find nothing.
+                self._tell_status()
                 log.info("ready")
                 self._nursery.start_soon(self._place.take, self._nursery)
         elif isinstance(message, messages.Failed):
@@ -240,12 +242,15 @@ class Supervisor:
         while True:
             await trio.sleep(min(watchdog / 2, 1.0) if watchdog else 1.0)
             self._notifier.alive()
-            clients = counted(self._exchange.figures()[1], "client")
-            if self.ending:
-                self._notifier.status(f"Draining: {clients} left")
-            elif self._ready:
-                workers = counted(len(self._keeper.running), "worker")
-                self._notifier.status(f"Serving: {clients}, {workers}")
+            self._tell_status()
+
+    def _tell_status(self) -> None:
+        clients = counted(self._exchange.figures()[1], "client")
+        if self.ending:
+            self._notifier.status(f"Draining: {clients} left")
+        elif self._ready:
+            workers = counted(len(self._keeper.running), "worker")
+            self._notifier.status(f"Serving: {clients}, {workers}")
 
     def _announce(self) -> None:
         names = list(dict.fromkeys(listener.name for listener in self.listeners))
