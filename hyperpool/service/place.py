@@ -165,6 +165,7 @@ class Place:
         beside: the number of a process that is told to end without a word in between; 0 for none.
 
     Attributes:
+        follows: a process before this one may serve clients still: nothing is to be answered from the result cache.
         failure: why this process could not step into its place; it has to end then.
     """
 
@@ -183,6 +184,8 @@ class Place:
         self._control: Control | None = None
         self._parts: Incumbent
         self._here = trio.CancelScope()
+        self._successor = False
+        self.follows = predecessor is not None or bool(beside)
         self.failure: StartupError | None = None
         notifier.held = predecessor is not None
 
@@ -219,7 +222,7 @@ class Place:
     def settle(self, parts: Incumbent) -> None:
         """Take what this is about: the pooler is up. The service manager is asked to keep the sockets."""
         self._parts = parts
-        if self._predecessor is not None or self._beside:
+        if self.follows:
             parts.hold_cache(True)
         manager = self._notifier.manager
         self._notifier.store([(role, sock) for role, fixed, sock in self.listening() if not fixed])
@@ -257,14 +260,15 @@ class Place:
 
     async def _until_alone(self) -> None:
         """Have nothing answered from memory as long as clients of the process before may write."""
-        if self._predecessor is None and not self._beside:
+        if not self.follows:
             return
         log.info("the result cache is held until the process before has ended")
         if self._predecessor is not None:
             await self._predecessor.run()
         else:
             await _end_of(self._beside)
-        if not self._parts.ending:
+        self.follows = False
+        if not (self._parts.ending or self._successor):
             log.info("the process before has ended: answers are cached from now on")
             self._parts.hold_cache(False)
 
@@ -281,6 +285,11 @@ class Place:
     def obstacle(self) -> str:
         """Why no other process can follow; empty if one can."""
         return self._parts.obstacle() or ("the process is ending already" if self._parts.ending else "")
+
+    def expect(self, *, somebody: bool) -> None:
+        """Somebody who is to follow may serve clients from now on, beside this process; or will not after all."""
+        self._successor = somebody
+        self._parts.hold_cache(somebody or self.follows or self._parts.ending)
 
     def listening(self) -> list[tuple[str, bool, Descriptor]]:
         """The listening sockets: the role of each, and whether it is in the place of what the settings say."""
@@ -303,7 +312,7 @@ class Place:
         parts = self._parts
         for listener in parts.listeners:
             listener.shared = True
-        parts.hold_cache(True)
+        self.expect(somebody=True)
         self._here.cancel()
         # Cancel requests for clients of the process before come this way.
         self._wait_for_predecessor()

@@ -32,6 +32,9 @@ class Replaceable(Protocol):
     def obstacle(self) -> str:
         """Why that cannot be now, for people; empty if it can."""
 
+    def expect(self, *, somebody: bool) -> None:
+        """Another process may serve clients from now on, beside this one; or will not after all."""
+
     def listening(self) -> list[tuple[str, bool, Descriptor]]:
         """The listening sockets: the role of each, and whether it is in the place of what the settings say."""
 
@@ -151,10 +154,16 @@ class Succession:
             await sock.send(encode(error=obstacle))
             return obstacle
         self._under_way = True
+        # It takes its first clients as soon as it has the sockets.
+        self._process.expect(somebody=True)
+        problem = "nothing has come of it"
         try:
-            return await self._await_successor(sock)
+            problem = await self._await_successor(sock)
         finally:
             self._under_way = False
+            if problem:
+                self._process.expect(somebody=False)
+        return problem
 
     def _obstacle(self) -> str:
         return "another process is about to follow" if self._under_way else self._process.obstacle()

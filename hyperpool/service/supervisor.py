@@ -107,6 +107,7 @@ class Supervisor:
         self.http: list[socket.socket] = []
         notes = Board(forks.memory, self._count, self._count)
         self._exchange = Exchange(lambda: self._settings, self._count, self._command, notes)
+        self._exchange.held = place.follows
         self._keeper = Keeper(forks, self._count, self)
         self._serve_it: set[int] = set()
         self._filled: set[int] = set()
@@ -115,6 +116,7 @@ class Supervisor:
         self._told_to_end = False
         self._exit_code = 0
         self._needed: Callable[[], bool] = lambda: False
+        self._deadline = float("inf")
         self._periods = Periods(lambda: self._settings.pooler, self._counted, log_stats)
 
     async def run(self) -> int:
@@ -176,7 +178,7 @@ class Supervisor:
             for server in self._embedded.servers.values():
                 nursery.start_soon(server.keep_running)
             await self._keeper.run()
-            while self._needed():  # noqa: ASYNC110 - the end of another process, which is looked at here alone
+            while self._needed() and trio.current_time() < self._deadline:  # noqa: ASYNC110 - nothing tells of it
                 await trio.sleep(_LOOK)
             nursery.cancel_scope.cancel()
 
@@ -358,6 +360,7 @@ class Supervisor:
 
     def _end_workers(self, *, now: bool) -> None:
         self.ending = True
+        self._deadline = trio.current_time() + (self._settings.pooler.drain_timeout or float("inf"))
         if now:
             self._needed = lambda: False
         self._keeper.end(now=now)

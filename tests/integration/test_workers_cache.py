@@ -136,3 +136,19 @@ def test_a_worker_that_dies_takes_all_answers_with_it(team: Team, pg: PostgresCl
         despite=(psycopg.OperationalError,),
     )
     _warm(pg, *team.clients("app", ANN))
+
+
+def test_nothing_is_answered_from_memory_while_both_drain(
+    team: Team, make_pooler: PoolerFactory, pg: PostgresCluster
+) -> None:
+    """Another pooler may serve already, and nobody hears of what is written through that one."""
+    del team  # it has the tables
+    pooler = make_pooler(config(cached.config_for(pg), auth_type="trust"))
+    with Team(pooler) as own:
+        clients = own.clients("app", TRUDY)
+        _warm(pg, *clients)
+        pooler.process.send_signal(signal.SIGTERM)
+        waiting = "waiting for clients to leave"
+        eventually(lambda: pooler.log_text().count(waiting) == len(clients), what="both drain")
+        assert not any(_is_kept(client, pg) for client in clients)
+    assert pooler.wait_exit() == 0

@@ -44,6 +44,7 @@ class Old:
         problem: why it may not.
         stranger: why it may not be the one that wants to.
         events: what it was told.
+        expected: whether somebody may serve clients beside it, each time that it was told.
         canceled: the cancel requests that it got, with what is to be called.
     """
 
@@ -51,12 +52,17 @@ class Old:
         self.problem = ""
         self.stranger = ""
         self.events: list[str] = []
+        self.expected: list[bool] = []
         self.canceled: list[tuple[int, bytes, Callable[[], None]]] = []
         self.sock = socket.create_server(("127.0.0.1", 0))
 
     def obstacle(self) -> str:
         """Why not."""
         return self.problem
+
+    def expect(self, *, somebody: bool) -> None:
+        """Take note."""
+        self.expected.append(somebody)
 
     def listening(self) -> list[tuple[str, bool, Descriptor]]:
         """One socket."""
@@ -121,9 +127,11 @@ async def test_sockets_change_hands(old: Old, succession: Succession, nursery: t
         assert sock.getsockname() == old.sock.getsockname()
         assert not os.get_inheritable(sock.fileno())
     assert old.events == []
+    assert old.expected == [True]
     await talk.new.step_in()
     await _until(lambda: len(old.events) == 2)
     assert old.events == [f"announce {os.getpid()}", "leave"]
+    assert old.expected == [True]
     done: list[int] = []
     nursery.start_soon(talk.new.run)
     for number in (1, 2):
@@ -198,6 +206,7 @@ async def test_a_new_process_that_ends_early(old: Old, succession: Succession, n
         for _ in range(5):
             await trio.lowlevel.checkpoint()
     assert old.events == []
+    assert old.expected == [True, False] * 2
 
 
 def test_there_is_nobody_to_follow(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

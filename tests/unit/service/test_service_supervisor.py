@@ -1,0 +1,114 @@
+"""The supervisor of several workers, without any: what they are told, and how all of them end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import pytest
+import trio
+
+from hyperpool.admin.console import ShutdownMode
+from hyperpool.cache.board import board_size
+from hyperpool.config import load
+from hyperpool.service.place import Place
+from hyperpool.service.process import Manner
+from hyperpool.service.supervisor import Supervisor
+from hyperpool.service.systemd import Notifier, ServiceManager
+from hyperpool.transport.passed import PassedSockets
+from hyperpool.workers import messages
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hyperpool.service.forks import Forks
+    from hyperpool.workers.link import Link
+
+_SETTINGS = """
+pooler: {listen_addr: 127.0.0.1, auth_type: trust, workers: 2}
+databases: {app: {host: 127.0.0.1}}
+users: {ann: {}}
+"""
+
+
+class _Forks:
+    """Starts nobody."""
+
+    memory = bytearray(board_size(2))
+
+
+class _Link:
+    """Keeps what a worker is sent."""
+
+    def __init__(self) -> None:
+        self.inbox: list[messages.Message] = []
+
+    def post(self, message: messages.Message) -> None:
+        """As `Link.post`."""
+        self.inbox.append(message)
+
+    @property
+    def held(self) -> list[bool]:
+        """Whether it is to answer nothing from the result cache: what it was told, one after the other."""
+        kinds = messages.Welcome, messages.HoldCache
+        return [one.held for one in self.inbox if isinstance(one, kinds)]
+
+
+class _Stage:
+    """A supervisor and one worker."""
+
+    def __init__(self, path: Path, *, beside: int = 0) -> None:
+        path.write_text(_SETTINGS)
+        notifier = Notifier(ServiceManager())
+        self.place = Place(notifier, None, (), beside)
+        self.supervisor = Supervisor(
+            load(path),
+            path,
+            Manner(),
+            lambda: None,
+            PassedSockets(),
+            notifier,
+            self.place,
+            cast("Forks", _Forks()),
+        )
+        self.worker = _Link()
+        self.supervisor.greet(0, cast("Link", self.worker), 1)
+        self.place.settle(self.supervisor)
+
+
+@pytest.mark.parametrize("beside", [0, 1])
+async def test_nothing_is_answered_from_memory_beside_another_pooler(tmp_path: Path, beside: int) -> None:
+    """From the very first moment, since workers let clients in before all of them are ready."""
+    stage = _Stage(tmp_path / "pooler.yaml", beside=beside)
+    assert set(stage.worker.held) == {bool(beside)}
+
+
+async def test_nothing_is_answered_from_memory_while_somebody_follows(tmp_path: Path) -> None:
+    """A process that does not after all leaves it as it was."""
+    stage = _Stage(tmp_path / "pooler.yaml")
+    stage.place.expect(somebody=True)
+    stage.place.expect(somebody=False)
+    assert stage.worker.held == [False, True, False]
+    stage.place.leave()
+    assert stage.worker.held[3:] == [True]
+    assert isinstance(stage.worker.inbox[-1], messages.Leave)
+    assert stage.place.obstacle() == "the process is ending already"
+
+
+async def test_nothing_is_answered_from_memory_while_it_drains(tmp_path: Path) -> None:
+    """Somebody else may serve already; it stays like that when one that wanted to follow does not."""
+    stage = _Stage(tmp_path / "pooler.yaml")
+    stage.supervisor._shut_down(ShutdownMode.WAIT_FOR_CLIENTS)
+    stage.place.expect(somebody=False)
+    assert stage.worker.held == [False, True, True]
+    assert messages.End("WAIT_FOR_CLIENTS") in stage.worker.inbox
+
+
+@pytest.mark.parametrize("mode", list(ShutdownMode))
+async def test_none_is_started_any_more(tmp_path: Path, mode: ShutdownMode) -> None:
+    """However it ends."""
+    stage = _Stage(tmp_path / "pooler.yaml")
+    stage.supervisor._shut_down(mode)
+    with trio.fail_after(5):
+        for worker in range(2):
+            await stage.supervisor._keeper._keep(worker)
+    assert stage.supervisor._keeper.failure is None
