@@ -16,6 +16,7 @@ No extension is offered, and no subprotocol unless the settings have the header 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 import trio
 from wsproto.utilities import generate_accept_token, generate_nonce
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from hyperpool.config.transports import WebSocketStep
     from hyperpool.transport.answer import Answer
     from hyperpool.transport.kinds import DialContext
+
+_WORTH_HIDING: Final = 6
+"""Characters of a text that nobody guesses; shorter ones are in every other address."""
 
 _LOGIN_PATH: Final = "/cdn-cgi/access/login"
 """Where Cloudflare Access sends whom it does not know."""
@@ -95,7 +99,7 @@ def _check(step: WebSocketStep, gateway: str, answer: Answer, key: bytes) -> Non
         ConnectFailed: it does not; why, and what to do.
     """
     if answer.status != 101:
-        raise ConnectFailed(f"{gateway} {_refusal(answer, with_token=bool(step.token_id))}")
+        raise ConnectFailed(f"{gateway} {_refusal(step, answer)}")
     headers = answer.headers
     upgrade = headers.get(b"upgrade", b"").lower()
     connection = [one.strip() for one in headers.get(b"connection", b"").lower().split(b",")]
@@ -140,11 +144,11 @@ _REFUSALS: Final = {
 }
 
 
-def _refusal(answer: Answer, *, with_token: bool) -> str:
+def _refusal(step: WebSocketStep, answer: Answer) -> str:
     """Why there is no WebSocket, and what to do, as the end of a sentence."""
-    title, status = answer.title, answer.status
+    title, status, with_token = answer.title, answer.status, bool(step.token_id)
     if 300 <= status < 400:
-        return _redirect(answer, with_token=with_token)
+        return _redirect(step, answer)
     if status == 200:
         return (
             f"answered with a page ({title}) instead of a WebSocket: check path and host, and that the reverse proxy "
@@ -161,11 +165,13 @@ def _refusal(answer: Answer, *, with_token: bool) -> str:
     return f"refused ({title}): {remedy}"
 
 
-def _redirect(answer: Answer, *, with_token: bool) -> str:
+def _redirect(step: WebSocketStep, answer: Answer) -> str:
     location = answer.location()
+    if _holds_secret(step, location):
+        location = ""
     path = location.partition("://")[2].partition("/")[2] if "://" in location else location.removeprefix("/")
     if f"/{path}".startswith(_LOGIN_PATH):
-        if not with_token:
+        if not step.token_id:
             return (
                 f"wants a service token ({answer.status} to an Access login): add token_id and token_secret"
             )
@@ -177,3 +183,11 @@ def _redirect(answer: Answer, *, with_token: bool) -> str:
     return (
         f"answered with a redirect ({answer.title}){where}: put the WebSocket's own address into the settings"
     )
+
+
+def _holds_secret(step: WebSocketStep, place: str) -> bool:
+    """Whether something that was sent has come back."""
+    sent = [step.token_id, step.token_secret, *(value for _, value in step.headers)]
+    secrets = [step.path.partition("?")[2], *(one.reveal() for one in sent if one is not None)]
+    found = {place.lower(), unquote(place).lower()}
+    return any(secret.lower() in one for secret in secrets if len(secret) >= _WORTH_HIDING for one in found)

@@ -241,6 +241,11 @@ async def test_a_login_of_access(before: str) -> None:
         (f"/\t{SECRET}", "(301 Moved Permanently): put"),
         ("/" + "a" * 300, "(301 Moved Permanently): put"),
         (f"/\xe4{SECRET}", "(301 Moved Permanently): put"),
+        (f"/login/{SECRET}", "(301 Moved Permanently): put"),
+        (f"/login/%73{SECRET[1:]}", "(301 Moved Permanently): put"),
+        (f"https://{TOKEN.upper()}.example.com/", "(301 Moved Permanently): put"),
+        (f"/{HEADER}/", "(301 Moved Permanently): put"),
+        ("/back/key=path-41b7", "(301 Moved Permanently): put"),
     ],
 )
 async def test_other_redirects(location: str, shown: str) -> None:
