@@ -10,6 +10,7 @@ from tests.support import farend
 from tests.support.doctor import WRONG, Doctor, hop, kinds, settings
 from tests.support.farend import FarEnd
 from tests.support.gateways import OTHER_TOKEN, Nginx, Websockify, find_program
+from tests.support.network import free_port
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -69,6 +70,24 @@ def test_a_gateway_that_is_not_trusted(doctor: Doctor, pg: PostgresCluster, ngin
     assert hop(server, "tls")["facts"]["names"] == "localhost"
 
 
+def test_a_server_that_is_down_behind_a_gateway(doctor: Doctor, pg: PostgresCluster) -> None:
+    """The way is good up to its end, and it is the end that has to be looked at; nobody claims to know its address."""
+    if not find_program("websockify"):
+        pytest.skip("no websockify on this machine")
+    with Websockify(free_port()) as websockify:
+        config = settings(pg, transport=f"ws://127.0.0.1:{websockify.port}/db")
+        server = doctor.server(config)
+        table = doctor.run(config, COLUMNS="80").stdout
+
+    assert server["name"] == f"PostgreSQL behind 127.0.0.1:{websockify.port}/db"
+    assert server["failure"]["hop"] == "login"
+    assert {one["status"] for one in server["hops"] if one["kind"] == "websocket"} == {"ok"}
+    assert "closed the connection during login: the WebSocket gateway" in server["failure"]["cause"]
+    assert "see whether PostgreSQL runs where it leads to" in server["failure"]["remedy"]
+    assert "127.0.0.1:5432" not in table
+    assert max(map(len, table.splitlines())) <= 80
+
+
 def test_an_ingress(doctor: Doctor, pg: PostgresCluster) -> None:
     """Hyperpool's own far end; a wrong token fails at the upgrade."""
     far = FarEnd(farend.ingress(pg.port))
@@ -80,7 +99,7 @@ def test_an_ingress(doctor: Doctor, pg: PostgresCluster) -> None:
     finally:
         far.destroy()
 
-    assert good["status"] == "ok"
+    assert (good["status"], good["name"]) == ("ok", f"PostgreSQL behind 127.0.0.1:{far.port}")
     assert bad["failure"]["hop"] == "websocket"
 
 
