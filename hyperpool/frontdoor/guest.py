@@ -21,7 +21,7 @@ from hyperpool.errors import (
 from hyperpool.frontdoor.access import shown
 from hyperpool.frontdoor.console import ConsoleReady
 from hyperpool.frontdoor.login import Login
-from hyperpool.frontdoor.precedents import Precedent
+from hyperpool.frontdoor.precedents import Admission, Precedent
 from hyperpool.frontdoor.startup import requested_parameters
 from hyperpool.frontdoor.tls import HANDSHAKE
 from hyperpool.relay.connection import HANG_UP
@@ -182,7 +182,11 @@ class Guest(TransientConnection):
                     self._enter_like(precedent)
                     return
                 login = login or self._begin()
-            self._follow(login, login.receive(data))
+                answer = login.receive(data)
+                self._remember(login)
+            else:
+                answer = login.receive(data)
+            self._follow(login, answer)
         except HyperpoolError as error:
             self.refuse(error)
 
@@ -216,7 +220,8 @@ class Guest(TransientConnection):
         self._proof = None
         login = self._login or self._begin()
         authentication = door.access.admit_like(self, precedent.claim)
-        login.resume(precedent.message, authentication)  # what that returns has been sent
+        self._age = precedent.age
+        login.resume(precedent.packet, precedent.message, authentication)  # what that returns has been sent
         if proof.begun:
             authentication.challenged(proof.exchange())
         self._follow(login, login.receive(data))
@@ -392,8 +397,7 @@ class Guest(TransientConnection):
         received, pending = login.leftover(), login.pending
         greet = None
         if isinstance(statuses, bytes):
-            if login.packet and self._door.precedents.suits(self, self._age):
-                self._add_precedent(pool, login, message, tracked, before + statuses)
+            self._remember(login, Admission(pool, self.shown, tracked, before + statuses))
             welcome = pending + before + statuses + behind
         else:
             make, welcome = statuses, b""
@@ -403,22 +407,24 @@ class Guest(TransientConnection):
 
         self._become(pool, tracked, key, welcome, received, greet, message.user)
 
-    def _add_precedent(
-        self, pool: RelayPool, login: Login, message: StartupMessage, tracked: ParameterSet, greeting: bytes
-    ) -> None:
-        """Let those in that begin like it."""
-        authentication = login.authentication
-        if authentication is None or self.claim is None:
-            raise AssertionError("somebody has said who it is")
-        self._door.precedents.add(
-            login.packet,
-            Precedent(pool, message, self.claim, authentication.verifier, self.shown, tracked, greeting),
-        )
+    def _remember(self, login: Login, admission: Admission | None = None) -> None:
+        """Ask those that begin like it for the same proof, if it is asked for one; or let them in as it is let in.
+
+        Args:
+            login: as far as it has come.
+            admission: what it has come to.
+        """
+        message, claim, authentication = login.message, self.claim, login.authentication
+        precedents = self._door.precedents
+        if message is None or claim is None or authentication is None:
+            return
+        if (admission or authentication.verifier) and precedents.suits(self, self._age):
+            precedents.add(Precedent(login.packet, message, claim, authentication.verifier, admission))
 
     def _admitted_as(self, precedent: Precedent, pending: bytes) -> None:
         """Become a client like one before it."""
         pool, key = precedent.pool, self.key
-        if key is None:
+        if key is None or pool is None:
             raise AssertionError("a client that is let in has a place")
         # Who has proved to know the same password with SCRAM has shown the same keys.
         pool.learn(precedent.user, precedent.shown)

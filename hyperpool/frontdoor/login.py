@@ -36,7 +36,7 @@ class Login:
 
     Attributes:
         message: the StartupMessage, once it has come.
-        packet: that as the client has sent it; empty before, and if it was not received here (`resume`).
+        packet: that as the client has sent it; empty before.
         cancel: the CancelRequest, if the client sent one instead.
         done: the client is authenticated.
         early: a password has come, and may not be looked at yet.
@@ -117,14 +117,15 @@ class Login:
         self._begin(authentication)
         return self._go_on()
 
-    def resume(self, message: StartupMessage, authentication: ClientAuthentication) -> bytes:
+    def resume(self, packet: bytes, message: StartupMessage, authentication: ClientAuthentication) -> bytes:
         """A client has sent this StartupMessage, and what follows from it is known; result and errors as of `receive`.
 
         Args:
-            message: in place of `receive`; not more than it has come.
+            packet: in place of `receive`; not more than it has come.
+            message: the same, parsed.
             authentication: in place of what `admit` would return.
         """
-        self.message = message
+        self.packet, self.message = packet, message
         return self.begin(authentication)
 
     def proceed(self) -> bytes:

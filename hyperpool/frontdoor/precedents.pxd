@@ -13,6 +13,7 @@ cdef class Precedent:
     cdef public bytes greeting
     cdef public object message
     cdef public bytes offer
+    cdef public bytes packet
     cdef public object pool
     cdef public object reported
     cdef public Py_ssize_t secret_length
@@ -25,6 +26,7 @@ cdef class Precedent:
 
 cdef class Precedents:
     cdef public Py_ssize_t age
+    cdef dict _asked
     cdef object _door
     cdef dict _found
 

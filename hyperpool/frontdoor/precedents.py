@@ -5,11 +5,16 @@ exactly the same bytes is asked for the same proof of who it is, or for none, an
 greeting, without its packet being parsed or anybody's rights being looked up. This holds for what follows from the
 settings and from those bytes alone; what may change from one moment to the next is looked at each time, and on any
 doubt the client goes the long way.
+
+Who is asked for a proof is remembered before it is given, whoever that may be: else the time that the next one waits
+for the question would tell whether somebody has logged in with those words.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+
+import attrs
 
 from hyperpool.auth.proof import ScramProof
 from hyperpool.auth.scram import challenge_end
@@ -34,19 +39,38 @@ _SETTLED: Final = _UNASKED | {AuthType.SCRAM_SHA_256}
 """Methods for which the settings say all that is needed of a user that stands in them."""
 
 
-class Precedent:
-    """How a client was let in.
+@attrs.frozen(eq=False)
+class Admission:
+    """What a client came to that was let in.
 
-    Args:
+    Attributes:
         pool: where its servers come from.
-        message: what it asked for.
-        claim: who it said it was.
-        verifier: with what its proof was checked; None if it was asked for none.
         shown: what its login has brought to light.
         tracked: the session parameters that it expects.
         greeting: AuthenticationOk, and what follows up to its cancel key.
+    """
+
+    pool: RelayPool
+    shown: Shown
+    tracked: ParameterSet
+    greeting: bytes
+
+
+class Precedent:
+    """How a client was asked for a proof of who it is, or was let in.
+
+    Args:
+        packet: its StartupMessage as it was sent. Nothing else will do: a part of it, or a request for TLS, also comes
+            from others who want something else.
+        message: the same, parsed.
+        claim: who it said it was.
+        verifier: with what its proof is checked; None if it was asked for none.
+        admission: what it came to; None if that is not known yet.
 
     Attributes:
+        pool: where its servers come from; None if nobody has been let in yet.
+        shown: what its login has brought to light.
+        tracked: the session parameters that it expects.
         database: the name that it asked for.
         user: as whom it has logged in.
         secret_length: bytes of the secret in its cancel key.
@@ -68,6 +92,7 @@ class Precedent:
         "greeting",
         "message",
         "offer",
+        "packet",
         "pool",
         "reported",
         "secret_length",
@@ -78,24 +103,18 @@ class Precedent:
 
     def __init__(
         self,
-        pool: RelayPool,
+        packet: bytes,
         message: StartupMessage,
         claim: Claim,
         verifier: ScramVerifier | None,
-        shown: Shown,
-        tracked: ParameterSet,
-        greeting: bytes,
+        admission: Admission | None,
     ) -> None:
-        self.pool = pool
+        self.packet = packet
         self.message = message
         self.claim = claim
-        self.shown = shown
-        self.tracked = tracked
         self.database = message.database
         self.user = message.user
         self.secret_length = message.secret_length
-        self.reported = pool.parameters
-        self.base = pool.base
         self.age = 0
         if verifier is None and claim.method.kind not in _UNASKED:
             raise AssertionError("nobody comes in without proof who is asked for one")
@@ -103,9 +122,15 @@ class Precedent:
         self._ending = b"" if verifier is None else challenge_end(verifier)
         negotiated = negotiate(message)
         self.offer = b"" if verifier is None else negotiated + OFFER
-        # BackendKeyData is its head, and the two of which a key is made.
-        head = messages.backend_key_data(0, bytes(self.secret_length))[:5]
-        self.greeting = (negotiated if verifier is None else b"") + greeting + head
+        self.pool = None if admission is None else admission.pool
+        if admission is not None:
+            self.shown = admission.shown
+            self.tracked = admission.tracked
+            self.reported = admission.pool.parameters
+            self.base = admission.pool.base
+            # BackendKeyData is its head, and the two of which a key is made.
+            head = messages.backend_key_data(0, bytes(self.secret_length))[:5]
+            self.greeting = (negotiated if verifier is None else b"") + admission.greeting + head
 
     def proof(self) -> ScramProof | None:
         """The exchange with which such a client proves who it is; None if it is not asked to."""
@@ -125,11 +150,13 @@ class Precedents:
     def __init__(self, door: FrontDoor) -> None:
         self._door = door
         self._found: dict[bytes, Precedent] = {}
+        self._asked: dict[bytes, Precedent] = {}
         self.age = 0
 
     def clear(self) -> None:
         """The settings have changed: nothing is known."""
         self._found.clear()
+        self._asked.clear()
         self.age += 1
 
     def suits(self, guest: Guest, age: int) -> bool:
@@ -147,23 +174,24 @@ class Precedents:
             and not (offer is not None and offer.required)
             and not guest.encrypted
             and not guest.replication
+            and not guest.wants_console
             and claim is not None
             and claim.source is None
             and not any(settings.client_limits(claim.database, claim.user))
         )
 
-    def add(self, packet: bytes, precedent: Precedent) -> None:
-        """A client has been let in: let those like it in.
+    def add(self, precedent: Precedent) -> None:
+        """A client has been let in, or is asked for a proof: let those in like it, or ask them.
 
         Args:
-            packet: its StartupMessage as it was sent. Nothing else will do: a part of it, or a request for TLS, also
-                comes from others who want something else.
-            precedent: how it was let in.
+            precedent: how.
         """
-        if len(self._found) >= _MOST:
-            self._found.clear()
+        # Whoever has no proof can fill the second one alone.
+        known = self._asked if precedent.pool is None else self._found
+        if len(known) >= _MOST:
+            known.clear()
         precedent.age = self.age
-        self._found[packet] = precedent
+        known[precedent.packet] = precedent
 
     def find(self, guest: Guest, opening: bytes) -> Precedent | None:
         """How a client is let in that begins like this, if that is known, and there is room for it.
@@ -173,15 +201,18 @@ class Precedents:
             opening: what it has sent.
         """
         precedent = self._found.get(opening)
-        if precedent is None or not (self.holds(guest, precedent) and self._door.has_seat()):
-            return None
-        return precedent
+        if precedent is None or not self.holds(guest, precedent):
+            precedent = self._asked.get(opening)
+            if precedent is None or not self._door.lets_in(guest):
+                return None
+        return precedent if self._door.has_seat() else None
 
     def holds(self, guest: Guest, precedent: Precedent) -> bool:
-        """Whether the client that has a seat may come in like the one before it."""
+        """Whether the client that has a seat may come in like the one before it, which was let in."""
         pool = precedent.pool
         return (
-            precedent.age == self.age
+            pool is not None
+            and precedent.age == self.age
             and pool.parameters is precedent.reported
             and pool.base is precedent.base
             and self._door.leads(guest, precedent.database, precedent.user, pool)

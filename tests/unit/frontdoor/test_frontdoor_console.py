@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from hyperpool.auth.scram import ScramClient
 from hyperpool.config import AuthType
 from hyperpool.config.hba import parse_hba
 from hyperpool.errors import ClientRefused
@@ -81,6 +82,20 @@ def test_a_client_of_the_console(make_house: Callable[..., House]) -> None:
     house.send(house.connect(), messages.cancel_request(ready.pid, ready.secret))
     assert console.canceled == [(ready.pid, ready.secret)]
     ready.sock.close()
+
+
+def test_one_client_after_the_other(make_house: Callable[..., House]) -> None:
+    """Who comes with the same words as another one comes to the same place."""
+    house = make_house(auth_type=AuthType.SCRAM_SHA_256)
+    house.door.console = console = _Console()
+    for number in range(1, 4):
+        client = house.connect(WANTS)
+        received(client)
+        exchange = ScramClient("pencil")
+        house.send(client, messages.sasl_initial_response("SCRAM-SHA-256", exchange.first()))
+        house.send(client, messages.sasl_response(exchange.respond(received(client)[9:])))
+        assert len(console.ready) == number
+    assert not house.relay.clients
 
 
 def test_it_is_let_in_when_all_places_are_taken(make_house: Callable[..., House]) -> None:

@@ -347,6 +347,57 @@ def test_settings_that_change_before_the_proof(make_house: Callable[..., House])
     assert house.relay.population == 1
 
 
+@pytest.mark.parametrize("user", ["ann", "nobody"])
+def test_who_begins_for_the_second_time(make_house: Callable[..., House], user: str) -> None:
+    """Whoever it says to be is asked at once, and no sooner for somebody that there is than for somebody else."""
+    house = open_house(make_house, AuthType.SCRAM_SHA_256)
+    wrong = told("28P01", f'password authentication failed for user "{user}"') + b"END"
+    words = startup(user, application_name="not seen yet")
+    assert prove(house, house.connect(words), "rubber") == wrong
+    forbid(house)
+    assert prove(house, house.connect(words), "rubber") == wrong
+    if user == "ann":
+        assert prove(house, house.connect(words)).endswith(READY)
+        first = newest(house)
+        assert house.door.precedents.holds(Anybody(), house.door.precedents.find(Anybody(), words))  # type: ignore[arg-type]
+        assert prove(house, house.connect(words)).endswith(READY)
+        assert newest(house).pool is first.pool
+        assert house.relay.census.users == {"ann": 3}
+    else:
+        assert house.relay.population == 1
+
+
+def test_who_is_known_only_by_a_question(make_house: Callable[..., House]) -> None:
+    """A shut door is shut for it, new settings ask it anew, and there are not too many."""
+    house = open_house(make_house, AuthType.SCRAM_SHA_256)
+    house.connect(startup("nobody")).close()
+    house.relay.turn()
+    house.door.close()
+    assert received(house.connect(startup("nobody"))) == told("57P03", "pooler is shutting down") + b"END"
+    house.door.close(float("inf"))
+    settings = attrs.evolve(
+        house.settings, pooler=attrs.evolve(house.settings.pooler, auth_type=AuthType.TRUST)
+    )
+    house.door.configure(settings, None)
+    assert (
+        received(house.connect(startup("nobody"))) == told("28000", 'role "nobody" does not exist') + b"END"
+    )
+
+
+def test_questions_push_nobody_out(make_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has proved nothing takes no memory from those who have, and not much at all."""
+    monkeypatch.setattr(precedents, "_MOST", 4)
+    house = open_house(make_house, AuthType.SCRAM_SHA_256)
+    found = house.door.precedents.find
+    for number in range(9):
+        house.connect(startup(f"nobody{number}")).close()
+        house.relay.turn()
+    assert found(Anybody(), startup())  # type: ignore[arg-type]
+    kept = [number for number in range(9) if found(Anybody(), startup(f"nobody{number}"))]  # type: ignore[arg-type]
+    assert 1 <= len(kept) <= 4
+    assert kept[-1] == 8
+
+
 @pytest.mark.parametrize("auth_type", ASKED)
 def test_no_room(make_house: Callable[..., House], auth_type: AuthType) -> None:
     """max_client_conn is reached exactly."""
