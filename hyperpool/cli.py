@@ -173,9 +173,16 @@ def drain(config: Path | None, path: Path | None, timeout: float | None) -> NoRe
 def _command(config: Path | None, path: Path | None, want: str, timeout: float | None) -> NoReturn:
     from hyperpool.service.control import command, control_path  # noqa: PLC0415 - as in `serve`
 
-    if path is None:
-        path = _CONTROL if config is None else Path(control_path(_load(config).pooler, os.environ))
-    problem = command(str(path), want, timeout)
+    if path is None and config is not None:
+        found = control_path(_load(config).pooler, os.environ)
+        if not found:
+            _fail(
+                _EXIT_STARTUP,
+                f"cannot {want}: the pooler of {config} takes no commands, without control_socket and pidfile; set "
+                f"one, or leave {config} out for the service of systemd's",
+            )
+        path = Path(found)
+    problem = command(str(path or _CONTROL), want, timeout)
     if problem:
         _fail(_EXIT_STARTUP, f"cannot {want}: {problem}")
     raise SystemExit(0)
@@ -226,7 +233,7 @@ def install_service(config: Path, user: str, root: Path, *, only_print: bool, ov
 
     Exit codes: 0 when all is in place, 1 when something could not be written.
     """
-    from hyperpool.service.install import Installation  # noqa: PLC0415 - as in `serve`
+    from hyperpool.service.install import Installation, command  # noqa: PLC0415 - as in `serve`
 
     installation = Installation(config=config.absolute(), user=user, root=root, overwrite=overwrite_config)
     if only_print:
@@ -240,7 +247,7 @@ def install_service(config: Path, user: str, root: Path, *, only_print: bool, ov
         _fail(_EXIT_STARTUP, f"cannot install the service: {error}")
     for line in installation.warnings():
         click.echo(f"hyperpool: {line}", err=True)
-    click.echo(f"Next: edit {config}, then: hyperpool check {config} && systemctl enable --now hyperpool")
+    click.echo(f"Next: edit {config}, then: {command()} check {config} && systemctl enable --now hyperpool")
 
 
 @main.command()

@@ -11,6 +11,7 @@
     └── UpstreamError           a server connection cannot be had
         ├── ConnectFailed       08001: no byte stream to the server
         └── LoginFailed         the server, in its own words, does not let us in
+            └── PasswordMissing it asks for a password, and there is none
 
 A message says what happened and, where the reader can do something about it, the remedy. Error *responses* of
 PostgreSQL are messages, relayed untouched, and never become exceptions on their way to a client.
@@ -109,3 +110,7 @@ class LoginFailed(UpstreamError):
         self.sqlstate = sqlstate
         self.response = response
         self.authenticated = authenticated
+
+
+class PasswordMissing(LoginFailed):
+    """The server asks for a password, and there is none."""

@@ -21,7 +21,7 @@ from hyperpool.auth.scram import (
 )
 from hyperpool.auth.secrets import MD5Digest, PlainPassword, Shown, parse_secret
 from hyperpool.config import ChannelBinding
-from hyperpool.errors import LoginFailed, ProtocolError
+from hyperpool.errors import LoginFailed, PasswordMissing, ProtocolError
 from hyperpool.wire import constants as c
 from hyperpool.wire import messages
 from hyperpool.wire.startup import NEWEST_MINOR, OLDEST_MINOR
@@ -251,7 +251,7 @@ class ServerLogin:
         """What is known about the password: the password itself, if that is known at all."""
         known = [parse_secret(one.reveal()) for one in (self._password, self._shown.secret) if one]
         if not known:
-            raise LoginFailed(
+            raise PasswordMissing(
                 f'the server asks for the password of user "{self._user}", and none is configured: set '
                 "`password` of the database or of the user, or add the user to `auth_file`"
             )

@@ -65,7 +65,7 @@ def read_document(path: Path, report: Report) -> dict[object, object]:
         where = _place(raw.decode()[: error.position])
         report.add((), f"{shown}, {where}: found a character that YAML does not allow; remove it")
     except yaml.MarkedYAMLError as error:
-        report.add((), f"{shown}, {_explain(error)}; correct the YAML: check indentation, colons and quotes")
+        report.add((), f"{shown}, {_explain(error)}; {_remedy(error)}")
     except RecursionError:
         report.add((), f"{shown} is nested too deeply; three levels are enough")
     return {}
@@ -118,6 +118,12 @@ def _explain(error: yaml.MarkedYAMLError) -> str:
     place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
     problem = _CITED.sub(r"\1", error.problem or "found a mistake").removeprefix("but ")
     return place + problem
+
+
+def _remedy(error: yaml.MarkedYAMLError) -> str:
+    if error.context == "while scanning an alias" or (error.problem or "").startswith("found undefined alias"):
+        return "put a text that begins with * in quotes"
+    return "correct the YAML: check indentation, colons and quotes"
 
 
 def _place(before: str) -> str:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _UNIT: Final = "etc/systemd/system/hyperpool.service"
 _SYSUSERS: Final = "etc/sysusers.d/hyperpool.conf"
-_HIDDEN: Final = ("/home/", "/root/", "/run/user/")
-"""What ``ProtectHome=yes`` hides."""
+_HIDDEN: Final = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108 - nothing is written there
+"""What ``ProtectHome=yes`` and ``PrivateTmp=yes`` hide."""
 
 
 @attrs.frozen(kw_only=True)

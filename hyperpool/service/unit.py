@@ -91,8 +91,10 @@ SETTINGS: Final = """\
 # Settings of hyperpool, as `hyperpool install-service` has written them to begin with. Names and defaults are
 # pgbouncer's wherever pgbouncer has the setting; docs/settings.md lists all of them.
 #
-#   hyperpool check                 say what is wrong here, or what it means
-#   hyperpool doctor                go the way to every server, and say where it fails
+#   hyperpool check {config}
+#                                   say what is wrong here, or what it means
+#   hyperpool doctor {config}
+#                                   go the way to every server, and say where it fails
 #   systemctl reload hyperpool      read this file again; a mistake changes nothing, and is logged
 #   hyperpool restart               a new process, with what is installed now; no client notices
 #
@@ -145,6 +147,9 @@ users:
   #   LoadCredential=app:{directory}/credentials/app
   app:
     password_file: app.password
+
+# A dashboard, metrics and health, for this machine alone: http://127.0.0.1:6480/
+#http: {{}}
 """
 
 SYSUSERS: Final = 'u {user} - "hyperpool connection pooler" /var/lib/hyperpool\n'
@@ -176,4 +181,4 @@ def settings(config: Path, user: str) -> str:
         config: where they will stand.
         user: who will read them.
     """
-    return SETTINGS.format(directory=config.parent, user=user)
+    return SETTINGS.format(config=config, directory=config.parent, user=user)

@@ -10,7 +10,7 @@ import trio
 
 from hyperpool.config import DatabaseSettings, PoolerSettings, Secret, Settings
 from hyperpool.config.kinds import SslMode
-from hyperpool.errors import ConnectFailed, LoginFailed, ProtocolError
+from hyperpool.errors import ConnectFailed, LoginFailed, PasswordMissing, ProtocolError
 from hyperpool.overview.panels import PANELS
 from hyperpool.pool.login import connect
 from hyperpool.transport.kinds import DialContext
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 _DATABASE: Final = "pgbouncer"
 _NUMBERS: Final = frozenset({20, 23, 1700})
 """Oids of int8, int4 and numeric (PostgreSQL, pg_type.dat); the console has whole numbers alone."""
+
+_NOT_LET_IN: Final = "28000"
+"""invalid_authorization_specification: to ask again does not help."""
 
 _BYE: Final = 0.1
 """Seconds for a goodbye."""
@@ -104,7 +107,14 @@ class ConsoleSession:
             ConnectFailed: nothing is there.
             LoginFailed: the pooler does not let us in.
         """
-        login = await connect(target.route())
+        try:
+            login = await connect(target.route())
+        except PasswordMissing:
+            raise LoginFailed(
+                f'the pooler asks for the password of user "{target.user}": set PGPASSWORD, or ask to be asked for it '
+                "(-W); -U names another user",
+                _NOT_LET_IN,
+            ) from None
         return cls(login.stream, target.timeout)
 
     async def show(self, names: Sequence[str] = VIEWS) -> dict[str, View | None]:

@@ -71,17 +71,23 @@ def test_once(pooler: Pooler) -> None:
 
 
 def test_who_is_not_let_in(pooler: Pooler) -> None:
-    """One line, and exit code 1: wrong password, no reader, nobody there."""
+    """One line, and exit code 1: wrong password, none, no reader, nobody there."""
     wrong = _run(_command(pooler, "--once"), "wrong")
     assert wrong.returncode == 1
     assert "password authentication failed" in wrong.stderr
+    without = _run(_command(pooler, "--once"), "")
+    assert without.returncode == 1
+    assert without.stderr == (
+        f'hyperpool: the pooler asks for the password of user "{BOB.name}": set PGPASSWORD, or ask to be asked for it '
+        "(-W); -U names another user\n"
+    )
     other = _run(_command(pooler, "--once", user="clara"), CLARA.password)
     assert other.returncode == 1
     assert "not allowed" in other.stderr
     nobody = _run([*_command(pooler, "--once"), "--port", str(free_port())])
     assert nobody.returncode == 1
     assert "cannot connect to 127.0.0.1" in nobody.stderr
-    assert not any("Traceback" in done.stderr for done in (wrong, other, nobody))
+    assert not any("Traceback" in done.stderr for done in (wrong, without, other, nobody))
 
 
 class _Terminal:

@@ -255,6 +255,18 @@ def test_commands_to_a_pooler_that_is_not_there(command: str, tmp_path: Path) ->
         )
 
 
+@pytest.mark.parametrize("command", ["restart", "drain"])
+def test_commands_to_a_pooler_that_takes_none(command: str) -> None:
+    """Its settings give it no control socket."""
+    Path("my.yaml").write_text(_FINE)
+    result = _run(command, "my.yaml")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"hyperpool: cannot {command}: the pooler of my.yaml takes no commands, without control_socket and pidfile; "
+        "set one, or leave my.yaml out for the service of systemd's\n"
+    )
+
+
 @pytest.mark.parametrize("command", ["serve", "check"])
 def test_settings_are_looked_up(
     served: list[tuple[Settings, Path, Manner]], tmp_path: Path, command: str

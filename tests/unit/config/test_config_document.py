@@ -79,7 +79,6 @@ def test_an_empty_file_lacks_everything(problems_with: Problems, text: str) -> N
             "line 2, column 1: found character '\\t' that cannot start any token",
         ),
         ("a: b: c\n", "line 1, column 5: mapping values are not allowed here"),
-        ("users:\n  ann:\n    password: *hunter2\n", "line 3, column 15: found undefined alias"),
         (
             "users:\n  ann:\n    password: !hunter2 x\n",
             "line 3, column 15: could not determine a constructor for the tag",
@@ -104,6 +103,27 @@ def test_bad_yaml_is_one_problem_with_its_place(tmp_path: Path, text: str, place
     assert _problems_of(path) == [
         f"'{path}', {place}; correct the YAML: check indentation, colons and quotes"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("users:\n  ann:\n    password: *hunter2\n", "line 3, column 15: found undefined alias"),
+        (
+            "pooler:\n  listen_addr: *\n",
+            "line 2, column 17: expected alphabetic or numeric character, but found '\\n'",
+        ),
+        (
+            "databases:\n  *: {}\n",
+            "line 2, column 4: expected alphabetic or numeric character, but found ':'",
+        ),
+    ],
+)
+def test_a_star_without_quotes(tmp_path: Path, text: str, place: str) -> None:
+    """YAML takes it for an alias; all addresses, and all names, are meant."""
+    path = tmp_path / "pooler.yaml"
+    path.write_text(text)
+    assert _problems_of(path) == [f"'{path}', {place}; put a text that begins with * in quotes"]
 
 
 @pytest.mark.parametrize(

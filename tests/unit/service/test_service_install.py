@@ -49,6 +49,7 @@ def test_what_is_installed(root: Path) -> None:
     assert config.stat().st_mode & 0o777 == 0o640
     assert config.stat().st_gid == os.getgid()
     assert [path.name for path in root.rglob(".*")] == []
+    assert f"then: {install.command()} check /etc/hyperpool/pooler.yaml && systemctl" in result.output
 
 
 def test_twice_is_once(root: Path) -> None:
@@ -90,8 +91,12 @@ def test_the_settings_to_begin_with_are_good(root: Path) -> None:
     settings = load(config, {})
     assert settings.notes == ()
     assert settings.pooler.drain_rate
-    config.write_text(config.read_text().replace("#admin_users", "admin_users"))
-    assert load(config, {}).pooler.admin_users == ("admin",)
+    text = config.read_text()
+    assert "hyperpool check /etc/hyperpool/pooler.yaml\n" in text
+    config.write_text(text.replace("#admin_users", "admin_users").replace("#http", "http"))
+    changed = load(config, {})
+    assert changed.pooler.admin_users == ("admin",)
+    assert changed.http is not None
 
 
 @pytest.mark.skipif(_ANALYZE is None, reason="no systemd on this machine")
@@ -169,9 +174,12 @@ def test_what_cannot_be_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "run this as root" in result.stderr
 
 
-def test_a_program_that_the_service_cannot_see(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A virtual environment below /home is hidden from it."""
-    monkeypatch.setattr(install, "command", lambda: "/home/ann/.venv/bin/hyperpool")
+@pytest.mark.parametrize("place", ["/home/ann/.venv", "/tmp/venv"])
+def test_a_program_that_the_service_cannot_see(
+    root: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A virtual environment below /home or /tmp is hidden from it."""
+    monkeypatch.setattr(install, "command", lambda: f"{place}/bin/hyperpool")
     result = _install(root)
     assert result.exit_code == 0
     assert "is where the service cannot see it" in result.stderr
