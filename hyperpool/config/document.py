@@ -121,7 +121,9 @@ def _explain(error: yaml.MarkedYAMLError) -> str:
 
 
 def _remedy(error: yaml.MarkedYAMLError) -> str:
-    if error.context == "while scanning an alias" or (error.problem or "").startswith("found undefined alias"):
+    if error.context == "while scanning an alias" or (error.problem or "").startswith(
+        "found undefined alias"
+    ):
         return "put a text that begins with * in quotes"
     return "correct the YAML: check indentation, colons and quotes"
 
