@@ -93,8 +93,8 @@ SETTINGS: Final = """\
 #
 #   hyperpool check {config}
 #                                   say what is wrong here, or what it means
-#   hyperpool doctor {config}
-#                                   go the way to every server, and say where it fails
+#   hyperpool doctor {config} NAME
+#                                   go the way to the server of database NAME, and say where it fails
 #   systemctl reload hyperpool      read this file again; a mistake changes nothing, and is logged
 #   hyperpool restart               a new process, with what is installed now; no client notices
 #
