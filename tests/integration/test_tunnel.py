@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from tests.support.farend import NEW_SECRET, SECRET, FarEnd, agent, agents, ingress, to_ingress
 from tests.support.poolers import config_for
@@ -53,13 +54,17 @@ def far_end() -> Iterator[Start]:
 
 
 def _through_ingress(pg: PostgresCluster, port: int, **change: Any) -> Config:
-    config = config_for(pg, pool_mode="transaction", server_login_retry=0.2, query_wait_timeout=5)
+    config = config_for(
+        pg, pool_mode="transaction", server_login_retry=0.2, query_wait_timeout=5, stats_users=[ANN.name]
+    )
     config["databases"]["app"] = {"dbname": "app", "transport": to_ingress(port, **change)}
     return config
 
 
 def _through_agent(pg: PostgresCluster, section: dict[str, Any], target: str = "") -> Config:
-    config = config_for(pg, pool_mode="transaction", server_login_retry=0.2, query_wait_timeout=5)
+    config = config_for(
+        pg, pool_mode="transaction", server_login_retry=0.2, query_wait_timeout=5, stats_users=[ANN.name]
+    )
     config["databases"]["app"] = {
         "dbname": "app",
         "transport": [{"agent": {"name": "site", "target": target}}],
@@ -126,6 +131,18 @@ class TestBothWays:
             finally:
                 connection.execute("DROP TABLE carried")
         _check_secrets(pooler)
+
+    def test_what_the_console_calls_the_server(self, tunneled: tuple[Pooler, FarEnd]) -> None:
+        """Not by an address that the settings do not have: nobody here knows the one that it has there."""
+        pooler, far = tunneled
+        assert _answers(pooler)
+        with psycopg.connect(
+            **pooler.conninfo("pgbouncer"), autocommit=True, cursor_factory=psycopg.ClientCursor
+        ) as console:
+            cursor = console.cursor(row_factory=dict_row)
+            found = {(one["addr"], one["port"]) for one in cursor.execute("SHOW SERVERS").fetchall()}
+        name = f"127.0.0.1:{far.port}" if far.port else "agent site"
+        assert found == {(f"PostgreSQL behind {name}", 0)}
 
     def test_cancel(self, tunneled: tuple[Pooler, FarEnd], pg: PostgresCluster) -> None:
         """A cancel request takes the same way."""
