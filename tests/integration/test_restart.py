@@ -167,6 +167,42 @@ def test_who_stays_and_who_comes(line: Line, make_pooler: PoolerFactory, pg: Pos
     assert (line.directory / "control").exists()
 
 
+def test_the_old_process_ends_in_time(line: Line, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """Its clients are closed as for any other end: one after the other when they are idle, all of them at last."""
+    line.first = pooler = make_pooler(config_for(pg, **line.settings(drain_rate=100, drain_timeout=2)))
+    with pooler.raw() as busy, pooler.raw() as idle:
+        busy.ask("BEGIN")
+        idle.value("SELECT 1")
+        line.restart()
+        assert [frame.fields["C"] for frame in idle.receive_all()] == ["57P01"]
+        assert raw.kinds(busy.ask("SELECT 1")) == b"TDCZ"
+        assert [frame.fields["C"] for frame in busy.receive_all()] == ["57P01"]
+    assert pooler.wait_exit() == 0
+    with pooler.connect() as late:
+        assert late.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("line", [2], indirect=True, ids=["two workers"])
+def test_signals_to_the_old_process(line: Line, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+    """It obeys them as one process does that drains, and the new one notices nothing."""
+    line.first = pooler = make_pooler(config_for(pg, **line.settings()))
+    with pooler.raw() as client:
+        client.value("SELECT 1")
+        line.restart()
+        mark = pooler.log_size()
+        for number, told in ((signal.SIGHUP, "reloaded"), (signal.SIGUSR2, "signal ignored")):
+            pooler.process.send_signal(number)
+            eventually(lambda told=told: told in pooler.log_text(mark), what=told)  # type: ignore[misc]
+        client.ask("BEGIN")
+        pooler.process.send_signal(signal.SIGINT)
+        eventually(lambda: "waiting for servers" in pooler.log_text(mark), what="it waits for servers")
+        assert raw.kinds(client.ask("COMMIT")) == b"CZ"
+        assert [frame.fields["C"] for frame in client.receive_all()] == ["57P01"]
+    assert pooler.wait_exit() == 0
+    with pooler.connect() as late:
+        assert late.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_cancel_requests_find_their_client(
     line: Line, make_pooler: PoolerFactory, pg: PostgresCluster
 ) -> None:
