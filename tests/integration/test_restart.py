@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.hyperpool_only
 
 _CLIENTS = 4
+_SECONDS = 3
+"""How long they work: a busy machine has them do less, and takes no longer."""
 
 
 class Line:
@@ -116,12 +118,11 @@ def test_no_transaction_fails_under_load(
 ) -> None:
     """With clients that keep their connections, and with those that connect for each transaction."""
     line.first = make_pooler(config_for(pg, **line.settings(min_pool_size=2)))
-    count = 80 if connecting else 1000
     options = ["-C"] if connecting else ["-M", "prepared"]
     script = line.directory / "script.sql"
     script.write_text("BEGIN;\nSELECT 1;\nSELECT 2;\nCOMMIT;\n")
     load = subprocess.Popen(
-        [pgbench, "-n", "-f", script, "-c", str(_CLIENTS), "-t", str(count), *options, line.first.url()],
+        [pgbench, "-n", "-f", script, "-c", str(_CLIENTS), "-T", str(_SECONDS), *options, line.first.url()],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -133,7 +134,9 @@ def test_no_transaction_fails_under_load(
         restarts += 1
     out, err = load.communicate(timeout=50)
     assert load.returncode == 0, err + line.first.log_text()
-    assert f"processed: {_CLIENTS * count}/{_CLIENTS * count}" in out
+    processed = re.search(r"actually processed: (\d+)", out)
+    assert processed is not None
+    assert int(processed[1]) > _CLIENTS
     failed = re.search(r"failed transactions: (\d+)", out)
     assert failed is None or failed[1] == "0"
     assert not re.search("error|FATAL", err), err
@@ -261,7 +264,7 @@ def test_nothing_is_answered_from_memory_while_two_processes_serve(
         pg.sql("DROP TABLE restarted", dbname="app")
 
 
-@pytest.mark.parametrize("line", [1], indirect=True)
+@pytest.mark.parametrize("line", [1], indirect=True, ids=["one process"])
 def test_another_number_of_workers(line: Line, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
     """More than before, fewer, and one process again: nobody who has connected already is cut off."""
     config = config_for(pg, **line.settings())
@@ -304,6 +307,7 @@ def test_a_new_process_that_cannot_start(line: Line, make_pooler: PoolerFactory,
     assert pooler.wait_exit() == 0
 
 
+@pytest.mark.parametrize("line", [1], indirect=True, ids=["one process"])
 def test_drain_waits_for_the_end(line: Line, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
     """As a hook before the stop needs it; idle clients are closed at the rate that is set, and the signal is late."""
     line.first = pooler = make_pooler(config_for(pg, **line.settings(drain_rate=100)))
@@ -338,7 +342,7 @@ def test_a_running_process_is_taken_over(
     assert list(line.directory.iterdir()) == []
 
 
-@pytest.mark.parametrize("line", [1], indirect=True)
+@pytest.mark.parametrize("line", [1], indirect=True, ids=["one process"])
 def test_what_cannot_change_hands(line: Line, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
     """Agents would stay with the old process: it says so, and goes on."""
     config = config_for(pg, **line.settings())
