@@ -182,8 +182,8 @@ class Consoles:
     Attributes:
         views: what can be shown.
         make: makes what executes a client's statements, of what it may do.
-        counted: called with how many clients there are, when that has changed.
-        resume: goes on after PAUSE and SUSPEND, when nobody is left who could say so.
+        counted: called with how many clients there are, when that has changed; resumes what is suspended when there is
+            nobody left who could do so.
     """
 
     def __init__(self, around: Surroundings, process: Process) -> None:
@@ -191,8 +191,7 @@ class Consoles:
         self.process = process
         self.views = Register()
         self.make: Callable[[Role], Executor] = lambda role: Console(around, self.views, process, role)
-        self.counted: Callable[[int], None] = lambda _: None
-        self.resume: Callable[[], None] = around.operations.resume_if_stopped
+        self.counted: Callable[[int], None] = self._resume_if_nobody_is_left
 
     def check(self, user: str, *, owner: bool) -> Role:
         """What a user may do.
@@ -256,16 +255,18 @@ class Consoles:
             console.poll()
 
     def forget(self, console: ConsoleConnection, reason: str) -> None:
-        """A client has left. If it was the last one, nobody can resume what is suspended: it is resumed."""
+        """A client has left."""
         self.around.consoles.pop(console.pid, None)
-        self.counted(self.count())
         if self.around.settings().pooler.log_disconnections:
             age = self.around.relay.age(console)
             log.info("closing console client", **console.identity(), reason=reason, age=age)
+        self.counted(self.count())
+
+    def _resume_if_nobody_is_left(self, count: int) -> None:
         operations = self.around.operations
-        if not self.around.consoles and operations.mode is Mode.SUSPENDED:
+        if not count and operations.mode is Mode.SUSPENDED:
             log.info("nobody is left who could resume: resuming")
-            self.resume()
+            operations.resume_if_stopped()
 
     def shut_down(self, message: str) -> None:
         """Close all of them."""

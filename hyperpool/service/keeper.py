@@ -26,6 +26,9 @@ _HUNG: Final = 30.0
 
 _LOOK: Final = 1.0
 
+_LATE: Final = 5.0
+"""Seconds after which this process itself has not run."""
+
 
 class Overseer(Protocol):
     """What is told of workers."""
@@ -149,9 +152,14 @@ class Keeper:
 
     async def _kill_those_that_hang(self) -> None:
         while True:
+            before = trio.current_time()
             await trio.sleep(_LOOK)
+            now = trio.current_time()
+            if now - before > _LATE:
+                # What they have said meanwhile may not have been read yet.
+                self._heard = dict.fromkeys(self._heard, now)
             for worker, heard in self._heard.items():
-                silent = trio.current_time() - heard
+                silent = now - heard
                 if silent > _HUNG:
                     log.error("a worker hangs: it is killed", worker=worker, silent=round(silent))
                     self.running[worker].kill()

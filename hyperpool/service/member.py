@@ -136,9 +136,8 @@ class Member:
         door.elsewhere = self._cancel_elsewhere
         door.access.tell = lambda origin, user: self._link.post(messages.LoginFailed(origin, user))
         consoles.make = lambda role: TeamConsole(around, consoles.views, consoles.process, role, self)
-        consoles.counted = lambda count: self._link.post(messages.ConsoleClients(count))
         # It takes all workers to know that nobody is left.
-        consoles.resume = _nothing
+        consoles.counted = lambda count: self._link.post(messages.ConsoleClients(count))
 
     async def run(self) -> None:
         """Obey the supervisor until it has gone; then end at once."""
@@ -388,4 +387,4 @@ def _failed(error: ConsoleError) -> Outcome:
 
 
 def _nothing() -> None:
-    """There is nothing to do."""
+    """What it does cannot be undone."""
