@@ -259,8 +259,8 @@ def listen_for_each(
 
     Each gets TCP sockets of its own, so that the kernel spreads clients over processes; where there are fewer of an
     address than processes, more are opened. Where there are more, since there have been more processes before, some
-    get several: clients may wait in the queue of each. What cannot be multiplied is shared by all: Unix sockets, and
-    those that were passed in the place of what the settings say, or without ``SO_REUSEPORT``.
+    get several: clients may wait in the queue of each. Unix sockets, and those that were passed in the place of what
+    the settings say, are shared by all.
 
     Args:
         listeners: of `open_listeners`, with ``so_reuseport``.
@@ -276,13 +276,15 @@ def listen_for_each(
     shared: list[Listener] = []
     own: dict[str, list[Listener]] = {}
     for listener in listeners:
-        if listener.fixed or not _is_multiple(listener.sock):
+        if listener.fixed or listener.sock.family == socket.AF_UNIX:
             shared.append(listener)
         else:
             own.setdefault(listener.name, []).append(listener)
     opened: list[Listener] = []
     try:
         for found in own.values():
+            # It may have been opened for one process alone.
+            found[0].sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             while len(found) < processes:
                 opened.append(_another(found[0], settings))
                 found.append(opened[-1])
@@ -296,10 +298,6 @@ def listen_for_each(
         [*(one for found in own.values() for one in found[process::processes]), *shared]
         for process in range(processes)
     ]
-
-
-def _is_multiple(sock: socket.socket) -> bool:
-    return sock.family != socket.AF_UNIX and bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
 
 
 def _another(listener: Listener, settings: PoolerSettings) -> Listener:

@@ -466,6 +466,18 @@ def several(port: int, count: int, *, multiple: bool = True) -> list[PassedSocke
     return found
 
 
+def accepted(sock: socket.socket) -> int:
+    """How many clients have waited for a socket."""
+    count = 0
+    while True:
+        try:
+            client, _ = sock.accept()
+        except BlockingIOError:
+            return count
+        client.close()
+        count += 1
+
+
 @pytest.mark.parametrize("passed", [0, 1, 3])
 def test_each_process_has_sockets_of_its_own(port: int, directory: Path, passed: int) -> None:
     """For TCP, whether there were some before or not; a Unix socket is shared."""
@@ -484,24 +496,26 @@ def test_nobody_who_waits_is_left_alone(port: int) -> None:
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
     with Divided(2, before, listen_addr=("127.0.0.1",), listen_port=port) as each:
         assert sorted(map(len, each)) == [2, 3]
-        came = 0
-        for sock in (one for some in each for one in some):
-            while True:
-                try:
-                    client, _ = sock.accept()
-                except BlockingIOError:
-                    break
-                client.close()
-                came += 1
+        came = sum(accepted(sock) for some in each for sock in some)
     for client in clients:
         client.close()
     assert came == len(clients)
 
 
-@pytest.mark.parametrize("fixed", [False, True])
-def test_what_cannot_be_multiplied_is_shared(port: int, fixed: bool) -> None:
-    """A socket that was opened for one process alone, or that somebody else looks after."""
-    (own,) = (attrs.evolve(one, fixed=fixed) for one in several(port, 1, multiple=fixed))
+def test_a_socket_that_was_opened_for_one_process_alone(port: int) -> None:
+    """Others join it, and the kernel spreads clients over all of them."""
+    with Divided(3, several(port, 1, multiple=False), listen_addr=("127.0.0.1",), listen_port=port) as each:
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+        came = [accepted(sock) for (sock,) in each]
+        for client in clients:
+            client.close()
+    assert sum(came) == len(clients)
+    assert min(came) > 0
+
+
+def test_what_somebody_else_looks_after_is_shared(port: int) -> None:
+    """There is only one of it."""
+    (own,) = (attrs.evolve(one, fixed=True) for one in several(port, 1))
     with Divided(2, [own], listen_addr=("127.0.0.1",), listen_port=port) as each:
         assert each == [[own.sock], [own.sock]]
 
