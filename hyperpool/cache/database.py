@@ -337,9 +337,13 @@ class DatabaseCache:
                 self.open.add(note.writer)
 
     def died(self, process: int) -> None:
-        """Another process has died, and what it has executed may still be committed."""
+        """Another process has died."""
         self.open.discard(process)
-        self._changed(_ELSEWHERE)
+        self.missed(_ELSEWHERE)
+
+    def missed(self, source: str) -> None:
+        """Another process has written what nobody here has been told of, and some of it may still be committed."""
+        self._changed(source)
         self.doubt(anything())
 
     # -- the catalog ---------------------------------------------------------------------------------------------

@@ -58,6 +58,8 @@ class Sharing:
         """Others must know of a database, or which one it is, before anything of it is kept here."""
         unheard = object()
         database.open.add(unheard)
+        # They may have told of doubts before that was known here, and tell of further ones no more.
+        database.open |= self._board.doubting()
         database.drop(None, "workers")
         self._announce(settings, identity, partial(database.open.discard, unheard))
 
@@ -69,8 +71,11 @@ class Sharing:
             if note is None:
                 self._lost()
             elif note.what == board.DIED:
+                dead = note.table - 1
                 for database in self._all():
-                    database.died(note.table - 1)
+                    database.died(dead)
+                    # The one in its place may have told of doubts since: they were read before.
+                    database.open |= self._board.doubting() & {dead}
             else:
                 for endpoint, database in list(self._cache.databases.items()):
                     if self._digest(endpoint) == note.database:

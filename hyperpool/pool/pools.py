@@ -220,11 +220,16 @@ class Pools(Generic[S, C]):
         Args:
             held: False for that it may again.
         """
-        if self._cache is not None:
-            self._cache.held = held
-            for pool in (*self, *self):
-                # Twice: the database of the first ones may be cached since a later one was looked at.
-                self._attach(pool)
+        if self._cache is None:
+            return
+        released = self._cache.held and not held
+        self._cache.held = held
+        for pool in (*self, *self):
+            # Twice: the database of the first ones may be cached since a later one was looked at.
+            self._attach(pool)
+        if released:
+            for database in set(self._cache.databases.values()):
+                database.missed("restart")
 
     def _identified(self, pool: Pool[S, C], identity: str) -> None:
         """A server of a pool has told which database it is, whatever way leads there."""

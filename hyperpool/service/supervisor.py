@@ -218,14 +218,15 @@ class Supervisor:
         """Do what a worker asks for."""
         if isinstance(message, messages.Ready):
             self._serve_it.add(worker)
-            if len(self._serve_it) == self._count and not self._keeper.served:
+            # One that ends already takes nobody's place.
+            if len(self._serve_it) == self._count and not (self._keeper.served or self.ending):
                 self._keeper.served = True
                 self._announce()
                 self._place.settle(self)
                 self._serving()
         elif isinstance(message, messages.Filled):
             self._filled.add(worker)
-            if len(self._filled) == self._count and not self._ready:
+            if len(self._filled) == self._count and not (self._ready or self.ending):
                 self._ready = True
                 # Whoever looks at the unit as soon as it has started must not find nothing.
                 self._tell_status()

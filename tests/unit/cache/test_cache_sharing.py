@@ -67,6 +67,13 @@ def _writing(*tables: int) -> Writing:
     return writing
 
 
+def _doubt(database: DatabaseCache) -> None:
+    """Something has been executed of which only the catalog can tell how far it goes."""
+    writing = Writing()
+    writing.unread = {object()}  # type: ignore[arg-type]
+    database.written(writing)
+
+
 def test_a_write_counts_in_the_other_process(pair: list[_Process]) -> None:
     """For its tables alone, and once the other one has heard of it."""
     one, other = pair
@@ -128,9 +135,7 @@ def test_a_write_by_another_way(pair: list[_Process]) -> None:
 def test_a_process_in_doubt_holds_up_others(pair: list[_Process]) -> None:
     """Until the catalog has told it how far what it has executed goes."""
     one, other = pair
-    writing = Writing()
-    writing.unread = {object()}  # type: ignore[arg-type]
-    one.database().written(writing)
+    _doubt(one.database())
     other.sharing.hear()
     assert other.database().open == {0}
     one.database().changed("schema")
@@ -141,9 +146,7 @@ def test_a_process_in_doubt_holds_up_others(pair: list[_Process]) -> None:
 def test_a_process_that_has_died(pair: list[_Process]) -> None:
     """It is in doubt no longer, and what it has executed may still be committed: nothing from before is kept."""
     one, other = pair
-    writing = Writing()
-    writing.unread = {object()}  # type: ignore[arg-type]
-    one.database().written(writing)
+    _doubt(one.database())
     memory = one.sharing._board._memory
     Board(memory, 2, 2).bury(0)
     mark, version = other.database().mark(), other.database().version
@@ -154,6 +157,38 @@ def test_a_process_that_has_died(pair: list[_Process]) -> None:
     mark = other.database().mark()
     other.database().recall(1.0)
     assert not other.database().holds(mark, [_TABLE])
+
+
+def test_the_doubts_of_one_that_has_come_in_the_place_of_a_dead_one(pair: list[_Process]) -> None:
+    """They are heard together with the death, which ends those of the dead one alone."""
+    one, other = pair
+    memory = one.sharing._board._memory
+    Board(memory, 2, 2).bury(0)
+    anew = _Process(memory, 0)
+    _doubt(anew.database())
+    other.sharing.hear()
+    assert other.database().open == {0}
+    anew.database().changed("schema")
+    other.sharing.hear()
+    assert not other.database().open
+
+
+def test_doubts_that_were_told_before_anybody_was_there_to_hear_them() -> None:
+    """Of a process that comes later, and of a database that is cached later: they hold it up all the same."""
+    memory = bytearray(board_size(2))
+    one = _Process(memory, 0)
+    early = _Process(memory, 1)
+    _doubt(one.database())
+    early.sharing.hear()
+    late = _Process(memory, 1)
+    for other in (early, late):
+        database = other.database()
+        other.heard_by_all()
+        assert database.open == {0}
+    one.database().changed("schema")
+    for other in (early, late):
+        other.sharing.hear()
+        assert not other.database().open
 
 
 def test_what_is_lost_may_have_been_anything(pair: list[_Process]) -> None:
@@ -176,9 +211,7 @@ def test_doubts_end_whatever_way_has_led_there(pair: list[_Process]) -> None:
         other.cache.identified(settings, "x")
     for process in pair:
         process.heard_by_all()
-    writing = Writing()
-    writing.unread = {object()}  # type: ignore[arg-type]
-    one.database().written(writing)
+    _doubt(one.database())
     one.cache.identified(_PLAIN, "y")
     other.sharing.hear()
     assert not other.database().open

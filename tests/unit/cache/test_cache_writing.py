@@ -101,3 +101,25 @@ def test_what_a_pool_has_prepared_is_out_of_date_when_another_one_changes_the_sc
     pools.reload(attrs.evolve(settings, databases={}))
     first.cache.database.changed("schema")
     assert second.statements.version == before + 1
+
+
+def test_nothing_from_before_is_answered_when_the_cache_is_no_longer_held() -> None:
+    """Meanwhile another process has written what nobody here has seen, and some of it may still be committed."""
+    database = DatabaseSettings(host="none", cache=CacheSettings())
+    settings = Settings(pooler=PoolerSettings(pool_mode=PoolMode.TRANSACTION), databases={"app": database})
+    results: ResultCache[Any, Any, Any] = ResultCache(1 << 20, lambda: 0.5)
+    pools: Pools[Any, Any] = Pools(settings, lambda: 0.5, results)
+    pool = pools.find("app", "ann")
+    assert pool is not None
+    assert pool.cache is not None
+    cached = pool.cache.database
+    version, mark = cached.version, cached.mark()
+    pools.hold_cache(held=False)
+    assert cached.holds(mark, [1])
+    pools.hold_cache(held=True)
+    pools.hold_cache(held=False)
+    assert not cached.holds(mark, [1])
+    assert cached.version == version + 1
+    mark = cached.mark()
+    cached.recall(1.0)
+    assert not cached.holds(mark, [1])
