@@ -246,6 +246,9 @@ class Place:
             nursery: for what goes on as long as the pooler serves.
         """
         if self._predecessor is not None:
+            if self._parts.ending:
+                # It has been told to end meanwhile, and the process before goes on.
+                return
             try:
                 await self._step_in(self._predecessor)
             except StartupError as error:
@@ -276,9 +279,13 @@ class Place:
         await predecessor.step_in()
         for listener in self._parts.listeners:
             listener.shared = bool(self._notifier.manager.stores)
-        if self._control is not None:
-            self._control.open(in_place=True)
         self._parts.pass_on(predecessor.cancel)
+        if self._control is not None:
+            try:
+                self._control.open(in_place=True)
+            except StartupError as error:
+                # The process before accepts nobody any more: without commands is better than without a pooler.
+                log.error("no commands are taken", reason=str(error))
 
     # -- as `service.succession.Replaceable` -------------------------------------------------------------------------
 

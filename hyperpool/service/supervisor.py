@@ -226,7 +226,7 @@ class Supervisor:
                 self._serving()
         elif isinstance(message, messages.Filled):
             self._filled.add(worker)
-            if len(self._filled) == self._count and not (self._ready or self.ending):
+            if len(self._filled) == self._count and not self._ready:
                 self._ready = True
                 # Whoever looks at the unit as soon as it has started must not find nothing.
                 self._tell_status()

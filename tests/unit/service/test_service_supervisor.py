@@ -10,6 +10,7 @@ import trio
 from hyperpool.admin.console import ShutdownMode
 from hyperpool.cache.board import board_size
 from hyperpool.config import load
+from hyperpool.service.control import Control
 from hyperpool.service.place import Place
 from hyperpool.service.process import Manner
 from hyperpool.service.supervisor import Supervisor
@@ -18,9 +19,11 @@ from hyperpool.transport.passed import PassedSockets
 from hyperpool.workers import messages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from hyperpool.service.forks import Forks
+    from hyperpool.service.handover import Predecessor
     from hyperpool.workers.link import Link
 
 _SETTINGS = """
@@ -53,18 +56,47 @@ class _Link:
         return [one.held for one in self.inbox if isinstance(one, kinds)]
 
 
+class _Predecessor:
+    """Makes way.
+
+    Attributes:
+        asked: how often it was asked to.
+    """
+
+    gone = True
+    passed = PassedSockets()
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def step_in(self) -> None:
+        """As `Predecessor.step_in`."""
+        await trio.lowlevel.checkpoint()
+        self.asked += 1
+
+    async def run(self) -> None:
+        """As `Predecessor.run`: it has ended."""
+        await trio.lowlevel.checkpoint()
+
+    def cancel(self, pid: int, secret: bytes, done: Callable[[], None]) -> None:
+        """As `Predecessor.cancel`."""
+        del pid, secret
+        done()
+
+
 class _Stage:
     """A supervisor and one worker."""
 
-    def __init__(self, path: Path, *, beside: int = 0) -> None:
+    def __init__(self, path: Path, *, beside: int = 0, predecessor: _Predecessor | None = None) -> None:
         path.write_text(_SETTINGS)
         notifier = Notifier(ServiceManager())
-        self.place = Place(notifier, None, (), beside)
+        self.place = Place(notifier, cast("Predecessor | None", predecessor), (), beside)
+        self.serves: list[bool] = []
         self.supervisor = Supervisor(
             load(path),
             path,
             Manner(),
-            lambda: None,
+            lambda: self.serves.append(True),
             PassedSockets(),
             notifier,
             self.place,
@@ -112,3 +144,33 @@ async def test_none_is_started_any_more(tmp_path: Path, mode: ShutdownMode) -> N
         for worker in range(2):
             await stage.supervisor._keeper._keep(worker)
     assert stage.supervisor._keeper.failure is None
+
+
+@pytest.mark.parametrize("mode", [None, *ShutdownMode])
+async def test_one_that_ends_while_it_starts_takes_nobodys_place(
+    tmp_path: Path, mode: ShutdownMode | None
+) -> None:
+    """Whoever serves goes on: it is told to make way only by one that stays."""
+    predecessor = _Predecessor()
+    stage = _Stage(tmp_path / "pooler.yaml", predecessor=predecessor)
+    if mode is not None:
+        stage.supervisor._shut_down(mode)
+    for worker in range(2):
+        stage.supervisor.handle(worker, messages.Ready())
+    async with trio.open_nursery() as nursery:
+        await stage.place.take(nursery)
+    assert stage.serves == [True] * (mode is None)
+    assert predecessor.asked == (mode is None)
+    assert stage.place.failure is None
+
+
+async def test_one_that_has_taken_a_place_goes_on_without_commands(tmp_path: Path) -> None:
+    """The one before accepts nobody any more, so that there would be none."""
+    stage = _Stage(tmp_path / "pooler.yaml", predecessor=_Predecessor())
+    path = str(tmp_path / "none" / "control")
+    stage.place._control = Control(path, stage.place._succession, stage.supervisor._shut_down)
+    async with trio.open_nursery() as nursery:
+        await stage.place.take(nursery)
+    assert stage.place.failure is None
+    assert not stage.supervisor.ending
+    assert stage.supervisor._exchange.elsewhere is not None
