@@ -207,7 +207,9 @@ class Member:
         """Begin at once, so that everything happens in the same order in all workers."""
         begun = [self._begin(statement) for statement in message.statements]
         if any(isinstance(one, Waits) for one in begun):
-            self._nursery.start_soon(self._finish, message.number, begun)
+            # It may be called off before that task has run for the first time.
+            scope = self._doing[message.number] = trio.CancelScope()
+            self._nursery.start_soon(self._finish, message.number, begun, scope)
         else:
             self._link.post(messages.Did(message.number, [one for one in begun if isinstance(one, Outcome)]))
 
@@ -229,9 +231,8 @@ class Member:
             return _failed(error)
         return _done(begun) if isinstance(begun, Done) else begun
 
-    async def _finish(self, number: int, begun: Sequence[Outcome | Waits]) -> None:
-        with trio.CancelScope() as scope:
-            self._doing[number] = scope
+    async def _finish(self, number: int, begun: Sequence[Outcome | Waits], scope: trio.CancelScope) -> None:
+        with scope:
             outcomes = [await _over(one) if isinstance(one, Waits) else one for one in begun]
             self._link.post(messages.Did(number, outcomes))
         self._doing.pop(number, None)
