@@ -146,7 +146,8 @@ class Holdings:
 
     def _forget(self, pool: AnyPool) -> None:
         key = self._keys.pop(pool, None)
-        if key is not None:
+        # There may be another one of the name by now, if its database was gone from the settings for a while.
+        if key is not None and self._pools.get(key) is pool:
             del self._pools[key]
 
 
