@@ -78,11 +78,11 @@ class Seats:
         """A worker needs so many more seats."""
         kind = self._kinds.setdefault(seat, _Kind())
         kind.seeking[worker] = count
+        recalls: list[Order] = []
         if not kind.recalled and self._limit(seat) - self.lent(seat) < count:
             kind.recalled = {other for other, lent in kind.lent.items() if lent and other != worker}
-            if kind.recalled:
-                return [Recall(other, seat) for other in sorted(kind.recalled)]
-        return self._settle(seat, kind)
+            recalls += [Recall(other, seat) for other in sorted(kind.recalled)]
+        return recalls + self._settle(seat, kind)
 
     def give_back(self, worker: int, seat: SeatKey, count: int) -> list[Order]:
         """A worker has answered a `Recall`: it does not use so many seats."""
@@ -113,18 +113,24 @@ class Seats:
         return orders
 
     def _settle(self, seat: SeatKey, kind: _Kind) -> list[Order]:
-        """Answer those who seek, unless somebody may still give seats back."""
-        if kind.recalled:
-            return []
+        """Answer those who seek; as long as somebody may still give seats back, only those that there is a seat for."""
         orders: list[Order] = []
         limit = self._limit(seat)
         block = 1 if limit == float("inf") else int(limit) // (_PARTS * self._workers)
-        for worker, count in kind.seeking.items():
-            wanted = max(count, min(block, _MOST_AT_ONCE)) if seat.kind == "all" else count
-            lent = max(min(wanted, limit - self.lent(seat)), 0)
-            kind.lent[worker] = kind.lent.get(worker, 0) + int(lent)
-            orders.append(Lend(worker, seat, int(lent)))
-        kind.seeking.clear()
-        if not any(kind.lent.values()):
+        free = limit - self.lent(seat)
+        behind = sum(kind.seeking.values())
+        for worker, count in list(kind.seeking.items()):
+            behind -= count
+            wanted = count
+            if seat.kind == "all" and not kind.recalled:
+                # More than it needs, of what those behind it do not need.
+                wanted = max(count, int(min(block, _MOST_AT_ONCE, free - behind)))
+            lent = int(max(min(wanted, free), 0))
+            if lent or not kind.recalled:
+                del kind.seeking[worker]
+                kind.lent[worker] = kind.lent.get(worker, 0) + lent
+                free -= lent
+                orders.append(Lend(worker, seat, lent))
+        if not (kind.recalled or kind.seeking or any(kind.lent.values())):
             del self._kinds[seat]
         return orders

@@ -41,6 +41,30 @@ def test_what_others_do_not_use_is_called_back_before_anybody_is_turned_away() -
     assert seats.give_back(0, ALL, 0) == [Lend(1, ALL, 0)]
 
 
+def test_what_somebody_needs_goes_before_what_others_may_need() -> None:
+    """Two wait for seats, and there is one for each: none of them gets more, and the other one nothing."""
+    seats = Seats(lambda _: 96, workers=3)
+    assert seats.seek(2, ALL, 94) == [Lend(2, ALL, 94)]
+    assert seats.seek(0, ALL, 1) == [Lend(0, ALL, 2)]
+    assert seats.seek(0, ALL, 1) == [Recall(2, ALL)]
+    assert seats.seek(1, ALL, 1) == []
+    assert seats.give_back(2, ALL, 3) == [Lend(0, ALL, 2), Lend(1, ALL, 1)]
+
+
+def test_a_seat_that_is_free_is_not_withheld() -> None:
+    """Whoever has been asked to give seats back may be silent for long."""
+    seats = Seats(lambda _: 96, workers=3)
+    seats.seek(2, ALL, 90)
+    assert seats.seek(0, ALL, 1) == [Lend(0, ALL, 4)]
+    assert seats.seek(1, ALL, 3) == [Recall(0, ALL), Recall(2, ALL), Lend(1, ALL, 2)]
+    assert seats.seek(1, ALL, 1) == []
+    assert seats.give_back(0, ALL, 3) == [Lend(1, ALL, 1)]
+    assert seats.seek(0, ALL, 1) == [Lend(0, ALL, 1)]
+    assert seats.seek(0, ALL, 2) == [Lend(0, ALL, 1)]
+    assert seats.seek(0, ALL, 1) == []
+    assert seats.gone(2) == [Lend(0, ALL, 4)]
+
+
 def test_a_worker_that_dies_is_not_waited_for() -> None:
     """What it had is free."""
     seats = Seats(lambda _: 2, workers=2)
