@@ -236,6 +236,9 @@ class Exchange:
         return counted, sum(self._clients.values())
 
     def _count(self, worker: int, counted: messages.Counted) -> None:
+        # What cannot be added up is noticed here, as what this worker has said, and not whenever sums are needed.
+        if not all(isinstance(name, str) for name in joined([counted.figures]).totals):
+            raise ProtocolError("figures of what is no database")
         self._clients[worker] = counted.clients
         self._figures.setdefault(worker, {}).update({row[0]: row for row in counted.figures})
 
@@ -336,7 +339,9 @@ class Exchange:
             self._note(asked, outcomes)
             then(outcomes)
 
-        asked.number = self._questions.ask(workers, lambda number: messages.Do(number, statements), done)
+        asked.number = self._questions.ask(
+            workers, lambda number: messages.Do(number, statements), done, len(statements)
+        )
 
     def _note(self, asked: _Asked, outcomes: list[list[Outcome]]) -> None:
         """What has been asked for is over: what nobody has refused holds."""

@@ -43,6 +43,9 @@ log = structlog.get_logger("worker")
 _POLL: Final = 0.02
 """Seconds between two looks whether something that takes time is done."""
 
+_BROKEN: Final = Outcome(error="internal error", sqlstate="XX000")
+"""What comes of a statement that has failed as nobody has foreseen; the log tells why."""
+
 
 def unpacked(settings: str, portion: Portion) -> Settings:
     """The settings as the supervisor sends them, for one worker."""
@@ -114,7 +117,7 @@ class Member:
         if welcome.held:
             parts.hold(True)
         for cached in welcome.cached:
-            self._cached(cached)
+            self._begin(Deed("cached", cached))
         for fact in welcome.facts:
             self._facts[fact.pool] = fact
         for statement in welcome.statements:
@@ -214,6 +217,16 @@ class Member:
             self._link.post(messages.Did(message.number, [one for one in begun if isinstance(one, Outcome)]))
 
     def _begin(self, statement: Deed) -> Outcome | Waits:
+        try:
+            return self._begun(statement)
+        except ConsoleError as error:
+            return _failed(error)
+        except Exception as error:
+            # All workers are asked the same, and all of them would end.
+            log.error("a statement failed", statement=statement.verb, exc_info=error)
+            return _BROKEN
+
+    def _begun(self, statement: Deed) -> Outcome | Waits:
         around, verb, argument = self._parts.around, statement.verb, statement.argument
         if verb == "cancel":
             return self._cancel(argument)
@@ -225,10 +238,7 @@ class Member:
         if statement == RESUME:
             around.operations.resume_if_stopped()
             return Outcome("RESUME")
-        try:
-            begun = self._console.perform(verb, argument)
-        except ConsoleError as error:
-            return _failed(error)
+        begun = self._console.perform(verb, argument)
         return _done(begun) if isinstance(begun, Done) else begun
 
     async def _finish(self, number: int, begun: Sequence[Outcome | Waits], scope: trio.CancelScope) -> None:
@@ -371,12 +381,15 @@ class Member:
 
 
 async def _over(waits: Waits) -> Outcome:
-    while not waits.over():  # noqa: ASYNC110 - the relay owns no Trio events
-        await trio.sleep(_POLL)
     try:
+        while not waits.over():  # noqa: ASYNC110 - the relay owns no Trio events
+            await trio.sleep(_POLL)
         return _done(waits.done())
     except ConsoleError as error:
         return _failed(error)
+    except Exception as error:
+        log.error("a statement failed", statement=waits.tag, exc_info=error)
+        return _BROKEN
 
 
 def _done(done: Done) -> Outcome:

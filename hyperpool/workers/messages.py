@@ -15,6 +15,10 @@ from hyperpool.errors import ProtocolError
 MAX_FRAME: Final = 256 * 1024**2
 """Bytes of a frame: a table of the console may have a row for each client."""
 
+_MOST: Final = 1 << 20
+_amount: Final = attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(_MOST))
+"""So many of something as a worker may have, or want: the supervisor's accounts need not expect anything else."""
+
 _length = Struct("!I")
 HEADER: Final = _length.size
 """Bytes of the length in front of each frame."""
@@ -241,7 +245,7 @@ class Wanted:
     """It would have so many more server connections; see `permits.Permits.want`."""
 
     pool: PoolKey
-    count: int
+    count: int = attrs.field(validator=_amount)
     urgent: bool
     late: bool
 
@@ -251,7 +255,7 @@ class Returned:
     """It needs so many permits no longer."""
 
     pool: PoolKey
-    count: int
+    count: int = attrs.field(validator=_amount)
 
 
 @attrs.frozen
@@ -259,7 +263,7 @@ class PartsWith:
     """The answer to `PartWith`: it will give back so many permits."""
 
     pool: PoolKey
-    count: int
+    count: int = attrs.field(validator=_amount)
 
 
 @attrs.frozen
@@ -267,7 +271,7 @@ class Sought:
     """It needs so many more seats."""
 
     seat: SeatKey
-    count: int
+    count: int = attrs.field(validator=_amount)
 
 
 @attrs.frozen
@@ -275,7 +279,7 @@ class SeatsBack:
     """The answer to `GiveBack`."""
 
     seat: SeatKey
-    count: int
+    count: int = attrs.field(validator=_amount)
 
 
 @attrs.frozen
@@ -318,7 +322,7 @@ class Counted:
     """
 
     figures: list[list[Any]]
-    clients: int
+    clients: int = attrs.field(validator=_amount)
 
 
 @attrs.frozen
@@ -329,7 +333,7 @@ class ConsoleClients:
         count: how many.
     """
 
-    count: int
+    count: int = attrs.field(validator=_amount)
 
 
 # -- from one worker to all others -------------------------------------------------------------------------------------

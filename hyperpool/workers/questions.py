@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from hyperpool.errors import ProtocolError
 from hyperpool.workers.messages import RESUME, Deed, Outcome
 
 if TYPE_CHECKING:
@@ -21,11 +22,13 @@ class _Question:
     """Something that workers have been asked.
 
     Attributes:
+        size: how many outcomes each has to answer with.
         then: called with the outcomes of each worker that has answered.
         awaited: the workers that have not.
         outcomes: of those that have.
     """
 
+    size: int
     then: Callable[[list[list[Outcome]]], None]
     awaited: set[int]
     outcomes: dict[int, list[Outcome]] = attrs.field(factory=dict)
@@ -53,6 +56,7 @@ class Questions:
         workers: Collection[int],
         make: Callable[[int], Message],
         then: Callable[[list[list[Outcome]]], None],
+        size: int = 1,
     ) -> int:
         """Put a question.
 
@@ -60,21 +64,28 @@ class Questions:
             workers: to whom.
             make: makes the message, of the question's number.
             then: called once, when all have answered or died.
+            size: how many outcomes each has to answer with.
 
         Returns:
             The number.
         """
         number = next(self._numbers)
-        question = self._open[number] = _Question(then, set(workers))
+        question = self._open[number] = _Question(size, then, set(workers))
         for worker in sorted(workers):
             self._post(worker, make(number))
         self._look(number, question)
         return number
 
     def answered(self, worker: int, number: int, outcomes: list[Outcome]) -> None:
-        """A worker has answered."""
+        """A worker has answered.
+
+        Raises:
+            ProtocolError: it has not answered what it was asked.
+        """
         question = self._open.get(number)
         if question is not None and worker in question.awaited:
+            if len(outcomes) != question.size:
+                raise ProtocolError(f"{len(outcomes)} outcomes in place of {question.size}")
             question.awaited.discard(worker)
             question.outcomes[worker] = outcomes
             self._look(number, question)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from hyperpool.cache.board import Board, board_size
 from hyperpool.config import load
+from hyperpool.errors import ProtocolError
 from hyperpool.service.exchange import Exchange
+from hyperpool.stats import PoolStats
 from hyperpool.workers import messages
 from hyperpool.workers.messages import RESUME, Deed, Outcome
 
@@ -23,6 +25,7 @@ pooler: {listen_addr: 127.0.0.1, auth_type: trust, workers: 2}
 databases: {app: {host: 127.0.0.1}, other: {host: 127.0.0.1}}
 users: {ann: {}}
 """
+_NOTHING = PoolStats().packed()
 _REFUSED = Outcome(error="already suspended/paused", sqlstate="08P01")
 
 
@@ -270,3 +273,33 @@ class TestSuspended:
         team.do("pause")
         team.exchange.handle(0, messages.ConsoleClients(0))
         assert team.holds() == [Deed("pause")]
+
+
+class TestNonsense:
+    """What one worker says wrongly is found out at once: it costs nobody else anything, whenever it is used."""
+
+    def test_an_answer_to_something_else(self, team: Team) -> None:
+        """The others are asked the same, and what they have said counts."""
+        number = team.ask(0, "pause")
+        question = next(one.number for one in team.workers[1].inbox if isinstance(one, messages.Do))
+        with pytest.raises(ProtocolError, match="0 outcomes in place of 1"):
+            team.exchange.handle(1, messages.Did(question, []))
+        team.exchange.gone(1)
+        team.answer(0, Outcome("PAUSE"))
+        assert team.workers[0].answers == [messages.Answers(number, [[Outcome("PAUSE")]])]
+
+    @pytest.mark.parametrize("row", [["app"], ["app", {}, {}, 1.0], [5, _NOTHING, _NOTHING, 1.0]])
+    def test_figures_that_cannot_be_added_up(self, team: Team, row: list[Any]) -> None:
+        """Neither each second, nor when the worker has died."""
+        with pytest.raises((ProtocolError, KeyError, ValueError)):
+            team.exchange.handle(1, messages.Counted([row], 1))
+        team.exchange.figures()
+        team.exchange.gone(1)
+        team.ask(0, "pause")
+        assert team.workers[0].deeds == ["pause"]
+
+    def test_figures_that_can(self, team: Team) -> None:
+        """They are there as long as the pooler is."""
+        team.exchange.handle(1, messages.Counted([["app", PoolStats(queries=3).packed(), _NOTHING, 1.0]], 1))
+        team.exchange.gone(1)
+        assert team.exchange.figures()[0].totals["app"].queries == 3

@@ -42,8 +42,8 @@ class _Link:
         await trio.sleep_forever()
 
 
-def _member(link: _Link, over: Callable[[], bool]) -> Member:
-    """A worker whose PAUSE takes its time."""
+def _member(link: _Link, over: Callable[[], bool], *cached: str) -> Member:
+    """A worker whose PAUSE takes its time, and whose RESUME fails; it is told that databases are cached."""
     parts: Any = SimpleNamespace(
         around=SimpleNamespace(
             relay=SimpleNamespace(clock=trio.current_time),
@@ -55,7 +55,7 @@ def _member(link: _Link, over: Callable[[], bool]) -> Member:
         consoles=SimpleNamespace(views=None, process=None),
         notes=Board(bytearray(board_size(1)), 1, 0),
     )
-    welcome = messages.Welcome(0, 1, "", "", False, 0, [], [], [], False)
+    welcome = messages.Welcome(0, 1, "", "", False, 0, [], [], list(cached), False)
     return Member(cast("Link", link), welcome, cast("Parts", parts))
 
 
@@ -100,3 +100,21 @@ async def test_what_is_over_is_answered(nursery: trio.Nursery, mock_clock: trio.
     mock_clock.jump(0.1)
     await trio.testing.wait_all_tasks_blocked()
     assert link.outbox == [messages.Did(1, [Outcome("PAUSE")])]
+
+
+async def test_what_fails_as_nobody_has_foreseen(nursery: trio.Nursery) -> None:
+    """All workers are asked the same: it costs the answer, and not all clients."""
+    link = _Link()
+
+    def over() -> bool:
+        raise KeyError("whatever")
+
+    nursery.start_soon(_member(link, over, "no JSON").run)
+    await trio.testing.wait_all_tasks_blocked()
+    for number, verb in enumerate(("metrics", "cached", "resume", "pause")):
+        link.tell(messages.Do(number, [Deed(verb)]))
+        await trio.testing.wait_all_tasks_blocked()
+        (said,) = link.outbox
+        assert isinstance(said, messages.Did)
+        assert [(one.error, one.sqlstate) for one in said.outcomes] == [("internal error", "XX000")]
+        link.outbox.clear()

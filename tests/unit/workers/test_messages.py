@@ -69,7 +69,23 @@ def test_every_message_is_an_example() -> None:
     assert {type(one) for one in EXAMPLES} == set(kinds) - parts
 
 
-@pytest.mark.parametrize("body", [b"", b"null", b"[]", b'{"is":"Nothing"}', b'{"is":"Granted"}', b"\xff"])
+_WANTED = b'{"is":"Wanted","pool":{"database":"app","user":"ann"},"urgent":true,"late":false,"count":%s}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'{"is":"Nothing"}',
+        b'{"is":"Granted"}',
+        b"\xff",
+        _WANTED % b"-1",
+        _WANTED % b"1e300",
+        b'{"is":"ConsoleClients","count":-1}',
+    ],
+)
 def test_what_is_no_message(body: bytes) -> None:
     """The other side is as good as dead."""
     with pytest.raises(ProtocolError):
