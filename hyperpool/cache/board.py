@@ -50,6 +50,9 @@ UNSURE: Final = 6
 DIED: Final = 7
 """A worker has died, with what it knew of writes; in the place of a table, its number and one."""
 
+HELD: Final = 8
+"""Another pooler may serve clients from now on, and nobody here knows what is written there."""
+
 ANY: Final = 0
 """In the place of a table: all of them."""
 

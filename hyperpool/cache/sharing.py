@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hyperpool.cache import board
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from hyperpool.cache.database import DatabaseCache
     from hyperpool.cache.results import ResultCache
     from hyperpool.config import PoolSettings
+
+
+_BESIDE: Final = object()
+"""What is not certain while another pooler serves clients beside this one."""
 
 
 class Announce(Protocol):
@@ -70,6 +74,10 @@ class Sharing:
         for note in self._board.hear():
             if note is None:
                 self._lost()
+            elif note.what == board.HELD:
+                for database in self._all():
+                    database.open.add(_BESIDE)
+                    database.drop(None, "workers")
             elif note.what == board.DIED:
                 dead = note.table - 1
                 for database in self._all():
@@ -83,6 +91,11 @@ class Sharing:
         for database in self._all():
             if database.open:
                 database.open -= self._board.certain()
+
+    def alone(self) -> None:
+        """No other pooler serves clients beside this one any more."""
+        for database in self._all():
+            database.open.discard(_BESIDE)
 
     def _lost(self) -> None:
         """Something was told that cannot be read any more: it may have been anything."""

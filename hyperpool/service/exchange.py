@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from hyperpool.admin.statistics import Counts, joined, packed
+from hyperpool.cache import board
 from hyperpool.config.settings import RESERVED
 from hyperpool.errors import ProtocolError
 from hyperpool.stats import PoolStats
@@ -221,8 +222,11 @@ class Exchange:
             self.elsewhere(int(pid), bytes.fromhex(secret), one_is_done)
 
     def hold_cache(self, *, held: bool) -> None:
-        """Have no worker answer anything from the result cache, or let them again."""
+        """Have no worker answer anything from the result cache from this moment on, or let them again soon."""
         self.held = held
+        if held:
+            # Messages take their time, and somebody may be about to write elsewhere.
+            self._board.tell(board.NOBODY, None, board.HELD)
         self.tell_all(messages.HoldCache(held))
 
     def tell_all(self, message: Message) -> None:

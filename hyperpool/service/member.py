@@ -198,7 +198,11 @@ class Member:
             case messages.Alone():
                 self.alone = True
             case messages.HoldCache():
+                # The board has told it before.
+                self._sharing.hear()
                 self._parts.hold(message.held)
+                if not message.held:
+                    self._sharing.alone()
             case messages.Leave():
                 self._parts.leave()
             case messages.End():

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import pytest
 
-from hyperpool.cache.board import Board, board_size
+from hyperpool.cache import board
+from hyperpool.cache.board import NOBODY, Board, board_size
 from hyperpool.cache.database import DatabaseCache, Writing, anything
 from hyperpool.cache.results import ResultCache
 from hyperpool.cache.sharing import Sharing
@@ -200,6 +201,22 @@ def test_what_is_lost_may_have_been_anything(pair: list[_Process]) -> None:
     other.sharing.hear()
     assert not other.database().holds(mark, [_OTHER_TABLE])
     assert other.database().version == version + 1
+    assert not other.database().open
+
+
+def test_nothing_is_answered_from_memory_beside_another_pooler(pair: list[_Process]) -> None:
+    """From the moment that the supervisor says so, until there is none any more; what others know changes nothing."""
+    one, other = pair
+    supervisor = Board(one.sharing._board._memory, 2, 2)
+    mark = other.database().mark()
+    supervisor.tell(NOBODY, None, board.HELD)
+    other.sharing.hear()
+    assert other.database().open
+    assert not other.database().holds(mark, [_TABLE])
+    one.database().changed("schema")
+    other.sharing.hear()
+    assert other.database().open
+    other.sharing.alone()
     assert not other.database().open
 
 

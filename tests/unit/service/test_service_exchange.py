@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from hyperpool.cache.board import Board, board_size
+from hyperpool.cache.board import ANY, HELD, NOBODY, Board, Note, board_size
 from hyperpool.config import load
 from hyperpool.errors import ProtocolError
 from hyperpool.service.exchange import Exchange
@@ -69,8 +69,8 @@ class Team:
         path.write_text(_SETTINGS)
         settings = load(path)
         self.commands: list[Callable[[Outcome], None]] = []
-        board = Board(bytearray(board_size(2)), 2, 2)
-        self.exchange = Exchange(lambda: settings, 2, self._command, board)
+        self.memory = bytearray(board_size(2))
+        self.exchange = Exchange(lambda: settings, 2, self._command, Board(self.memory, 2, 2))
         self.workers: dict[int, Worker] = {}
         self._numbers = 0
         for number in range(2):
@@ -303,3 +303,14 @@ class TestNonsense:
         team.exchange.handle(1, messages.Counted([["app", PoolStats(queries=3).packed(), _NOTHING, 1.0]], 1))
         team.exchange.gone(1)
         assert team.exchange.figures()[0].totals["app"].queries == 3
+
+
+def test_nothing_is_answered_from_memory_from_the_very_moment_that_it_is_to_be_held(team: Team) -> None:
+    """Workers look at the board before each answer; the message may come later."""
+    notes = Board(team.memory, 2, 0)
+    team.exchange.hold_cache(held=True)
+    assert list(notes.hear()) == [Note(2, NOBODY, ANY, HELD)]
+    assert team.workers[0].inbox[-1] == messages.HoldCache(True)
+    team.exchange.hold_cache(held=False)
+    assert list(notes.hear()) == []
+    assert team.workers[0].inbox[-1] == messages.HoldCache(False)
