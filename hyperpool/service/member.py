@@ -102,6 +102,7 @@ class Member:
         self._asked: dict[int, Callable[[list[list[Outcome]]], None]] = {}
         self._doing: dict[int, trio.CancelScope] = {}
         self._facts: dict[PoolKey, Fact] = {}
+        self._cached_elsewhere: dict[tuple[str, str], None] = {}
         self._holdings = Holdings(link.post, parts.warmer.demand)
         self._places = Places(link.post, self._used)
         self._nudged = trio.Event()
@@ -202,6 +203,7 @@ class Member:
                 self._sharing.hear()
                 self._parts.hold(message.held)
                 if not message.held:
+                    self._cached_again()
                     self._sharing.alone()
             case messages.Leave():
                 self._parts.leave()
@@ -363,6 +365,7 @@ class Member:
     def _cached(self, what: str) -> None:
         """Another worker caches answers of a database: pools that lead there tell of writes, from now on."""
         database, user, identity = json.loads(what)
+        self._cached_elsewhere[database, user] = None
         around = self._parts.around
         settings = around.settings().pool_for(database, user)
         if settings is None:
@@ -370,6 +373,15 @@ class Member:
         around.cache.lane(settings)
         if identity:
             around.cache.identified(settings, identity)
+        around.pools.attach()
+
+    def _cached_again(self) -> None:
+        """The cache is no longer held: what others have cached since before this worker was there is followed, too."""
+        around = self._parts.around
+        for database, user in self._cached_elsewhere:
+            settings = around.settings().pool_for(database, user)
+            if settings is not None:
+                around.cache.lane(settings)
         around.pools.attach()
 
     # -- clients --------------------------------------------------------------------------------------------

@@ -42,12 +42,25 @@ class _Link:
         await trio.sleep_forever()
 
 
-def _member(link: _Link, over: Callable[[], bool], *cached: str) -> Member:
-    """A worker whose PAUSE takes its time, and whose RESUME fails; it is told that databases are cached."""
+def _member(
+    link: _Link, over: Callable[[], bool], *cached: str, followed: list[tuple[str, str]] | None = None
+) -> Member:
+    """A worker whose PAUSE takes its time, and whose RESUME fails.
+
+    Args:
+        link: to the supervisor.
+        over: whether the PAUSE is over.
+        cached: what it is told of what others cache.
+        followed: gets the pools of which it is said that what is written through them is followed.
+    """
+    followed = [] if followed is None else followed
     parts: Any = SimpleNamespace(
+        hold=lambda _: followed.clear(),
         around=SimpleNamespace(
             relay=SimpleNamespace(clock=trio.current_time),
-            cache=SimpleNamespace(databases={}),
+            cache=SimpleNamespace(databases={}, lane=followed.append),
+            pools=SimpleNamespace(attach=lambda: None),
+            settings=lambda: SimpleNamespace(pool_for=lambda *names: names),
             operations=SimpleNamespace(pause=lambda _: over, resume_if_stopped=lambda: None),
         ),
         door=SimpleNamespace(access=SimpleNamespace()),
@@ -118,3 +131,17 @@ async def test_what_fails_as_nobody_has_foreseen(nursery: trio.Nursery) -> None:
         assert isinstance(said, messages.Did)
         assert [(one.error, one.sqlstate) for one in said.outcomes] == [("internal error", "XX000")]
         link.outbox.clear()
+
+
+async def test_what_others_have_cached_before_is_followed_when_nothing_is_held_any_more(
+    nursery: trio.Nursery,
+) -> None:
+    """A worker that has come meanwhile could not begin to: others answer again, and it tells them of its writes."""
+    link = _Link()
+    followed: list[tuple[str, str]] = []
+    nursery.start_soon(_member(link, lambda: True, '["app", "ann", ""]', followed=followed).run)
+    await trio.testing.wait_all_tasks_blocked()
+    link.tell(messages.HoldCache(True))
+    assert followed == []
+    link.tell(messages.HoldCache(False))
+    assert followed == [("app", "ann")]
