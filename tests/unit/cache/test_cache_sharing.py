@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 import pytest
@@ -163,7 +163,7 @@ def test_a_process_that_has_died(pair: list[_Process]) -> None:
 def test_the_doubts_of_one_that_has_come_in_the_place_of_a_dead_one(pair: list[_Process]) -> None:
     """They are heard together with the death, which ends those of the dead one alone."""
     one, other = pair
-    memory = one.sharing._board._memory
+    memory = cast("bytearray", one.sharing._board._memory)
     Board(memory, 2, 2).bury(0)
     anew = _Process(memory, 0)
     _doubt(anew.database())
