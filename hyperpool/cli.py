@@ -116,12 +116,14 @@ def serve(config: Path | None, *, take_over: bool) -> NoReturn:
     settings = _load(path)
     from hyperpool.service import Manner  # noqa: PLC0415 - `check` and `--help` do without the data plane
     from hyperpool.service import serve as run  # noqa: PLC0415
+    from hyperpool.service.signals import ignore  # noqa: PLC0415
 
     successor = (sys.executable, "-m", "hyperpool", "serve", "--take-over", str(path.absolute()))
     try:
         code = run(settings, path, Manner(take_over=take_over, command=successor))
     except StartupError as error:
         _fail(_EXIT_STARTUP, f"cannot start: {error}")
+    ignore()
     raise SystemExit(code)
 
 
@@ -339,12 +341,14 @@ def tunnel(config: Path, *, only_check: bool) -> NoReturn:
     if only_check:
         click.echo(f"{config} is fine.")
         raise SystemExit(0)
-    from hyperpool.service.tunnel import tunnel as run  # noqa: PLC0415 - as in `serve`
+    from hyperpool.service.signals import ignore  # noqa: PLC0415 - as in `serve`
+    from hyperpool.service.tunnel import tunnel as run  # noqa: PLC0415
 
     try:
         code = run(settings, config)
     except StartupError as error:
         _fail(_EXIT_STARTUP, f"cannot start: {error}")
+    ignore()
     raise SystemExit(code)
 
 

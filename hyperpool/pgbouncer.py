@@ -60,6 +60,7 @@ def main(config: Path, user: str, verbose: int, *, daemon: bool, quiet: bool, re
     except ConfigError as error:
         _fail(_EXIT_CONFIG, "\n".join(error.problems))
     from hyperpool.service import Manner, serve  # noqa: PLC0415 - `--help` does without the data plane
+    from hyperpool.service.signals import ignore  # noqa: PLC0415
 
     options = ["-q"] * (quiet or daemon) + (["-u", user] if user else []) + ["-v"] * verbose
     successor = (sys.executable, "-c", _PROGRAM, "-R", *options, str(config.absolute()))
@@ -68,6 +69,7 @@ def main(config: Path, user: str, verbose: int, *, daemon: bool, quiet: bool, re
         code = serve(settings, config, manner)
     except StartupError as error:
         _fail(_EXIT_STARTUP, f"cannot start: {error}")
+    ignore()
     raise SystemExit(code)
 
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import signal
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+
+_OBEYED: Final = (
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGQUIT),
+    *(signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2),
+)
+"""The signals that a pooler obeys while it runs."""
+
+
+def ignore() -> None:
+    """Ignore signals from here on: a pooler that has come to its end would be ended by them with another exit code."""
+    for number in _OBEYED:
+        signal.signal(number, signal.SIG_IGN)
 
 
 async def drop(signals: AsyncIterator[int], kinds: int) -> None:
