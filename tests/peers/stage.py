@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import struct
 import subprocess
 import tempfile
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from tests.support.network import free_port
 from tests.support.postgres import ANN, BOB, CLARA, MIRA
-from tests.support.rawclient import ConnectionEnded, Frame, RawClient, cancel_packet, query
+from tests.support.rawclient import TERMINATE, ConnectionEnded, Frame, RawClient, cancel_packet, query
 from tests.support.targets import environment, hyperpool_command
 from tests.support.waiting import eventually
 
@@ -29,6 +30,9 @@ _ROOT: Final = Path(__file__).parents[2]
 _START: Final = 30.0
 _PATIENCE: Final = 6.0
 """Seconds after which an answer is missing."""
+
+_NOTICE: Final = 2.0
+"""Seconds in which a pooler takes notice that a client has left."""
 
 
 def pgbouncer_command() -> list[str] | None:
@@ -59,6 +63,16 @@ def _version(command: list[str]) -> tuple[int, int] | None:
         if numbers := re.search(r"PgBouncer (\d+)\.(\d+)", told):
             return int(numbers[1]), int(numbers[2])
     return None
+
+
+def _part(client: RawClient) -> None:
+    """Leave, and wait until the pooler has taken notice: it counts for what comes next."""
+    with client.sock, contextlib.suppress(ConnectionEnded, OSError):
+        client.send(TERMINATE)
+        client.sock.shutdown(socket.SHUT_WR)
+        client.sock.settimeout(_NOTICE)
+        while client.sock.recv(65536):
+            pass
 
 
 class Side:
@@ -143,8 +157,7 @@ class Side:
                     told.append(f"{line} -> {self._plain(outcome)}")
         finally:
             for name in [name for name in self._clients if name != "console"]:
-                with contextlib.suppress(ConnectionEnded, OSError):
-                    self._clients.pop(name).close()
+                _part(self._clients.pop(name))
         return told
 
     def _step(self, line: str) -> str | None:
@@ -163,8 +176,7 @@ class Side:
             client.send(query(rest))
             return None
         if verb == ".":
-            client.close()
-            del self._clients[name]
+            _part(self._clients.pop(name))
             return None
         if verb == "cancel":
             with RawClient(("127.0.0.1", self.port)) as other:
