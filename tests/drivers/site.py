@@ -133,6 +133,13 @@ class Site:
         self.close()
         self.pg.stop()
         self.pg.start()
+        if self.pooled:
+            # A login that was cut off by the stop is what clients are told, for as long as the pooler pauses then.
+            eventually(self._is_served, what="clients are served", despite=(psycopg.OperationalError,))
+
+    def _is_served(self) -> bool:
+        with psycopg.connect(**self.conninfo) as connection:
+            return connection.execute("SELECT 1").fetchone() == (1,)
 
     def close(self) -> None:
         """Send the bystanders away."""

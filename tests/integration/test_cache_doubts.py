@@ -116,19 +116,23 @@ def test_a_write_counts_whose_tunnel_has_ended(
         far.destroy()
 
 
-def test_what_a_session_has_prepared_drops_nothing_until_it_is_executed(stage: Stage) -> None:
-    """In session mode, too, where names are the client's own."""
-    reader, session = stage.client(), stage.client("session")
-    session.frames(raw.parse(_UPDATE, "write") + raw.parse(_SQL.format(2), "read") + raw.SYNC)
-    _warm(reader, 1, 2)
-    stage.rename(2, "behind")
-    for _ in range(2):
-        session.frames(raw.bind(name="read") + raw.execute() + raw.SYNC)
-        session.frames(raw.extended(_SQL.format(2)) + raw.SYNC)
-    assert reader.fetch(_SQL.format(2)) == [[b"item 2"]]
-    session.frames(raw.bind(name="write") + raw.execute() + raw.SYNC)
-    assert reader.fetch(_SQL.format(2)) == [[b"behind"]]
-    assert reader.fetch(_SQL.format(1)) == [[b"written"]]
+@pytest.mark.usefixtures("stage")
+def test_what_a_session_has_prepared_drops_nothing_until_it_is_executed(
+    pg: PostgresCluster, make_pooler: PoolerFactory
+) -> None:
+    """In session mode, too, where names are the client's own; in a pooler in which no earlier doubt is followed up."""
+    with Stage(make_pooler(config_for(pg)), pg) as own:
+        reader, session = own.client(), own.client("session")
+        session.frames(raw.parse(_UPDATE, "write") + raw.parse(_SQL.format(2), "read") + raw.SYNC)
+        _warm(reader, 1, 2)
+        own.rename(2, "behind")
+        for _ in range(2):
+            session.frames(raw.bind(name="read") + raw.execute() + raw.SYNC)
+            session.frames(raw.extended(_SQL.format(2)) + raw.SYNC)
+        assert reader.fetch(_SQL.format(2)) == [[b"item 2"]]
+        session.frames(raw.bind(name="write") + raw.execute() + raw.SYNC)
+        assert reader.fetch(_SQL.format(2)) == [[b"behind"]]
+        assert reader.fetch(_SQL.format(1)) == [[b"written"]]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -95,9 +96,16 @@ def test_the_dashboard_shows_both_and_acts_on_both(team: Team, port: int) -> Non
     assert status == 200
     for client in clients:
         client.send(raw.query("SELECT 1"))
-    eventually(
-        lambda: sum(row["cl_waiting"] for row in team.show("POOLS")) == len(clients), what="all clients wait"
-    )
+
+    def all_wait() -> bool:
+        # The order has begun, and takes a moment to be everywhere: who was faster asks again.
+        for client in clients:
+            if select.select([client.sock], [], [], 0)[0]:
+                client.receive_until()
+                client.send(raw.query("SELECT 1"))
+        return bool(sum(row["cl_waiting"] for row in team.show("POOLS")) == len(clients))
+
+    eventually(all_wait, what="all clients wait")
     assert _do(port, command="resume", database="app") == (200, "RESUME")
     for client in clients:
         client.receive_until()
