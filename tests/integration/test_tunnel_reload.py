@@ -80,7 +80,7 @@ def test_a_target_is_taken_away(pg: PostgresCluster, make_pooler: PoolerFactory)
             far.reload({**document, "targets": {"other": {"port": 1}}})
             with pytest.raises(psycopg.OperationalError):
                 connection.execute("SELECT 1")
-        assert "ended_by='reload: the target was changed or taken away'" in far.log_text()
+        far.wait_for("ended_by='reload: the target was changed or taken away'")
         # A login that was under way has another reason.
         eventually(lambda: "404" in _refusal(pooler), what="there is no such target")
 
@@ -181,5 +181,5 @@ def test_a_target_is_taken_from_a_pooler(
             far.reload(document)
             with pytest.raises(psycopg.OperationalError):
                 connection.execute("SELECT 1")
-        assert "ended_by='reload: the target was changed or taken away'" in far.log_text()
+        far.wait_for("ended_by='reload: the target was changed or taken away'")
         eventually(lambda: "target 'db' is not in" in _refusal(pooler), what="it is refused from then on")
