@@ -136,11 +136,11 @@ class Soak:
     def _wait_left(self) -> None:
         """All clients have left, and nobody hangs."""
 
-        def busy() -> list[str]:
-            return [visitor.thread.name for visitor in self._visitors if visitor.busy_since]
+        def present() -> list[str]:
+            return [visitor.thread.name for visitor in self._visitors if visitor.is_here]
 
         end = time.monotonic() + _LEAVE
-        while (left := busy()) and time.monotonic() < end:
+        while (left := present()) and time.monotonic() < end:
             time.sleep(0.05)
         for name in left:
             self._site.journal.mistake(name, "-", f"it still waits for an answer after {_LEAVE:.0f} s")

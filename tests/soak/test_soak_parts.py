@@ -2,15 +2,64 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from typing import TYPE_CHECKING, cast
 
+import attrs
 import pytest
 
 from tests.soak.journal import LOST, Journal, Refused, WrongAnswer
 from tests.soak.truth import MARKS, Entries, Marks
-from tests.soak.visitor import code_of
+from tests.soak.visitor import Visitor, code_of
 from tests.soak.watch import ALLOWED_GROWTH, Sample, growth
 from tests.support.rawclient import ConnectionEnded
+
+if TYPE_CHECKING:
+    from tests.soak.site import Site
+
+
+@attrs.define(eq=False)
+class _Place:
+    """As much of a site as a visitor needs that goes nowhere."""
+
+    seed: int = 1
+    pause: float = 0.0
+    journal: Journal = attrs.field(factory=lambda: Journal(print))
+    is_open: threading.Event = attrs.field(factory=threading.Event)
+    ended: threading.Event = attrs.field(factory=threading.Event)
+
+
+class _Lingerer(Visitor):
+    """Does one step, and says goodbye after it when it is let."""
+
+    kind = "lingering"
+
+    def __init__(self, place: _Place) -> None:
+        super().__init__(cast("Site", place), 1, "direct")
+        self.stepped = threading.Event()
+        self.may_leave = threading.Event()
+
+    def visit(self) -> None:
+        self.pause()
+        self.stepped.set()
+        self.may_leave.wait(20)
+
+
+def test_a_client_that_has_yet_to_say_goodbye_is_still_here() -> None:
+    """What is closed as soon as nobody is here is closed for nobody, also when a client only rests between steps."""
+    place = _Place()
+    visitor = _Lingerer(place)
+    visitor.thread.start()
+    place.is_open.set()
+    assert visitor.stepped.wait(20)
+    place.is_open.clear()
+    seen = visitor.is_here
+    place.ended.set()
+    visitor.may_leave.set()
+    visitor.thread.join(20)
+    assert (seen, visitor.is_here) == (True, False)
+    assert place.journal.totals() == (1, 0, 0)
 
 
 def test_an_error_needs_a_fault_that_explains_it() -> None:

@@ -36,7 +36,7 @@ class Visitor(ABC):
     Attributes:
         kind: how it is called in the report.
         entries: what it has written.
-        busy_since: when its present step began; 0 between two steps.
+        is_here: it has a connection or is about to make one, also between two steps.
     """
 
     kind: ClassVar[str]
@@ -47,7 +47,8 @@ class Visitor(ABC):
         self.route = route
         self.dice = random.Random(f"{site.seed} {number}")
         self.entries = Entries(number)
-        self.busy_since = 0.0
+        self.is_here = False
+        self._step_began = 0.0
         self.thread = threading.Thread(target=self._live, name=f"{self.kind} {number}", daemon=True)
 
     @abstractmethod
@@ -66,25 +67,30 @@ class Visitor(ABC):
             Whether there is one on this visit.
         """
         self.site.journal.step(self.kind, self.route)
-        self.busy_since = 0.0
         self.site.ended.wait(self.dice.uniform(0, 2 * self.site.pause))
-        self.busy_since = time.monotonic()
+        self._step_began = time.monotonic()
         return self.site.is_open.is_set() and not self.site.ended.is_set()
 
     def _live(self) -> None:
         while not self.site.ended.is_set():
             if not self.site.is_open.wait(0.2):
                 continue
-            self.busy_since = time.monotonic()
-            try:
-                self.visit()
-            except WrongAnswer as wrong:
-                self.site.journal.mistake(self.kind, self.route, str(wrong))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the report has it
-                began = self.busy_since
-                self.site.journal.error(self.kind, self.route, code_of(error), _text(error), began)
-                self.site.ended.wait(_AFTER_ERROR)
-            self.busy_since = 0.0
+            # Who closes the site and then sees nobody here must be right: told first, looked at again afterwards.
+            self.is_here = True
+            if self.site.is_open.is_set():
+                self._try_visit()
+            self.is_here = False
+
+    def _try_visit(self) -> None:
+        self._step_began = time.monotonic()
+        try:
+            self.visit()
+        except WrongAnswer as wrong:
+            self.site.journal.mistake(self.kind, self.route, str(wrong))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the report has it
+            code = code_of(error)
+            self.site.journal.error(self.kind, self.route, code, _text(error), self._step_began)
+            self.site.ended.wait(_AFTER_ERROR)
 
     def expect(self, seen: object, expected: object, what: str) -> None:
         """Check an answer.
