@@ -76,7 +76,8 @@ class Watch:
             await self.close()
             if isinstance(error, LoginFailed) and not may_be_repeated(error):
                 raise
-            self.note = f"{self._target.host}:{self._target.port}: {error}"
+            told, name = str(error), self._target.name
+            self.note = told if name in told else f"{name}: {told}"
         else:
             self.shown = self._collector.look(time.monotonic())
             self.note = ""

@@ -67,6 +67,11 @@ class Target:
     sslrootcert: str = ""
     timeout: float = 10.0
 
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.route().targets[0].name
+
     def route(self) -> Route:
         """The way there."""
         entry = DatabaseSettings(

@@ -87,6 +87,7 @@ def test_who_is_not_let_in(pooler: Pooler) -> None:
     nobody = _run([*_command(pooler, "--once"), "--port", str(free_port())])
     assert nobody.returncode == 1
     assert "cannot connect to 127.0.0.1" in nobody.stderr
+    assert nobody.stderr.count("127.0.0.1") == 1
     assert not any("Traceback" in done.stderr for done in (wrong, without, other, nobody))
 
 
