@@ -13,7 +13,7 @@ from hyperpool.auth.scram import MECHANISM_PLUS
 from hyperpool.errors import ConnectFailed, LoginFailed, ProtocolError, UpstreamError
 from hyperpool.transport.ending import ended
 from hyperpool.transport.kinds import Trace
-from hyperpool.transport.tls import Wish, is_worth_another, secure, wishes
+from hyperpool.transport.tls import NoAnswer, Wish, is_worth_another, secure, wishes
 from hyperpool.wire import messages
 from hyperpool.wire.frames import MAX_SERVER_LOGIN_FRAME, FrameReader
 from hyperpool.wire.startup import NEWEST_MINOR, OLDEST_MINOR
@@ -125,6 +125,9 @@ async def connect_to(
         except UpstreamError as error:
             if not is_worth_another(error):
                 raise
+            if isinstance(error, NoAnswer):
+                # Whoever is at a loss with the request for TLS may be so with a new version, and hang up once more.
+                minor = OLDEST_MINOR
     return await _connect_with(last, route, target, minor, trace)
 
 

@@ -141,6 +141,33 @@ async def test_what_is_not_tried(
     assert not network.held
 
 
+@pytest.mark.parametrize("serves_old", [False, True])
+async def test_a_server_that_hangs_up(
+    network: MemoryNetwork, settings: PoolSettings, serves_old: bool
+) -> None:
+    """It is tried with TLS, then once without, in the protocol that the oldest know."""
+    seen: list[bytes] = []
+
+    async def script(server: PeerEnd) -> None:
+        packet = await server.read_packet()
+        seen.append(packet[4:8])
+        if serves_old and packet[4:8] == b"\0\3\0\0":
+            await server.send(WELCOME)
+            return
+        await server.close()
+        raise EOFError
+
+    network.script = script
+    route = network.route(with_mode(settings, SslMode.PREFER), OPTIONS)
+    if serves_old:
+        assert (await connect(route)).minor == 0
+    else:
+        with pytest.raises(ConnectFailed, match="closed the connection during login"):
+            await connect(route)
+        assert not network.held
+    assert seen == [b"\x04\xd2\x16\x2f", b"\0\3\0\0"]
+
+
 async def test_a_cancel_request_does_not_go_without(network: MemoryNetwork, settings: PoolSettings) -> None:
     """Its secret is not told to somebody who says that there is no TLS any more."""
     network.script = server = Server(has_tls=False)
