@@ -14,6 +14,7 @@ from hyperpool.config.settings import FALLBACK
 from hyperpool.relay.client import ClientConnection
 from hyperpool.relay.server import ServerConnection
 from hyperpool.relay.session import names_of
+from hyperpool.transport.route import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,10 +104,13 @@ def _database(
     states: tuple[int, int],
 ) -> Row:
     servers, clients = current
+    host, port = entry.host, entry.port if isinstance(entry.port, int) else entry.port[0]
+    if entry.transport:
+        host, port = Target(host, port, entry.transport).address
     return (
         name,
-        entry.host or None,
-        entry.port if isinstance(entry.port, int) else entry.port[0],
+        host or None,
+        port,
         entry.dbname or name,
         entry.user,
         _first(entry.pool_size, pooler.default_pool_size),

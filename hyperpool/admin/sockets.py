@@ -250,8 +250,7 @@ def _server_addresses(around: Surroundings, server: ServerConnection) -> tuple[s
     way = around.way_of(server.sock)
     if way is not None and way.route.settings.transport:
         # The socket leads to a task of ours; what counts is where that goes, as far as it is known.
-        target = way.target
-        return (target.host, target.port, "", 0) if target.known else (target.name, 0, "", 0)
+        return (*way.target.address, "", 0)
     address, port, local, local_port = _addresses(around, server.sock)
     if address == "unix" and way is not None:
         return "unix", way.target.port, "unix", way.target.port

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from hyperpool.config.entries import DatabaseSettings
-from hyperpool.config.transports import AgentStep, ProxyStep, TcpStep, UnixStep, WebSocketStep
+from hyperpool.config.transports import AgentStep, ProxyStep, TcpStep, TlsStep, UnixStep, WebSocketStep
 from hyperpool.errors import ConnectFailed, UpstreamError
 from hyperpool.transport.kinds import KINDS, Trace, open_steps
 from hyperpool.transport.plain import PlainStream
@@ -48,6 +48,14 @@ class Target:
     def known(self) -> bool:
         """Whether the settings say what the server's own address is, and not only the way to it."""
         return self.host != _UNSAID or self.steps == _direct(self.host, self.port)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, for views with columns for them; the port is 0 where no more than a name is known."""
+        if self.known:
+            return self.host, self.port
+        *_, last = (step for step in self.steps if not isinstance(step, TlsStep))
+        return (last.host, last.port) if isinstance(last, TcpStep | ProxyStep) else (self.name, 0)
 
     @property
     def name(self) -> str:

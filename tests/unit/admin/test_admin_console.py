@@ -13,6 +13,7 @@ from hyperpool.admin.console import ShutdownMode
 from hyperpool.admin.tables import columns
 from hyperpool.admin.views import View
 from hyperpool.config import DatabaseSettings, PoolMode, SessionState
+from hyperpool.config.transports import AgentStep, TcpStep, TlsStep, UnixStep, WebSocketStep
 from hyperpool.service.logform import render
 from hyperpool.stats import PoolStats
 from hyperpool.wire import messages
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from hyperpool.admin.surroundings import Surroundings
     from hyperpool.admin.tables import Row
+    from hyperpool.config.transports import Steps
 
 
 @pytest.fixture
@@ -379,6 +381,30 @@ def test_databases(desk: Desk) -> None:
     assert {name: shown["zoo"][name] for name in expected} == expected
     assert (shown["app"]["port"], shown["app"]["load_balance_hosts"]) == ("1", "round-robin")
     assert (shown["pgbouncer"]["host"], shown["pgbouncer"]["current_client_connections"]) == ("NULL", "1")
+
+
+@pytest.mark.parametrize(
+    ("host", "transport", "shown"),
+    [
+        ("127.0.0.1", (AgentStep(name="site"),), ("PostgreSQL behind agent site", "0")),
+        (
+            "127.0.0.1",
+            (TcpStep(host="gw", port=443), WebSocketStep(host="gw")),
+            ("PostgreSQL behind gw", "0"),
+        ),
+        ("127.0.0.1", (TcpStep(host="db", port=5433), TlsStep(server_name="db")), ("db", "5433")),
+        ("127.0.0.1", (UnixStep(path="/run/db"),), ("/run/db", "0")),
+        ("db.internal", (AgentStep(name="site"),), ("db.internal", "5432")),
+    ],
+)
+def test_databases_that_a_way_leads_to(
+    desk: Desk, host: str, transport: Steps, shown: tuple[str, str]
+) -> None:
+    """The default host is not where they are: as much is shown as the settings tell."""
+    entry = DatabaseSettings(host=host, transport=transport)
+    desk.house.settings = attrs.evolve(desk.house.settings, databases={"app": entry})
+    (row,) = [row for row in desk.rows("DATABASES") if row["name"] == "app"]
+    assert (row["host"], row["port"]) == shown
 
 
 def test_a_client_that_waits(desk: Desk) -> None:
