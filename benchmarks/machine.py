@@ -26,7 +26,7 @@ def describe(stage: Stage) -> dict[str, object]:
         "memory": f"{int(_proc_field('/proc/meminfo', 'MemTotal').split()[0]) / (1 << 20):.1f} GiB",
         "kernel": platform.release(),
         "load average before": ", ".join(f"{load:.2f}" for load in os.getloadavg()),
-        "python": sys.version.split()[0],
+        "python": " ".join(sys.version.split()),
         "hyperpool": version_of(stage.workspace, [sys.executable, "-m", "hyperpool"]),
         "revision": _revision(),
         "postgresql": version_of(stage.workspace, [stage.tools.bin_dir / "postgres"]),
