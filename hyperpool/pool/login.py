@@ -190,7 +190,8 @@ async def _log_in(stream: trio.abc.Stream, login: ServerLogin, channel: Channel)
     try:
         startup = login.start(channel)
     except ProtocolError as error:
-        raise LoginFailed(f"cannot ask the server for a session: {error}") from error
+        # No cause: it is not the server that broke the protocol.
+        raise LoginFailed(f"cannot ask the server for a session: {error}") from None
     try:
         await stream.send_all(startup)
         while not login.done:
