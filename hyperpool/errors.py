@@ -114,3 +114,7 @@ class LoginFailed(UpstreamError):
 
 class PasswordMissing(LoginFailed):
     """The server asks for a password, and there is none."""
+
+
+class KeysMissing(LoginFailed):
+    """The server asks for SCRAM, and what is stored is a SCRAM secret: a client's own login would bring the keys."""

@@ -18,10 +18,11 @@ from hyperpool.auth.scram import (
     MECHANISM_PLUS,
     UNBOUND,
     ScramClient,
+    ScramVerifier,
 )
 from hyperpool.auth.secrets import MD5Digest, PlainPassword, Shown, parse_secret
 from hyperpool.config import ChannelBinding
-from hyperpool.errors import LoginFailed, PasswordMissing, ProtocolError
+from hyperpool.errors import KeysMissing, LoginFailed, PasswordMissing, ProtocolError
 from hyperpool.wire import constants as c
 from hyperpool.wire import messages
 from hyperpool.wire.startup import NEWEST_MINOR, OLDEST_MINOR
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hyperpool.auth.binding import Channel
-    from hyperpool.auth.scram import ScramKeys, ScramVerifier
+    from hyperpool.auth.scram import ScramKeys
     from hyperpool.config import Secret
 
 _UNSUPPORTED_METHODS: Final = {c.AUTH_KERBEROS_V5: "Kerberos V5", c.AUTH_GSS: "GSSAPI", c.AUTH_SSPI: "SSPI"}
@@ -258,9 +259,12 @@ class ServerLogin:
         return next((one for one in known if isinstance(one, PlainPassword)), known[-1])
 
     def _scram_password(self) -> str | ScramKeys:
-        if self._shown.keys is not None and not isinstance(self._stored_password(), PlainPassword):
+        stored = self._stored_password()
+        if isinstance(stored, PlainPassword):
+            return stored.text
+        if self._shown.keys is not None:
             return self._shown.keys
-        return self._plain_password().text
+        raise self._needs_plain_password(KeysMissing if isinstance(stored, ScramVerifier) else LoginFailed)
 
     def _plain_password(self) -> PlainPassword:
         stored = self._stored_password()
@@ -277,8 +281,8 @@ class ServerLogin:
             case _:
                 raise self._needs_plain_password()
 
-    def _needs_plain_password(self) -> LoginFailed:
-        return LoginFailed(
+    def _needs_plain_password(self, kind: type[LoginFailed] = LoginFailed) -> LoginFailed:
+        return kind(
             f'the server asks for the password of user "{self._user}", but only a hash of it is known: a plain '
             "password is needed to log in with this method, or a client that logs in with SCRAM for a server that does"
         )

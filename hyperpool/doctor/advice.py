@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from hyperpool.doctor.findings import moment
-from hyperpool.errors import ConnectFailed, LoginFailed, ProtocolError
+from hyperpool.errors import ConnectFailed, KeysMissing, LoginFailed, ProtocolError
 from hyperpool.transport.tls import NoAnswer, TlsFailed
 
 if TYPE_CHECKING:
@@ -78,6 +78,24 @@ _MUTE_BEHIND: Final = (
 _REFUSED_BEHIND: Final = "start what the tunnel begins with, or check host and port: nothing listens there"
 _FOREIGN: Final = "what is there does not speak PostgreSQL's protocol: check host and port"
 _FOREIGN_BEHIND: Final = "what the tunnel leads to does not speak PostgreSQL's protocol: check its target"
+
+
+_KEYS_AWAITED: Final = (
+    "the way ends here, as only a SCRAM secret of this user is known: the pooler goes on with what a client shows that "
+    "logs in with SCRAM, if the server stores the very same secret; to go on, give the password, or name with --user "
+    "somebody whose password is known"
+)
+_LOGIN_AWAITED: Final = (
+    "the way ends here, as no password of this user is known: the pooler goes on with what a client's login brings; to "
+    "go on, name with --user somebody whose password is known"
+)
+ANOTHER_USER: Final = "name with --user somebody whose password is known: the pooler asks for it"
+"""The remedy where the doctor is a client, and has no password."""
+
+
+def about_awaited(error: LoginFailed) -> str:
+    """The warning for a login that waits for what a client's own login brings."""
+    return _KEYS_AWAITED if isinstance(error, KeysMissing) else _LOGIN_AWAITED
 
 
 def about_hang(kind: str, *, behind: bool = False) -> str:

@@ -8,7 +8,7 @@ import attrs
 import trio
 
 from hyperpool.auth.secrets import PlainPassword, parse_secret
-from hyperpool.config.kinds import SslMode
+from hyperpool.config.kinds import AuthType, SslMode
 from hyperpool.config.settings import FALLBACK
 from hyperpool.config.tls import ServerTls
 from hyperpool.config.transports import AgentStep
@@ -16,6 +16,7 @@ from hyperpool.doctor.findings import DatabaseFinding
 from hyperpool.doctor.walk import Walk, via
 from hyperpool.embedded.cluster import PORT, Cluster
 from hyperpool.embedded.postmaster import find
+from hyperpool.errors import KeysMissing, PasswordMissing
 from hyperpool.transport.kinds import DialContext
 from hyperpool.transport.nameservers import make_resolver
 from hyperpool.transport.route import Route
@@ -25,12 +26,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from hyperpool.config import PoolSettings, Settings
+    from hyperpool.errors import LoginFailed
 
 _AT_ONCE: Final = 32
 """Ways that are gone at a time."""
 
 _DEFAULT_TIMEOUT: Final = 15.0
 """Seconds, where the settings set no limit: the default of ``server_connect_timeout``."""
+
+_BRINGS_NOTHING: Final = frozenset({AuthType.TRUST, AuthType.ANY, AuthType.CERT})
+_BRINGS_PASSWORD: Final = frozenset({AuthType.PLAIN, AuthType.LDAP, AuthType.PAM})
+"""What a client's login brings that is good for one to a server; the others bring keys."""
 
 _EVERYWHERE: Final = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
 """Where a listener on all addresses can be reached."""
@@ -136,7 +142,20 @@ class Examination:
             pool = self._embedded(pool, finding)
         elif entry.transport and isinstance(entry.transport[0], AgentStep):
             return Plan(finding, self._through_pooler(pool, entry.transport[0], finding))
-        return Plan(finding, [] if pool is None else self._walks(pool))
+        walks = [] if pool is None else self._walks(pool)
+        if not entry.user and entry.password is None:
+            for walk in walks:
+                walk.awaited = self._awaited(name)
+        return Plan(finding, walks)
+
+    def _awaited(self, name: str) -> tuple[type[LoginFailed], ...]:
+        """What may be missing at a login to a database's servers, as clients bring it."""
+        kind = self._settings.pooler.auth_type
+        if kind in _BRINGS_NOTHING:
+            return ()
+        if kind in _BRINGS_PASSWORD or self._settings.auth_source(name) is not None:
+            return (KeysMissing, PasswordMissing)
+        return (KeysMissing,)
 
     def _walks(self, pool: PoolSettings) -> list[Walk]:
         timeout, limit = self._wishes.timeout, "--timeout"

@@ -13,7 +13,14 @@ import trio
 from hyperpool.config.transports import ProxyStep, WebSocketStep
 from hyperpool.doctor import advice
 from hyperpool.doctor.findings import HopFinding, ServerFinding, Status
-from hyperpool.errors import ConnectFailed, HyperpoolError, LoginFailed, ProtocolError, UpstreamError
+from hyperpool.errors import (
+    ConnectFailed,
+    HyperpoolError,
+    KeysMissing,
+    LoginFailed,
+    ProtocolError,
+    UpstreamError,
+)
 from hyperpool.pool.login import connect_to
 from hyperpool.transport.ending import ended
 from hyperpool.transport.kinds import Trace
@@ -71,6 +78,7 @@ class Walk:
         timeout: seconds for all of it.
         limit: what the time limit is called.
         unreachable: the remedy if nothing listens there; empty for the usual one.
+        awaited: errors of a login that are none of the pooler's: what is missing comes with a client's own login.
         name: what the server is called; by default, as in the settings.
         via: what leads there; by default, the target's steps.
         trace: what happens.
@@ -83,6 +91,7 @@ class Walk:
     timeout: float
     limit: str
     unreachable: str = ""
+    awaited: tuple[type[LoginFailed], ...] = ()
     name: str = attrs.Factory(lambda walk: walk.target.name, takes_self=True)
     via: str = attrs.Factory(lambda walk: via(walk.target.steps), takes_self=True)
     trace: WatchedTrace = attrs.field(factory=WatchedTrace)
@@ -107,6 +116,9 @@ class Walk:
                 hop.overcome = True
         else:
             _fail(hops, error)
+            if isinstance(error, self.awaited):
+                hops[-1].error = hops[-1].remedy = ""
+                hops[-1].warnings.append(advice.about_awaited(error))
         self._warn(hops)
         self.finding = ServerFinding(self.name, self.via, hops, seconds)
         if self.finding.status is not Status.FAILED:
@@ -125,6 +137,8 @@ class Walk:
             remedy = advice.about_error(hop.kind, error, behind=self._behind) if error else ""
             if remedy and self.unreachable and hop.kind in {"tcp", "unix"}:
                 remedy = self.unreachable
+            elif self.unreachable and isinstance(error, KeysMissing):
+                remedy = advice.ANOTHER_USER
             findings.append(HopFinding(hop.kind, hop.target, hop.seconds, hop.facts, [], hop.error, remedy))
         return findings
 
