@@ -15,6 +15,7 @@ No extension is offered, and no subprotocol unless the settings have the header 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from hyperpool.config.transports import WebSocketStep
     from hyperpool.transport.answer import Answer
     from hyperpool.transport.kinds import DialContext
+
+_BETWEEN: Final = re.compile(r"[\s;,=&]+")
+"""What stands between the parts of a header's value, or of a query."""
 
 _WORTH_HIDING: Final = 6
 """Characters of a text that nobody guesses; shorter ones are in every other address."""
@@ -167,8 +171,6 @@ def _refusal(step: WebSocketStep, answer: Answer) -> str:
 
 def _redirect(step: WebSocketStep, answer: Answer) -> str:
     location = answer.location()
-    if _holds_secret(step, location):
-        location = ""
     path = location.partition("://")[2].partition("/")[2] if "://" in location else location.removeprefix("/")
     if f"/{path}".startswith(_LOGIN_PATH):
         if not step.token_id:
@@ -179,15 +181,17 @@ def _redirect(step: WebSocketStep, answer: Answer) -> str:
             f"refused the service token ({answer.status} to an Access login): check token_id and token_secret, the "
             "token's expiry, and that a policy with the action Service Auth lets it in"
         )
-    where = f" to {location}" if location else ""
+    where = f" to {location}" if location and not _holds_secret(step, location) else ""
     return (
         f"answered with a redirect ({answer.title}){where}: put the WebSocket's own address into the settings"
     )
 
 
 def _holds_secret(step: WebSocketStep, place: str) -> bool:
-    """Whether something that was sent has come back."""
+    """Whether something that was sent has come back, or a part of it, such as one cookie or a bearer token."""
     sent = [step.token_id, step.token_secret, *(value for _, value in step.headers)]
-    secrets = [step.path.partition("?")[2], *(one.reveal() for one in sent if one is not None)]
+    texts = [step.path.partition("?")[2], *(one.reveal() for one in sent if one is not None)]
+    parts = {part for text in texts for part in (text, *_BETWEEN.split(text))}
+    secrets = {form.lower() for part in parts for form in (part, unquote(part)) if len(form) >= _WORTH_HIDING}
     found = {place.lower(), unquote(place).lower()}
-    return any(secret.lower() in one for secret in secrets if len(secret) >= _WORTH_HIDING for one in found)
+    return any(secret in one for secret in secrets for one in found)

@@ -231,6 +231,24 @@ async def test_a_login_of_access(before: str) -> None:
     assert "refused the service token (302 to an Access login): check token_id and token_secret" in message
 
 
+async def test_a_login_of_access_with_what_was_sent() -> None:
+    """A header that says the host's name does not keep it from being known."""
+    step = attrs.evolve(STEP, headers=(("X-Forwarded-Host", Secret("gw.example.com")),))
+    message = await refusal(http("302 Found", "Location: /cdn-cgi/access/login/gw.example.com"), step)
+    assert "refused the service token (302 to an Access login)" in message
+
+
+@pytest.mark.parametrize(
+    "part", ["path-41b7", "bearer-5c0de", "session-77aa", "value/90c4", "value%2F90c4", "VALUE%252F90c4"]
+)
+async def test_parts_of_what_was_sent(part: str) -> None:
+    """They are as secret as all of it."""
+    headers = {"Authorization": "Bearer bearer-5c0de", "Cookie": "a=session-77aa; b=value%2F90c4"}
+    step = attrs.evolve(STEP, headers=tuple((name, Secret(value)) for name, value in headers.items()))
+    message = await refusal(http("302 Found", f"Location: /login/{part}/x"), step)
+    assert message.endswith("a redirect (302 Found): put the WebSocket's own address into the settings")
+
+
 @pytest.mark.parametrize(
     ("location", "shown"),
     [
