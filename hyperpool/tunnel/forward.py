@@ -92,7 +92,10 @@ async def _both_ways(inward: _Copier, outward: _Copier, traffic: Traffic) -> Non
     def count_out(count: int) -> None:
         traffic.outward += count
 
-    async def run(copier: _Copier, count: Callable[[int], None], name: str) -> None:
+    gone = ""
+
+    async def run(copier: _Copier, count: Callable[[int], None], name: str, other: str) -> None:
+        nonlocal gone
         reason = await copier(count)
         if reason is not None:
             if not traffic.ended_by:
@@ -100,11 +103,13 @@ async def _both_ways(inward: _Copier, outward: _Copier, traffic: Traffic) -> Non
             nursery.cancel_scope.cancel()
         else:
             # What the sink said before it went may still be on its way.
+            gone = gone or other
             nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, inward, count_in, "peer")
-        nursery.start_soon(run, outward, count_out, "target")
+        nursery.start_soon(run, inward, count_in, "peer", "target")
+        nursery.start_soon(run, outward, count_out, "target", "peer")
+    traffic.ended_by = traffic.ended_by or gone
 
 
 def _stream_copier(source: trio.abc.Stream, sink: trio.abc.Stream) -> _Copier:

@@ -190,8 +190,10 @@ async def test_no_last_words(kind: Kind, autojump_clock: trio.testing.MockClock)
         sock.shutdown(socket.SHUT_RD)
         way.server = PlainStream(sock)
     await way.peer.send_all(b"question")
+    traffic = Traffic()
     with trio.fail_after(10):
-        await way.forward(Traffic())
+        await way.forward(traffic)
+    assert traffic.ended_by == "target"
     await way.close()
 
 
