@@ -32,6 +32,7 @@ TYPED: Final = (
     "cache/counters",
     "cache/store",
     "frontdoor/guest",
+    "frontdoor/handshake",
     "frontdoor/precedents",
     "pool/places",
     "pool/statements",

@@ -1,29 +1,22 @@
 cimport cython
 
 from hyperpool.auth.proof cimport ScramProof
+from hyperpool.frontdoor.handshake cimport EncryptingConnection
 from hyperpool.frontdoor.precedents cimport Precedent, Precedents
-from hyperpool.relay.transient cimport TransientConnection
 
 
-cdef class Guest(TransientConnection):
+cdef class Guest(EncryptingConnection):
     cdef object _door
     cdef object _login
-    cdef object _offer
     cdef Precedent _precedent
     cdef ScramProof _proof
-    cdef object _shaking
     cdef Py_ssize_t _age
     cdef bint _declined
-    cdef bint _direct
-    cdef bint _fresh
     cdef bint _waiting
     cdef str _late
     cdef public bint local
-    cdef public bint encrypted
     cdef public bint wants_console
     cdef public bint owner
-    cdef public bytes endpoint
-    cdef public str address
     cdef public str replication
     cdef public tuple key
     cdef public tuple place

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from hyperpool.auth.secrets import Shown
-from hyperpool.config.tls import ALPN
-from hyperpool.errors import (
-    AuthenticationError,
-    ClientRefused,
-    HyperpoolError,
-    ProtocolError,
-    UpstreamError,
-)
+from hyperpool.errors import AuthenticationError, ClientRefused, HyperpoolError, UpstreamError
 from hyperpool.frontdoor.access import shown
 from hyperpool.frontdoor.console import ConsoleReady
+from hyperpool.frontdoor.handshake import EncryptingConnection
 from hyperpool.frontdoor.login import Login
 from hyperpool.frontdoor.precedents import Admission, Precedent
 from hyperpool.frontdoor.startup import requested_parameters
-from hyperpool.frontdoor.tls import HANDSHAKE
 from hyperpool.relay.connection import HANG_UP
 from hyperpool.relay.handover import ClientReady
-from hyperpool.relay.transient import TransientConnection
-from hyperpool.transport.endpoint import TlsSocket, tls_name, wrap
+from hyperpool.transport.endpoint import tls_name
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
 
@@ -61,14 +52,11 @@ _LOGGED: Final = 300
 """Characters of a text that the log gets from somebody who is not authenticated. PostgreSQL's names have 63 bytes."""
 
 
-class Guest(TransientConnection):
+class Guest(EncryptingConnection):
     """A client that is logging in.
 
     Attributes:
-        address: where it comes from, for logs.
         local: it comes through a Unix socket.
-        encrypted: it has begun with TLS.
-        endpoint: the hash of the certificate that it was shown, for channel binding; empty for none.
         key: its cancel key, once it has a place.
         requested: the session parameters that it asked for.
         replication: the startup parameter of that name, if it asked for a replication connection.
@@ -83,20 +71,13 @@ class Guest(TransientConnection):
     __slots__ = (
         "_age",
         "_declined",
-        "_direct",
         "_door",
-        "_fresh",
         "_late",
         "_login",
-        "_offer",
         "_precedent",
         "_proof",
-        "_shaking",
         "_waiting",
-        "address",
         "claim",
-        "encrypted",
-        "endpoint",
         "key",
         "local",
         "owner",
@@ -108,24 +89,18 @@ class Guest(TransientConnection):
     )
 
     def __init__(self, door: FrontDoor, sock: socket.socket, address: str, deadline: float) -> None:
-        super().__init__(door.relay, sock, deadline)
-        self._door = door
-        self.local = _family_of(sock) == socket.AF_UNIX
+        local = _family_of(sock) == socket.AF_UNIX
         # As in pgbouncer, a Unix socket has no TLS.
-        self._offer = None if self.local else door.tls
+        super().__init__(door.relay, sock, address, deadline, None if local else door.tls)
+        self._door = door
+        self.local = local
         self._login: Login | None = None
         self._declined = False
         self._age = 0
         self._precedent: Precedent | None = None
         self._proof: ScramProof | None = None
-        self._fresh = self._offer is not None
-        self._shaking: TlsSocket | None = None
-        self._direct = False
         self._late = _LOGIN_TIMEOUT
-        self.encrypted = False
-        self.endpoint = b""
         self._waiting = False
-        self.address = address
         self.key: tuple[int, bytes] | None = None
         self.requested = _NOTHING
         self.replication = ""
@@ -147,10 +122,10 @@ class Guest(TransientConnection):
             if self.hung_up:
                 self.lost("client closed connection during login")
             return
-        if self._shaking is not None:
-            self._shake_hands(self._shaking)
+        if self.shaking is not None:
+            self.shake_hands()
             return
-        if self._fresh and self._begins_with_tls():
+        if self.fresh and self.begins_with_tls():
             return
         relay = self.relay
         try:
@@ -170,7 +145,7 @@ class Guest(TransientConnection):
                 self._prove(self._proof, data)
                 return
             login = self._login
-            if login is None and self._offer is None and data == _ASKS_FOR_TLS and not self._declined:
+            if login is None and self.offer is None and data == _ASKS_FOR_TLS and not self._declined:
                 # Nearly all begin like this, also where there is no TLS to be had.
                 self._declined = True
                 self.transmit(b"N")
@@ -228,7 +203,7 @@ class Guest(TransientConnection):
 
     def _begin(self) -> Login:
         """Begin to talk with it."""
-        self._login = login = Login(self._admit, tls=self._offer is not None, may_try=self._may_try)
+        self._login = login = Login(self._admit, tls=self.offer is not None, may_try=self._may_try)
         if self._declined:
             login.declined()
         return login
@@ -277,7 +252,7 @@ class Guest(TransientConnection):
         if answer:
             self.transmit(answer)
         if login.starts_tls:
-            self._start_tls()
+            self.start_tls()
         elif login.cancel is not None:
             self._waiting = True
             self._door.cancel(self, login.cancel)
@@ -290,57 +265,15 @@ class Guest(TransientConnection):
             self._waiting = True
             self._door.access.hold(self, login)
 
-    def _begins_with_tls(self) -> bool:
-        """Whether the first byte is one of TLS, and not of a startup packet: then the handshake has begun."""
-        try:
-            first = self.sock.recv(1, socket.MSG_PEEK)
-        except OSError:
-            # Reading tells what it is.
-            return False
-        self._fresh = False
-        if first != HANDSHAKE:
-            return False
-        self._direct = True
-        self._start_tls()
-        return True
-
-    def _start_tls(self) -> None:
-        if self._offer is None:
-            raise AssertionError("TLS was offered")
-        try:
-            # The descriptor stays the same, and with it what the relay waits for.
-            self._shaking = wrap(self.sock, self._offer.context)
-        except OSError as error:
-            self.lost(f"client connection broke during login: {error.strerror}")
-            return
-        self.speak(self._shaking)
-        self._shake_hands(self._shaking)
-
-    def _shake_hands(self, sock: TlsSocket) -> None:
-        """Go on with the handshake, as far as it goes without waiting."""
-        try:
-            sock.shake_hands()
-        except ssl.SSLWantReadError:
-            return
-        except ssl.SSLWantWriteError:
-            self.relay.watch_writable(self)
-            return
-        except OSError as error:
-            if self._door.log_errors:
-                log.warning("TLS handshake failed", client=self.address, reason=error.strerror)
-            self.lost(f"TLS handshake failed: {error.strerror}")
-            return
-        self._shaking = None
-        self.encrypted = True
-        self.endpoint = self._offer.endpoint if self._offer is not None else b""
+    def secured(self) -> None:
+        """It has TLS now."""
         (self._login or self._begin()).encrypted()
-        if self._direct and sock.selected_alpn_protocol() != ALPN:
-            self.refuse(
-                ProtocolError("received direct TLS connection request without ALPN protocol negotiation")
-            )
-        else:
-            # What the kernel has announced already may lie behind the handshake.
-            self.relay.resume(self)
+
+    def failed_to_encrypt(self, reason: str | None) -> None:
+        """The TLS handshake has failed."""
+        if self._door.log_errors:
+            log.warning("TLS handshake failed", client=self.address, reason=reason)
+        self.lost(f"TLS handshake failed: {reason}")
 
     def wait_for_server(self, timeout: float) -> None:
         """Its login goes on when its pool has a server: not later than a query's would (``query_wait_timeout``).
@@ -503,15 +436,10 @@ class Guest(TransientConnection):
 
     def timed_out(self) -> None:
         """It has taken too long (``client_login_timeout``)."""
-        if self._shaking is not None:
+        if self.shaking is not None:
             self.lost("client_login_timeout during the TLS handshake")
             return
         self.refuse(ClientRefused(self._late, "08P01"))
-
-    def flushed(self) -> None:
-        """The client has taken what it was sent."""
-        if self._shaking is not None:
-            self._shake_hands(self._shaking)
 
     def gone(self, reason: str) -> None:
         """The login has ended without a client."""
