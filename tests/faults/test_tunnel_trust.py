@@ -10,6 +10,7 @@ import pytest
 from tests.support import scenes
 from tests.support.gateways import OTHER_TOKEN, TOKEN
 from tests.support.paths import TUNNELS
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.support.scenes import SceneFactory
@@ -63,10 +64,13 @@ def test_a_token_that_is_revoked(make_scene: SceneFactory, kind: str) -> None:
     assert _REFUSED[kind] in fields["M"]
     scene.logged(_REFUSED[kind], mark)
     if kind in _CUTS:
-        told = scene.path.log_text() if kind == "ingress" else scene.pooler.log_text(mark)
-        assert "its token is revoked" in told
-        assert "no token, or one that is not accepted" in told
-        assert "its last stream was closed" not in told
+
+        def told() -> str:
+            return scene.path.log_text() if kind == "ingress" else scene.pooler.log_text(mark)
+
+        for reason in ("its token is revoked", "no token, or one that is not accepted"):
+            eventually(lambda reason=reason: reason in told(), what=f"{reason!r} is in the log")  # type: ignore[misc]
+        assert "its last stream was closed" not in told()
     scene.path.replace_token(scene.pooler, TOKEN)
     scene.wait_served()
     scene.wait_rest(rest)
@@ -87,7 +91,7 @@ def test_a_certificate_that_expires(make_scene: SceneFactory, kind: str) -> None
     assert _EXPIRED[kind] in fields["M"]
     scene.logged(_EXPIRED[kind], mark)
     if kind == "agent":
-        assert "certificate has expired" in scene.path.log_text()
+        eventually(lambda: "certificate has expired" in scene.path.log_text(), what="the agent says why")
     scene.path.certify(scene.pooler)
     scene.wait_served()
     scene.wait_rest(rest)

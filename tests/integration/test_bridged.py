@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,24 +80,11 @@ def test_a_slow_reader_holds_up_the_server(bridged: Pooler, pg: PostgresCluster)
 
 def test_a_cancel_request_goes_the_same_way(bridged: Pooler, pg: PostgresCluster) -> None:
     """It reaches the query, and the connection goes on."""
+    statement = "SELECT pg_sleep(30) /* bridged sleep */"
     with bridged.connect("app") as connection:
-
-        def cancel() -> None:
-            eventually(
-                lambda: pg.sql(
-                    "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE %s",
-                    "%bridged sleep%",
-                ),
-                what="the query runs",
-            )
-            connection.cancel_safe(timeout=10)
-
-        helper = threading.Thread(target=cancel)
-        helper.start()
         elapsed = Stopwatch()
-        with pytest.raises(psycopg.errors.QueryCanceled):
-            connection.execute("SELECT pg_sleep(30) /* bridged sleep */")
-        helper.join(10)
+        with pg.when_asleep(statement, connection.cancel_safe), pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute(statement)
         assert elapsed.seconds < 15
         assert connection.execute("SELECT 1").fetchone() == (1,)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -34,19 +33,11 @@ def _wait_queued(pooler: Pooler, client: RawClient, *data: bytes) -> None:
 
 def test_a_driver_cancels_its_query(pooler: Pooler, pg: PostgresCluster, mode: str) -> None:
     """`cancel_safe` of psycopg ends `pg_sleep` at once; the connection goes on."""
-    marker = f"driver cancel {mode}"
+    statement = f"SELECT pg_sleep(30) /* driver cancel {mode} */"
     with pooler.connect(mode) as connection:
-
-        def cancel() -> None:
-            pg.wait_active(marker)
-            connection.cancel_safe(timeout=10)
-
-        helper = threading.Thread(target=cancel)
-        helper.start()
         elapsed = Stopwatch()
-        with pytest.raises(psycopg.errors.QueryCanceled):
-            connection.execute(f"SELECT pg_sleep(30) /* {marker} */".encode())
-        helper.join(10)
+        with pg.when_asleep(statement, connection.cancel_safe), pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute(statement.encode())
         assert elapsed.seconds < 15
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
@@ -55,7 +46,7 @@ def test_a_wrong_secret_cancels_nothing(pooler: Pooler, pg: PostgresCluster, mod
     """A CancelRequest with a wrong secret, a wrong pid or the key of nobody has no effect."""
     marker = f"not to be canceled {mode}"
     with pooler.raw(mode) as client:
-        client.send(raw.query(f"SELECT pg_sleep(0.5) /* {marker} */"))
+        client.send(raw.query(f"SELECT pg_sleep(1.5) /* {marker} */"))
         pg.wait_active(marker)
         flipped = bytes(byte ^ 0xFF for byte in client.secret)
         pooler.cancel(client.pid, flipped)
@@ -80,7 +71,7 @@ def test_an_idle_client_has_nothing_to_cancel(
     pooler = make_pooler(pool_mode="transaction", default_pool_size=1)
     with pooler.raw() as idle, pooler.raw() as busy:
         assert idle.value("SELECT 1") == "1"
-        busy.send(raw.query("SELECT pg_sleep(0.5) /* busy */"))
+        busy.send(raw.query("SELECT pg_sleep(1.5) /* busy */"))
         pg.wait_active("busy")
         pooler.cancel(idle.pid, idle.secret)
         assert raw.kinds(busy.receive_until()) == b"TDCZ"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import tempfile
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -76,7 +76,7 @@ def test_a_cancel_request_reaches_the_right_one(peers: tuple[Pooler, Pooler], pg
         _log_in(client)
         for through in (second, first):
             client.send(query("SELECT pg_sleep(30)"))
-            eventually(lambda: "active" in pg.states("app"), what="the query runs")
+            eventually(lambda: pg.waiting("PgSleep", "SELECT pg_sleep(30)"), what="the query runs")
             _cancel(_local(through), client)
             assert _sqlstate(client) == "57014"
     where = {"host": second.config["pooler"]["unix_socket_dir"]}
@@ -85,26 +85,21 @@ def test_a_cancel_request_reaches_the_right_one(peers: tuple[Pooler, Pooler], pg
         assert [row[0] for row in console.execute("SHOW PEERS")] == [1, 2]
 
 
-def test_many_clients_that_share_a_port(peers: tuple[Pooler, Pooler]) -> None:
+def test_many_clients_that_share_a_port(peers: tuple[Pooler, Pooler], pg: PostgresCluster) -> None:
     """The kernel spreads connections, cancel requests too; each of them ends its own query, by libpq's own means."""
 
-    def run(caught: list[str | None]) -> None:
-        with peers[0].connect() as connection:
-            timer = threading.Timer(0.3, connection.cancel_safe)
-            timer.start()
-            try:
-                connection.execute("SELECT pg_sleep(30)")
-            except psycopg.errors.QueryCanceled as error:
-                caught.append(error.sqlstate)
-            timer.join()
+    def run(number: int) -> bool:
+        statement = f"SELECT pg_sleep(30) /* {number} */"
+        with (
+            peers[0].connect() as connection,
+            pg.when_asleep(statement, connection.cancel_safe),
+            pytest.raises(psycopg.errors.QueryCanceled),
+        ):
+            connection.execute(statement.encode())
+        return True
 
-    caught: list[str | None] = []
-    threads = [threading.Thread(target=run, args=(caught,)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert caught == ["57014"] * 8
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(run, range(8)))
 
 
 def test_a_peer_that_is_not_there(peers: tuple[Pooler, Pooler]) -> None:
@@ -142,6 +137,6 @@ def test_pgbouncer_among_the_peers(make_pooler: PoolerFactory, pg: PostgresClust
             with RawClient(place) as client:
                 _log_in(client)
                 client.send(query("SELECT pg_sleep(30)"))
-                eventually(lambda: "active" in pg.states("app"), what="the query runs")
+                eventually(lambda: pg.waiting("PgSleep", "SELECT pg_sleep(30)"), what="the query runs")
                 _cancel(RawClient(through), client)
                 assert _sqlstate(client) == "57014"

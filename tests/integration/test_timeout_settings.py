@@ -167,7 +167,7 @@ def test_a_client_that_waits_shortly_is_not_told(make_pooler: PoolerFactory, pg:
 
 def test_who_waits_too_long_leaves_the_queue(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
     """Whoever is turned away is out of the queue; those behind him are served in their order."""
-    pooler = make_pooler(tl.config(pg, "app", {"app": {}}, query_wait_timeout=0.8))
+    pooler = make_pooler(tl.config(pg, "app", {"app": {}}, query_wait_timeout=3))
     with (
         pooler.raw("app", TRUDY) as holder,
         pooler.raw("app", TRUDY) as early,
@@ -175,7 +175,7 @@ def test_who_waits_too_long_leaves_the_queue(make_pooler: PoolerFactory, pg: Pos
     ):
         holder.ask("BEGIN")
         early.send(raw.query("SELECT 'not to be seen'"))
-        holder.ask("SELECT pg_sleep(0.4)")
+        holder.ask("SELECT pg_sleep(1.5)")
         late.send(raw.query("SELECT 'served'"))
         *_, error = early.receive_all()
         assert (error.fields["C"], error.fields["M"]) == ("08P01", "query_wait_timeout")
@@ -192,10 +192,10 @@ def test_who_waits_too_long_leaves_the_queue(make_pooler: PoolerFactory, pg: Pos
 def test_limits_do_not_add_up(make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
     """Time in the queue counts neither as a query nor as a transaction."""
     limits = {
-        "query_timeout": 0.6,
-        "transaction_timeout": 0.6,
-        "idle_transaction_timeout": 0.6,
-        "client_idle_timeout": 0.6,
+        "query_timeout": 1.5,
+        "transaction_timeout": 1.5,
+        "idle_transaction_timeout": 1.5,
+        "client_idle_timeout": 1.5,
     }
     pooler = make_pooler(tl.config(pg, "app", {"app": limits}, {BOB.name: dict.fromkeys(limits, 0)}))
     config = {**pooler.config["databases"]["app"], "user": TRUDY.name}
@@ -203,6 +203,6 @@ def test_limits_do_not_add_up(make_pooler: PoolerFactory, pg: PostgresCluster) -
     eventually(lambda: " reloaded " in pooler.log_text(), what="the settings are read")
     with pooler.raw("app", TRUDY) as one, pooler.raw("app", TRUDY) as two, pooler.raw("app", TRUDY) as three:
         for client in (one, two, three):
-            client.send(raw.query("SELECT pg_sleep(0.45)"))
+            client.send(raw.query("SELECT pg_sleep(0.9)"))
         for client in (one, two, three):
             assert raw.kinds(client.receive_until()) == b"TDCZ"

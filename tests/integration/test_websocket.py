@@ -131,14 +131,15 @@ class TestWork:
             with connection.cursor().copy("COPY carried TO STDOUT") as out:
                 assert sum(len(bytes(sent)) for sent in out) >= rows * 1018
 
-    def test_cancel(self, pooler: Pooler) -> None:
+    def test_cancel(self, pooler: Pooler, pg: PostgresCluster) -> None:
         """A cancel request goes the same way."""
+        statement = "SELECT pg_sleep(30)"
         with pooler.connect() as connection:
-            timer = threading.Timer(0.3, connection.cancel_safe)
-            timer.start()
-            with pytest.raises(psycopg.errors.QueryCanceled):
-                connection.execute("SELECT pg_sleep(30)")
-            timer.join()
+            with (
+                pg.when_asleep(statement, connection.cancel_safe),
+                pytest.raises(psycopg.errors.QueryCanceled),
+            ):
+                connection.execute(statement)
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
     def test_slow_reader(self, pooler: Pooler, websockify: Websockify, nginx: Nginx) -> None:
@@ -258,11 +259,12 @@ class TestFaults:
             pooler = make_mortal_pooler(behind(mortal_pg, gateway.url))
             with pooler.connect() as connection:
                 before = pooler.open_files()
-                timer = threading.Timer(0.3, gateway.stop)
-                timer.start()
-                with pytest.raises(psycopg.OperationalError):
-                    connection.execute("SELECT pg_sleep(30)")
-                timer.join()
+                statement = "SELECT pg_sleep(30)"
+                with (
+                    mortal_pg.when_asleep(statement, gateway.stop),
+                    pytest.raises(psycopg.OperationalError),
+                ):
+                    connection.execute(statement)
             assert "Connection refused" in _told(pooler)
             gateway.start()
             _served_again(pooler)

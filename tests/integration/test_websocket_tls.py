@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -24,8 +23,8 @@ pytestmark = pytest.mark.hyperpool_only
 
 
 @pytest.fixture
-def behind(tmp_path: Path) -> Iterator[Config]:
-    """Settings whose database `app` has TLS, and is behind websockify and nginx."""
+def behind(tmp_path: Path) -> Iterator[tuple[TlsPostgres, Config]]:
+    """A database with TLS, and settings where it is `app` behind websockify and nginx."""
     binaries = find_binaries()
     if binaries is None or "pixeltable" in str(binaries):
         pytest.skip("there is no PostgreSQL that was built with TLS")
@@ -44,14 +43,15 @@ def behind(tmp_path: Path) -> Iterator[Config]:
                 "channel_binding": "require",
                 "transport": nginx.steps(),
             }
-            yield config
+            yield cluster, config
     finally:
         cluster.destroy()
 
 
-def test_verified_to_the_database(behind: Config, make_pooler: PoolerFactory) -> None:
+def test_verified_to_the_database(behind: tuple[TlsPostgres, Config], make_pooler: PoolerFactory) -> None:
     """Encrypted and bound to the database's certificate all the way; results and cancel requests come through."""
-    pooler = make_pooler(behind)
+    cluster, config = behind
+    pooler = make_pooler(config)
     with pooler.connect() as connection:
         encrypted = connection.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").fetchone()
         assert encrypted == (True,)
@@ -59,16 +59,20 @@ def test_verified_to_the_database(behind: Config, make_pooler: PoolerFactory) ->
         assert large == "x" * 5_000_000
         (length,) = connection.execute("SELECT length(%s)", [large]).fetchone() or (0,)
         assert length == 5_000_000
-        timer = threading.Timer(0.3, connection.cancel_safe)
-        timer.start()
-        with pytest.raises(psycopg.errors.QueryCanceled):
-            connection.execute("SELECT pg_sleep(30)")
-        timer.join()
+        statement = "SELECT pg_sleep(30)"
+        with (
+            cluster.when_asleep(statement, connection.cancel_safe),
+            pytest.raises(psycopg.errors.QueryCanceled),
+        ):
+            connection.execute(statement)
 
 
-def test_the_database_s_certificate_is_what_counts(behind: Config, make_pooler: PoolerFactory) -> None:
+def test_the_database_s_certificate_is_what_counts(
+    behind: tuple[TlsPostgres, Config], make_pooler: PoolerFactory
+) -> None:
     """A gateway that leads to another database is found out."""
-    behind["databases"]["app"]["host"] = "elsewhere.example.com"
-    pooler = make_pooler(behind)
+    _, config = behind
+    config["databases"]["app"]["host"] = "elsewhere.example.com"
+    pooler = make_pooler(config)
     with pytest.raises(psycopg.OperationalError, match=r"elsewhere\.example\.com"):
         pooler.connect()

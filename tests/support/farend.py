@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,11 @@ SECRET: Final = "a secret that nobody shall read 1"
 NEW_SECRET: Final = "a secret that nobody shall read 2"
 _LIMIT: Final = 20.0
 _DRAIN_LIMIT: Final = 1.0
+
+
+def reloads(log: str) -> int:
+    """How often the log of a far end says that settings were taken over, or why they were not."""
+    return len(re.findall(r" reloaded |reload: settings are unchanged", log))
 
 
 class FarEnd:
@@ -54,10 +60,10 @@ class FarEnd:
 
     def reload(self, document: dict[str, Any]) -> None:
         """Write other settings, say so, and wait until they are taken over."""
-        before = self.log_text().count("reload")
+        before = reloads(self.log_text())
         self.write(document)
         self.process.send_signal(signal.SIGHUP)
-        eventually(lambda: self.log_text().count("reload") > before, what="the tunnel has reloaded")
+        eventually(lambda: reloads(self.log_text()) > before, what="the tunnel has reloaded")
 
     def log_text(self) -> str:
         """The log."""

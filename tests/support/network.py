@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import random
 import re
 import socket
@@ -78,25 +77,36 @@ def half_closed_towards(remote_port: int) -> int:
 def free_port() -> int:
     """Return a TCP port that is free on 127.0.0.1 and on ::1 at this moment.
 
-    It is none of those that the kernel gives to connections, and no other worker of this test run gets it.
+    It is none of those that the kernel gives to connections, and no other process that asks here gets it.
+
+    Raises:
+        RuntimeError: all of this process's ports are in use.
     """
-    return next(port for port in _ports if _is_free(port))
+    for port in itertools.islice(_ports, _BLOCK):
+        if _is_free(port):
+            return port
+    raise RuntimeError("all ports of this process are in use")
 
 
-def _own_ports(first: int = 10000, last: int = 32768, workers: int = 16) -> Iterator[int]:
-    """Ports of this worker, again and again; each test run begins elsewhere.
+def _own_ports(first: int = 10000, last: int = 32768) -> Iterator[int]:
+    """Ports of this process alone, again and again, for as long as it lives: it holds a name that tells so.
 
     Args:
         first: the first port.
         last: where those begin that Linux gives to connections, unless it is told otherwise.
-        workers: how many share the ports.
     """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    ports = range(first + worker % workers, last, workers)
-    begin = random.SystemRandom().randrange(len(ports))
-    return itertools.cycle((*ports[begin:], *ports[:begin]))
+    blocks = range(first, last - _BLOCK + 1, _BLOCK)
+    for begin in random.SystemRandom().sample(blocks, len(blocks)):
+        try:
+            _claim.bind(f"\0hyperpool tests have ports from {begin} on")
+        except OSError:
+            continue  # Another process has them, perhaps of another test run.
+        return itertools.cycle(range(begin, begin + _BLOCK))
+    raise RuntimeError("there are as many processes with tests as there are blocks of ports")
 
 
+_BLOCK = 300
+_claim = socket.socket(socket.AF_UNIX)
 _ports = _own_ports()
 
 

@@ -32,6 +32,7 @@ import yaml
 from tests.support import launch, targets
 from tests.support.certificates import issue
 from tests.support.counted import tasks_of
+from tests.support.farend import reloads
 from tests.support.gateways import HOST, OTHER_TOKEN, TOKEN, Nginx, Token, Websockify, find_program
 from tests.support.network import ESTABLISHED, free_port, tcp_sockets
 from tests.support.poolers import config_for
@@ -141,9 +142,9 @@ class FarEnd:
     def reload(self) -> None:
         """Have it take its settings in again, and wait until it says so."""
         assert self._process is not None
-        before = self.log_text().count("reload")
+        before = reloads(self.log_text())
         self._process.send_signal(signal.SIGHUP)
-        eventually(lambda: self.log_text().count("reload") > before, what=f"{self._name} reloads")
+        eventually(lambda: reloads(self.log_text()) > before, what=f"{self._name} reloads")
 
     def open_files(self) -> int:
         """The number of its open file descriptors."""

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from tests.support.network import free_port
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 SUPERUSER: Final = "postgres"
 DATABASES: Final = ("shared", "app", "other")
@@ -312,6 +313,26 @@ class PostgresCluster:
             statement,
         )
         return [row[0] for row in rows]
+
+    @contextlib.contextmanager
+    def when_asleep(self, statement: str, action: Callable[[], object]) -> Iterator[None]:
+        """Do something in another thread as soon as exactly this statement sleeps, which the block runs.
+
+        Args:
+            statement: the text that is sent.
+            action: what is done.
+        """
+
+        def act() -> None:
+            eventually(lambda: self.waiting("PgSleep", statement), what="the statement sleeps")
+            action()
+
+        thread = threading.Thread(target=act)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
 
     def wait_active(self, marker: str) -> None:
         """Wait until somebody else runs a statement with this in its text."""

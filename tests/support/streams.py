@@ -56,7 +56,7 @@ def clogged(maker: StreamMaker) -> StreamMaker:
 
 
 async def fill(stream: trio.abc.Stream, limit: int = 1 << 28) -> int:
-    """Send until the stream takes no more for a while.
+    """Send until the stream takes no more for a while: for tests with `autojump_clock`, so that this is no guess.
 
     A send that is cut off leaves a stream that wants to be read: for filling, not for messages.
 
