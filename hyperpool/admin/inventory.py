@@ -63,7 +63,7 @@ def databases(around: Surroundings) -> Iterator[Row]:
     """SHOW DATABASES: the entries of the settings, the names that ``*`` has stood for, and the console."""
     servers, logged_in = Counter[str](), Counter[str]()
     for pool in around.pools:
-        servers[pool.settings.database] += len(pool.servers) + pool.dialing
+        servers[pool.settings.database] += pool.connections
         logged_in[pool.settings.database] += pool.clients
     paused, disabled = around.pools.paused, around.pools.disabled
     names = {*around.settings().databases, *servers, *paused, *disabled, _CONSOLE} - {FALLBACK}
@@ -159,7 +159,7 @@ def users(around: Surroundings) -> Iterator[Row]:
     settings = around.settings()
     servers = Counter[str]()
     for pool in around.pools:
-        servers[pool.settings.user] += len(pool.servers) + pool.dialing
+        servers[pool.settings.user] += pool.connections
     logged_in = Counter(client.user for client in around.relay.clients.values())
     logged_in.update(console.user for console in around.consoles.values())
     for name in sorted({*settings.credentials, *settings.users, *servers, *logged_in, "pgbouncer"}):

@@ -89,7 +89,7 @@ class Operations:
             pool.paused = True
             for server in list(pool.servers):
                 server.retire("pause mode")
-        return lambda: not any(pool.servers or pool.dialing for pool in self._of(database))
+        return lambda: not any(pool.connections for pool in self._of(database))
 
     def resume(self, database: str = "") -> None:
         """Go on after `pause`, `kill` or `suspend` (RESUME).

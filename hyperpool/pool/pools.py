@@ -134,9 +134,7 @@ class Pools(Generic[S, C]):
                 outdated.append(pool)
             self._attach(pool)
         for pool in removed:
-            # What is being dialed is void, and is not counted when it comes.
-            pool.generation += 1
-            pool.dialing = 0
+            pool.give_up()
         self._forget(removed)
         for pool in self:
             # Its database may be cached since a later one was looked at.

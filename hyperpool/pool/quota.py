@@ -28,7 +28,7 @@ class Quota(Generic[S, C]):
         """How many more server connections there may be; negative after the limit was lowered."""
         if not self.limit:
             return float("inf")
-        return self.limit - sum(len(pool.servers) + pool.dialing for pool in self.pools)
+        return self.limit - sum(pool.connections for pool in self.pools)
 
     @property
     def contested(self) -> bool:

@@ -10,9 +10,11 @@ A server connection is in one of these places, and only its mover changes that:
 ``conditioning``   runs a query of the pooler's own (reset, check, ``connect_query``)
 linked             its ``client`` is set: it serves that client
 ``dialing``        a number only: not yet a server connection, the warmer is opening it
+``void``           a number only: the warmer is giving it up, because the pool connects elsewhere by now
 =================  ==================================================================================
 
-``servers`` holds all but the dialing ones. Clients that want a server wait in ``waiting``, first in, first out.
+``servers`` holds all but the dialing and the void ones, and limits count all of them. Clients that want a server wait
+in ``waiting``, first in, first out.
 """
 
 from __future__ import annotations
@@ -36,6 +38,13 @@ if TYPE_CHECKING:
     from hyperpool.errors import UpstreamError
     from hyperpool.pool.quota import Quota
     from hyperpool.pool.statements import Statement
+
+
+class Attempt(Protocol):
+    """Somebody who opens a server connection."""
+
+    def cancel(self) -> None:
+        """Give it up."""
 
 
 class ServerLike(Protocol):
@@ -81,6 +90,7 @@ class Pool(Places, Generic[S, C]):
         clients: how many clients are logged in to this pool.
         logins: how many client logins wait for `parameters`.
         generation: counts the changes of where the pool connects to; a connection that was dialed before one is void.
+        attempts: what is being dialed and is not void.
         shown: what clients that log in as the pool's user have brought to light.
         route: what the warmer opens connections by; None before the first one.
         kept: the pool has ``min_pool_size`` connections even without clients.
@@ -104,9 +114,11 @@ class Pool(Places, Generic[S, C]):
         self.servers: set[S] = set()
         self.conditioning: dict[S, float] = {}
         self.dialing = 0
+        self.void = 0
         self.clients = 0
         self.logins = 0
         self.generation = 0
+        self.attempts: set[Attempt] = set()
         self.kept = False
         self.quotas: tuple[Quota[S, C], ...] = ()
         self.unused_since: float | None = None
@@ -170,6 +182,11 @@ class Pool(Places, Generic[S, C]):
         return len(self.servers) - len(self.idle) - len(self.conditioning)
 
     @property
+    def connections(self) -> int:
+        """How many server connections there are, as limits count them: also those that are not there yet."""
+        return len(self.servers) + self.dialing + self.void
+
+    @property
     def minimum(self) -> int:
         """How many server connections to keep: ``min_pool_size``, while there are clients or the user is forced."""
         return self.settings.min_pool_size if self.clients or self.kept else 0
@@ -177,15 +194,39 @@ class Pool(Places, Generic[S, C]):
     @property
     def unused(self) -> bool:
         """Whether nobody would miss the pool."""
-        return not (self.kept or self.clients or self.logins or self.servers or self.dialing or self.waiting)
+        return not (self.kept or self.clients or self.logins or self.connections or self.waiting)
 
     def renew(self) -> None:
         """What is being dialed is void, the next attempt need not wait, and it may lead to another database."""
-        self.generation += 1
-        self.dialing = 0
+        self.give_up()
         self.backoff.reset()
         if self.cache is not None:
             self.cache.database.renew("reconnect")
+
+    def give_up(self) -> None:
+        """What is being dialed is void: it ends soon, and counts until then."""
+        self.generation += 1
+        self.void += self.dialing
+        self.dialing = 0
+        for attempt in self.attempts:
+            attempt.cancel()
+        self.attempts.clear()
+
+    def arrived(self, generation: int) -> bool:
+        """Something that was dialed is a server connection, or has failed.
+
+        Args:
+            generation: the pool's, when it was asked for.
+
+        Returns:
+            Whether it is not void.
+        """
+        current = generation == self.generation
+        if current:
+            self.dialing -= 1
+        else:
+            self.void -= 1
+        return current
 
     def learn(self, user: str, shown: Shown) -> None:
         """A client has logged in: what that has brought to light may be used for logins to servers.
@@ -224,7 +265,7 @@ class Pool(Places, Generic[S, C]):
         """
         if self.paused or self.backoff.holds(now):
             return 0
-        have = len(self.servers) + self.dialing
+        have = self.connections
         urgent = self._urgent()
         wanted = min(max(urgent, self.minimum - have), self._limit(now) - have)
         for quota in self.quotas:
@@ -244,7 +285,7 @@ class Pool(Places, Generic[S, C]):
         Returns:
             None when no quota is in the way, or when nothing that could be closed would help.
         """
-        have = len(self.servers) + self.dialing
+        have = self.connections
         if self.paused or self._urgent() <= 0 or have >= self._limit(now) or self.backoff.holds(now):
             return None
         idlest = [quota.idlest() for quota in self.quotas if quota.room <= 0]

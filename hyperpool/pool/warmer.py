@@ -95,34 +95,47 @@ class Warmer:
                 if self.permits is not None:
                     missing = self.permits.take(pool, missing, now)
                 for _ in range(missing):
+                    attempt = trio.CancelScope()
                     pool.dialing += 1
-                    nursery.start_soon(self._open, pool, servers.clone())
+                    pool.attempts.add(attempt)
+                    nursery.start_soon(self._open, pool, pool.generation, attempt, servers.clone())
 
-    async def _open(self, pool: AnyPool, servers: trio.MemorySendChannel[ServerReady | ServerFailed]) -> None:
-        route = self._route(pool)
-        generation = pool.generation
+    async def _open(
+        self,
+        pool: AnyPool,
+        generation: int,
+        attempt: trio.CancelScope,
+        servers: trio.MemorySendChannel[ServerReady | ServerFailed],
+    ) -> None:
+        arrival: ServerReady | ServerFailed = ServerFailed(pool, generation, ConnectFailed("given up"))
         async with servers:
             try:
-                with self._attention():
-                    login = await self._connect(pool, route)
-                try:
-                    ready = self._ready(pool, generation, login)
-                except BaseException:
-                    await trio.aclose_forcefully(login.stream)
-                    raise
-            except UpstreamError as error:
-                await servers.send(ServerFailed(pool, generation, error))
-                return
-            except Exception as error:
-                log.error("opening a server connection failed", pool=pool.name, exc_info=error)
-                failure = ConnectFailed(f"internal error: {type(error).__name__}")
-                await servers.send(ServerFailed(pool, generation, failure))
-                return
+                with attempt:
+                    arrival = await self._arrival(pool, generation)
+            finally:
+                pool.attempts.discard(attempt)
             try:
-                await servers.send(ready)
+                await servers.send(arrival)
             except BaseException:
-                ready.sock.close()
+                if isinstance(arrival, ServerReady):
+                    arrival.sock.close()
                 raise
+
+    async def _arrival(self, pool: AnyPool, generation: int) -> ServerReady | ServerFailed:
+        """Open a connection; cancelled, none is left."""
+        try:
+            with self._attention():
+                login = await self._connect(pool, self._route(pool))
+            try:
+                return self._ready(pool, generation, login)
+            except BaseException:
+                await trio.aclose_forcefully(login.stream)
+                raise
+        except UpstreamError as error:
+            return ServerFailed(pool, generation, error)
+        except Exception as error:
+            log.error("opening a server connection failed", pool=pool.name, exc_info=error)
+            return ServerFailed(pool, generation, ConnectFailed(f"internal error: {type(error).__name__}"))
 
     def _ready(self, pool: AnyPool, generation: int, login: LoggedIn) -> ServerReady:
         lifetime = login.way.route.settings.server_lifetime
@@ -158,14 +171,20 @@ class Warmer:
         trace = Trace()
         try:
             login = await connect(route, self._minor_for, trace)
-        finally:
-            for hop in trace.hops:
-                pool.stats.hop(hop.kind, hop.seconds, failed=not hop.done)
-            self.traced(pool, trace)
+        except Exception:
+            self._told(pool, trace)
+            raise
+        self._told(pool, trace)
         if login.minor == OLDEST_MINOR and self._minor_for(login.target) != OLDEST_MINOR:
             self._old[login.target] = time.monotonic() + _OLD_TIME
             log.info("server speaks protocol 3.0 alone", host=login.target.host, port=login.target.port)
         return login
+
+    def _told(self, pool: AnyPool, trace: Trace) -> None:
+        """Count what was done, unless it has been given up."""
+        for hop in trace.hops:
+            pool.stats.hop(hop.kind, hop.seconds, failed=not hop.done)
+        self.traced(pool, trace)
 
     def _minor_for(self, target: Target) -> int:
         return OLDEST_MINOR if time.monotonic() < self._old.get(target, 0.0) else NEWEST_MINOR

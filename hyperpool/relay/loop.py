@@ -287,9 +287,7 @@ class Relay(EventLoop):
         """Take over a server connection's socket, and give it to a client that waits."""
         self.now = self._clock()
         pool = ready.pool
-        current = ready.generation == pool.generation
-        pool.dialing -= current
-        if not current or pool.paused:
+        if not pool.arrived(ready.generation) or pool.paused:
             ready.sock.close()
             self.settled(pool)
         else:
@@ -317,8 +315,7 @@ class Relay(EventLoop):
         """A server connection could not be had: tell those who wait, if there is nothing else to wait for."""
         self.now = self._clock()
         pool = failed.pool
-        if failed.generation == pool.generation:
-            pool.dialing -= 1
+        if pool.arrived(failed.generation):
             self._failed(pool, failed.error)
         self.want(pool)
         self.settled(pool)

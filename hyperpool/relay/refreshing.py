@@ -88,7 +88,7 @@ class Refresher(ClientConnection):
             else:
                 self.parked = request
             return True
-        if len(pool.servers) + pool.dialing >= pool.size:
+        if pool.connections >= pool.size:
             return False
         self._wait(request)
         return not self.closed

@@ -47,7 +47,7 @@ class Holdings:
             missing: how many should be opened.
             now: monotonic seconds.
         """
-        unused = self._held.get(pool, 0) - len(pool.servers) - pool.dialing
+        unused = self._held.get(pool, 0) - pool.connections
         if unused > 0:
             unused -= self._pay(pool, min(unused, self._owed.get(pool, 0)))
         taken = min(max(unused, 0), missing)

@@ -216,7 +216,7 @@ def test_reconnect_makes_void_what_is_being_dialed(desk: Desk) -> None:
     pool.dialing = 1
     admin, second = desk.open(), desk.open()
     assert desk.ask(admin, "RECONNECT app") == "RECONNECT"
-    assert (pool.generation, pool.dialing) == (generation + 1, 0)
+    assert (pool.generation, pool.dialing, pool.void) == (generation + 1, 0, 1)
     assert desk.ask(second, "WAIT_CLOSE app") == ""
     server.send(ANSWER)
     desk.house.relay.turn()

@@ -34,6 +34,7 @@ def _pool(
     linked: int = 0,
     conditioning: int = 0,
     dialing: int = 0,
+    void: int = 0,
     waiting: tuple[float, ...] = (),
     **settings: Any,
 ) -> Pool[_Server, int]:
@@ -42,7 +43,7 @@ def _pool(
     pool.idle = [_Server() for _ in range(idle)]
     pool.conditioning = {_Server(): _NOW + 15 for _ in range(conditioning)}
     pool.servers = {*pool.idle, *pool.conditioning, *(_Server() for _ in range(linked))}
-    pool.dialing = dialing
+    pool.dialing, pool.void = dialing, void
     pool.waiting.update((number, _NOW - waited) for number, waited in enumerate(waiting))
     return pool
 
@@ -58,6 +59,7 @@ def test_one_connection_for_each_client_that_waits() -> None:
     assert _pool(pool_size=9, waiting=(0, 0, 0), dialing=1).missing(_NOW) == 2
     assert _pool(pool_size=9, waiting=(0, 0, 0), dialing=1, conditioning=1).missing(_NOW) == 1
     assert _pool(pool_size=9, waiting=(0,), dialing=2).missing(_NOW) == 0
+    assert _pool(pool_size=9, waiting=(0, 0, 0), void=1).missing(_NOW) == 3
 
 
 def test_pool_size_is_the_limit() -> None:
@@ -65,6 +67,7 @@ def test_pool_size_is_the_limit() -> None:
     assert _pool(pool_size=4, linked=1, dialing=1, waiting=(0,) * 8).missing(_NOW) == 2
     assert _pool(pool_size=4, linked=4, waiting=(0,) * 8).missing(_NOW) == 0
     assert _pool(pool_size=4, linked=6, waiting=(0,) * 8).missing(_NOW) == 0
+    assert _pool(pool_size=4, void=3, waiting=(0,) * 8).missing(_NOW) == 1
 
 
 def test_pool_size_zero_is_no_limit() -> None:
@@ -212,7 +215,7 @@ def test_names_and_numbers_for_people() -> None:
     size=st.integers(0, 6),
     reserve=st.integers(0, 3),
     least=st.integers(0, 8),
-    counts=st.tuples(*[st.integers(0, 4)] * 4),
+    counts=st.tuples(*[st.integers(0, 4)] * 5),
     waiting=st.lists(st.sampled_from((0.0, 4.0, 5.0, 90.0)), max_size=9),
     logins=st.integers(0, 2),
     kept=st.booleans(),
@@ -221,13 +224,13 @@ def test_what_is_missing_is_enough_and_not_more(
     size: int,
     reserve: int,
     least: int,
-    counts: tuple[int, int, int, int],
+    counts: tuple[int, int, int, int, int],
     waiting: list[float],
     logins: int,
     kept: bool,
 ) -> None:
     """In any state: everybody who waits is provided for, the limits hold, and one connection less would not do."""
-    idle, linked, conditioning, dialing = counts
+    idle, linked, conditioning, dialing, void = counts
     ages = tuple(sorted(waiting, reverse=True))
     assume(not (idle and waiting))
     pool = _pool(
@@ -235,6 +238,7 @@ def test_what_is_missing_is_enough_and_not_more(
         linked=linked,
         conditioning=conditioning,
         dialing=dialing,
+        void=void,
         waiting=ages,
         pool_size=size,
         reserve_pool_size=reserve,
@@ -244,12 +248,12 @@ def test_what_is_missing_is_enough_and_not_more(
 
     def provided(more: int) -> bool:
         soon = dialing + conditioning + more
-        have = idle + linked + conditioning + dialing + more
+        have = idle + linked + conditioning + dialing + void + more
         told = not logins or dialing + more > 0
         return len(ages) <= soon and have >= pool.minimum and told
 
     missing = pool.missing(_NOW)
-    have = idle + linked + conditioning + dialing
+    have = idle + linked + conditioning + dialing + void
     patient = not ages or ages[0] < 5.0
     limit = size + (0 if patient else reserve) if size else float("inf")
     assert missing >= 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 from hyperpool.config import DatabaseSettings, PoolerSettings, PoolMode, Secret, Settings
 from hyperpool.errors import ConnectFailed
@@ -89,11 +90,15 @@ def test_a_reload_that_changes_what_servers_are_replaces_them(changed: DatabaseS
     pools.find("other", "ann")
     pool.parameters = {"TimeZone": "UTC"}
     pool.dialing = 2
+    attempt = trio.CancelScope()
+    pool.attempts.add(attempt)
     pool.backoff.failed(ConnectFailed("nothing there"), 0.0)
     generation = pool.generation
     assert pools.reload(_settings(app=changed, other=DatabaseSettings())) == ([pool], [])
     assert pools.find("app", "ann") is pool
-    assert pool.dialing == 0
+    assert (pool.dialing, pool.void, pool.connections) == (0, 2, 2)
+    assert attempt.cancel_called
+    assert pool.attempts == set()
     assert pool.parameters != {"TimeZone": "UTC"}
     assert not pool.backoff.holds(0.0)
     assert pool.generation > generation

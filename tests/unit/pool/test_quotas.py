@@ -62,6 +62,10 @@ def test_a_database_has_a_limit_for_all_its_users() -> None:
     assert (ann.missing(_NOW), bob.missing(_NOW)) == (1, 1)
     bob.dialing += 1
     assert (ann.missing(_NOW), bob.missing(_NOW)) == (0, 0)
+    bob.give_up()
+    assert (ann.missing(_NOW), bob.missing(_NOW)) == (0, 0)
+    assert not bob.arrived(0)
+    assert (ann.missing(_NOW), bob.missing(_NOW)) == (1, 1)
 
 
 def test_a_user_has_a_limit_for_all_databases() -> None:

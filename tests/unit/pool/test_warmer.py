@@ -333,6 +333,61 @@ async def test_a_timeout_is_reported(
     assert trio.current_time() == pytest.approx(7.0)
 
 
+async def test_what_is_void_is_given_up(
+    network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery, attention: Attention
+) -> None:
+    """At once, and told; it counts until then, and is no failure. The next ones are those of the new generation."""
+
+    async def deaf_at_first(server: PeerEnd) -> None:
+        if len(network.ends) <= 2:
+            await trio.sleep_forever()
+        await welcomes(server)
+
+    network.script = deaf_at_first
+    pool = make_pool(min_pool_size=2, pool_size=2)
+    arrivals = await run(nursery, warmer)
+    warmer.demand(pool)
+    await wait_all_tasks_blocked()
+    pool.renew()
+    warmer.demand(pool)
+    voided = await arrived(arrivals)
+    assert network.held == []
+    assert attention.level == 0
+    assert len(voided) == len(network.ends) == 2
+    assert all(isinstance(one, ServerFailed) and not pool.arrived(one.generation) for one in voided)
+    assert pool.stats.hop_failures == {}
+    warmer.demand(pool)
+    ready = await arrived(arrivals)
+    assert len(ready) == pool.dialing == 2
+    assert all(isinstance(one, ServerReady) and pool.arrived(one.generation) for one in ready)
+    assert pool.attempts == set()
+
+
+async def test_what_is_void_before_it_has_begun(
+    network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery
+) -> None:
+    """It belongs to the generation that it was wanted in, whichever task has its turn first."""
+    pool = make_pool(min_pool_size=1)
+
+    async def renew() -> None:
+        pool.renew()
+        await trio.lowlevel.checkpoint()
+
+    class Renewing:
+        def take(self, pool: AnyPool, missing: int, now: float) -> int:
+            del pool, now
+            nursery.start_soon(renew)
+            return missing
+
+    warmer.permits = Renewing()
+    arrivals = await run(nursery, warmer)
+    for _ in range(20):
+        warmer.demand(pool)
+        for one in await arrived(arrivals):
+            pool.arrived(one.generation)
+        assert (pool.dialing, pool.void) == (0, 0)
+
+
 async def test_a_mistake_of_our_own_is_reported_and_logged(
     network: MemoryNetwork, warmer: Warmer, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -303,7 +303,7 @@ class TestReload:
         world._wanted.clear()
         assert world.pool.missing(world.clock()) == 1
         world.relay.adopt_failure(ServerFailed(world.pool, 0, ConnectFailed("old news")))
-        assert world.pool.dialing == 0
+        assert (world.pool.dialing, world.pool.void) == (0, 0)
         assert world.pool.backoff.error is None
         assert world._wanted == {world.pool}
         world.flow(rounds=3)
@@ -319,7 +319,7 @@ class TestReload:
             ready = ServerReady(inner, world.pool, 0, {"TimeZone": "Nowhere"}, 1, b"secret", 0.0)
             world.relay.adopt_server(ready)
             assert outer.recv(1) == b""
-        assert world.pool.dialing == 0
+        assert (world.pool.dialing, world.pool.void) == (0, 0)
         assert not world.pool.servers
         assert world.pool.parameters is None
         world.flow(rounds=3)

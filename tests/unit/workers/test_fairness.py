@@ -80,6 +80,11 @@ class _Pool:
             lambda message: world.to_supervisor(number, message), lambda _: world.soon(self.look)
         )
 
+    @property
+    def connections(self) -> int:
+        """What limits count."""
+        return len(self.servers) + self.dialing
+
     def waited(self, now: float) -> float:
         """No reserve here."""
         del now
@@ -88,7 +93,7 @@ class _Pool:
     def look(self) -> None:
         """Do what the warmer does."""
         world = self.world
-        most = world.size - len(self.servers) - self.dialing
+        most = world.size - self.connections
         missing = max(min(len(self.waiting) - self.dialing, most), 0)
         for _ in range(self.holdings.take(cast("Any", self), missing, world.now)):
             self.dialing += 1

@@ -51,11 +51,16 @@ class _Worker:
 
 
 def test_those_of_a_pool_whose_database_is_gone_come_back() -> None:
-    """Also those for what is being dialed, which nobody counts any more."""
+    """Those for what is being dialed when that has ended."""
     worker = _Worker()
     pool = worker.pool()
     worker.dial(pool, 2)
+    generation = pool.generation
     worker.reload(there=False)
+    assert worker.holdings.take(pool, 0, 0.0) == 0
+    assert worker.outbox == []
+    for _ in range(2):
+        assert not pool.arrived(generation)
     assert worker.holdings.take(pool, 0, 0.0) == 0
     assert worker.outbox == [messages.Returned(_KEY, 2)]
 
@@ -65,6 +70,7 @@ def test_a_pool_that_comes_again_gets_its_own() -> None:
     worker = _Worker()
     before = worker.pool()
     worker.dial(before, 1)
+    generation = before.generation
     worker.reload(there=False)
     worker.reload(there=True)
     pool = worker.pool()
@@ -74,6 +80,7 @@ def test_a_pool_that_comes_again_gets_its_own() -> None:
     assert worker.holdings.take(pool, 2, 0.0) == 1
     pool.dialing = 1
     worker.outbox.clear()
+    before.arrived(generation)
     worker.holdings.take(before, 0, 0.0)
     assert worker.outbox == [messages.Returned(_KEY, 1)]
     worker.holdings.granted(_KEY, 1)
