@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,12 +13,11 @@ from hyperpool.service.exchange import Exchange
 from hyperpool.stats import PoolStats
 from hyperpool.workers import messages
 from hyperpool.workers.messages import RESUME, Deed, Outcome
+from tests.support.inbox import Inbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from hyperpool.workers.link import Link
 
 _SETTINGS = """
 pooler: {listen_addr: 127.0.0.1, auth_type: trust, workers: 2}
@@ -27,39 +26,6 @@ users: {ann: {}}
 """
 _NOTHING = PoolStats().packed()
 _REFUSED = Outcome(error="already suspended/paused", sqlstate="08P01")
-
-
-class Worker:
-    """A worker's end, as the supervisor sees it: it keeps what it is sent."""
-
-    def __init__(self) -> None:
-        self.inbox: list[messages.Message] = []
-
-    def post(self, message: messages.Message) -> None:
-        """As `Link.post`."""
-        self.inbox.append(message)
-
-    @property
-    def deeds(self) -> list[str]:
-        """What it has been told to do, without what it was greeted with."""
-        return [
-            f"{one.verb} {one.argument}".strip()
-            for message in self.inbox
-            if isinstance(message, messages.Do)
-            for one in message.statements
-        ]
-
-    @property
-    def welcome(self) -> messages.Welcome:
-        """What it was greeted with."""
-        first = self.inbox[0]
-        assert isinstance(first, messages.Welcome)
-        return first
-
-    @property
-    def answers(self) -> list[messages.Answers]:
-        """What has come of what it has asked for."""
-        return [one for one in self.inbox if isinstance(one, messages.Answers)]
 
 
 class Team:
@@ -71,7 +37,7 @@ class Team:
         self.commands: list[Callable[[Outcome], None]] = []
         self.memory = bytearray(board_size(2))
         self.exchange = Exchange(lambda: settings, 2, self._command, Board(self.memory, 2, 2))
-        self.workers: dict[int, Worker] = {}
+        self.workers: dict[int, Inbox] = {}
         self._numbers = 0
         for number in range(2):
             self.start(number)
@@ -81,10 +47,10 @@ class Team:
             self.commands.append(then)
         return deed.verb == "reload"
 
-    def start(self, number: int) -> Worker:
+    def start(self, number: int) -> Inbox:
         """Start a worker, or start it anew."""
-        worker = self.workers[number] = Worker()
-        self.exchange.greet(number, cast("Link", worker), "", "", 2, quiet=False, http=0)
+        worker = self.workers[number] = Inbox()
+        self.exchange.greet(number, worker.link, "", "", 2, quiet=False, http=0)
         return worker
 
     def ask(self, worker: int, verb: str, argument: str = "") -> int:

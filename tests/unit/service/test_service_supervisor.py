@@ -17,6 +17,7 @@ from hyperpool.service.supervisor import Supervisor
 from hyperpool.service.systemd import Notifier, ServiceManager
 from hyperpool.transport.passed import PassedSockets
 from hyperpool.workers import messages
+from tests.support.inbox import Inbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from hyperpool.service.forks import Forks
     from hyperpool.service.handover import Predecessor
-    from hyperpool.workers.link import Link
 
 _SETTINGS = """
 pooler: {listen_addr: 127.0.0.1, auth_type: trust, workers: 2}
@@ -37,23 +37,6 @@ class _Forks:
     """Starts nobody."""
 
     memory = bytearray(board_size(2))
-
-
-class _Link:
-    """Keeps what a worker is sent."""
-
-    def __init__(self) -> None:
-        self.inbox: list[messages.Message] = []
-
-    def post(self, message: messages.Message) -> None:
-        """As `Link.post`."""
-        self.inbox.append(message)
-
-    @property
-    def held(self) -> list[bool]:
-        """Whether it is to answer nothing from the result cache: what it was told, one after the other."""
-        kinds = messages.Welcome, messages.HoldCache
-        return [one.held for one in self.inbox if isinstance(one, kinds)]
 
 
 class _Predecessor:
@@ -102,8 +85,8 @@ class _Stage:
             self.place,
             cast("Forks", _Forks()),
         )
-        self.worker = _Link()
-        self.supervisor.greet(0, cast("Link", self.worker), 1)
+        self.worker = Inbox()
+        self.supervisor.greet(0, self.worker.link, 1)
         self.place.settle(self.supervisor)
 
 
