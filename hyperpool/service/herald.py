@@ -111,4 +111,4 @@ class Herald:
         """Whether a pool has what it should have, or it is known why not."""
         if pool.backoff.error is not None or pool.paused:
             return True
-        return not (pool.dialing or pool.conditioning or pool.missing(self._relay.time()))
+        return not (pool.dialing or pool.void or pool.conditioning or pool.missing(self._relay.time()))
