@@ -8,27 +8,20 @@ import psycopg
 import pytest
 
 from tests.support import rawclient as raw
-from tests.support.network import all_read_by
 from tests.support.proxy import Fault
-from tests.support.waiting import Stopwatch, eventually
+from tests.support.waiting import Stopwatch
 
 if TYPE_CHECKING:
     from tests.conftest import PoolerFactory
     from tests.support.poolers import Pooler
     from tests.support.postgres import PostgresCluster
     from tests.support.proxy import FaultProxy
-    from tests.support.rawclient import RawClient
 
 _CANCELED = "57014"
 
 
 def _error_code(frames: list[raw.Frame]) -> str:
     return next((got.fields["C"] for got in frames if got.kind == b"E"), "no error")
-
-
-def _wait_queued(pooler: Pooler, client: RawClient, *data: bytes) -> None:
-    client.send(*data)
-    eventually(lambda: all_read_by(pooler.port, client.port), what="the pooler has read the request")
 
 
 def test_a_driver_cancels_its_query(pooler: Pooler, pg: PostgresCluster, mode: str) -> None:
@@ -97,7 +90,8 @@ def test_a_waiting_client_is_canceled(make_pooler: PoolerFactory) -> None:
     with pooler.raw() as holder, pooler.raw() as waiter:
         holder.ask("CREATE TABLE never (n int)")
         holder.ask("BEGIN")
-        _wait_queued(pooler, waiter, raw.query("INSERT INTO never VALUES (1)"))
+        waiter.send(raw.query("INSERT INTO never VALUES (1)"))
+        pooler.wait_read(waiter)
         pooler.cancel(waiter.pid, waiter.secret)
         first = waiter.receive()
         assert (first.kind, first.fields["C"]) == (b"E", _CANCELED)
@@ -116,7 +110,8 @@ def test_a_late_cancel_does_not_hit_the_next_client(
             assert first.value("SELECT 1") == "1"
             first.send(raw.query("SELECT pg_sleep(0.3) /* first */"))
             pg.wait_active("first")
-            _wait_queued(pooler, second, raw.query("SELECT pg_sleep(0.9) /* second */"))
+            second.send(raw.query("SELECT pg_sleep(0.9) /* second */"))
+            pooler.wait_read(second)
             proxy.to_target = Fault(delay=0.6)  # the connection of the cancel is slower than the query
             canceler = pooler.open_raw()
             canceler.send(raw.cancel_packet(first.pid, first.secret))

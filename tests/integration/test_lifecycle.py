@@ -12,7 +12,6 @@ import yaml
 
 from tests.support import launch, targets
 from tests.support import rawclient as raw
-from tests.support.network import all_read_by
 from tests.support.poolers import config_for
 from tests.support.waiting import Stopwatch, eventually
 
@@ -121,7 +120,7 @@ class TestDrain:
         with pooler.raw() as busy, pooler.raw() as waiting:
             busy.ask("BEGIN")
             waiting.send(raw.query("SELECT 'waited'"))
-            eventually(lambda: all_read_by(pooler.port, waiting.port), what="the pooler has read it")
+            pooler.wait_read(waiting)
             pooler.process.send_signal(signal.SIGINT)
             _wait_refused(pooler)
             busy.ask("COMMIT")
@@ -140,7 +139,7 @@ class TestReload:
             config = config_for(pg, pool_mode="transaction", default_pool_size=2)
             config["pooler"]["listen_port"] = pooler.port
             two.send(raw.query("SELECT 'second server'"))
-            eventually(lambda: all_read_by(pooler.port, two.port), what="the pooler has read it")
+            pooler.wait_read(two)
             pooler.reload(config)
             assert raw.kinds(two.receive_until()) == b"TDCZ"
             assert raw.kinds(one.ask("COMMIT")) == b"CZ"

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from tests.support import rawclient as raw
-from tests.support.network import all_read_by, half_closed_towards
+from tests.support.network import half_closed_towards
 from tests.support.poolers import config_for
 from tests.support.postgres import ANN, BOB, process_exists
 from tests.support.proxy import Fault
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.conftest import PoolerFactory
-    from tests.support.poolers import Pooler
     from tests.support.postgres import PostgresCluster
     from tests.support.proxy import FaultProxy
-    from tests.support.rawclient import RawClient
     from tests.support.targets import Config
 
 
@@ -32,12 +30,6 @@ def _forced(pg: PostgresCluster, **pooler: Any) -> Config:
     config = config_for(pg, **pooler)
     config["databases"]["app"] |= {"user": ANN.name, "password": ANN.password}
     return config
-
-
-def _send_and_wait(pooler: Pooler, client: RawClient, *data: bytes) -> None:
-    """Send and wait until the pooler has read it all."""
-    client.send(*data)
-    eventually(lambda: all_read_by(pooler.port, client.port), what="the pooler has read the request")
 
 
 class TestSize:
@@ -165,7 +157,8 @@ class TestQueue:
             waiters = [pooler.raw() for _ in range(8)]
             order = [3, 0, 7, 1, 6, 2, 5, 4]
             for number in order:
-                _send_and_wait(pooler, waiters[number], raw.query("SELECT nextval('turn')"))
+                waiters[number].send(raw.query("SELECT nextval('turn')"))
+                pooler.wait_read(waiters[number])
             holder.ask("COMMIT")
             turns = [int(waiter.receive_until()[1].columns[0] or 0) for waiter in waiters]
             for waiter in waiters:
@@ -209,8 +202,10 @@ class TestQueue:
             holder.ask("CREATE TABLE left_queue (n int)")
             holder.ask("BEGIN")
             gone = pooler.raw()
-            _send_and_wait(pooler, gone, raw.query("INSERT INTO left_queue VALUES (1)"))
-            _send_and_wait(pooler, after, raw.query("SELECT count(*) FROM left_queue"))
+            gone.send(raw.query("INSERT INTO left_queue VALUES (1)"))
+            pooler.wait_read(gone)
+            after.send(raw.query("SELECT count(*) FROM left_queue"))
+            pooler.wait_read(after)
             before = pooler.open_files()
             gone.abort()
             eventually(lambda: pooler.open_files() < before, what="the pooler has noticed the leave")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import rawclient as raw
-from tests.support.network import all_read_by
 from tests.support.poolers import config_for
 from tests.support.waiting import Stopwatch, eventually
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from tests.support.poolers import Pooler
     from tests.support.postgres import PostgresCluster
     from tests.support.proxy import FaultProxy
-    from tests.support.rawclient import RawClient
 
 _BIG = "SELECT repeat('x', 100000) FROM generate_series(1, 1000)"
 
@@ -52,10 +50,6 @@ def pooler(make_pooler: PoolerFactory) -> Pooler:
     return make_pooler(pool_mode="transaction", default_pool_size=1)
 
 
-def _wait_read(pooler: Pooler, client: RawClient) -> None:
-    eventually(lambda: all_read_by(pooler.port, client.port), what="the pooler has read the request")
-
-
 def _wait_client_write(pg: PostgresCluster) -> None:
     eventually(
         lambda: pg.waiting("ClientWrite", _BIG),
@@ -77,7 +71,7 @@ def test_a_running_query_and_a_queue(pooler: Pooler, pg: PostgresCluster) -> Non
         busy.send(raw.query(statement))
         eventually(lambda: pg.waiting("PgSleep", statement), what="the query runs")
         waiting.send(raw.query("SELECT 1"))
-        _wait_read(pooler, waiting)
+        pooler.wait_read(waiting)
         _assert_quiet(pooler, pg)
         busy.receive_until()
         waiting.receive_until()
@@ -134,7 +128,7 @@ def test_half_messages(pooler: Pooler, pg: PostgresCluster) -> None:
         asked.receive()
         logged_in.send(raw.query("SELECT 1")[:7])
         for client in (silent, half, asked, logged_in):
-            _wait_read(pooler, client)
+            pooler.wait_read(client)
         _assert_quiet(pooler, pg)
 
 

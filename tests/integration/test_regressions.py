@@ -16,7 +16,6 @@ import scramp
 from tests.support import rawclient as raw
 from tests.support import targets
 from tests.support.fakeserver import AUTHENTICATION_OK, LOGIN, PARAMETERS, READY, FakeServer, row
-from tests.support.network import all_read_by
 from tests.support.poolers import config_for
 from tests.support.postgres import ANN, BOB
 from tests.support.waiting import eventually
@@ -71,7 +70,7 @@ def test_a_query_sent_while_the_first_server_is_dialed(
     pooler = make_pooler(config)
     with pooler.open_raw() as client:
         client.send(raw.startup_packet({"user": ANN.name, "database": "app"}))
-        eventually(lambda: all_read_by(pooler.port, client.port), what="the startup packet is read")
+        pooler.wait_read(client)
         client.send(raw.query("SELECT 'early'"))
         _turned(pooler)
         proxy.resume(proxy.to_target)
@@ -280,7 +279,7 @@ def test_half_a_message_at_the_end_of_a_session(make_pooler: PoolerFactory) -> N
     with pooler.raw() as client:
         pid = client.value("SELECT pg_backend_pid()")
         client.send(b"d" + struct.pack("!i", 5000) + b"zz")
-        eventually(lambda: all_read_by(pooler.port, client.port), what="half a message is read")
+        pooler.wait_read(client)
     with pooler.raw() as other:
         assert other.value("SELECT pg_backend_pid()") != pid
 
@@ -297,7 +296,7 @@ def test_a_failed_copy_with_a_sync_and_a_query_behind_it(
         client.send(raw.query("COPY copied FROM STDIN"))
         assert client.receive().kind == b"G"
         other.send(raw.query("SELECT 'other'"))
-        eventually(lambda: all_read_by(pooler.port, other.port), what="the other client waits")
+        pooler.wait_read(other)
         client.send(raw.copy_data(b"notanumber\n"), raw.SYNC, raw.query("SELECT pg_sleep(0.2), 'mine'"))
         assert raw.kinds(client.receive_until()) == b"EZ"
         assert raw.kinds(client.receive_until()) == b"Z"

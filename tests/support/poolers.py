@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 
 from tests.support import launch, targets
-from tests.support.network import free_port
+from tests.support.network import all_read_by, free_port
 from tests.support.postgres import ANN, BOB, CLARA, MIRA, Role, children_of
 from tests.support.rawclient import Frame, RawClient, cancel_packet
 from tests.support.waiting import eventually
@@ -210,6 +210,12 @@ class Pooler:
         last = client.login(database, role.name, role.password, **parameters)[-1]
         assert last.kind == b"Z", last.fields
         return client
+
+    def wait_read(self, client: RawClient) -> None:
+        """Wait until the pooler has read all that a client has sent."""
+        eventually(
+            lambda: all_read_by(self.port, client.port), what="the pooler has read what the client has sent"
+        )
 
     def cancel(self, pid: int, secret: bytes) -> None:
         """Send a CancelRequest and wait until the pooler closes the connection, as libpq does."""
