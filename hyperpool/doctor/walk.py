@@ -155,7 +155,10 @@ class Walk:
         exposed = False
         for hop in hops:
             if hop.kind == "tcp" and "address" in hop.facts:
-                exposed = not ip_address(hop.facts["address"]).is_loopback
+                exposed = not _is_here(hop.facts["address"])
+            elif hop.kind == "proxy":
+                # What is said to a proxy on this machine, or with TLS, goes on from there.
+                exposed = not _is_here(hop.target.rpartition(":")[0].strip("[]"))
             elif "cipher" in hop.facts:
                 exposed = False
             hop.warnings += advice.about_hop(hop, advice.now(), exposed=exposed)
@@ -168,6 +171,14 @@ class Walk:
                 f"it took {seconds:.1f} s: the pooler goes to the next host after {limit:g} s (host_connect_timeout)"
             ]
         return []
+
+
+def _is_here(host: str) -> bool:
+    """Whether nobody else sees what is sent there."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def via(steps: Steps) -> str:

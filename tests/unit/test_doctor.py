@@ -372,18 +372,6 @@ async def test_a_server_that_hangs_up(tmp_path: Path) -> None:
     )
 
 
-async def test_a_session_that_cannot_be_asked_for(tmp_path: Path) -> None:
-    """It is not the server that speaks another protocol."""
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with listener:
-        port = listener.socket.getsockname()[1]
-        finding = await walk_to(tmp_path, port, application_name="x" * 10_000).go()
-
-    assert finding.failure is not None
-    assert "startup parameters take" in finding.failure.error
-    assert finding.failure.remedy == ""
-
-
 async def test_a_slow_way_where_others_are(tmp_path: Path) -> None:
     """With several hosts the pooler is less patient, and a warning says so."""
     loaded = settings(tmp_path, databases={"app": {"host": "127.0.0.1,127.0.0.2"}})
