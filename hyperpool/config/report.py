@@ -128,9 +128,11 @@ def quoted(text: str) -> str:
 
 
 def describe(value: object) -> str:
-    """What was found in the file, with the value where it tells something; URLs may hold passwords."""
+    """What was found in the file, with the value where it tells something; a URL, or its query, may hold a password."""
     if isinstance(value, str):
-        return "a URL" if "://" in value else f"the text {quoted(value)}"
+        path, mark, _ = value.partition("?")
+        text = f"{path}?..." if mark and "/" in path else value
+        return "a URL" if "://" in value else f"the text {quoted(text)}"
     if isinstance(value, list):
         shown = [describe(one) if isinstance(one, str) else describe_type(one) for one in value[:_MOST]]
         more = f" and {len(value) - _MOST} more" if len(value) > _MOST else ""

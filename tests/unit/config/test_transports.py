@@ -338,6 +338,20 @@ def test_urls_that_no_request_can_be_made_of(problems_with: Problems, url: str, 
     assert problems_with(databases=app(url)) == [f"{WHERE}: found a URL, expected {expected}"]
 
 
+@pytest.mark.parametrize(
+    "transport",
+    [
+        "gw.example.com/db?key=hidden",
+        [{"tcp": {"host": "gw", "port": 1}}, {"websocket": {"path": "/db?key=hidden#x"}}],
+    ],
+)
+def test_a_query_is_not_shown(problems_with: Problems, transport: Any) -> None:
+    """It may hold a token, also in a path that is wrong, or a URL without its beginning."""
+    (problem,) = problems_with(databases=app(transport))
+    assert "/db?...'" in problem
+    assert "hidden" not in problem
+
+
 def test_a_host_may_be_written_in_any_script(load_with: Loader) -> None:
     """What cannot stand in a request is for the path alone: names have a form for the DNS."""
     assert steps_of(load_with, "ws://bücher.example/db")[0].host == "bücher.example"
