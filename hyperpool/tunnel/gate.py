@@ -282,7 +282,7 @@ class Gate:
             visitor.stream = await _start_tls(visitor.stream, options.context)
         visitor.handshake = handshake = Handshake(visitor.stream, options.max_header_size)
         visitor.request = request = await handshake.receive()
-        if options.health_path and request.path == options.health_path and b"upgrade" not in request.headers:
+        if _is_about_health(request, options.health_path):
             await handshake.respond(200, b"ok\n")
             await visitor.stream.aclose()
             return None
@@ -324,6 +324,12 @@ class Gate:
         if visitor.request is not None:
             facts["token"] = self._options.tokens.describe(visitor.request.token_id)
         return facts
+
+
+def _is_about_health(request: UpgradeRequest, path: str) -> bool:
+    """Whether somebody wants to know no more than whether we are here; a CONNECT would make it a tunnel."""
+    asks = request.method != b"CONNECT" and b"upgrade" not in request.headers
+    return bool(path) and request.path == path and asks
 
 
 def _plain_stream(accepted: trio.socket.SocketType) -> PlainStream:

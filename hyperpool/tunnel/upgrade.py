@@ -44,6 +44,7 @@ class UpgradeRequest:
     """What a peer asks for.
 
     Attributes:
+        method: GET, for a WebSocket.
         path: of the URL, without percent-encoding.
         query: of the URL; the first value of each name.
         token_id: what it presents; empty for nothing.
@@ -51,6 +52,7 @@ class UpgradeRequest:
         headers: all, by their names in lower case.
     """
 
+    method: bytes
     path: str
     query: dict[str, str]
     token_id: bytes
@@ -92,6 +94,7 @@ class Handshake:
         except ValueError:
             raise Refused("the request's target is not a URL", 400) from None
         return UpgradeRequest(
+            method=request.method,
             path=unquote(url.path),
             query=query,
             token_id=headers.get(ID_HEADER, b""),
@@ -152,6 +155,8 @@ class Handshake:
             headers.append(("Content-Type", "text/plain; charset=utf-8"))
         if status == 426:
             headers += [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
+        if self._request is not None and self._request.method == b"HEAD":
+            body = b""  # The headers are those of a GET (RFC 9110, section 9.3.2).
         await self._send(
             h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()
         )

@@ -191,6 +191,18 @@ async def test_health(book: LogBook) -> None:
         assert (await ask(port, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 403
 
 
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [("HEAD", (200, b"")), ("POST", (200, b"ok\n")), ("OPTIONS", (200, b"ok\n")), ("CONNECT", (403, b""))],
+)
+async def test_other_methods(book: LogBook, method: str, expected: tuple[int, bytes]) -> None:
+    """Load balancers like HEAD, whose answer has no body; to a CONNECT, 200 would mean a tunnel."""
+    async with open_gate(health_path="/health") as (port, _):
+        status, answer = await ask(port, f"{method} /health HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert (status, answer.partition(b"\r\n\r\n")[2]) == expected
+        assert b"Content-Length: %d\r\n" % (3 if status == 200 else 0) in answer
+
+
 async def test_health_is_nothing_for_guests(book: LogBook) -> None:
     """Where the path is the one that guests come to, they come in all the same."""
     async with open_gate(health_path="/") as (port, _):
