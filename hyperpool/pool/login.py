@@ -52,6 +52,7 @@ class LoggedIn:
         pid: the server's process id.
         secret: the server's cancel secret.
         minor: the minor version of protocol 3 that it was asked for; it may have settled for less.
+        baffled: it was at a loss with a newer one before.
     """
 
     stream: trio.abc.Stream
@@ -61,6 +62,7 @@ class LoggedIn:
     pid: int
     secret: bytes
     minor: int
+    baffled: bool = False
 
 
 def _newest(_target: Target) -> int:
@@ -133,14 +135,15 @@ async def connect_to(
 
 async def _connect_with(wish: Wish, route: Route, target: Target, minor: int, trace: Trace) -> LoggedIn:
     login = _new_login(route, minor)
+    baffled = False
     try:
         stream, way = await _open(wish, route, target, login, trace)
     except UpstreamError:
         if not login.baffled:
             raise
-        login = _new_login(route, OLDEST_MINOR)
+        login, baffled = _new_login(route, OLDEST_MINOR), True
         stream, way = await _open(wish, route, target, login, trace)
-    return LoggedIn(stream, way, target, login.parameters, login.pid, login.secret, login.minor)
+    return LoggedIn(stream, way, target, login.parameters, login.pid, login.secret, login.minor, baffled)
 
 
 def _new_login(route: Route, minor: int) -> ServerLogin:

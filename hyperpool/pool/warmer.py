@@ -175,9 +175,10 @@ class Warmer:
             self._told(pool, trace)
             raise
         self._told(pool, trace)
-        if login.minor == OLDEST_MINOR and self._minor_for(login.target) != OLDEST_MINOR:
+        if login.baffled and self._minor_for(login.target) != OLDEST_MINOR:
             self._old[login.target] = time.monotonic() + _OLD_TIME
-            log.info("server speaks protocol 3.0 alone", host=login.target.host, port=login.target.port)
+            host, port = login.target.address
+            log.info("server speaks protocol 3.0 alone", host=host, port=port)
         return login
 
     def _told(self, pool: AnyPool, trace: Trace) -> None:

@@ -54,7 +54,7 @@ async def test_an_old_server_is_asked_again(
     network.script = old_server(refusal, packets)
     login = await connect(network.route(settings, OPTIONS))
     assert packets == [b"\0\3\0\2", b"\0\3\0\0"]
-    assert (login.minor, login.pid, login.secret) == (0, 4711, b"s3cr")
+    assert (login.minor, login.baffled, login.pid, login.secret) == (0, True, 4711, b"s3cr")
     assert network.held == [login.stream]
 
 
