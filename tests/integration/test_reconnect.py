@@ -96,8 +96,11 @@ class _SlowServer:
         sock.close()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("how", ["RECONNECT", "RELOAD"])
-def test_while_servers_are_connected_to(make_pooler: PoolerFactory, pg: PostgresCluster, how: str) -> None:
+def test_while_servers_are_connected_to(
+    make_pooler: PoolerFactory, pg: PostgresCluster, how: str, workers: int
+) -> None:
     """What is under way is given up: it does not come on top of `pool_size`, and who waits gets the next one."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_SlowServer(delay=0.0))
@@ -107,6 +110,7 @@ def test_while_servers_are_connected_to(make_pooler: PoolerFactory, pg: Postgres
             session_state="keep",
             default_pool_size=_SIZE,
             admin_users="ann",
+            workers=workers,
         )
         config["databases"]["app"]["port"] = server.port
         pooler = make_pooler(config)
