@@ -92,6 +92,7 @@ def test_a_cancel_request_goes_the_same_way(bridged: Pooler, pg: PostgresCluster
 def test_a_server_that_dies(bridged: Pooler, pg: PostgresCluster) -> None:
     """Its last words arrive in front of the end, and the next query gets another server."""
     with bridged.connect("app") as connection:
+        connection.execute("BEGIN")
         (pid,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
         with pytest.raises(psycopg.errors.AdminShutdown):
             connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
