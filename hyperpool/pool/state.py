@@ -91,6 +91,7 @@ class Pool(Places, Generic[S, C]):
         logins: how many client logins wait for `parameters`.
         generation: counts the changes of where the pool connects to; a connection that was dialed before one is void.
         attempts: what is being dialed and is not void.
+        starting: those of `servers` that have not told yet what logins wait for.
         shown: what clients that log in as the pool's user have brought to light.
         route: what the warmer opens connections by; None before the first one.
         kept: the pool has ``min_pool_size`` connections even without clients.
@@ -119,6 +120,7 @@ class Pool(Places, Generic[S, C]):
         self.logins = 0
         self.generation = 0
         self.attempts: set[Attempt] = set()
+        self.starting: set[S] = set()
         self.kept = False
         self.quotas: tuple[Quota[S, C], ...] = ()
         self.unused_since: float | None = None
@@ -211,6 +213,7 @@ class Pool(Places, Generic[S, C]):
         for attempt in self.attempts:
             attempt.cancel()
         self.attempts.clear()
+        self.starting.clear()
 
     def arrived(self, generation: int) -> bool:
         """Something that was dialed is a server connection, or has failed.
@@ -249,6 +252,7 @@ class Pool(Places, Generic[S, C]):
     def forget(self, server: S) -> None:
         """Take a server connection out of every place, because it is closed."""
         self.servers.discard(server)
+        self.starting.discard(server)
         self.conditioning.pop(server, None)
         if server in self.idle:
             self.idle.remove(server)
@@ -294,8 +298,8 @@ class Pool(Places, Generic[S, C]):
     def _urgent(self) -> int:
         """How many server connections somebody waits for that nobody is opening or preparing yet."""
         urgent = len(self.waiting) - self.dialing - len(self.conditioning)
-        # Servers that are there already tell logins nothing: they were opened with settings of the past.
-        return max(urgent, 1 - self.dialing) if self.logins else urgent
+        # Servers that are there for longer tell logins nothing: they were opened with settings of the past.
+        return max(urgent, 1 - self.dialing - len(self.starting)) if self.logins else urgent
 
     def _limit(self, now: float) -> float:
         reserve = self.settings.reserve_pool_size

@@ -296,6 +296,7 @@ class Relay(EventLoop):
                 lane.reached(ready.way.target)
             server = ServerConnection(self, ready)
             pool.servers.add(server)
+            pool.starting.add(server)
             self._register(server)
             if isinstance(ready.sock, WebSocketSocket):
                 ready.sock.left = partial(self.resume, server)
@@ -323,6 +324,7 @@ class Relay(EventLoop):
     def server_works(self, pool: RelayPool, parameters: dict[str, str]) -> None:
         """A new server connection is ready for clients."""
         pool.backoff.succeeded(self.now)
+        pool.starting.clear()
         if pool.parameters != parameters:
             # What was made of the ones that are known is good for as long as they are the same object.
             pool.parameters = parameters

@@ -350,3 +350,20 @@ def test_login_needs_no_server_round_trip(make_pooler: PoolerFactory, pg: Postgr
             same = ("server_version", "server_encoding", "integer_datetimes", "TimeZone", "DateStyle")
             assert {k: client.parameters[k] for k in same} == {k: holder.parameters[k] for k in same}
         assert len(pg.backends()) == 1
+
+
+@pytest.mark.hyperpool_only
+@pytest.mark.parametrize("settings", [{}, {"connect_query": "SELECT pg_sleep(0.3)"}], ids=["plain", "slow"])
+def test_one_client_has_one_server(
+    make_pooler: PoolerFactory, pg: PostgresCluster, settings: dict[str, str]
+) -> None:
+    """A server that has come, and is asked something before it serves, is the one that the first login waits for."""
+    config = config_for(pg, pool_mode="transaction")
+    config["databases"]["app"] |= settings
+    pooler = make_pooler(config)
+    with pooler.raw() as client:
+        for number in range(20):
+            assert client.value(f"SELECT {number}") == str(number)
+        # What has been opened beside it would have been logged in by now.
+        assert client.value("SELECT 'done' FROM pg_sleep(0.5)") == "done"
+        assert len(pg.backends()) == 1

@@ -118,6 +118,20 @@ def test_a_login_that_waits_for_parameters_gets_one_connection() -> None:
     assert pool.missing(_NOW) == 1
 
 
+def test_a_login_waits_for_the_server_that_has_come_and_has_not_told_yet() -> None:
+    """Not for another one, unless that is lost, or is one of the past."""
+    pool = _pool(pool_size=9, conditioning=1)
+    (server,) = pool.servers
+    pool.logins = 1
+    pool.starting.add(server)
+    assert pool.missing(_NOW) == 0
+    pool.forget(server)
+    assert pool.missing(_NOW) == 1
+    pool.starting.add(server)
+    pool.renew()
+    assert pool.missing(_NOW) == 1
+
+
 def test_nothing_is_opened_while_paused_or_backing_off() -> None:
     """Not for anybody."""
     pool = _pool(pool_size=9, waiting=(0, 0))
@@ -216,6 +230,7 @@ def test_names_and_numbers_for_people() -> None:
     reserve=st.integers(0, 3),
     least=st.integers(0, 8),
     counts=st.tuples(*[st.integers(0, 4)] * 5),
+    starts=st.booleans(),
     waiting=st.lists(st.sampled_from((0.0, 4.0, 5.0, 90.0)), max_size=9),
     logins=st.integers(0, 2),
     kept=st.booleans(),
@@ -225,6 +240,7 @@ def test_what_is_missing_is_enough_and_not_more(
     reserve: int,
     least: int,
     counts: tuple[int, int, int, int, int],
+    starts: bool,
     waiting: list[float],
     logins: int,
     kept: bool,
@@ -245,11 +261,12 @@ def test_what_is_missing_is_enough_and_not_more(
         min_pool_size=least,
     )
     pool.logins, pool.kept = logins, kept
+    pool.starting.update(pool.conditioning if starts else ())
 
     def provided(more: int) -> bool:
         soon = dialing + conditioning + more
         have = idle + linked + conditioning + dialing + void + more
-        told = not logins or dialing + more > 0
+        told = not logins or dialing + more + len(pool.starting) > 0
         return len(ages) <= soon and have >= pool.minimum and told
 
     missing = pool.missing(_NOW)
