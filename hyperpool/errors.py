@@ -11,7 +11,8 @@
     └── UpstreamError           a server connection cannot be had
         ├── ConnectFailed       08001: no byte stream to the server
         └── LoginFailed         the server, in its own words, does not let us in
-            └── PasswordMissing it asks for a password, and there is none
+            ├── PasswordMissing it asks for a password, and there is none
+            └── KeysMissing     it asks for SCRAM, and only a SCRAM secret is known
 
 A message says what happened and, where the reader can do something about it, the remedy. Error *responses* of
 PostgreSQL are messages, relayed untouched, and never become exceptions on their way to a client.
