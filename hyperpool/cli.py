@@ -7,10 +7,11 @@ settings or the arguments are wrong.
 from __future__ import annotations
 
 import getpass
+import math
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 from rich.console import Console
@@ -133,9 +134,21 @@ _SOCKET_OPTION: Final = click.option(
     type=click.Path(path_type=Path),
     help="The pooler's control socket; by default what CONFIG says, and without CONFIG /run/hyperpool/control.",
 )
+
+
+class _Seconds(click.FloatRange):
+    """A number of seconds; NaN, which is in every range, and infinity are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - as there
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is no number of seconds", param, ctx)
+        return found
+
+
 _TIMEOUT_OPTION: Final = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_Seconds(min=0, min_open=True),
     metavar="SECONDS",
     help="Give up waiting after so long; what has begun goes on.",
 )
@@ -307,7 +320,7 @@ Exit codes:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_Seconds(min=0, min_open=True),
     metavar="SECONDS",
     help="Time for the way to one server; by default the setting server_connect_timeout.",
 )
@@ -372,7 +385,7 @@ def tunnel(config: Path, *, only_check: bool) -> NoReturn:
 @click.option(
     "-n",
     "--interval",
-    type=click.FloatRange(min=0.1),
+    type=_Seconds(min=0.1),
     default=1.0,
     show_default=True,
     metavar="SECONDS",

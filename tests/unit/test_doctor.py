@@ -542,9 +542,10 @@ def test_the_help_teaches() -> None:
         assert lesson in text
 
 
-def test_a_time_limit_must_be_one() -> None:
+@pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf", "soon"])
+def test_a_time_limit_must_be_one(limit: str) -> None:
     """Zero would mean that nothing can be reached."""
-    result = CliRunner().invoke(main, ["doctor", "x.yaml", "--timeout", "0"])
+    result = CliRunner().invoke(main, ["doctor", "x.yaml", "--timeout", limit])
     assert result.exit_code == 2
     assert "--timeout" in result.stderr
 
