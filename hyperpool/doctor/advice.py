@@ -76,6 +76,10 @@ _MUTE_BEHIND: Final = (
     "tunnel's far end"
 )
 _REFUSED_BEHIND: Final = "start what the tunnel begins with, or check host and port: nothing listens there"
+_LEFT_BEHIND: Final = (
+    "start the server, or check the directory and the port: nobody listens at the socket, which may have been left "
+    "behind"
+)
 _FOREIGN: Final = "what is there does not speak PostgreSQL's protocol: check host and port"
 _FOREIGN_BEHIND: Final = "what the tunnel leads to does not speak PostgreSQL's protocol: check its target"
 
@@ -133,6 +137,8 @@ def about_error(kind: str, error: BaseException, *, behind: bool = False) -> str
             return "check the spelling of the host, and the name servers in /etc/resolv.conf"
         if isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED and behind:
             return _REFUSED_BEHIND
+        if isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED and kind == "unix":
+            return _LEFT_BEHIND
         if isinstance(cause, OSError) and cause.errno in _SYSTEM:
             return _SYSTEM[cause.errno]
     return ""

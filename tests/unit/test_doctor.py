@@ -228,6 +228,7 @@ def test_remedies_for_sockets() -> None:
     assert "unix_socket_permissions" in advice.about_error("unix", error)
     error.__cause__ = ConnectionRefusedError(111, "Connection refused")
     assert "listen_addresses" in advice.about_error("tcp", error)
+    assert "nobody listens at the socket" in advice.about_error("unix", error)
     assert "start what the tunnel begins with" in advice.about_error("tcp", error, behind=True)
     assert not advice.about_error("websocket", error)
 
