@@ -61,6 +61,7 @@ class TestLoginFailures:
     @pytest.fixture
     def one_connection(self, mortal_pg: PostgresCluster) -> Iterator[None]:
         """Allow Ann one connection to the mortal server."""
+        eventually(lambda: not mortal_pg.backends(), what="the connections of earlier tests have ended")
         mortal_pg.sql("ALTER ROLE ann CONNECTION LIMIT 1")
         yield
         mortal_pg.sql("ALTER ROLE ann CONNECTION LIMIT -1")
