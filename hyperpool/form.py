@@ -45,6 +45,7 @@ TYPED: Final = (
     "relay/following",
     "relay/hits",
     "relay/ledger",
+    "relay/loop",
     "relay/parameters",
     "relay/placement",
     "relay/server",

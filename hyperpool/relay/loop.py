@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import os
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -299,7 +298,7 @@ class Relay(EventLoop):
             pool.starting.add(server)
             self._register(server)
             if isinstance(ready.sock, WebSocketSocket):
-                ready.sock.left = partial(self.resume, server)
+                ready.sock.left = lambda: self.resume(server)
             if self._log_connections:
                 log.info(
                     "new connection to server",

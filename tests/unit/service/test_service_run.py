@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from hyperpool.relay.handover import RelayPool
     from tests.support.logbook import LogBook
 
 
@@ -226,9 +227,15 @@ async def test_a_mistake_in_one_of_its_tasks(
 ) -> None:
     """It ends the pooler with an error; clients are told, and nothing is left open."""
 
-    def stumble(relay: Relay, pools: object) -> None:
-        raise ZeroDivisionError("oops")
+    class Stumbling(Relay):
+        stumbles = False  # set when a client is there
 
+        def maintain(self, pools: Iterator[RelayPool]) -> None:
+            if self.stumbles:
+                raise ZeroDivisionError("oops")
+            super().maintain(pools)
+
+    monkeypatch.setattr(run_module, "Relay", Stumbling)
     async with trio.open_nursery() as watched:
         caught: list[BaseException] = []
 
@@ -243,6 +250,6 @@ async def test_a_mistake_in_one_of_its_tasks(
         await book.wait_for("listening")
         client = await service.client()
         assert await client.ask("SELECT 1") == "SELECT 1"
-        monkeypatch.setattr(Relay, "maintain", stumble)
+        Stumbling.stumbles = True
         assert await client.farewell() == "57P01"
     assert [str(error) for error in caught] == ["oops"]

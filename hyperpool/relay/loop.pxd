@@ -1,0 +1,36 @@
+cimport cython
+
+from hyperpool.relay.connection cimport Connection
+from hyperpool.relay.events cimport EventLoop
+
+
+cdef class Relay(EventLoop):
+    cdef public object tracker
+    cdef public object translator
+    cdef public object budget
+    cdef public dict clients
+    cdef public Py_ssize_t max_partial
+    cdef public Py_ssize_t max_settings
+    cdef public Py_ssize_t max_whole
+    cdef public Py_ssize_t max_packet_size
+    cdef public bint extended_only
+    cdef public double cancel_wait_timeout
+    cdef public object demand
+    cdef public object settled
+    cdef public object learned
+    cdef public object cancel
+    cdef public object slow
+    cdef public dict transients
+    cdef public object census
+    cdef public object peer_id
+    cdef public set _reserved
+    cdef public dict _arrivals
+    cdef public bint _log_connections
+    cdef public bint _log_disconnections
+    cdef public bint _log_errors
+
+    @cython.locals(drawn=bytes)
+    cpdef tuple reserve_key(self, Py_ssize_t length=*)
+    cpdef release_key(self, object pid)
+    cpdef welcome(self, Connection connection)
+    cpdef forget(self, Connection connection)
