@@ -37,7 +37,7 @@ def extensions():
                 str(Path(file).with_suffix("")).replace("/", "."),
                 [file],
                 # Most of it calls Python, which more optimisation does not make faster, but twice as long to build.
-                extra_compile_args=["-O1", "-g0"],
+                extra_compile_args=["-O2", "-g0"],
             )
             for file in files
         ],
