@@ -7,7 +7,7 @@ from hyperpool.relay.ledger cimport Ledger
 from hyperpool.relay.upkeep cimport Upkeep
 from hyperpool.sql.glance cimport Glance
 from hyperpool.wire cimport constants as wire
-from hyperpool.wire.scan cimport length_at, matches, part, renamed, text_at
+from hyperpool.wire.scan cimport byte_at, length_at, matches, part, renamed, text_at
 
 cdef tuple _QUERY
 cdef bytes _WITH_DESCRIBE

@@ -22,7 +22,7 @@ from hyperpool.relay import caching
 from hyperpool.relay.tables import PIPELINE, SIMPLE
 from hyperpool.relay.upkeep import Upkeep
 from hyperpool.wire import constants as wire
-from hyperpool.wire.scan import length_at, matches, part, renamed, text_at
+from hyperpool.wire.scan import byte_at, length_at, matches, part, renamed, text_at
 
 if TYPE_CHECKING:
     from hyperpool.relay.client import ClientConnection
@@ -59,7 +59,7 @@ class Shortcut(Upkeep):
         Returns:
             Whether that was done.
         """
-        kind = buffer[0]
+        kind = byte_at(buffer, 0)
         at = length_at(buffer, 0) + 1
         pool = client.pool
         if kind == wire.QUERY:
@@ -86,7 +86,7 @@ class Shortcut(Upkeep):
             return False
         if kind == wire.BIND:
             return self._take_bind(client, buffer, at, end)
-        if kind == wire.PARSE and buffer[5] == 0:
+        if kind == wire.PARSE and byte_at(buffer, 5) == 0:
             return self._take_parse(client, buffer, at, end)
         return False
 
@@ -98,7 +98,7 @@ class Shortcut(Upkeep):
         else:
             return False
         own = client.statements
-        name = None if own is None or at < 7 or buffer[5] else text_at(buffer, 6, at)
+        name = None if own is None or at < 7 or byte_at(buffer, 5) else text_at(buffer, 6, at)
         statement = None if name is None or own is None else own.names.get(name)
         if name is None or statement is None:
             return False
@@ -129,7 +129,12 @@ class Shortcut(Upkeep):
         return True
 
     def _take_parse(self, client: ClientConnection, buffer: bytes | bytearray, at: int, end: int) -> bool:
-        if end - at < 7 or buffer[at] != wire.BIND or buffer[at + 5] or buffer[at + 6]:
+        if (
+            end - at < 7
+            or byte_at(buffer, at) != wire.BIND
+            or byte_at(buffer, at + 5)
+            or byte_at(buffer, at + 6)
+        ):
             return False
         tail = at + length_at(buffer, at) + 1
         if tail > end:

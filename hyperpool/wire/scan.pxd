@@ -1,4 +1,5 @@
 cpdef Py_ssize_t length_at(object buf, Py_ssize_t at) except -1
+cpdef int byte_at(object buf, Py_ssize_t at) except -1
 cpdef bytes part(object buf, Py_ssize_t at, Py_ssize_t end)
 cpdef bint matches(object buf, Py_ssize_t at, Py_ssize_t end, bytes what) except -1
 cpdef bytes text_at(object buf, Py_ssize_t at, Py_ssize_t end)

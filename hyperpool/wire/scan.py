@@ -28,6 +28,17 @@ def length_at(buf: Buffer, at: int) -> int:
     return length
 
 
+def byte_at(buf: bytes | bytearray, at: int) -> int:
+    """The byte at `at`: what an index gives, which makes an object in compiled code.
+
+    Raises:
+        IndexError: `at` is not inside `buf`.
+    """
+    if at < 0:
+        raise IndexError("outside of the buffer")
+    return buf[at]
+
+
 def part(buf: bytes | bytearray, at: int, end: int) -> bytes:
     """The bytes from `at` to before `end`.
 

@@ -46,6 +46,11 @@ cpdef Py_ssize_t length_at(object buf, Py_ssize_t at) except -1:
         PyBuffer_Release(&view)
 
 
+cpdef int byte_at(object buf, Py_ssize_t at) except -1:
+    """See scan.py."""
+    return <unsigned char>_inside(buf, at, at + 1)[0]
+
+
 cdef const char *_inside(object buf, Py_ssize_t at, Py_ssize_t end) except NULL:
     """Where the bytes from `at` to before `end` lie."""
     cdef const char *data

@@ -55,6 +55,8 @@ def test_hopping(frames: list[tuple[int, int]], cut: int, passes: bool, made: ty
         assert one == two
         if at + 5 <= len(data):
             assert len({form.length_at(made(data), at) for form in forms}) == 1
+        if at < len(data) and made is not memoryview:
+            assert {form.byte_at(made(data), at) for form in forms} == {data[at]}
 
 
 @given(
@@ -162,6 +164,9 @@ def test_outside_of_the_buffer(name: str, made: type) -> None:
     for at in (-1, 1, 5, 1 << 40):
         with pytest.raises(IndexError):
             scan.length_at(data, at)
+    for at in (-1, 5, 1 << 40) if made is not memoryview else ():
+        with pytest.raises(IndexError):
+            scan.byte_at(data, at)
     for at, end, passing in ((-1, 5, bytes(256)), (0, 6, bytes(256)), (0, 5, bytes(255))):
         with pytest.raises(IndexError):
             scan.hop(data, at, end, passing)
