@@ -335,11 +335,13 @@ class FrontDoor:
         if of_database:
             seat = SeatKey("database", database)
             refusal = "max_db_client_connections"
-            if not self._finds_place(guest, seat, of_database, census.databases[database], refusal):
+            if not self._finds_place(guest, seat, of_database, census.databases.get(database, 0), refusal):
                 return False
         if of_user:
             seat = SeatKey("user", user)
-            if not self._finds_place(guest, seat, of_user, census.users[user], "max_user_client_connections"):
+            if not self._finds_place(
+                guest, seat, of_user, census.users.get(user, 0), "max_user_client_connections"
+            ):
                 return False
         guest.place = database, user
         census.enter(database, user)

@@ -101,15 +101,16 @@ class Acceptor(TransientConnection):
         sock, raw = self.sock, self.raw
         for _ in range(_ACCEPT_BATCH):
             try:
-                accepted, address = accept(sock, raw)
-            except BlockingIOError:
-                self._complained = False
-                return
+                arrival = accept(sock, raw)
             except OSError as error:
                 if error.errno in _FULL:
                     self._complain(os.strerror(error.errno))
                     return
                 continue
+            if arrival is None:
+                self._complained = False
+                return
+            accepted, address = arrival
             try:
                 self._handle(accepted, address_name(self._family, address))
             except Exception as error:

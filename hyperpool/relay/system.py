@@ -29,7 +29,7 @@ def raw_descriptor(sock: socket.socket) -> int:
     return sock.fileno() if type(sock) is socket.socket else -1
 
 
-def accept(listening: socket.socket, raw: int) -> tuple[socket.socket, object]:  # noqa: ARG001 - for the form in C
+def accept(listening: socket.socket, raw: int) -> tuple[socket.socket, object] | None:  # noqa: ARG001 - for the form in C
     """Accept a connection.
 
     Args:
@@ -37,13 +37,15 @@ def accept(listening: socket.socket, raw: int) -> tuple[socket.socket, object]: 
         raw: its `raw_descriptor`.
 
     Returns:
-        The connection's socket, which does not block, and where it comes from.
+        The connection's socket, which does not block, and where it comes from; None if there is none.
 
     Raises:
-        BlockingIOError: there is none.
         OSError: the system is full, or the connection has gone already.
     """
-    accepted, address = listening.accept()
+    try:
+        accepted, address = listening.accept()
+    except BlockingIOError:
+        return None
     accepted.setblocking(False)
     return accepted, address
 

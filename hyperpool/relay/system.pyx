@@ -89,13 +89,18 @@ cpdef tuple accept(object listening, int raw):
     cdef char host[64]
     cdef int fd
     if raw < 0:
-        accepted, place = listening.accept()
+        try:
+            accepted, place = listening.accept()
+        except BlockingIOError:
+            return None
         accepted.setblocking(False)
         return accepted, place
     while True:
         fd = accept4(raw, <sockaddr *>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
         if fd >= 0:
             break
+        if c_errno == EAGAIN:
+            return None
         if c_errno != EINTR:
             PyErr_SetFromErrno(OSError)
         PyErr_CheckSignals()

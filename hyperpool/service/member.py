@@ -393,7 +393,8 @@ class Member:
         if seat.kind == "replication":
             own = (pool for pool in self._parts.around.pools if pool.settings.replication and not pool.unused)
             return sum((pool.settings.database, pool.settings.user) == (seat.name, seat.user) for pool in own)
-        return (relay.census.databases if seat.kind == "database" else relay.census.users)[seat.name]
+        counts = relay.census.databases if seat.kind == "database" else relay.census.users
+        return counts.get(seat.name, 0)
 
 
 async def _over(waits: Waits) -> Outcome:
