@@ -26,7 +26,7 @@ from hyperpool.errors import ConfigError, LoginFailed, StartupError
 from hyperpool.summary import databases_table, plain, pooler_table, show, users_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 S = TypeVar("S")
@@ -246,7 +246,7 @@ def install_service(config: Path, user: str, root: Path, *, only_print: bool, ov
     settings to begin with. Done twice, it changes nothing; settings that are there are never touched, unless with
     --overwrite-config.
 
-    Exit codes: 0 when all is in place, 1 when something could not be written.
+    Exit codes: 0 when all is in place, 1 when something could not be written, or the service could not run like this.
     """
     from hyperpool.service.install import Installation, command  # noqa: PLC0415 - as in `serve`
 
@@ -254,14 +254,15 @@ def install_service(config: Path, user: str, root: Path, *, only_print: bool, ov
     if only_print:
         for path, text, _ in installation.files():
             click.echo(f"# {path}\n{text}")
+        _warn(installation.warnings())
         return
     try:
         for line in installation.install():
             click.echo(line)
     except StartupError as error:
         _fail(_EXIT_STARTUP, f"cannot install the service: {error}")
-    for line in installation.warnings():
-        click.echo(f"hyperpool: {line}", err=True)
+    if _warn(installation.warnings()):
+        raise SystemExit(_EXIT_STARTUP)
     click.echo(f"Next: edit {config}, then: {command()} check {config} && systemctl enable --now hyperpool")
 
 
@@ -407,7 +408,7 @@ def top(  # noqa: PLR0913, PLR0917 - each of them is an option
 ) -> NoReturn:
     """Watch a pooler in the terminal: pools, clients, servers, waits, load, cache, tunnels, errors.
 
-    It asks the pooler's console, so the pooler may be anywhere. Any user in stats_users may look.
+    It asks the pooler's console, so the pooler may be anywhere. Any user in stats_users or admin_users may look.
 
     Exit codes: 0 when you have seen enough, 1 when the pooler cannot be reached or does not let you in.
     """
@@ -453,6 +454,15 @@ def _loaded(how: Callable[[Path], S], path: Path) -> S:
         count = len(error.problems)
         lines = "".join(f"\n  {problem}" for problem in error.problems)
         _fail(_EXIT_CONFIG, f"{path} has {count} problem{'s' * (count != 1)}:{lines}")
+
+
+def _warn(lines: Iterable[str]) -> bool:
+    """Say what will not do. Returns whether there was anything."""
+    said = False
+    for line in lines:
+        said = True
+        click.echo(f"hyperpool: {line}", err=True)
+    return said
 
 
 def _fail(code: int, message: str) -> NoReturn:

@@ -120,6 +120,11 @@ class ConsoleSession:
                 "(-W); -U names another user",
                 _NOT_LET_IN,
             ) from None
+        except LoginFailed as error:
+            hint = messages.error_fields(error.response[5:]).get("H") if error.response else None
+            if hint is None:
+                raise
+            raise LoginFailed(f"{error} ({hint})", error.sqlstate, error.response) from None
         return cls(login.stream, target.timeout)
 
     async def show(self, names: Sequence[str] = VIEWS) -> dict[str, View | None]:

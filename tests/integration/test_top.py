@@ -83,7 +83,7 @@ def test_who_is_not_let_in(pooler: Pooler) -> None:
     )
     other = _run(_command(pooler, "--once", user="clara"), CLARA.password)
     assert other.returncode == 1
-    assert "not allowed" in other.stderr
+    assert "not allowed (users in admin_users and stats_users may use the console)" in other.stderr
     nobody = _run([*_command(pooler, "--once"), "--port", str(free_port())])
     assert nobody.returncode == 1
     assert "cannot connect to 127.0.0.1" in nobody.stderr
