@@ -11,6 +11,7 @@ cdef class Places:
     cdef public object waiting
     cdef public bint paused
     cdef public bint session
+    cdef public bint blocks
     cdef public bint watched
     cdef public bint translates
     cdef public bint keeps_texts

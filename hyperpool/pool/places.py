@@ -23,6 +23,7 @@ class Places:
         waiting: clients that want a server, and since when.
         paused: no server is handed out.
         session: the pool mode is session.
+        blocks: clients may have transaction blocks.
         watched: session state is followed, or reset.
         translates: what clients send is looked into.
         keeps_texts: what servers are asked is kept.
@@ -38,6 +39,7 @@ class Places:
     """
 
     __slots__ = (
+        "blocks",
         "cache",
         "check_after",
         "fronts",
@@ -61,6 +63,7 @@ class Places:
         self.waiting: OrderedDict[Any, float] = OrderedDict()
         self.paused = False
         self.session = False
+        self.blocks = True
         self.watched = False
         self.translates = False
         self.keeps_texts = False

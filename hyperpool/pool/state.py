@@ -143,6 +143,7 @@ class Pool(Places, Generic[S, C]):
         """Take over settings."""
         self.settings = settings
         self.session = settings.pool_mode is PoolMode.SESSION
+        self.blocks = settings.pool_mode is not PoolMode.STATEMENT
         self.size = settings.pool_size or float("inf")
         self.slow = settings.log_slow_queries or float("inf")
         self.keeps_texts = settings.log_slow_queries > 0

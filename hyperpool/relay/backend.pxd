@@ -58,4 +58,5 @@ cdef class Backend(Connection):
     cdef public object prepared
 
     cpdef bint take(self, ClientConnection client, object buffer, Py_ssize_t end) except -1
+    cpdef bint goes_on(self, ClientConnection client) except -1
     cpdef finish(self)

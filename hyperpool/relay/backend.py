@@ -300,6 +300,10 @@ class Backend(Connection):
         """Link a client and pass its request on, if that is of a known shape; see `relay.shortcut`."""
 
     @abstractmethod
+    def goes_on(self, client: ClientConnection) -> bool:
+        """Whether `take` may have another request of its client's; see `relay.shortcut`."""
+
+    @abstractmethod
     def finish(self) -> None:
         """An answer is complete."""
 

@@ -44,6 +44,8 @@ cdef class ClientConnection(Connection):
 
     @cython.locals(relay=EventLoop, pool=Places, end=Py_ssize_t, buffer=bytearray, server=Backend)
     cpdef readable(self, long mask)
+    @cython.locals(relay=EventLoop, view=memoryview, end=Py_ssize_t)
+    cpdef _read_linked(self, Backend server)
     @cython.locals(at=Py_ssize_t, kind=int, length=Py_ssize_t)
     cpdef consume(self, object buffer, memoryview view, Py_ssize_t end)
     @cython.locals(pool=Places)

@@ -27,6 +27,7 @@ cdef class Ledger:
 
     cpdef expect(self, tuple kinds, Statement before=*)
     cpdef fulfilled(self)
+    cpdef bint rests(self) except -1
     cpdef request(self, int kind, int action=*, object change=*)
     cpdef int ready(self) except -1
     cpdef int response(self, int kind) except -1

@@ -195,6 +195,12 @@ class Ledger:
         """Whether the server owes nothing and there is no doubt about it."""
         return not (self.entries or self.unsynced or self.skipping or self.copying or self.doubt)
 
+    def rests(self) -> bool:
+        """Whether it is `clean`, and no error could make the server discard what comes next."""
+        outstanding = self._lone or self._entries
+        between = self.unsynced or self.midway or self.skipping or self.copying
+        return not (outstanding or between or self.doubt)
+
     @property
     def at_ready(self) -> bool:
         """Whether the newest request is outstanding, the client's, and ends with ReadyForQuery."""

@@ -52,11 +52,16 @@ class ServerConnection(Failures):
     __slots__ = ()
 
     def _link(self, client: ClientConnection, expected: bytes) -> None:
-        client.server = self
-        self.client = client
-        self.linked = client.active = self.relay.now
+        now = self.relay.now
+        if self.client is None:
+            client.server = self
+            self.client = client
+            self.linked = client.active = now
+            self.pool.stats.assignments += 1
+        else:
+            self.asked = now
+            self.settled = False
         self.expected = expected
-        self.pool.stats.assignments += 1
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -84,12 +89,15 @@ class ServerConnection(Failures):
         if expected is not None and not (self.held or client.skip):
             at = hop(relay.buffer, 0, end, expected)
             buffer = relay.buffer
-            if (
-                at + 6 == end
-                and buffer[at] == wire.READY_FOR_QUERY
-                and length_at(buffer, at) == 5
-                and buffer[at + 5] == wire.IDLE
-            ):
+            status = (
+                buffer[at + 5]
+                if at + 6 == end and buffer[at] == wire.READY_FOR_QUERY and length_at(buffer, at) == 5
+                else wire.IN_FAILED_TRANSACTION
+            )
+            if status == wire.IN_TRANSACTION or (status == wire.IDLE and self.status != wire.IDLE):
+                if self._answered_in_block(client, status, end):
+                    return
+            elif status == wire.IDLE:
                 self.ledger.fulfilled()
                 pool = self.pool
                 elapsed = relay.now - self.linked
@@ -112,6 +120,41 @@ class ServerConnection(Failures):
         if expected is not None:
             self.ledger.recount()
         self._scan(end)
+
+    def _answered_in_block(self, client: ClientConnection, status: int, end: int) -> bool:
+        """The whole answer to one request that has begun a transaction block, or came within one, or has ended it.
+
+        Args:
+            client: has asked.
+            status: what the server is in now.
+            end: how many bytes of the buffer are the answer.
+
+        Returns:
+            Whether it has been passed on; it is not where somebody must look into it.
+        """
+        pool = self.pool
+        if self.writes is not None or client.fill is not None or not pool.blocks:
+            return False
+        relay = self.relay
+        stats = pool.stats
+        self.ledger.fulfilled()
+        self.replay = None
+        self.status = status
+        self.answered = client.active = now = relay.now
+        elapsed = now - max(self.asked, self.linked)
+        stats.add_query(elapsed)
+        stats.sent += end
+        if elapsed > pool.slow:
+            relay.slow.tell(self, client, elapsed)
+        client.transmit_part(relay.view, end)
+        if status == wire.IDLE:
+            stats.add_transaction(now - max(self.began, self.linked))
+            if self.statements.passing:
+                self.statements.doubt_passing()
+            self.finish()
+        elif client.unread and not client.outbox:
+            relay.resume(client)
+        return True
 
     def _read(self, mask: int) -> None:
         """Read once, in any state."""

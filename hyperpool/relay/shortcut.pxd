@@ -31,4 +31,6 @@ cdef class Shortcut(Upkeep):
         body=bytes, ledger=Ledger
     )
     cpdef bint _take_parse(self, ClientConnection client, object buffer, Py_ssize_t at, Py_ssize_t end) except -1
+    @cython.locals(pool=Places, own=ClientStatements)
+    cpdef bint goes_on(self, ClientConnection client) except -1
     cpdef _link(self, ClientConnection client, bytes expected)

@@ -1,5 +1,7 @@
 """What most clients send, in as few steps as Python takes: one request, whole, to a server that owes nothing.
 
+That may be a server that nobody has, or one whose client is in a transaction block.
+
 Four shapes are known. Drivers send them for a query without parameters, for a query with parameters, and for a prepared
 statement:
 
@@ -49,10 +51,10 @@ class Shortcut(Upkeep):
     def take(self, client: ClientConnection, buffer: bytes | bytearray, end: int) -> bool:
         """Link a client and pass its request on, if that has one of the known shapes.
 
-        The server has no client, owes nothing, and has the client's parameters.
+        The server owes nothing. It has no client, and this client's parameters; or it `goes_on` with this client.
 
         Args:
-            client: has no server.
+            client: has no server, or this one.
             buffer: holds the request at its beginning.
             end: how many bytes were read.
 
@@ -74,7 +76,7 @@ class Shortcut(Upkeep):
                 client, pool.cache, part(buffer, 5, end - 1)
             ):
                 return False
-            client.unnamed = None
+            client.unnamed = self.unnamed = None
             self._link(client, SIMPLE)
             self.ledger.expect(_QUERY)
             if pool.keeps_texts:
@@ -123,7 +125,8 @@ class Shortcut(Upkeep):
         ledger = self.ledger
         ledger.expect(requests)
         ledger.unsynced = True
-        self.replay = (data, len(requests), (statement,))
+        # Within a block, nothing can be sent once more.
+        self.replay = (data, len(requests), (statement,)) if self.status == wire.IDLE else None
         pool.stats.received += end
         self.transmit_part(data, len(data))
         return True
@@ -165,6 +168,7 @@ class Shortcut(Upkeep):
         if statement.effects is not None or statement.generation != store.generation:
             return False
         client.unnamed = statement
+        self.unnamed = None
         self._link(client, PIPELINE)
         ledger = self.ledger
         ledger.expect(requests, before)
@@ -175,6 +179,18 @@ class Shortcut(Upkeep):
         self.transmit_part(buffer, end)
         return True
 
+    def goes_on(self, client: ClientConnection) -> bool:
+        """Whether its client is in a transaction block where nothing is outstanding and nothing has to be watched."""
+        pool = self.pool
+        if self.status == wire.IDLE or not pool.translates or pool.cache is not None:
+            return False
+        if self.expected is not None or self.outbox or self.rest or self.skip or not self.ledger.rests():
+            return False
+        if self.suspicion is not None or self.asking is not None or self.errand is not None:
+            return False
+        own = client.statements
+        return self.writes is None and (own is None or not own.aside)
+
     @abstractmethod
     def _link(self, client: ClientConnection, expected: bytes) -> None:
-        """Serve a client, whose request is answered by messages that are `expected`."""
+        """Serve a client, or go on with it; its request is answered by messages that are `expected`."""
