@@ -47,7 +47,10 @@ def doctor(settings: Settings, wishes: Wishes, *, json_wanted: bool) -> int:
     )
     examination = Examination(settings, wishes)
     try:
-        findings = trio.run(_run, examination, Console(stderr=True))
+        # Anywhere else, Ctrl-C may come where Python drops exceptions, as in a finalizer, and be lost.
+        findings = trio.run(
+            _run, examination, Console(stderr=True), restrict_keyboard_interrupt_to_checkpoints=True
+        )
     except BaseExceptionGroup as group:
         if group.subgroup(KeyboardInterrupt) is None:
             raise

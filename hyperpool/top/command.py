@@ -110,7 +110,7 @@ def top(target: Target, wishes: Wishes) -> int:
     run = _once if wishes.once or wishes.json else _live
     code = 0
     try:
-        code = trio.run(run, Watch(target), wishes)
+        code = trio.run(run, Watch(target), wishes, restrict_keyboard_interrupt_to_checkpoints=True)
     except* KeyboardInterrupt:
         pass
     except* LoginFailed as group:
