@@ -168,7 +168,8 @@ class Shortcut(Upkeep):
         if statement.effects is not None or statement.generation != store.generation:
             return False
         client.unnamed = statement
-        self.unnamed = None
+        # Within a block, it is the client's until that ends. Else, others may have the server before this client again.
+        self.unnamed = None if self.client is None else statement
         self._link(client, PIPELINE)
         ledger = self.ledger
         ledger.expect(requests, before)

@@ -123,6 +123,21 @@ def test_what_a_text_means_depends_on_the_session(comparison: Comparison) -> Non
     )
 
 
+def test_the_unnamed_statement_keeps_its_constants_in_a_block(comparison: Comparison) -> None:
+    """It is not parsed once more, with settings that have changed behind it within the block."""
+    _check(
+        comparison,
+        """
+        0: Pset: set DateStyle = 'ISO, DMY' | S
+        0: Q begin
+        0: P: select date '02/03/2000' | B | E | S
+        0: Bset | E | S
+        0: B | E | S
+        0: Q rollback
+        """,
+    )
+
+
 def _parse(name: bytes, text: bytes, *types: int) -> bytes:
     return frame(b"P", name + b"\0" + text + b"\0" + struct.pack(f"!h{len(types)}I", len(types), *types))
 

@@ -254,3 +254,75 @@ def test_a_block_in_statement_mode_is_refused() -> None:
             s1 < END
             """
         )
+
+
+_BEGIN = """
+    c1 > Qbegin
+    s1 < Qbegin
+    s1 > CBEGIN|ZT
+    c1 < CBEGIN|ZT
+"""
+
+
+def test_the_unnamed_statement_is_used_again() -> None:
+    """The server has it: it is not parsed once more."""
+    with Stage(max_prepared_statements=3) as stage:
+        stage.play(_BEGIN)
+        stage.play(
+            """
+            c1 > P:select 2|B|E|S
+            s1 < P:select 2|B|E|S
+            s1 > 1|2|D2|CSELECT 1|ZT
+            c1 < 1|2|D2|CSELECT 1|ZT
+            c1 > B|E|S
+            s1 < B|E|S
+            s1 > 2|D2|CSELECT 1|ZT
+            c1 < 2|D2|CSELECT 1|ZT
+            """
+        )
+
+
+def test_the_unnamed_statement_keeps_what_its_literals_meant() -> None:
+    """A setting that is changed behind its Parse does not make it another one."""
+    with Stage(max_prepared_statements=3, session_state=SessionState.FOLLOW) as stage:
+        stage.play(
+            """
+            c1 > Pset:set standard_conforming_strings = off|S
+            s1 < P~1:set standard_conforming_strings = off|S
+            s1 > 1|Z
+            c1 < 1|Z
+            """
+        )
+        stage.play(_BEGIN)
+        stage.play(
+            r"""
+            c1 > P:select 'a\\b'|B|E|S
+            s1 < P:select 'a\\b'|B|E|S
+            s1 > 1|2|D2|CSELECT 1|ZT
+            c1 < 1|2|D2|CSELECT 1|ZT
+            c1 > Bset|E|S
+            s1 < B~1|E|S
+            s1 > 2|CSET|ZT
+            c1 < 2|CSET|ZT
+            c1 > B|E|S
+            s1 < B|E|S
+            s1 > 2|D2|CSELECT 1|ZT
+            c1 < 2|D2|CSELECT 1|ZT
+            """
+        )
+
+
+def test_the_unnamed_statement_is_there_for_a_pipeline_behind() -> None:
+    """What uses it need not wait for the answer."""
+    with Stage(max_prepared_statements=3) as stage:
+        stage.play(_BEGIN)
+        stage.play(
+            """
+            c1 > P:select 2|B|E|S
+            s1 < P:select 2|B|E|S
+            c1 > B|E|S
+            s1 < B|E|S
+            s1 > 1|2|D2|CSELECT 1|ZT|2|D2|CSELECT 1|ZT
+            c1 < 1|2|D2|CSELECT 1|ZT|2|D2|CSELECT 1|ZT
+            """
+        )
