@@ -319,7 +319,8 @@ def test_ctrl_c(doctor: Doctor, pg: PostgresCluster) -> None:
         listener.settimeout(20)
         path = doctor.write(settings(pg, port=listener.getsockname()[1]))
         process = subprocess.Popen(
-            targets.hyperpool_command("doctor", path),
+            # Who is started in the background ignores SIGINT, and so does all that it starts.
+            ["env", "--default-signal=INT", *targets.hyperpool_command("doctor", path)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=targets.environment(),
