@@ -13,6 +13,13 @@ from tests.support.relaystage import Stage, pieces_of
 if TYPE_CHECKING:
     from hyperpool.relay.client import ClientConnection
 
+_BEGIN = """
+    c1 > Qbegin
+    s1 < Qbegin
+    s1 > CBEGIN|ZT
+    c1 < CBEGIN|ZT
+"""
+
 _PREPARED = """
     c1 > Pa:select 1|S
     s1 < P~1:select 1|S
@@ -96,12 +103,9 @@ def test_a_block_in_pieces(size: int) -> None:
 def test_nobody_else_gets_the_server_in_between() -> None:
     """Whatever is answered within the block, the others wait for its end."""
     with Stage(max_prepared_statements=3) as stage:
+        stage.play(_BEGIN)
         stage.play(
             """
-            c1 > Qbegin
-            s1 < Qbegin
-            s1 > CBEGIN|ZT
-            c1 < CBEGIN|ZT
             c2 > Qselect 2
             c1 > Qselect 1
             s1 < Qselect 1
@@ -121,12 +125,9 @@ def test_nobody_else_gets_the_server_in_between() -> None:
 def test_an_error_within_a_block() -> None:
     """It fails the block; ROLLBACK ends it, and the server is given back."""
     with Stage(max_prepared_statements=3) as stage:
+        stage.play(_BEGIN)
         stage.play(
             """
-            c1 > Qbegin
-            s1 < Qbegin
-            s1 > CBEGIN|ZT
-            c1 < CBEGIN|ZT
             c1 > Qselect 1/0
             s1 < Qselect 1/0
             s1 > E22012 division by zero|ZE
@@ -148,12 +149,9 @@ def test_a_statement_that_is_out_of_date_within_a_block() -> None:
     """It cannot be sent once more: the error is the client's."""
     with Stage(max_prepared_statements=3) as stage:
         stage.play(_PREPARED)
+        stage.play(_BEGIN)
         stage.play(
             """
-            c1 > Qbegin
-            s1 < Qbegin
-            s1 > CBEGIN|ZT
-            c1 < CBEGIN|ZT
             c1 > Ba|E|S
             s1 < B~1|E|S
             s1 > E0A000 cached plan must not change result type @RevalidateCachedQuery|ZE
@@ -169,12 +167,9 @@ def test_a_statement_that_is_out_of_date_within_a_block() -> None:
 def test_the_unnamed_statement_is_gone_behind_a_query() -> None:
     """Within a block as elsewhere, and what another one has prepared is not taken for it."""
     with Stage(max_prepared_statements=3) as stage:
+        stage.play(_BEGIN)
         stage.play(
             """
-            c1 > Qbegin
-            s1 < Qbegin
-            s1 > CBEGIN|ZT
-            c1 < CBEGIN|ZT
             c1 > P:select 2|S
             s1 < P:select 2|S
             s1 > 1|ZT
@@ -217,14 +212,7 @@ def test_what_changes_the_session_goes_the_long_way() -> None:
 def test_a_server_that_is_to_be_closed_is_closed_behind_the_block() -> None:
     """RECONNECT within it."""
     with Stage(max_prepared_statements=3) as stage:
-        stage.play(
-            """
-            c1 > Qbegin
-            s1 < Qbegin
-            s1 > CBEGIN|ZT
-            c1 < CBEGIN|ZT
-            """
-        )
+        stage.play(_BEGIN)
         stage.server("s1").retire("reconnect")
         stage.play(
             """
@@ -254,14 +242,6 @@ def test_a_block_in_statement_mode_is_refused() -> None:
             s1 < END
             """
         )
-
-
-_BEGIN = """
-    c1 > Qbegin
-    s1 < Qbegin
-    s1 > CBEGIN|ZT
-    c1 < CBEGIN|ZT
-"""
 
 
 def test_the_unnamed_statement_is_used_again() -> None:
