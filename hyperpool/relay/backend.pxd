@@ -46,6 +46,7 @@ cdef class Backend(Connection):
     cdef public object suspicion
     cdef public object asking
     cdef public object pinned
+    cdef public bint granted
     cdef public object pid
     cdef public object secret
     cdef public double linked

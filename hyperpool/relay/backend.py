@@ -68,6 +68,8 @@ class Backend(Connection):
         asking: the suspicion that the server is being asked about.
         suspicion: what its client may have done to the session; None for nothing.
         pinned: why its client keeps it, or may have to.
+        granted: whether its client may keep it: it was one of `max_pinned` when it began to count as kept, however
+            late it tells what is left there, or when it told.
         pid: its process id at PostgreSQL.
         secret: its cancel secret.
         linked: when its client got it, monotonic seconds.
@@ -100,6 +102,7 @@ class Backend(Connection):
         "expected",
         "expires",
         "failing",
+        "granted",
         "has_reset",
         "held",
         "idle_since",
@@ -165,6 +168,7 @@ class Backend(Connection):
         self.suspicion: Suspicion | None = None
         self.asking: Suspicion | None = None
         self.pinned = UNPINNED
+        self.granted = False
         self.pid = ready.pid
         self.secret = ready.secret
         self.linked = self.since
@@ -236,7 +240,10 @@ class Backend(Connection):
         self.held = True
 
     def _pin(self, pinned: Pinned) -> None:
-        self.pool.pinned += bool(pinned) - bool(self.pinned)
+        pool = self.pool
+        if bool(pinned) is not bool(self.pinned):
+            pool.pinned += 1 if pinned else -1
+            self.granted = bool(pinned) and pool.pinned <= pool.max_pinned
         self.pinned = pinned
 
     def reconfigured(self) -> None:

@@ -169,7 +169,7 @@ class Following(Backend):
 
     def _stay(self, client: ClientConnection) -> None:
         """The client keeps this server."""
-        pin(client, self.pinned)
+        pin(client, self)
         if client.closed:
             return
         if client.tracked is not self.tracked and self._rejection:

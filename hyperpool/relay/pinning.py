@@ -8,28 +8,30 @@ from hyperpool.config import SessionState
 from hyperpool.relay.session import WORDS, names_of
 
 if TYPE_CHECKING:
+    from hyperpool.relay.backend import Backend
     from hyperpool.relay.client import ClientConnection
-    from hyperpool.relay.session import Pinned
 
 
-def pin(client: ClientConnection, reasons: Pinned) -> None:
+def pin(client: ClientConnection, server: Backend) -> None:
     """A client keeps its server, or is refused because too many do.
 
     Args:
         client: the client.
-        reasons: why it does.
+        server: the one that it keeps.
     """
     pool = client.pool
-    new = reasons & ~client.pinned
-    if not new:
-        return
+    reasons = server.pinned
     follows = pool.settings.session_state is SessionState.FOLLOW
-    if follows and not client.pinned and pool.pinned > pool.max_pinned:
+    if follows and not server.granted and pool.pinned > pool.max_pinned:
         client.refuse(
             f"too many clients of this pool keep their server connection ({names_of(reasons)})",
             "53400",
             "end this state in other clients, or raise max_pinned and the pool's size, or use session pooling",
         )
+        return
+    server.granted = True
+    new = reasons & ~client.pinned
+    if not new:
         return
     client.pinned |= reasons
     for reason in WORDS:

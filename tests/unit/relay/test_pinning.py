@@ -135,6 +135,11 @@ def test_notifications_in_the_transaction_that_listens() -> None:
 
 _REFUSED = "E53400 too many clients of this pool keep their server connection (max_pinned)"
 
+_REFUSED_AFTERWARDS = (
+    "!53400 too many clients of this pool keep their server connection (temporary objects) {end this state in other"
+    " clients, or raise max_pinned and the pool's size, or use session pooling}"
+)
+
 
 @pytest.mark.parametrize(
     ("asked", "sent", "answered"),
@@ -174,10 +179,6 @@ def test_too_many_clients_keep_their_servers(asked: str, sent: str, answered: st
 
 def test_too_many_and_a_bind_that_is_too_long_to_be_held_back() -> None:
     """It is executed; then the client must go, and the server is cleaned."""
-    refused = (
-        "!53400 too many clients of this pool keep their server connection (session advisory locks) {end this state in"
-        " other clients, or raise max_pinned and the pool's size, or use session pooling}"
-    )
     play(
         f"""
         {LISTENS}
@@ -191,7 +192,7 @@ def test_too_many_and_a_bind_that_is_too_long_to_be_held_back() -> None:
         s2 < Q<pins>
         c2 < 2|CSELECT 1|Z
         s2 > T|Df,f,t,f,f|CSELECT 1|Z
-        c2 < {refused}|END
+        c2 < {_REFUSED_AFTERWARDS.replace("temporary objects", "session advisory locks")}|END
         s2 < QDISCARD ALL
         s2 > CDISCARD ALL|Z
         {OTHER}
@@ -232,10 +233,6 @@ def test_when_a_server_is_free_again_another_may_be_kept() -> None:
 
 def test_what_cannot_be_told_beforehand_is_refused_afterwards() -> None:
     """A function has created a temporary table, and there is no room for one more such client: it must go."""
-    refused = (
-        "!53400 too many clients of this pool keep their server connection (temporary objects) {end this state in other"
-        " clients, or raise max_pinned and the pool's size, or use session pooling}"
-    )
     play(
         f"""
         {LISTENS}
@@ -245,7 +242,71 @@ def test_what_cannot_be_told_beforehand_is_refused_afterwards() -> None:
         s2 < Q<begin>;<no timeout>;<pins>;<settings>
         c2 < CSELECT 1|Z
         s2 > T|Dstatement_timeout,0,-|CSELECT 1|CSET|T|Dt,f,f,f,f|CSELECT 1|T|Drole,none,-|CSELECT 1|Z
-        c2 < {refused}|END
+        c2 < {_REFUSED_AFTERWARDS}|END
+        s2 < QDISCARD ALL
+        s2 > CDISCARD ALL|Z
+        {OTHER}
+        """,
+        functions=("f",),
+        **FOLLOW_ON_TWO,
+    )
+
+
+def test_who_was_let_keep_a_server_is_not_refused_for_another() -> None:
+    """Of two clients where one may keep its server, one alone goes, whichever server tells first."""
+    play(
+        f"""
+        c1 > Qlisten x
+        s1 < Qlisten x
+        s1 > CLISTEN|Z
+        s1 < Q<pins>
+        c1 < CLISTEN|Z
+        c2 > Qselect f()
+        s2 < Qselect f()
+        s2 > CSELECT 1|Z
+        s2 < Q<begin>;<no timeout>;<pins>;<settings>
+        c2 < CSELECT 1|Z
+        s2 > T|Dstatement_timeout,0,-|CSELECT 1|CSET|T|Dt,f,f,f,f|CSELECT 1|T|Drole,none,-|CSELECT 1|Z
+        c2 < {_REFUSED_AFTERWARDS}|END
+        s2 < QDISCARD ALL
+        s1 > {LISTENING}
+        s2 > CDISCARD ALL|Z
+        c1 > Qselect 1
+        s1 < Qselect 1
+        s1 > CSELECT 1|Z
+        c1 < CSELECT 1|Z
+        {OTHER}
+        """,
+        functions=("f",),
+        **FOLLOW_ON_TWO,
+    )
+
+
+def test_who_has_kept_a_server_before_is_refused_like_others() -> None:
+    """What counts is who keeps a server now."""
+    play(
+        f"""
+        c2 > Qlisten x
+        s1 < Qlisten x
+        s1 > CLISTEN|Z
+        s1 < Q<pins>
+        c2 < CLISTEN|Z
+        s1 > {LISTENING}
+        {OTHER.replace("c9", "c8")}
+        c2 > Qunlisten x
+        s1 < Qunlisten x
+        s1 > CUNLISTEN|Z
+        s1 < Q<pins>
+        c2 < CUNLISTEN|Z
+        s1 > {NOTHING}
+        {LISTENS}
+        c2 > Qselect f()
+        s2 < Qselect f()
+        s2 > CSELECT 1|Z
+        s2 < Q<begin>;<no timeout>;<pins>;<settings>
+        c2 < CSELECT 1|Z
+        s2 > T|Dstatement_timeout,0,-|CSELECT 1|CSET|T|Df,t,f,f,f|CSELECT 1|T|Drole,none,-|CSELECT 1|Z
+        c2 < {_REFUSED_AFTERWARDS.replace("temporary objects", "LISTEN")}|END
         s2 < QDISCARD ALL
         s2 > CDISCARD ALL|Z
         {OTHER}
