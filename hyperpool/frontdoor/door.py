@@ -294,8 +294,7 @@ class FrontDoor:
         if pool.parameters is None:
             self.known(pool)
         if pool.parameters is None:
-            guest.wait_for_server(pool.settings.query_wait_timeout)
-            self.relay.await_parameters(pool, guest.continued)
+            guest.wait_for_server(pool)
             return
         greeting = self._greetings.get((pool, message))
         if greeting is None or greeting.reported is not pool.parameters or greeting.base is not pool.base:

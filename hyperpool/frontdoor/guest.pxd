@@ -13,6 +13,7 @@ cdef class Guest(EncryptingConnection):
     cdef Py_ssize_t _age
     cdef bint _declined
     cdef bint _waiting
+    cdef object _awaited
     cdef str _late
     cdef public bint local
     cdef public bint wants_console

@@ -70,6 +70,7 @@ class Guest(EncryptingConnection):
 
     __slots__ = (
         "_age",
+        "_awaited",
         "_declined",
         "_door",
         "_late",
@@ -101,6 +102,7 @@ class Guest(EncryptingConnection):
         self._proof: ScramProof | None = None
         self._late = _LOGIN_TIMEOUT
         self._waiting = False
+        self._awaited: RelayPool | None = None
         self.key: tuple[int, bytes] | None = None
         self.requested = _NOTHING
         self.replication = ""
@@ -275,18 +277,18 @@ class Guest(EncryptingConnection):
             log.warning("TLS handshake failed", client=self.address, reason=reason)
         self.lost(f"TLS handshake failed: {reason}")
 
-    def wait_for_server(self, timeout: float) -> None:
-        """Its login goes on when its pool has a server: not later than a query's would (``query_wait_timeout``).
-
-        Args:
-            timeout: in seconds; 0 is no limit.
-        """
+    def wait_for_server(self, pool: RelayPool) -> None:
+        """Its login goes on when its pool has a server: not later than a query's would (``query_wait_timeout``)."""
+        timeout = pool.settings.query_wait_timeout
         until = self.relay.now + timeout
         if timeout and until < self.deadline and self._late == _LOGIN_TIMEOUT:
             self.deadline, self._late = until, "query_wait_timeout"
+        self._awaited = pool
+        self.relay.await_parameters(pool, self.continued)
 
     def continued(self, error: UpstreamError | None) -> None:
         """The pool's parameters have arrived, or cannot be had."""
+        self._awaited = None
         message = self._message
         if self.closed or message is None:
             return
@@ -450,6 +452,9 @@ class Guest(EncryptingConnection):
         self._give_up_place()
 
     def _give_up_place(self) -> None:
+        if self._awaited is not None:
+            self.relay.await_no_longer(self._awaited, self.continued)
+            self._awaited = None
         if self.key is not None:
             self.relay.release_key(self.key[0])
             self.key = None

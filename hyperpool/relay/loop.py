@@ -106,7 +106,7 @@ class Relay(EventLoop):
         self.census = Census()
         self.peer_id = options.peer_id
         self._reserved: set[int] = set()
-        self._arrivals: dict[RelayPool, list[Callable[[UpstreamError | None], None]]] = {}
+        self._arrivals: dict[RelayPool, dict[Callable[[UpstreamError | None], None], None]] = {}
         self.configure(options)
 
     def configure(self, options: RelayOptions) -> None:
@@ -356,12 +356,22 @@ class Relay(EventLoop):
 
         Opens a first server connection if there is none.
         """
-        self._arrivals.setdefault(pool, []).append(then)
+        self._arrivals.setdefault(pool, {})[then] = None
         pool.logins += 1
         self.want(pool)
         error = pool.hopeless(self.now)
         if error is not None:
             self.arrived(pool, error)
+
+    def await_no_longer(self, pool: RelayPool, then: Callable[[UpstreamError | None], None]) -> None:
+        """Do not call back: the login that has waited is over."""
+        waiting = self._arrivals.get(pool)
+        if waiting is None or then not in waiting:
+            return
+        del waiting[then]
+        pool.logins -= 1
+        if not waiting:
+            del self._arrivals[pool]
 
     # -- cancel ------------------------------------------------------------------------------------------------------
 

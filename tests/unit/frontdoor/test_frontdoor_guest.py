@@ -309,6 +309,27 @@ def test_a_client_that_leaves_while_it_waits(house: House) -> None:
         assert not house.relay.clients
 
 
+@pytest.mark.parametrize("times_out", [False, True])
+def test_clients_that_leave_while_their_pool_is_paused(house: House, times_out: bool) -> None:
+    """Nothing is kept of them, however many come and go, and nobody takes the pool for one that is in use."""
+    pool = house.pool()
+    pool.paused = True
+    for _ in range(3):
+        client = house.connect(startup())
+        assert pool.logins == 1
+        if times_out:
+            house.later(house.settings.pooler.client_login_timeout)
+        else:
+            client.close()
+            house.relay.turn()
+        assert (pool.logins, pool.unused) == (0, True)
+    stays = house.connect(startup())
+    pool.paused = False
+    house.warm()
+    assert received(stays).endswith(READY)
+    assert pool.logins == 0
+
+
 def test_a_database_that_is_removed_while_a_client_waits(house: House) -> None:
     """The client reads what it would have read later."""
     client = house.connect(startup())

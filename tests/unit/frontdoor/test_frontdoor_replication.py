@@ -120,8 +120,11 @@ def test_pool_size_bounds_them(make_house: Callable[..., House]) -> None:
         "no more replication connections allowed (pool_size)",
         "2 clients replicate from app as ann already; see default_pool_size",
     )
+    dialed = []
     for _ in range(2):
         client = house.connect(startup(replication="database"))
+        dialed.append(house.wanted[-1])
+        dialed[-1].dialing += 1
         client.close()
         house.relay.turn()
     assert house.relay.population == 0
@@ -130,11 +133,21 @@ def test_pool_size_bounds_them(make_house: Callable[..., House]) -> None:
     assert house.relay.population == 0
     house.warm()
     assert received(house.connect(startup())).endswith(READY)
-    for pool in set(house.wanted):
-        if pool.settings.replication:
-            server = house.warm(pool=pool)
-            house.relay.maintain(iter(house.pools))
-            assert received(server).endswith(b"END")
+    for pool in dialed:
+        pool.dialing -= 1
+        server = house.warm(pool=pool)
+        house.relay.maintain(iter(house.pools))
+        assert received(server).endswith(b"END")
+    replicating(house)
+
+
+def test_who_left_before_anything_was_dialed_takes_no_place(make_house: Callable[..., House]) -> None:
+    """As while the database is paused."""
+    house = make_house(default_pool_size=1)
+    house.pools.paused.add("app")
+    house.connect(startup(replication="database")).close()
+    house.relay.turn()
+    house.pools.paused.clear()
     replicating(house)
 
 
