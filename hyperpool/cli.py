@@ -410,8 +410,14 @@ def top(  # noqa: PLR0913, PLR0917 - each of them is an option
 
     It asks the pooler's console, so the pooler may be anywhere. Any user in stats_users or admin_users may look.
 
-    Exit codes: 0 when you have seen enough, 1 when the pooler cannot be reached or does not let you in.
+    Exit codes: 0 when you have seen enough, 1 when the pooler cannot be reached or does not let you in, 2 when the
+    arguments are wrong, or when there is no terminal.
     """
+    if not (once or json_wanted or sys.stdout.isatty()):
+        _fail(
+            _EXIT_CONFIG,
+            "standard output is no terminal: --once prints everything once, --json the same as JSON",
+        )
     if ask_password:
         password = click.prompt("Password", hide_input=True, err=True)
     from hyperpool.overview.collect import ColumnMissing  # noqa: PLC0415 - as in `serve`

@@ -73,11 +73,16 @@ class Installation:
 
     def warnings(self) -> Iterator[str]:
         """What will keep the service from running."""
-        program = command().split()[0]
+        program, python = command().split()[0], interpreter()
         if program.startswith(_HIDDEN):
             yield (
                 f"{program} is where the service cannot see it: install hyperpool elsewhere, for example with "
                 "python3 -m venv /opt/hyperpool, and run install-service from there"
+            )
+        elif python.startswith(_HIDDEN):
+            yield (
+                f"{program} is run by {python}, which is where the service cannot see it: make the virtual environment "
+                "with a Python that is elsewhere, such as the system's /usr/bin/python3"
             )
 
     def _write(self, path: Path, text: str, mode: int) -> str:
@@ -129,6 +134,11 @@ def command() -> str:
     """The program that runs now, as ``ExecStart=`` wants it."""
     program = Path(sys.executable).with_name("hyperpool")
     return str(program) if program.exists() else f"{sys.executable} -m hyperpool"
+
+
+def interpreter() -> str:
+    """The Python that runs now: what a virtual environment has is a link to it."""
+    return os.path.realpath(sys.executable)
 
 
 def systemd_version() -> int:

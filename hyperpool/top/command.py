@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from hyperpool.errors import ConnectFailed, LoginFailed
-from hyperpool.overview.collect import Collector
+from hyperpool.overview.collect import Collector, ColumnMissing
 from hyperpool.overview.report import as_json
 from hyperpool.top.keys import Keys, at_once
 from hyperpool.top.screen import draw
@@ -113,7 +113,7 @@ def top(target: Target, wishes: Wishes) -> int:
         code = trio.run(run, Watch(target), wishes, restrict_keyboard_interrupt_to_checkpoints=True)
     except* KeyboardInterrupt:
         pass
-    except* LoginFailed as group:
+    except* (LoginFailed, ColumnMissing) as group:
         raise group.exceptions[0] from None
     return code
 

@@ -60,12 +60,12 @@ def at_once() -> Iterator[int | None]:
     """Have keys come without Enter, and unseen.
 
     Returns:
-        Where they come from; None if standard input is no terminal.
+        Where they come from; None if standard input is no terminal, or closed.
     """
-    fileno = sys.stdin.fileno()
-    if not os.isatty(fileno):
+    if sys.stdin is None or not sys.stdin.isatty():
         yield None
         return
+    fileno = sys.stdin.fileno()
     before = termios.tcgetattr(fileno)
     try:
         tty.setcbreak(fileno)

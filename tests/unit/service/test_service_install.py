@@ -27,6 +27,7 @@ _ANALYZE = shutil.which("systemd-analyze")
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A system that has the user already, and the program where the service can see it."""
     monkeypatch.setattr(install, "command", lambda: "/opt/hyperpool/bin/hyperpool")
+    monkeypatch.setattr(install, "interpreter", lambda: "/usr/bin/python3.11")
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/passwd").write_text(f"root:x:0:0::/root:/bin/sh\n{_USER}")
     (tmp_path / "etc/group").write_text(f"hyperpool:x:{os.getgid()}:\n")
@@ -185,4 +186,13 @@ def test_a_program_that_the_service_cannot_see(
     assert (only_shown.exit_code, done.exit_code) == (0, 1)
     for result in (only_shown, done):
         assert "is where the service cannot see it" in result.stderr
+    assert "Next:" not in done.output
+
+
+def test_a_python_that_the_service_cannot_see(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual environment has a link to the Python that it was made with, which may be in somebody's home."""
+    monkeypatch.setattr(install, "interpreter", lambda: "/root/.local/share/uv/python/bin/python3.13")
+    done = _install(root)
+    assert done.exit_code == 1
+    assert "is run by /root/.local/share/uv/python/bin/python3.13, which is where" in done.stderr
     assert "Next:" not in done.output

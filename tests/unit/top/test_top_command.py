@@ -1,18 +1,24 @@
-"""What `hyperpool top` says when nobody is there."""
+"""What `hyperpool top` says when it has nothing to show, or nowhere to show it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+import trio.testing
+from click.testing import CliRunner
 
+from hyperpool.cli import main
 from hyperpool.errors import ConnectFailed
-from hyperpool.top.command import Watch
-from hyperpool.top.session import ConsoleSession, Target
+from hyperpool.overview.collect import ColumnMissing
+from hyperpool.top.command import Watch, Wishes, top
+from hyperpool.top.session import VIEWS, ConsoleSession, Target
 from tests.support.network import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from hyperpool.top.session import View
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -43,3 +49,28 @@ async def test_errors_that_name_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch(Target(host="::1", port=6432, user="ann"))
     await watch.look()
     assert watch.note == "[::1]:6432: the connection broke"
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_another_version(monkeypatch: pytest.MonkeyPatch, once: bool) -> None:
+    """What a view lacks is told, on a terminal, too; also where there is no standard input."""
+    ours, _theirs = trio.testing.memory_stream_pair()
+
+    async def opened(target: Target) -> ConsoleSession:
+        return ConsoleSession(ours, 1.0)
+
+    async def shown(session: ConsoleSession) -> dict[str, View | None]:
+        return {name: (["something"], []) for name in VIEWS}
+
+    monkeypatch.setattr(ConsoleSession, "open", opened)
+    monkeypatch.setattr(ConsoleSession, "show", shown)
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(ColumnMissing):
+        top(Target(host="::1", port=6432, user="ann"), Wishes(once=once))
+
+
+def test_no_terminal() -> None:
+    """What can be had instead is told."""
+    result = CliRunner().invoke(main, ["top", "--port", str(free_port())])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--once" in result.stderr
