@@ -28,6 +28,14 @@ log = structlog.get_logger("listener")
 
 _ACCEPT_BATCH: Final = 64
 _FULL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_GONE: Final = frozenset(
+    {
+        *(errno.ECONNABORTED, errno.ECONNRESET, errno.ENOTCONN, errno.EPERM, errno.EPROTO, errno.ENOPROTOOPT),
+        *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENONET, errno.ETIMEDOUT),
+    }
+)
+"""What is wrong with one connection that was waiting (accept(2)); whatever else it is, the next one has it, too."""
+_MORE_FILES: Final = "raise the limit on open files (ulimit -n, LimitNOFILE=) or lower max_client_conn"
 _ABSENT: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
@@ -73,7 +81,8 @@ class Listener:
 class Acceptor(TransientConnection):
     """Accepts a listener's connections in the relay's loop: a trip through Trio would cost more than a login.
 
-    When the system has no descriptors or memory left, it says so and tries again at every sweep.
+    When that cannot be done, as when the system has no descriptors or memory left, it says so and tries again at every
+    sweep.
 
     Args:
         relay: the data plane.
@@ -103,10 +112,10 @@ class Acceptor(TransientConnection):
             try:
                 arrival = accept(sock, raw)
             except OSError as error:
-                if error.errno in _FULL:
-                    self._complain(os.strerror(error.errno))
-                    return
-                continue
+                if error.errno in _GONE:
+                    continue
+                self._complain(error)
+                return
             if arrival is None:
                 self._complained = False
                 return
@@ -120,7 +129,7 @@ class Acceptor(TransientConnection):
         self.relay.resume(self)
 
     def timed_out(self) -> None:
-        """Try again after the system was full."""
+        """Try again."""
         self.deadline = float("inf")
         self.readable(0)
 
@@ -137,15 +146,16 @@ class Acceptor(TransientConnection):
         """No more connections."""
         self._listener.close()
 
-    def _complain(self, reason: str) -> None:
+    def _complain(self, error: OSError) -> None:
         self.deadline = self.relay.now
         if not self._complained:
             self._complained = True
+            remedy = {"remedy": _MORE_FILES} if error.errno in _FULL else {}
             log.error(
                 "cannot accept connections",
                 listener=self._listener.name,
-                error=reason,
-                remedy="raise the limit on open files (ulimit -n, LimitNOFILE=) or lower max_client_conn",
+                error=error.strerror or str(error),
+                **remedy,
             )
 
 

@@ -181,6 +181,22 @@ def test_a_client_that_is_gone_already(house: House) -> None:
     assert len(house.arrived) == 2
 
 
+def test_a_socket_that_listens_no_more(house: House) -> None:
+    """As when another process that has it shuts it down: that is said once, and does not keep the relay busy."""
+    listener, _ = house.listen()
+    listener.stuck = errno.EINVAL
+    with capture_logs() as logs:
+        house.come(listener)
+        assert not house.relay.turn()
+        house.sweep()
+    assert [(entry["log_level"], entry["error"]) for entry in logs] == [("error", os.strerror(errno.EINVAL))]
+    assert "remedy" not in logs[0]
+    assert listener.tries == 2
+    listener.stuck = 0
+    house.sweep()
+    assert len(house.arrived) == 1
+
+
 def test_a_mistake_with_one_connection(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is logged with its cause and costs that connection; the listener goes on."""
     taken: list[socket.socket] = []
