@@ -106,6 +106,7 @@ class ServerConnection(Failures):
                     relay.slow.tell(self, client, elapsed)
                 self.replay = None
                 self.status = IDLE
+                self.unnamed = None  # Others may have it before this client does again.
                 self.client = client.server = None
                 client.active = relay.now
                 client.transmit_part(relay.view, end)

@@ -127,7 +127,7 @@ class Shortcut(Upkeep):
         ledger.unsynced = True
         # Within a block, nothing can be sent once more.
         self.replay = (data, len(requests), (statement,)) if self.status == wire.IDLE else None
-        pool.stats.received += end
+        pool.stats.received += len(data)
         self.transmit_part(data, len(data))
         return True
 
@@ -167,9 +167,7 @@ class Shortcut(Upkeep):
             return False
         if statement.effects is not None or statement.generation != store.generation:
             return False
-        client.unnamed = statement
-        # Within a block, it is the client's until that ends. Else, others may have the server before this client again.
-        self.unnamed = None if self.client is None else statement
+        client.unnamed = self.unnamed = statement
         self._link(client, PIPELINE)
         ledger = self.ledger
         ledger.expect(requests, before)

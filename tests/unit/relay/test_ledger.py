@@ -398,6 +398,17 @@ def test_what_an_error_would_discard(sent: str, midway: bool) -> None:
     assert ledger.midway is midway
 
 
+def test_nothing_would_be_discarded_when_all_is_answered() -> None:
+    """A ReadyForQuery that is the newest request's ends what came before it, as in a copy without a Sync."""
+    ledger = Ledger()
+    for kind in "QcQ":
+        ledger.request(ord(kind))
+    ledger.ready()
+    assert ledger.midway
+    ledger.ready()
+    assert not ledger.midway
+
+
 def test_whether_the_unnamed_statement_is_open() -> None:
     """The newest change of it decides, once another pipeline has begun."""
     ledger = Ledger()

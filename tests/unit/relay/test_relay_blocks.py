@@ -306,3 +306,49 @@ def test_the_unnamed_statement_is_there_for_a_pipeline_behind() -> None:
             c1 < 1|2|D2|CSELECT 1|ZT|2|D2|CSELECT 1|ZT
             """
         )
+
+
+def test_behind_a_copy_in_a_block() -> None:
+    """Its end is a ReadyForQuery, and no Sync: what comes then takes the short way again."""
+    with Stage(max_prepared_statements=3) as stage:
+        assert (
+            _long_ways(
+                stage,
+                """
+                c1 > Qbegin
+                s1 < Qbegin
+                s1 > CBEGIN|ZT
+                c1 < CBEGIN|ZT
+                c1 > Qcopy t from stdin
+                s1 < Qcopy t from stdin
+                s1 > G
+                c1 < G
+                c1 > d5|c
+                s1 < d5|c
+                s1 > CCOPY 1|ZT
+                c1 < CCOPY 1|ZT
+                c1 > Qselect 1
+                s1 < Qselect 1
+                s1 > CSELECT 1|ZT
+                c1 < CSELECT 1|ZT
+                """,
+            )
+            == 1
+        )
+
+
+def test_the_unnamed_statement_that_begins_a_block_is_used_again() -> None:
+    """The server has it."""
+    with Stage(max_prepared_statements=3) as stage:
+        stage.play(
+            """
+            c1 > P:begin|B|E|S
+            s1 < P:begin|B|E|S
+            s1 > 1|2|CBEGIN|ZT
+            c1 < 1|2|CBEGIN|ZT
+            c1 > B|E|S
+            s1 < B|E|S
+            s1 > 2|Nthere is one already|CBEGIN|ZT
+            c1 < 2|Nthere is one already|CBEGIN|ZT
+            """
+        )

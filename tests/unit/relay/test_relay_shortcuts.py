@@ -8,7 +8,7 @@ import pytest
 from hyperpool.cache.fronts import Fronts
 from hyperpool.wire import messages
 from tests.support import pgpipelines as pp
-from tests.support.relaystage import Stage
+from tests.support.relaystage import Stage, requests
 from tests.support.relayworld import POOL, World
 
 
@@ -101,6 +101,65 @@ def test_a_request_that_is_too_short(kind: bytes, length: int) -> None:
             s1 < {closed}{short}|E|S
             """
         )
+
+
+def test_the_unnamed_statement_is_there_for_a_pipeline_behind() -> None:
+    """It neither waits for the answer nor has it parsed once more, with settings that may have changed meanwhile."""
+    with Stage(max_prepared_statements=3) as stage:
+        stage.play(
+            """
+            c1 > P:select 2|B|E|S
+            s1 < P:select 2|B|E|S
+            c1 > B|E|S
+            s1 < B|E|S
+            s1 > 1|2|D2|CSELECT 1|Z|2|D2|CSELECT 1|Z
+            c1 < 1|2|D2|CSELECT 1|Z|2|D2|CSELECT 1|Z
+            """
+        )
+
+
+def test_others_have_not_prepared_the_unnamed_statement() -> None:
+    """The server is given back when it has answered: what is there then is nobody's."""
+    with Stage(max_prepared_statements=3) as stage:
+        stage.play(
+            """
+            c1 > P:select 2|B|E|S
+            s1 < P:select 2|B|E|S
+            s1 > 1|2|D2|CSELECT 1|Z
+            c1 < 1|2|D2|CSELECT 1|Z
+            c2 > P:select 3|B|E|S
+            s1 < P:select 3|B|E|S
+            s1 > 1|2|D3|CSELECT 1|Z
+            c2 < 1|2|D3|CSELECT 1|Z
+            c1 > B|E|S
+            s1 < P:select 2|B|E|S
+            s1 > 1|2|D2|CSELECT 1|Z
+            c1 < 2|D2|CSELECT 1|Z
+            """
+        )
+
+
+def test_what_is_sent_on_is_counted_as_it_is_sent() -> None:
+    """A statement has another name on the server."""
+    with Stage(max_prepared_statements=3) as stage:
+        stage.play(
+            """
+            c1 > Pa:select 1|S
+            s1 < P~1:select 1|S
+            s1 > 1|Z
+            c1 < 1|Z
+            """
+        )
+        before = stage.pool.stats.received
+        stage.play(
+            """
+            c1 > Ba|E|S
+            s1 < B~1|E|S
+            s1 > 2|CSELECT 1|Z
+            c1 < 2|CSELECT 1|Z
+            """
+        )
+        assert stage.pool.stats.received - before == len(requests("B~1|E|S"))
 
 
 def test_an_error_undoes_a_new_unnamed_statement() -> None:
