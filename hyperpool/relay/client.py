@@ -346,7 +346,13 @@ class ClientConnection(Connection):
     def serve(self, server: ServerConnection) -> None:
         """This client has waited long enough: link the server, and pass on what was asked."""
         parked = self.parked
-        if parked and self.tracked is server.tracked and self.proven and not self.unread:
+        if (
+            parked
+            and self.tracked is server.tracked
+            and self.proven
+            and not self.unread
+            and len(parked) <= self.relay.max_packet_size
+        ):
             # It has asked one thing, whole, and waits.
             self.parked = None
             if server.take(self, parked, len(parked)):

@@ -98,8 +98,8 @@ class Ledger:
         executes: how many Execute messages there have been so far.
         failed: the change of the newest request that has failed itself; None if it changes nothing.
         cycle: how many Syncs there have been so far.
-        midway: since the newest one, and since all was answered at a ReadyForQuery, there has been a request whose error
-            would make the server discard what comes.
+        midway: since the newest one, and since a ReadyForQuery behind which nothing was outstanding, there has been a
+            request whose error would make the server discard what comes.
         undone: changes of requests that failed or were discarded, oldest first, until somebody takes them out.
         unsynced: extended-query messages have been sent since the newest ReadyForQuery: even if all of them have been
             answered (Flush), the server is inside an implicit transaction that only Sync ends.

@@ -429,8 +429,8 @@ class Relay(EventLoop):
         for pool in pools:
             for server in pool.stale(now):
                 server.close("server idle timeout")
-            if pool.watched and now >= pool.catalog_due and pool.idle and not pool.paused:
-                pool.idle.pop().ask_catalog()
+            if pool.watched and now >= pool.catalog_due and not pool.paused:
+                _ask_for_catalog(pool)
             if pool.untold and not pool.paused:
                 _ask_for_beginning(pool)
             if pool.cache is not None:
@@ -478,6 +478,17 @@ class Relay(EventLoop):
             for server in list(pool.servers):
                 server.close(message)
         self._bury()
+
+
+def _ask_for_catalog(pool: RelayPool) -> None:
+    """Have a server tell which functions change session state: an idle one, or else the one that is free next."""
+    if pool.idle:
+        pool.idle.pop().ask_catalog()
+        return
+    pool.catalog_due = 0.0
+    for server in pool.servers:
+        # The shortest way looks at nothing else.
+        server.held = server.held or server.client is not None
 
 
 def _ask_for_cache(pool: RelayPool) -> None:

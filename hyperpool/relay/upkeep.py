@@ -199,6 +199,7 @@ class Upkeep(Following):
             done = self._parameters_reset if sql is _RESET_ALL else self._own_query_done
             self.converse("reset", sql, self._discarded if everything else done)
         else:
+            self.reconfigured()  # It may have been held to be asked something.
             self._offer()
 
     def _parameters_reset(self, errand: Errand) -> None:

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from hyperpool.cache.results import ResultCache
+from hyperpool.config import SessionState
+from hyperpool.config.cache import CacheSettings
 from hyperpool.pool.handover import ServerReady
 from hyperpool.pool.state import Pool
 from hyperpool.relay.handover import ClientReady
@@ -38,6 +41,7 @@ from tests.support.relayworld import POOL, WELCOME, Clock, WatchedRelay
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hyperpool.cache.database import DatabaseCache
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.handover import RelayPool
 
@@ -115,7 +119,13 @@ class _Side:
     """One of the two relays, with its peers."""
 
     def __init__(
-        self, made: type[ServerConnection], buffer: int, relay: dict[str, Any], pool: dict[str, Any]
+        self,
+        made: type[ServerConnection],
+        buffer: int,
+        relay: dict[str, Any],
+        pool: dict[str, Any],
+        *,
+        cached: bool,
     ) -> None:
         self.clock = _Clock()
         options = RelayOptions(
@@ -133,6 +143,14 @@ class _Side:
         self.relay.cancel = self._cancel
         self.canceled: list[str] = []
         self.pool: RelayPool = Pool(attrs.evolve(POOL, **pool), lambda: 0.5)
+        self.database: DatabaseCache | None = None
+        if cached:
+            results: ResultCache[Any, Any, Any] = ResultCache(1 << 20, lambda: 0.5)
+            caching = results.lane(
+                attrs.evolve(POOL, session_state=SessionState.FOLLOW, cache=CacheSettings())
+            )
+            self.database = None if caching is None else caching.database
+            self.pool.attach(results.lane(self.pool.settings))
         self.peers: dict[str, Actor] = {}
 
     def _cancel(self, server: ServerConnection) -> None:
@@ -189,11 +207,16 @@ class Lockstep:
     Args:
         buffer: the relays', in bytes.
         relay: options of the relays.
+        cached: another pool caches what the same database answers.
         pool: settings of the pools that are not those of `relayworld.POOL`.
     """
 
-    def __init__(self, buffer: int = 512, relay: dict[str, Any] | None = None, **pool: Any) -> None:
-        self._sides = tuple(_Side(made, buffer, relay or {}, pool) for made in (ServerConnection, _LongWay))
+    def __init__(
+        self, buffer: int = 512, relay: dict[str, Any] | None = None, *, cached: bool = False, **pool: Any
+    ) -> None:
+        self._sides = tuple(
+            _Side(made, buffer, relay or {}, pool, cached=cached) for made in (ServerConnection, _LongWay)
+        )
         self._deaf: set[str] = set()
         self._sessions: dict[str, Session] = {}
         self._clients: list[str] = []
@@ -423,6 +446,8 @@ class Lockstep:
         one, other = (state_of(side.relay, side.pool) for side in self._sides)
         for key in (*one, *(key for key in other if key not in one)):
             assert one.get(key) == other.get(key), f"{key}: {one.get(key)} and not {other.get(key)}"
+        databases = [side.database for side in self._sides if side.database is not None]
+        assert len({database.version for database in databases}) <= 1
         for side in self._sides:
             assert not side.relay.translator._pieces
             assert side.pool.pinned == sum(bool(conn.pinned) for conn in side.pool.servers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hyperpool.cache.database import Writing
     from hyperpool.pool.statements import Statement
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.handover import RelayPool
@@ -71,6 +72,7 @@ def _server(conn: ServerConnection) -> dict[str, Any]:
         "rest": (conn.skip, conn.rest, conn.dropping, len(conn.outbox), conn.described),
         "said": conn.said,
         "replay": None if replay is None else (*replay[:2], [one.name for one in replay[2]]),
+        "writes": _writing(conn.writes),
         "ledger": (ledger.unsynced, ledger.midway, ledger.skipping, ledger.copying, bool(ledger.doubt)),
     }
 
@@ -84,3 +86,10 @@ def _suspicion(one: Suspicion | None) -> dict[str, Any] | None:
         return None
     kept = {name: getattr(one, name) for name in one.__slots__ if name not in {"deallocations", "resetting"}}
     return {**kept, "deallocations": len(one.deallocations)}
+
+
+def _writing(one: Writing | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    kept = {name: getattr(one, name) for name in one.__slots__ if name != "unread"}
+    return {**kept, "unread": len(one.unread or ())}

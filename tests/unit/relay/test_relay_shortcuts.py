@@ -6,6 +6,8 @@ import attrs
 import pytest
 
 from hyperpool.cache.fronts import Fronts
+from hyperpool.config import SessionState
+from hyperpool.relay import catalog
 from hyperpool.wire import messages
 from tests.support import pgpipelines as pp
 from tests.support.relaystage import Stage, requests
@@ -213,5 +215,47 @@ def test_who_sends_an_unnamed_statement_waits_for_a_server() -> None:
             s1 < P:select 3|S
             s1 > 1|Z
             c3 < 1|Z
+            """
+        )
+
+
+@pytest.mark.parametrize("state", [SessionState.FOLLOW, SessionState.RESET])
+def test_a_pool_that_is_never_idle_asks_its_database_again(state: SessionState) -> None:
+    """Which functions change session state: the next server that is free tells, whatever way its requests go."""
+    with Stage(session_state=state, max_prepared_statements=3) as stage:
+        stage.play(
+            """
+            c1 > Qselect 1
+            s1 < Qselect 1
+            c2 > Qselect 2
+            """
+        )
+        stage.clock.now += catalog.INTERVAL + 1
+        stage.relay.maintain(iter([stage.pool]))
+        stage.play(
+            """
+            s1 > CSELECT 1|Z
+            s1 < Q<catalog>
+            c1 < CSELECT 1|Z
+            s1 > CSELECT 0|Z
+            s1 < Qselect 2
+            """
+        )
+        assert not stage.server("s1").held
+
+
+def test_a_message_behind_another_one_that_is_too_long() -> None:
+    """It is refused also if its client has waited for a server."""
+    with Stage(max_prepared_statements=3) as stage:
+        stage.relay.max_packet_size = 40
+        stage.play(
+            """
+            c1 > Qselect 1
+            s1 < Qselect 1
+            c2 > P:select 2|B(40)|E|S
+            s1 > CSELECT 1|Z
+            c1 < CSELECT 1|Z
+            c2 < !08P01 invalid message length 56|END
+            s1 < END
             """
         )
