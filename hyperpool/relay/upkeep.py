@@ -8,12 +8,13 @@ from hyperpool.errors import LoginFailed
 from hyperpool.relay.following import Following
 from hyperpool.relay.parameters import IDENTITY
 from hyperpool.relay.prepared import PreparedTexts
-from hyperpool.relay.session import LASTING, Pinned, names_of
+from hyperpool.relay.session import LASTING, UNPINNED, names_of
 from hyperpool.relay.tables import IDLE
 
 if TYPE_CHECKING:
     from hyperpool.relay.errand import Errand
     from hyperpool.relay.handover import RelayLane
+    from hyperpool.relay.session import Pinned
 
 _DISCARD_ALL: Final = "DISCARD ALL"
 _RESET_ALL: Final = "RESET ALL"
@@ -129,7 +130,10 @@ class Upkeep(Following):
         self.begun = {}
         self.has_reset = False
         if reset or self.held or self.ledger.doubt:
-            self._recondition(reset=reset or self.pool.settings.server_reset_query_always)
+            # Nobody keeps it any more, however long the cleaning takes.
+            pinned = self.pinned
+            self._pin(UNPINNED)
+            self._recondition(pinned, reset=reset or self.pool.settings.server_reset_query_always)
         else:
             self._offer()
 
@@ -165,22 +169,27 @@ class Upkeep(Following):
 
     # -- cleaning ------------------------------------------------------------------------------------------------------
 
-    def _recondition(self, *, reset: bool) -> None:
-        """What must be done before the next client: close it, wait for a cancel request to be spent, reset it."""
+    def _recondition(self, pinned: Pinned, *, reset: bool) -> None:
+        """What must be done before the next client: close it, wait for a cancel request to be spent, reset it.
+
+        Args:
+            pinned: why its client has kept it.
+            reset: run ``server_reset_query``.
+        """
         settings = self.pool.settings
         reason = self.retiring or self.ledger.doubt
         if not settings.server_lifetime:
             reason = reason or "server lifetime is 0: used once"
-        if self.pinned & LASTING:
-            reason = reason or f"its client has used {names_of(self.pinned & LASTING)}"
+        if pinned & LASTING:
+            reason = reason or f"its client has used {names_of(pinned & LASTING)}"
         if reason:
             self.close(reason)
             return
-        resets = [_DISCARD_ALL] if self.pinned or (self.suspicion is not None and reset) else []
+        resets = [_DISCARD_ALL] if pinned or (self.suspicion is not None and reset) else []
         if self._tainted and not resets:
             resets.append(_RESET_ALL)
         if reset and settings.server_reset_query and settings.server_reset_query not in resets:
-            watched = self.suspicion is not None or self.pinned
+            watched = self.suspicion is not None or pinned
             if self.pool.session or settings.server_reset_query_always or not watched:
                 if not resets and any(name.lower() not in self.pool.reported for name in self.tracked.values):
                     # It may reset parameters, or not: so they are, first.
@@ -216,7 +225,6 @@ class Upkeep(Following):
         self._own_query_done(errand)
         self.discarded()
         self._tainted = False
-        self._pin(Pinned(0))
         self.suspicion = None
         self.reconfigured()
 

@@ -231,6 +231,26 @@ def test_when_a_server_is_free_again_another_may_be_kept() -> None:
     )
 
 
+def test_who_has_left_keeps_nothing() -> None:
+    """A client that connects anew is not refused for the one before, whose server is still being cleaned."""
+    play(
+        f"""
+        {LISTENS}
+        {OTHER}
+        c1 leaves
+        s1 < QDISCARD ALL
+        {LISTENS.replace("c1", "c2").replace("s1", "s2")}
+        c3 > Qlisten y
+        s1 <
+        s1 > CDISCARD ALL|Z
+        s1 < Q<refusal>
+        s1 > {_REFUSED}|Z
+        c3 < {_REFUSED}|Z
+        """,
+        **FOLLOW_ON_TWO,
+    )
+
+
 def test_what_cannot_be_told_beforehand_is_refused_afterwards() -> None:
     """A function has created a temporary table, and there is no room for one more such client: it must go."""
     play(
