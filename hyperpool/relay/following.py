@@ -107,7 +107,7 @@ class Following(Backend):
             )
         if pool.settings.session_state is SessionState.RESET:
             if suspicion.asks or self.pinned:
-                self.suspicion = suspicion
+                self.suspicion, self.asking = suspicion, None
                 self.release(reset=True)
                 return
         elif suspicion.asks:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hyperpool.cache.database import Writing
-    from hyperpool.pool.statements import Statement
+    from hyperpool.pool.statements import Flavor, Statement
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.handover import RelayPool
     from hyperpool.relay.loop import Relay
@@ -77,8 +77,8 @@ def _server(conn: ServerConnection) -> dict[str, Any]:
     }
 
 
-def _statement(one: Statement | None) -> tuple[bytes, bytes] | None:
-    return None if one is None else (one.name, one.body)
+def _statement(one: Statement | None) -> tuple[bytes, bytes, Flavor] | None:
+    return None if one is None else (one.name, one.body, one.flavor)
 
 
 def _suspicion(one: Suspicion | None) -> dict[str, Any] | None:

@@ -384,3 +384,45 @@ def test_state_is_left_where_it_is(text: str) -> None:
         """,
         **{**FOLLOW_ON_TWO, "session_state": SessionState.KEEP},
     )
+
+
+def test_behind_a_reset_the_settings_are_known() -> None:
+    """What clients prepare then has the same name for all of them, and is not prepared anew each time."""
+    with Stage(**{**_RESET, "pool_size": 1, "max_prepared_statements": 3}) as stage:
+        stage.play(
+            """
+            c1 > Qset work_mem = '1MB'
+            s1 < Qset work_mem = '1MB'
+            s1 > CSET|Z
+            s1 < QDISCARD ALL
+            c1 < CSET|Z
+            s1 > CDISCARD ALL|Z
+            c2 > Pa:select 1|Ba|E|S
+            s1 < P~1:select 1|B~1|E|S
+            s1 > 1|2|CSELECT 1|Z
+            c2 < 1|2|CSELECT 1|Z
+            c1 > Pa:select 1|Ba|E|S
+            s1 < B~1|E|S
+            s1 > 2|CSELECT 1|Z
+            c1 < 1|2|CSELECT 1|Z
+            """
+        )
+
+
+def test_behind_a_reset_nobody_listens() -> None:
+    """A notification for who listened before is not the next client's."""
+    with Stage(**{**_RESET, "pool_size": 1}) as stage:
+        stage.play(
+            """
+            c1 > Qlisten channel
+            s1 < Qlisten channel
+            s1 > CLISTEN|Z
+            s1 < QDISCARD ALL
+            c1 < CLISTEN|Z
+            s1 > CDISCARD ALL|Z
+            c2 > Qselect 1
+            s1 < Qselect 1
+            s1 > Achannel|CSELECT 1|Z
+            c2 < CSELECT 1|Z
+            """
+        )
