@@ -275,10 +275,13 @@ class Relay(EventLoop):
             )
         if ready.welcome:
             client.transmit(ready.welcome)
+        # Whoever has brought it is no longer answerable for what it has sent.
         if ready.greet is not None:
-            client.prove(ready.received)
+            self._guard(client, client.prove, ready.received)
         elif ready.received:
-            client.consume(ready.received, memoryview(ready.received), len(ready.received))
+            self._guard(
+                client, client.consume, ready.received, memoryview(ready.received), len(ready.received)
+            )
         if (unread or hung_up) and not client.closed:
             self.resume(client)
 

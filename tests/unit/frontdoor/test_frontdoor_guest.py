@@ -260,6 +260,23 @@ def test_a_database_with_a_forced_user(house: House) -> None:
     assert b"\0C28000\0" in received(house.connect(startup("owner", database="other")))
 
 
+def test_a_mistake_with_what_was_sent_along(
+    make_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs that client its connection; its server does not stay with nobody."""
+    house = make_house(pool_mode=PoolMode.TRANSACTION, session_state=SessionState.KEEP)
+    house.warm()
+    monkeypatch.setattr(house.relay, "translator", None)
+    with capture_logs() as logs:
+        client = house.connect(startup(), messages.query("DEALLOCATE a"))
+    assert received(client).endswith(b"END")
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == [
+        "a connection's handler failed: the connection is closed"
+    ]
+    assert house.relay.population == 0
+    assert house.pool().active == 0
+
+
 # -- waiting for parameters ----------------------------------------------------------------------------------------
 
 
