@@ -43,6 +43,7 @@ TYPED: Final = (
     "relay/events",
     "relay/failures",
     "relay/following",
+    "relay/frontend",
     "relay/hits",
     "relay/ledger",
     "relay/loop",

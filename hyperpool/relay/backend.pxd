@@ -7,13 +7,13 @@ from hyperpool.wire cimport constants as wire
 
 cdef class Backend(Connection)
 
-from hyperpool.relay.client cimport ClientConnection
+from hyperpool.relay.frontend cimport Frontend
 
 
 cdef class Backend(Connection):
     cdef public Places pool
     cdef public str address
-    cdef public ClientConnection client
+    cdef public Frontend client
     cdef public Ledger ledger
     cdef public int status
     cdef public bint settled
@@ -58,6 +58,6 @@ cdef class Backend(Connection):
     cdef public object writes
     cdef public object prepared
 
-    cpdef bint take(self, ClientConnection client, object buffer, Py_ssize_t end) except -1
-    cpdef bint goes_on(self, ClientConnection client) except -1
+    cpdef bint take(self, Frontend client, object buffer, Py_ssize_t end) except -1
+    cpdef bint goes_on(self, Frontend client) except -1
     cpdef finish(self)
