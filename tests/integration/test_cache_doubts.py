@@ -96,8 +96,7 @@ def test_a_write_counts_whose_tunnel_has_ended(
     pg: PostgresCluster, make_pooler: PoolerFactory, stage: Stage
 ) -> None:
     """A WebSocket that carried it: its client is told, and another one reads what was committed."""
-    far = farend.FarEnd(farend.ingress(pg.port))
-    try:
+    with farend.FarEnd(farend.ingress(pg.port)) as far:
         far.wait_for("listening")
         config = config_for(pg)
         config["databases"]["session"]["transport"] = farend.to_ingress(far.port)
@@ -112,8 +111,6 @@ def test_a_write_counts_whose_tunnel_has_ended(
             locker.fetch("ROLLBACK")
             eventually(lambda: other.read(_SQL.format(1)) == [("written",)], what="the write is committed")
             eventually(lambda: reader.fetch(_SQL.format(1)) == [[b"written"]], what="it is seen")
-    finally:
-        far.destroy()
 
 
 @pytest.mark.usefixtures("stage")

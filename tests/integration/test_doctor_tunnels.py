@@ -90,14 +90,10 @@ def test_a_server_that_is_down_behind_a_gateway(doctor: Doctor, pg: PostgresClus
 
 def test_an_ingress(doctor: Doctor, pg: PostgresCluster) -> None:
     """Hyperpool's own far end; a wrong token fails at the upgrade."""
-    far = FarEnd(farend.ingress(pg.port))
-    try:
+    with FarEnd(farend.ingress(pg.port)) as far:
         far.wait_for("tunnel is up")
         good = doctor.server(settings(pg, transport=farend.to_ingress(far.port)))
         bad = doctor.server(settings(pg, transport=farend.to_ingress(far.port, WRONG * 2)))
-        far.stop()
-    finally:
-        far.destroy()
 
     assert (good["status"], good["name"]) == ("ok", f"PostgreSQL behind 127.0.0.1:{far.port}")
     assert bad["failure"]["hop"] == "websocket"
@@ -118,12 +114,9 @@ def test_agents(doctor: Doctor, pg: PostgresCluster, make_pooler: PoolerFactory)
     assert absent["status"] == "failed"
     assert "agent site is not connected" in absent["failure"]["cause"]
 
-    far = FarEnd(farend.agent(pg.port, section))
-    try:
+    with FarEnd(farend.agent(pg.port, section)):
         eventually(lambda: "agent came" in pooler.log_text(), what="the agent comes")
         (database,) = doctor.json(config)["databases"]
-    finally:
-        far.destroy()
     assert "through it, as a client" in database["note"]
     (served,) = database["servers"]
     assert (served["status"], served["name"]) == ("ok", "PostgreSQL behind agent site")

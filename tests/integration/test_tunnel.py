@@ -38,19 +38,8 @@ _BROKEN = (psycopg.OperationalError,)
 @pytest.fixture
 def far_end() -> Iterator[Start]:
     """Starts far ends; each must end cleanly, without a secret in its log."""
-    started: list[FarEnd] = []
-
-    def start(document: dict[str, Any]) -> FarEnd:
-        started.append(FarEnd(document))
-        return started[-1]
-
-    try:
-        yield start
-        for one in started:
-            one.stop()
-    finally:
-        for one in started:
-            one.destroy()
+    with contextlib.ExitStack() as started:
+        yield lambda document: started.enter_context(FarEnd(document))
 
 
 def _through_ingress(pg: PostgresCluster, port: int, **change: Any) -> Config:
@@ -365,13 +354,9 @@ def test_settings_that_are_wrong(tmp_path: Path) -> None:
 
 def test_an_address_that_is_taken(pg: PostgresCluster) -> None:
     """It cannot start, with exit code 1 and one line."""
-    far = FarEnd(ingress(pg.port, listen_port=pg.port))
-    try:
+    with FarEnd(ingress(pg.port, listen_port=pg.port)) as far:
         assert far.process.wait(20) == 1
         assert "cannot start: cannot listen on 127.0.0.1" in far.log_text()
-        far.check_log()
-    finally:
-        far.destroy()
 
 
 def test_a_client_that_knows_its_users_password(tunneled: tuple[Pooler, FarEnd]) -> None:

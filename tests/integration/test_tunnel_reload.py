@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from tests.support.poolers import config_for
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.conftest import PoolerFactory
@@ -23,17 +21,6 @@ if TYPE_CHECKING:
     from tests.support.postgres import PostgresCluster
 
 pytestmark = pytest.mark.hyperpool_only
-
-
-@contextlib.contextmanager
-def _far_end(document: dict[str, Any]) -> Iterator[FarEnd]:
-    far = FarEnd(document)
-    try:
-        far.wait_for("tunnel is up")
-        yield far
-        far.stop()
-    finally:
-        far.destroy()
 
 
 def _settings(pg: PostgresCluster, transport: list[dict[str, Any]], **sections: Any) -> Any:
@@ -59,7 +46,8 @@ def _refusal(pooler: Pooler) -> str:
 def test_a_bad_file_changes_nothing(pg: PostgresCluster, make_pooler: PoolerFactory) -> None:
     """Its problems are logged; streams, tokens and targets stay as they are."""
     document = ingress(pg.port)
-    with _far_end(document) as far:
+    with FarEnd(document) as far:
+        far.wait_for("tunnel is up")
         pooler = make_pooler(_settings(pg, to_ingress(far.port)))
         with pooler.connect() as connection:
             connection.execute("BEGIN")
@@ -73,7 +61,8 @@ def test_a_bad_file_changes_nothing(pg: PostgresCluster, make_pooler: PoolerFact
 def test_a_target_is_taken_away(pg: PostgresCluster, make_pooler: PoolerFactory) -> None:
     """Streams to what is not a target any more end, and there are no new ones."""
     document = ingress(pg.port)
-    with _far_end(document) as far:
+    with FarEnd(document) as far:
+        far.wait_for("tunnel is up")
         pooler = make_pooler(_settings(pg, to_ingress(far.port, path="/db")))
         with pooler.connect() as connection:
             connection.execute("BEGIN")
@@ -90,7 +79,8 @@ def test_a_target_is_taken_from_a_token(pg: PostgresCluster, make_pooler: Pooler
     document = ingress(pg.port)
     document["targets"]["other"] = {"port": 1}
     (token,) = document["ingress"]["tokens"].values()
-    with _far_end(document) as far:
+    with FarEnd(document) as far:
+        far.wait_for("tunnel is up")
         pooler = make_pooler(_settings(pg, to_ingress(far.port, path="/db")))
         with pooler.connect() as connection:
             connection.execute("BEGIN")
@@ -112,7 +102,8 @@ def test_certificates(pg: PostgresCluster, make_pooler: PoolerFactory, tmp_path:
     def shown() -> str:
         return ssl.get_server_certificate(("127.0.0.1", far.port), ca_certs=str(files.ca), timeout=10)
 
-    with _far_end(document) as far:
+    with FarEnd(document) as far:
+        far.wait_for("tunnel is up")
         step = to_ingress(far.port)[0]["websocket"]
         transport: list[dict[str, Any]] = [
             {"tcp": {"host": "127.0.0.1", "port": far.port}},
@@ -140,7 +131,7 @@ def test_an_agent_is_sent_away(pg: PostgresCluster, make_pooler: PoolerFactory) 
     transport = [{"agent": {"name": "site"}}]
     pooler = make_pooler(_settings(pg, transport, agents=section))
     document = agent(pg.port, section)
-    with _far_end(document) as far:
+    with FarEnd(document) as far:
         far.wait_for("connected to the pooler")
         with pooler.connect() as connection:
             connection.execute("BEGIN")
@@ -167,7 +158,7 @@ def test_a_target_is_taken_from_a_pooler(
     document = agent(pg.port, section)
     document["targets"]["other"] = {"port": 1}
     document["poolers"]["second"] = document["poolers"]["main"] | {"targets": ["other"]}
-    with _far_end(document) as far:
+    with FarEnd(document) as far:
         far.wait_for("connected to the pooler")
         with pooler.connect() as connection:
             connection.execute("BEGIN")

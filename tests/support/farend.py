@@ -9,13 +9,16 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import yaml
 
 from tests.support import launch, targets
 from tests.support.network import free_port
 from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 SECRET: Final = "a secret that nobody shall read 1"
 NEW_SECRET: Final = "a secret that nobody shall read 2"
@@ -29,7 +32,7 @@ def reloads(log: str) -> int:
 
 
 class FarEnd:
-    """A running far end.
+    """A running far end. A context manager: leaving it ends the process, which must do so cleanly.
 
     Args:
         document: its settings.
@@ -45,6 +48,18 @@ class FarEnd:
         self._log = self._directory / "log"
         self.write(document)
         self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.stop()
+        finally:
+            self.destroy()
 
     def write(self, document: dict[str, Any]) -> None:
         """Write the settings."""
@@ -71,7 +86,15 @@ class FarEnd:
 
     def wait_for(self, text: str, times: int = 1) -> None:
         """Wait for something in the log."""
-        eventually(lambda: self.log_text().count(text) >= times, what=f"{text!r} in the log, {times} times")
+
+        def told() -> bool:
+            runs = self.process.poll() is None
+            log = self.log_text()
+            found = log.count(text) >= times
+            assert found or runs, f"the far end has ended:\n{log}"
+            return found
+
+        eventually(told, within=_LIMIT, what=f"{text!r} in the log, {times} times")
 
     def open_files(self) -> int:
         """How many descriptors it has open."""

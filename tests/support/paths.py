@@ -16,23 +16,18 @@ socket either: all that leads there is the far end, which is one of
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
-import yaml
-
-from tests.support import launch, targets
+from tests.support import launch
 from tests.support.certificates import issue
 from tests.support.counted import tasks_of
-from tests.support.farend import reloads
+from tests.support.farend import FarEnd
 from tests.support.gateways import HOST, OTHER_TOKEN, TOKEN, Nginx, Token, Websockify, find_program
 from tests.support.network import ESTABLISHED, free_port, tcp_sockets
 from tests.support.poolers import config_for
@@ -59,8 +54,9 @@ SECRETS: Final = (TOKEN.secret, OTHER_TOKEN.secret, *(role.password for role in 
 """What no log may hold."""
 
 _START_LIMIT: Final = 20.0  # seconds, for an interpreter that starts on a busy machine
-_DRAIN_LIMIT: Final = 1.0
 _STOP_LIMIT: Final = 10.0
+_UP: Final = "tunnel is up"
+"""What a far end logs once it works."""
 
 
 class PrivatePostgres(PostgresCluster):
@@ -79,80 +75,6 @@ class PrivatePostgres(PostgresCluster):
     def socket_path(self) -> str:
         """The socket's file."""
         return f"{self.socket_dir}/.s.PGSQL.{self.port}"
-
-
-class FarEnd:
-    """A process at the far end of a path; hyperpool's, or a forwarder.
-
-    Args:
-        name: for messages.
-        command: what to start.
-        up: what it logs once it works; empty if nothing.
-
-    Attributes:
-        log_path: its log, which outlives restarts.
-    """
-
-    def __init__(self, name: str, command: list[str], directory: FilePath, up: str = "") -> None:
-        self._name = name
-        self._command = command
-        self._up = up
-        self.log_path = directory / f"{name}.log"
-        self._process: Process | None = None
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        assert self._process is not None
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start it, and wait until it says that it works."""
-        mark = len(self.log_text())
-        with self.log_path.open("ab") as log:
-            self._process = process = launch.start(self._command, log, FilePath.cwd())
-
-        def works() -> bool:
-            assert process.poll() is None, f"{self._name} has ended:\n{self.log_text()}"
-            return self._up in self.log_text()[mark:]
-
-        eventually(works, within=_START_LIMIT, what=f"{self._name} works")
-
-    def kill(self) -> None:
-        """Kill it, as a crash would, and wait for its end."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(_STOP_LIMIT)
-            self._process = None
-
-    def stop(self) -> None:
-        """Ask it to end at once, and check that it does so in good order."""
-        if self._process is not None:
-            process, self._process = self._process, None
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(_DRAIN_LIMIT)
-            except subprocess.TimeoutExpired:
-                if "stopped" not in self.log_text():  # behind that, a signal would end the interpreter
-                    process.send_signal(signal.SIGINT)
-            code = process.wait(_STOP_LIMIT)
-            assert code == 0, f"{self._name} ended with {code}:\n{self.log_text()}"
-        assert "Traceback" not in self.log_text(), self.log_text()
-
-    def reload(self) -> None:
-        """Have it take its settings in again, and wait until it says so."""
-        assert self._process is not None
-        before = reloads(self.log_text())
-        self._process.send_signal(signal.SIGHUP)
-        eventually(lambda: reloads(self.log_text()) > before, what=f"{self._name} reloads")
-
-    def open_files(self) -> int:
-        """The number of its open file descriptors."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))  # noqa: PTH208 - names are enough
-
-    def log_text(self) -> str:
-        """All that it has logged."""
-        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
 
 class Path:
@@ -248,30 +170,39 @@ class TcpPath(Path):
     kind = "tcp"
 
     def _start(self) -> None:
-        port = free_port()
-        words = ["--round-trip", "0", f"{HOST}:{port}", self.pg.socket_path]
-        self._far = FarEnd("forwarder", [sys.executable, "-m", "benchmarks.delay", *words], self.directory)
-        self._stack.callback(self._far.kill)
-        self._far.start()
-        eventually(
-            lambda: _listens(port), what="the forwarder listens", within=_START_LIMIT, despite=(OSError,)
-        )
-        self.proxy = self._stack.enter_context(FaultProxy(port))
+        self._port = free_port()
+        self._log = self.directory / "forwarder.log"
+        self._process: Process | None = None
+        self._stack.callback(self.put_far_end_down)
+        self.put_far_end_up()
+        self.proxy = self._stack.enter_context(FaultProxy(self._port))
 
     def _transport(self) -> list[dict[str, Any]]:
         return [{"tcp": {"host": HOST, "port": self.proxy.port}}]
 
     def put_far_end_down(self) -> None:
         """Kill the forwarder."""
-        self._far.kill()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(_STOP_LIMIT)
+            self._process = None
 
     def put_far_end_up(self) -> None:
         """Start it again."""
-        self._far.start()
+        words = ["--round-trip", "0", f"{HOST}:{self._port}", self.pg.socket_path]
+        with self._log.open("ab") as log:
+            command = [sys.executable, "-m", "benchmarks.delay", *words]
+            self._process = launch.start(command, log, FilePath.cwd())
+        eventually(
+            lambda: _listens(self._port),
+            what="the forwarder listens",
+            within=_START_LIMIT,
+            despite=(OSError,),
+        )
 
     def log_text(self) -> str:
         """It logs nothing."""
-        return self._far.log_text()
+        return self._log.read_text(errors="replace")
 
 
 class _UnixWebsockify(Websockify):
@@ -331,20 +262,18 @@ class _TunnelPath(Path):
     def _settings(self) -> Mapping[str, object]:
         raise NotImplementedError
 
-    def _write(self) -> None:
+    def _document(self) -> dict[str, Any]:
+        """All settings of the far end."""
         target = {"app": {"host": str(self.pg.socket_dir), "port": self.pg.port}}
-        (self.directory / "tunnel.yaml").write_text(yaml.safe_dump({"targets": target, **self._settings()}))
+        return {"targets": target, **self._settings()}
 
     def _start(self) -> None:
         self._token = TOKEN
         self._port = free_port()
         self._files = issue(self.directory / "tls", "localhost")
         self.proxy = self._stack.enter_context(FaultProxy(self._port))
-        command = targets.hyperpool_command("tunnel", str(self.directory / "tunnel.yaml"))
-        self._far = FarEnd(self.kind, command, self.directory, up="tunnel is up")
-        self._stack.callback(self._far.stop)
-        self._write()
-        self._far.start()
+        self._far = self._stack.enter_context(FarEnd(self._document()))
+        self._far.wait_for(_UP)
 
     def _gate(self, entry: str) -> dict[str, Any]:
         """The section of whoever listens."""
@@ -377,7 +306,7 @@ class _TunnelPath(Path):
 
     def tasks(self) -> Counter[str]:
         """Its tasks by name."""
-        return tasks_of(self._far.pid)
+        return tasks_of(self._far.process.pid)
 
     def put_far_end_down(self) -> None:
         """Kill it."""
@@ -385,7 +314,9 @@ class _TunnelPath(Path):
 
     def put_far_end_up(self) -> None:
         """Start it again."""
+        before = self._far.log_text().count(_UP)
         self._far.start()
+        self._far.wait_for(_UP, before + 1)
 
     def log_text(self) -> str:
         """All that it has logged."""
@@ -406,13 +337,12 @@ class IngressPath(_TunnelPath):
     def replace_token(self, pooler: Pooler, token: Token) -> None:
         """Tell the ingress; who came with another one is sent away."""
         self._token = token
-        self._write()
-        self._far.reload()
+        self._far.reload(self._document())
 
     def certify(self, pooler: Pooler, expires: dt.datetime | None = None) -> None:
         """Tell the ingress."""
         self._files = issue(self.directory / "tls", "localhost", expires=expires)
-        self._far.reload()
+        self._far.reload(self._document())
 
 
 class AgentPath(_TunnelPath):
