@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -111,17 +110,12 @@ def test_a_cancel_request_goes_to_the_host_of_its_server(
         first = [way.accepted for way in ways]
         statement = "SELECT pg_sleep(30) /* to be canceled at its host */"
         for cancelled in (1, 2):
-
-            def cancel() -> None:
-                eventually(lambda: pg.waiting("PgSleep", statement), what="the query runs")
-                connection.cancel_safe(timeout=10)
-
-            helper = threading.Thread(target=cancel)
-            helper.start()
             elapsed = Stopwatch()
-            with pytest.raises(psycopg.errors.QueryCanceled):
+            with (
+                pg.when_asleep(statement, connection.cancel_safe),
+                pytest.raises(psycopg.errors.QueryCanceled),
+            ):
                 connection.execute(statement)
-            helper.join(10)
             connection.rollback()
             assert elapsed.seconds < 15
             assert [way.accepted for way in ways] == [count + (count and cancelled) for count in first]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ from tests.support import launch, scenes
 from tests.support.paths import SECRETS, TUNNELS, WAYS, missing_program
 from tests.support.scenes import Scene, started
 from tests.support.targets import write_config
-from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,19 +96,9 @@ def test_cancel(scene: Scene) -> None:
     """A cancel request goes the same way."""
     statement = "SELECT pg_sleep(60) /* to be canceled */"
     with scene.pooler.connect() as connection:
-
-        def cancel() -> None:
-            eventually(
-                lambda: scene.pg.sql(
-                    "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query = %s", statement
-                ),
-                what="the statement runs",
-            )
-            connection.cancel_safe()
-
-        canceler = threading.Thread(target=cancel)
-        canceler.start()
-        with pytest.raises(psycopg.errors.QueryCanceled):
+        with (
+            scene.pg.when_asleep(statement, connection.cancel_safe),
+            pytest.raises(psycopg.errors.QueryCanceled),
+        ):
             connection.execute(statement)
-        canceler.join()
         assert connection.execute("SELECT 1").fetchone() == (1,)

@@ -7,7 +7,6 @@ import os
 import shutil
 import struct
 import subprocess
-import threading
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -99,16 +98,12 @@ def test_libpq_that_insists_on_the_latest_protocol(pooler: Pooler, pg: PostgresC
     with pooler.connect(mode, min_protocol_version="3.2", max_protocol_version="latest") as connection:
         assert connection.pgconn.full_protocol_version == 30002
         assert connection.execute("SELECT 1").fetchone() == (1,)
-
-        def cancel() -> None:
-            pg.wait_active(f"libpq {mode}")
-            connection.cancel_safe(timeout=10)
-
-        helper = threading.Thread(target=cancel)
-        helper.start()
-        with pytest.raises(psycopg.errors.QueryCanceled):
-            connection.execute(f"SELECT pg_sleep(30) /* libpq {mode} */".encode())
-        helper.join(10)
+        statement = f"SELECT pg_sleep(30) /* libpq {mode} */"
+        with (
+            pg.when_asleep(statement, connection.cancel_safe),
+            pytest.raises(psycopg.errors.QueryCanceled),
+        ):
+            connection.execute(statement.encode())
 
 
 # -- servers -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -215,17 +214,8 @@ def test_cancel_requests_find_their_client(
         line.restart()
         line.restart()
         statement = "SELECT pg_sleep(30) /* to be canceled */"
-        with contextlib.ExitStack() as stack:
-
-            def cancel() -> None:
-                eventually(lambda: pg.waiting("PgSleep", statement), what="the query runs")
-                client.cancel()
-
-            thread = threading.Thread(target=cancel)
-            thread.start()
-            stack.callback(thread.join)
-            with pytest.raises(psycopg.errors.QueryCanceled):
-                client.execute(statement)
+        with pg.when_asleep(statement, client.cancel), pytest.raises(psycopg.errors.QueryCanceled):
+            client.execute(statement)
         assert client.execute("SELECT 1").fetchone() == (1,)
 
 

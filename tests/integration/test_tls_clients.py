@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import socket
 import ssl
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -114,17 +113,12 @@ def test_psycopg_cancels(pg: PostgresCluster, files: Files, make_pooler: PoolerF
     """Libpq sends its cancel request with TLS."""
     pooler = make_pooler(settings(pg, files))
     statement = "SELECT pg_sleep(30) /* to be canceled by a client with TLS */"
-    with pooler.connect(sslmode="require") as connection:
-
-        def cancel() -> None:
-            eventually(lambda: pg.waiting("PgSleep", statement), what="the query runs")
-            connection.cancel_safe(timeout=10)
-
-        thread = threading.Thread(target=cancel)
-        thread.start()
-        with pytest.raises(psycopg.errors.QueryCanceled):
-            connection.execute(statement)
-        thread.join(10)
+    with (
+        pooler.connect(sslmode="require") as connection,
+        pg.when_asleep(statement, connection.cancel_safe),
+        pytest.raises(psycopg.errors.QueryCanceled),
+    ):
+        connection.execute(statement)
 
 
 def test_asyncpg(pg: PostgresCluster, files: Files, make_pooler: PoolerFactory) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -12,7 +11,6 @@ from tests.support.certificates import OTHER_CA, issue
 from tests.support.poolers import config_for
 from tests.support.postgres import ANN, MIRA
 from tests.support.tlspostgres import CERTIFIED, COVERED, OPEN, TlsPostgres
-from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -204,17 +202,11 @@ def test_a_cancel_request(tls_pg: TlsPostgres, make_pooler: PoolerFactory) -> No
     pooler = make_pooler(settings(tls_pg, sslmode="require"))
     statement = "SELECT pg_sleep(30) /* to be canceled at a server with TLS */"
     with pooler.connect() as connection:
-
-        def cancel() -> None:
-            eventually(lambda: tls_pg.waiting("PgSleep", statement), what="the query runs")
-            connection.cancel_safe(timeout=10)
-
-        thread = threading.Thread(target=cancel)
-        thread.start()
-        with pytest.raises(psycopg.errors.QueryCanceled):
+        with (
+            tls_pg.when_asleep(statement, connection.cancel_safe),
+            pytest.raises(psycopg.errors.QueryCanceled),
+        ):
             connection.execute(statement)
-        thread.join(10)
-
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
