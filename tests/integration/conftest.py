@@ -1,4 +1,4 @@
-"""What the tests of session state share, and those of the result cache."""
+"""What the tests of session state share, those of the result cache, and those of the doctor."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from tests.support import poolers
 from tests.support import sharing as sharers
 from tests.support.cachecatalog import DROP, SCHEMA, Oracle, catalog_of
 from tests.support.cached import Stage, config_for, tables
+from tests.support.doctor import Doctor
 from tests.support.postgres import find_binaries
 from tests.support.tlspostgres import TlsPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import psycopg
 
@@ -107,3 +109,9 @@ def judged_catalog(judged: psycopg.Connection[Any]) -> Catalog:
 def oracle(judged: psycopg.Connection[Any]) -> Oracle:
     """PostgreSQL's own analysis of queries about them."""
     return Oracle(judged)
+
+
+@pytest.fixture
+def doctor(tmp_path: Path) -> Doctor:
+    """The command ``hyperpool doctor``."""
+    return Doctor(tmp_path)

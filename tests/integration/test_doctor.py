@@ -29,12 +29,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.hyperpool_only
 
 
-@pytest.fixture
-def doctor(tmp_path: Path) -> Doctor:
-    """The command."""
-    return Doctor(tmp_path)
-
-
 # -- A server that can be reached ------------------------------------------------------------------------------------
 
 

@@ -11,17 +11,9 @@ from tests.support.doctor import Doctor, hop, kinds, settings
 from tests.support.postgres import ANN, BOB, SUPERUSER, PostgresCluster
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.conftest import PoolerFactory
 
 pytestmark = pytest.mark.hyperpool_only
-
-
-@pytest.fixture
-def doctor(tmp_path: Path) -> Doctor:
-    """The command."""
-    return Doctor(tmp_path)
 
 
 @pytest.fixture

@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.hyperpool_only
 
 
-@pytest.fixture
-def doctor(tmp_path: Path) -> Doctor:
-    """The command."""
-    return Doctor(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def tls_pg(_pg: PostgresCluster) -> Iterator[PostgresCluster]:
     """A PostgreSQL of this module's own, which has TLS as soon as `certify` has been called."""

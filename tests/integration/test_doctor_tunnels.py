@@ -15,18 +15,11 @@ from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.conftest import PoolerFactory
     from tests.support.postgres import PostgresCluster
 
 pytestmark = pytest.mark.hyperpool_only
-
-
-@pytest.fixture
-def doctor(tmp_path: Path) -> Doctor:
-    """The command."""
-    return Doctor(tmp_path)
 
 
 @pytest.fixture(scope="module")

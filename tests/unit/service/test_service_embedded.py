@@ -14,27 +14,12 @@ from hyperpool.config import AuthType, DatabaseSettings, PoolerSettings, Secret,
 from hyperpool.errors import StartupError
 from hyperpool.service import embedded as embedded_module
 from hyperpool.service.run import Pooler
-from tests.support.service import Service, end_at_once, pooler_process
-from tests.support.triopostgres import TrioPostgres
+from tests.support.service import Service, end_at_once
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.logbook import LogBook
-
-
-@pytest.fixture
-def book(monkeypatch: pytest.MonkeyPatch) -> Iterator[LogBook]:
-    """The pooler's log."""
-    with pooler_process(monkeypatch) as found:
-        yield found
-
-
-@pytest.fixture
-async def service(nursery: trio.Nursery, book: LogBook, tmp_path: Path) -> Service:
-    """A pooler that is not started yet."""
-    return Service(nursery, book, await TrioPostgres.start(nursery), tmp_path / "pooler.yaml")
 
 
 class FakeEmbedded:

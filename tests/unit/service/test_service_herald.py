@@ -20,7 +20,7 @@ from hyperpool.service.systemd import Notifier, ServiceManager
 from hyperpool.service.watchdog import Heartbeat
 from tests.support.network import free_port
 from tests.support.notified import NotifySocket
-from tests.support.service import Service, pooler_process
+from tests.support.service import Service
 from tests.support.triopostgres import TrioPostgres
 
 if TYPE_CHECKING:
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
 
     from tests.support.logbook import LogBook
     from tests.support.service import Document
-
-
-@pytest.fixture
-def book(monkeypatch: pytest.MonkeyPatch) -> Iterator[LogBook]:
-    """The pooler's log."""
-    with pooler_process(monkeypatch) as found:
-        yield found
 
 
 @pytest.fixture

@@ -19,27 +19,14 @@ from hyperpool.stats import PoolStats, StatsBook
 from hyperpool.wire import messages
 from tests.support.certificates import issue
 from tests.support.network import free_port
-from tests.support.service import Service, pooler_process
 from tests.support.triopostgres import TrioClient, TrioPostgres
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from hyperpool.config import PoolerSettings
     from tests.support.logbook import LogBook
-
-
-@pytest.fixture
-def book(monkeypatch: pytest.MonkeyPatch) -> Iterator[LogBook]:
-    """The pooler's log."""
-    with pooler_process(monkeypatch) as found:
-        yield found
-
-
-@pytest.fixture
-async def service(nursery: trio.Nursery, book: LogBook, tmp_path: Path) -> Service:
-    """A pooler that is not started yet."""
-    return Service(nursery, book, await TrioPostgres.start(nursery), tmp_path / "pooler.yaml")
+    from tests.support.service import Service
 
 
 async def test_a_reload(service: Service, book: LogBook, monkeypatch: pytest.MonkeyPatch) -> None:

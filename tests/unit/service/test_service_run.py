@@ -19,8 +19,7 @@ from hyperpool.service.run import Pooler
 from hyperpool.wire import messages
 from tests.support.checkpoints import no_descriptor_left
 from tests.support.network import free_port
-from tests.support.service import Service, end_at_once, pooler_process
-from tests.support.triopostgres import TrioPostgres
+from tests.support.service import Service, end_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,19 +27,6 @@ if TYPE_CHECKING:
 
     from hyperpool.relay.handover import RelayPool
     from tests.support.logbook import LogBook
-
-
-@pytest.fixture
-def book(monkeypatch: pytest.MonkeyPatch) -> Iterator[LogBook]:
-    """The pooler's log."""
-    with pooler_process(monkeypatch) as found:
-        yield found
-
-
-@pytest.fixture
-async def service(nursery: trio.Nursery, book: LogBook, tmp_path: Path) -> Service:
-    """A pooler that is not started yet."""
-    return Service(nursery, book, await TrioPostgres.start(nursery), tmp_path / "pooler.yaml")
 
 
 # -- start and stop ------------------------------------------------------------------------------------------------
