@@ -84,30 +84,22 @@ def test_copy_into_a_table_with_a_trigger(sharing: Sharing) -> None:
 
 def test_seen_at_once(sharing: Sharing) -> None:
     """Requests that are sent ahead find what those before them have set."""
-    client = sharing.client()
-    client.send(*(raw.query(f"SET work_mem = '{n}MB'") + raw.query("SHOW work_mem") for n in range(1, 20)))
-    shown = [
-        got.columns[0]
-        for n in range(1, 20)
-        for _ in "ab"
-        for got in client.receive_until()
-        if got.kind == b"D"
-    ]
-    assert shown == [b"%dMB" % n for n in range(1, 20)]
+    client, values = sharing.client(), range(1, 20)
+
+    def shown() -> list[bytes | None]:
+        rows = [got for _ in range(2 * len(values)) for got in client.receive_until() if got.kind == b"D"]
+        return [row.columns[0] for row in rows]
+
+    expected = [b"%dMB" % n for n in values]
+    client.send(*(raw.query(f"SET work_mem = '{n}MB'") + raw.query("SHOW work_mem") for n in values))
+    assert shown() == expected
     client.send(
         *(
             raw.extended(f"SET work_mem = '{n}MB'") + raw.SYNC + raw.extended("SHOW work_mem") + raw.SYNC
-            for n in range(1, 20)
+            for n in values
         )
     )
-    shown = [
-        got.columns[0]
-        for n in range(1, 20)
-        for _ in "ab"
-        for got in client.receive_until()
-        if got.kind == b"D"
-    ]
-    assert shown == [b"%dMB" % n for n in range(1, 20)]
+    assert shown() == expected
 
 
 def test_many_clients_with_settings_of_their_own(sharing: Sharing) -> None:
