@@ -29,7 +29,7 @@ DEFAULTS: Final = {
 """What a session begins with; a name with a dot that is not set has no value."""
 
 FUNCTIONS: Final = ("stateful",)
-"""Functions that set ``app.user``."""
+"""Functions that set ``app.user``. Whoever asks is told now and then that a table does so, too."""
 
 _CANONICAL: Final = {name.lower(): name for name in DEFAULTS}
 _TELLS: Final = {name.lower() for name in REPORTED}
@@ -199,7 +199,8 @@ class Session:
         if "syntax" in text:
             raise _Failure("E42601 syntax error")
         if text == catalog.CATALOG_QUERY:
-            rows = "".join(f"D{name},-|" for name in FUNCTIONS)
+            names = (*FUNCTIONS, "t") if self._chance(30) else FUNCTIONS
+            rows = "".join(f"D{name},-|" for name in names)
             return answers(f"T|{rows}D-,app.user|CSELECT 2") + self._end()
         if text.startswith("DO $hyperpool$"):
             self._fail()
