@@ -252,6 +252,7 @@ class Backend(Connection):
             bool(self.retiring or self.cancels or self.pinned or self._tainted)
             or self.suspicion is not None
             or self._always_held()
+            or (self.pool.watched and not self.pool.catalog_due)  # `finish` has it ask.
         )
 
     def _always_held(self) -> bool:

@@ -491,7 +491,7 @@ def _ask_for_catalog(pool: RelayPool) -> None:
     pool.catalog_due = 0.0
     for server in pool.servers:
         # The shortest way looks at nothing else.
-        server.held = server.held or server.client is not None
+        server.held = True
 
 
 def _ask_for_cache(pool: RelayPool) -> None:

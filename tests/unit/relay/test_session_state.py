@@ -426,3 +426,25 @@ def test_behind_a_reset_nobody_listens() -> None:
             c2 < CSELECT 1|Z
             """
         )
+
+
+def test_behind_a_reset_the_database_is_asked_for_new_functions() -> None:
+    """Whoever has the server next calls them perhaps, whatever way its request goes."""
+    with Stage(**{**_RESET, "pool_size": 1}) as stage:
+        stage.play(
+            """
+            c1 > Qcreate function f()
+            s1 < Qcreate function f()
+            s1 > CCREATE FUNCTION|Z
+            s1 < QDISCARD ALL
+            c1 < CCREATE FUNCTION|Z
+            s1 > CDISCARD ALL|Z
+            c2 > Qselect 1
+            s1 < Qselect 1
+            s1 > CSELECT 1|Z
+            s1 < Q<catalog>
+            c2 < CSELECT 1|Z
+            s1 > CSELECT 0|Z
+            """
+        )
+        assert not stage.server("s1").held
