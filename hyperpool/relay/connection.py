@@ -27,6 +27,7 @@ class Connection:
 
     Attributes:
         fd: the socket's file descriptor.
+        flow: how many reads without a break have found much; see `EventLoop.poll`.
         raw: the same, if it is a plain socket that is open; else -1 (see `relay.system`).
         outbox: bytes that the socket did not take; while there are any, the other side is not read.
         skip: how many of the next bytes belong to a message whose beginning has been handled.
@@ -44,6 +45,7 @@ class Connection:
         "closed",
         "dropping",
         "fd",
+        "flow",
         "hung_up",
         "number",
         "outbox",
@@ -62,6 +64,7 @@ class Connection:
         self.sock = sock
         self.fd = sock.fileno()
         self.raw = raw_descriptor(sock)
+        self.flow = 0
         self.outbox: bytes | memoryview = b""
         self.skip = 0
         self.rest = b""
@@ -80,6 +83,7 @@ class Connection:
 
     def end(self) -> None:
         """Its socket is about to be closed, or somebody else's: the descriptor's number means another one soon."""
+        self.relay.listen(self)
         self.closed = True
         self.raw = -1
 
@@ -132,9 +136,16 @@ class Connection:
             view = view[held:]
         got = receive(self.sock, self.raw, view)
         if got <= 0:
+            self.flow = 0
             if got:
                 self.unread = False
             return got
+        if got >= self.relay.much:
+            self.flow += 1
+            if self.flow == self.relay.stream:
+                self.relay.poll(self)
+        else:
+            self.flow = 0
         if held:
             self.rest = b""
         # An edge says "there was news", once: a full read, or the news of a hang-up, may leave more to be read.

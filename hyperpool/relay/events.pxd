@@ -16,6 +16,9 @@ cdef class EventLoop:
     cdef long long _number
     cdef long long _step
     cdef public double now
+    cdef public Py_ssize_t much
+    cdef public Py_ssize_t stream
+    cdef public double beat
     cdef public object hear
     cdef public double _linger
     cdef public double _slice
@@ -27,6 +30,8 @@ cdef class EventLoop:
     cdef public list _doomed
     cdef public int _attention
     cdef public object _suspended
+    cdef public dict _polled
+    cdef public double _due
     cdef public bytearray buffer
     cdef public memoryview view
     cdef public memoryview small_view
@@ -36,10 +41,15 @@ cdef class EventLoop:
     cpdef unique(self)
     cpdef bint turn(self) except -1
     @cython.locals(
-        poller=Poller, connection=Connection, count=int, number=int, mask=long, end=double, timeout=double, now=double
+        poller=Poller, connection=Connection, count=int, number=int, mask=long, end=double, timeout=double, now=double,
+        polled=dict
     )
     cpdef bint _turn(self) except -1
     @cython.locals(connection=Connection)
     cpdef _read_again(self)
     cpdef bint _is_suspended(self, Connection connection) except -1
+    cpdef poll(self, Connection connection)
+    cpdef listen(self, Connection connection)
+    @cython.locals(connection=Connection)
+    cpdef _poll(self)
     cpdef resume(self, Connection connection)

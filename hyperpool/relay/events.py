@@ -35,7 +35,6 @@ log = structlog.get_logger("relay")
 _IN: Final = EPOLLIN
 _OUT: Final = EPOLLOUT
 _READ: Final = EPOLLIN | EPOLLRDHUP | EPOLLET
-_READ_WRITE: Final = _READ | EPOLLOUT
 _QUIET: Final = int(EPOLLET)
 
 _SHORT_SLICE: Final = 0.002
@@ -51,6 +50,9 @@ class EventLoop:
 
     Attributes:
         now: the time of the newest wakeup, monotonic seconds.
+        much: bytes that a read finds in the middle of a long answer, or of a COPY, at least.
+        stream: so many reads in a row that have found much make a stream, which is polled; see `poll`.
+        beat: seconds between two looks at streams, less than a millisecond.
         hear: called before a client is answered from memory, to take in what other processes of the pooler have
             written; None if there are none.
     """
@@ -59,6 +61,9 @@ class EventLoop:
         self._clock = clock
         self._number, self._step = numbers
         self.now = clock()
+        self.much = 4096
+        self.stream = 32
+        self.beat = 0.00003
         self.hear: Callable[[], None] | None = None
         self._linger = 0.0
         self._slice = 0.0
@@ -71,6 +76,8 @@ class EventLoop:
         self._doomed: list[tuple[Connection, OSError]] = []
         self._attention = 0
         self._suspended: dict[Connection, None] | None = None
+        self._polled: dict[Connection, None] = {}
+        self._due = 0.0
 
     def close(self) -> None:
         """Close the epoll object."""
@@ -113,10 +120,11 @@ class EventLoop:
         clock = self._clock
         connections = self._connections
         again = self._again
+        polled = self._polled
         end = read(clock) + (min(self._slice, _SHORT_SLICE) if self._attention else self._slice)
         timeout = 0.0
         while True:
-            count = poller.wait(timeout)
+            count = poller.rest(self.beat) if polled and not again else poller.wait(timeout)
             self.now = now = read(clock)
             for number in range(count):
                 connection = connections.get(poller.fd(number))
@@ -135,10 +143,13 @@ class EventLoop:
                     self._crashed(connection, error)
             if again:
                 self._read_again()
+            if polled and now >= self._due:
+                self._due = now + self.beat
+                self._poll()
             if self._doomed:
                 self._bury()
-            if not count and not again:
-                return False
+            if not count and not again and (self._attention or not polled):
+                return bool(polled)
             if now >= end:
                 return True
             timeout = 0.0 if again or self._attention else self._linger
@@ -153,6 +164,37 @@ class EventLoop:
                     connection.readable(0)
                 except Exception as error:  # noqa: BLE001 - rule 3
                     self._crashed(connection, error)
+
+    def poll(self, connection: Connection) -> None:
+        """A connection streams: look at it every now and then, instead of being told whenever there is more.
+
+        Whoever sends a long answer, or a COPY, does so in small pieces, and each would wake the relay, and then the
+        other end. What has gathered after a moment takes as little time as one of them. Other connections' events are
+        told of meanwhile. It is over with the first look that does not find much.
+        """
+        if self._suspended is not None:
+            connection.flow = 0
+            return
+        self._polled[connection] = None
+        self._due = self.now + self.beat
+        self._watch(connection)
+
+    def listen(self, connection: Connection) -> None:
+        """Tell the connection again whenever there is more, also of what is there already; nothing if it is told."""
+        connection.flow = 0
+        if connection in self._polled:
+            del self._polled[connection]
+            self._watch(connection)
+
+    def _poll(self) -> None:
+        for connection in list(self._polled):
+            if connection in self._polled and not connection.queued:
+                try:
+                    connection.readable(0)
+                except Exception as error:  # noqa: BLE001 - rule 3
+                    self._crashed(connection, error)
+                if not connection.flow or (connection.unread and not connection.queued):
+                    self.listen(connection)
 
     def _bury(self) -> None:
         while self._doomed:
@@ -187,9 +229,11 @@ class EventLoop:
 
     def suspend(self, connections: Iterator[Connection]) -> None:
         """Read these connections no more, until `unsuspend`; what they have been sent still goes out."""
+        for connection in list(self._polled):
+            self.listen(connection)
         self._suspended = dict.fromkeys(connections)
         for connection in self._suspended:
-            self._epoll.modify(connection.fd, _QUIET | EPOLLOUT if connection.outbox else _QUIET)
+            self._watch(connection)
         # What was to be read again is read when this is over: then everything is.
         again = list(self._again)
         self._again.clear()
@@ -203,7 +247,7 @@ class EventLoop:
         suspended, self._suspended = self._suspended or {}, None
         for connection in suspended:
             if not connection.closed:
-                self._epoll.modify(connection.fd, _READ_WRITE if connection.outbox else _READ)
+                self._watch(connection)
                 self.resume(connection)
 
     def _is_suspended(self, connection: Connection) -> bool:
@@ -234,13 +278,21 @@ class EventLoop:
 
     def watch_writable(self, connection: Connection) -> None:
         """Tell the connection when its socket takes bytes again."""
-        suspended = self._is_suspended(connection)
-        self._epoll.modify(connection.fd, _QUIET | EPOLLOUT if suspended else _READ_WRITE)
+        self._epoll.modify(connection.fd, self._reading(connection) | _OUT)
 
     def unwatch_writable(self, connection: Connection) -> None:
         """No longer."""
-        suspended = self._is_suspended(connection)
-        self._epoll.modify(connection.fd, _QUIET if suspended else _READ)
+        self._epoll.modify(connection.fd, self._reading(connection))
+
+    def _reading(self, connection: Connection) -> int:
+        return _QUIET if connection in self._polled or self._is_suspended(connection) else _READ
+
+    def _watch(self, connection: Connection) -> None:
+        """Whether to tell of what can be read has changed."""
+        if connection.outbox:
+            self.watch_writable(connection)
+        else:
+            self.unwatch_writable(connection)
 
     def unwatch(self, connection: Connection) -> None:
         """Tell the connection nothing more: its socket is about to be closed, and may be open elsewhere."""

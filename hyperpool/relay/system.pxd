@@ -18,5 +18,6 @@ cdef class Poller:
     cdef int _count
     cdef epoll_event _events[256]
     cpdef int wait(self, double timeout) except -1
+    cpdef int rest(self, double timeout) except -1
     cpdef int fd(self, int number) except -2
     cpdef long mask(self, int number) except -2

@@ -146,6 +146,18 @@ class Poller:
         self._events = self._epoll.poll(timeout, MAX_EVENTS)
         return len(self._events)
 
+    def rest(self, timeout: float) -> int:
+        """Wait for events, for less than a millisecond.
+
+        Args:
+            timeout: seconds. In Python, and with Linux before 5.11, an event may be seen only when they are over.
+
+        Returns:
+            How many there are; 0 also when a signal has come.
+        """
+        time.sleep(timeout)
+        return self.wait(0)
+
     def fd(self, number: int) -> int:
         """The file descriptor of an event, counted from 0."""
         return self._events[number][0]

@@ -8,7 +8,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_CheckExact, Py
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
-from libc.errno cimport EAGAIN, EINTR, errno as c_errno
+from libc.errno cimport EAGAIN, EINTR, ENOSYS, errno as c_errno
 from libc.math cimport ceil
 
 cdef extern from "Python.h":
@@ -44,6 +44,12 @@ cdef extern from "unistd.h" nogil:
 cdef extern from "sys/epoll.h" nogil:
     int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
 
+cdef extern from "time.h" nogil:
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    int nanosleep(const timespec *wanted, timespec *left)
+
 cdef extern from *:
     """
     #ifndef _GNU_SOURCE
@@ -56,8 +62,26 @@ cdef extern from *:
     #ifndef MSG_NOSIGNAL
     #define MSG_NOSIGNAL 0
     #endif
+    #include <errno.h>
+    #include <signal.h>
+    #include <time.h>
+    #include <unistd.h>
+    #include <sys/epoll.h>
+    #include <sys/syscall.h>
+
+    static int
+    hyperpool_epoll_pwait2(int epfd, struct epoll_event *events, int most, const struct timespec *timeout)
+    {
+    #ifdef SYS_epoll_pwait2
+        return (int)syscall(SYS_epoll_pwait2, epfd, events, most, timeout, NULL, (size_t)0);
+    #else
+        errno = ENOSYS;
+        return -1;
+    #endif
+    }
     """
     int MSG_NOSIGNAL
+    int epoll_pwait2 "hyperpool_epoll_pwait2"(int epfd, epoll_event *events, int most, const timespec *span) nogil
     int SOCK_NONBLOCK
     int SOCK_CLOEXEC
     int accept4(int fd, sockaddr *address, socklen_t *size, int flags)
@@ -232,6 +256,27 @@ cdef class Poller:
                 PyErr_SetFromErrno(OSError)
                 return -1
             PyErr_CheckSignals()
+
+    cpdef int rest(self, double timeout) except -1:
+        cdef int count
+        cdef timespec span
+        span.tv_sec = 0
+        span.tv_nsec = <long>(timeout * 1e9)
+        self._count = 0
+        with nogil:
+            count = epoll_pwait2(self._descriptor, self._events, 256, &span)
+            if count < 0 and c_errno == ENOSYS:
+                # Linux before 5.11: what comes meanwhile is seen a little later.
+                nanosleep(&span, NULL)
+                count = epoll_wait(self._descriptor, self._events, 256, 0)
+        if count >= 0:
+            self._count = count
+            return count
+        if c_errno != EINTR:
+            PyErr_SetFromErrno(OSError)
+            return -1
+        PyErr_CheckSignals()
+        return 0
 
     cpdef int fd(self, int number) except -2:
         if not 0 <= number < self._count:

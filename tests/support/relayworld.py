@@ -91,7 +91,7 @@ class Clock:
 
 _EXCUSES: Final = {
     "death": "server closed|server ended|connection broke|shutting down",
-    "time": "query_wait_timeout",
+    "time": "query_wait_timeout|a message did not come to its end",
     "dial": "no server connection: ",
     "cancel": "client canceled a pipeline that waited",
 }
@@ -147,6 +147,8 @@ class World:
         )
         self.relay = WatchedRelay(options, ParameterTracker(), self.clock)
         self.relay.reasons = {}
+        # Many an answer is a stream, and it is looked at about as often as the clock is.
+        self.relay.much, self.relay.stream, self.relay.beat = 100, 2, 2e-6
         self._wanted: set[RelayPool] = set()
         self.relay.demand = self._wanted.add
         self.pool: RelayPool = Pool(settings, lambda: 0.5)
@@ -386,14 +388,23 @@ class World:
         known = {*relay.clients.values(), *self.pool.servers, *relay.transients}
         assert set(relay._connections.values()) == known
         assert all(fd == conn.sock.fileno() for fd, conn in relay._connections.items())
+        assert known.issuperset(relay._polled)
         assert self._watched() - self._own == set(relay._connections), (
             "the epoll object watches what nobody knows"
         )
 
     def _watched(self) -> set[int]:
         """The file descriptors that the relay's epoll object watches."""
+        return set(self.watched())
+
+    def watched(self) -> dict[int, int]:
+        """Which events of which file descriptors the relay is told of."""
         info = Path(f"/proc/self/fdinfo/{self.relay._epoll.fileno()}").read_text()
-        return {int(words[1]) for words in map(str.split, info.splitlines()) if words[0] == "tfd:"}
+        return {
+            int(words[1]): int(words[3], 16)
+            for words in map(str.split, info.splitlines())
+            if words[0] == "tfd:"
+        }
 
     def _check_servers(self) -> None:
         """An idle server owes nothing; one that changes hands is spent of cancels, and reset for a new session."""

@@ -129,6 +129,19 @@ def test_waiting_for_events(system: ModuleType, ends: tuple[socket.socket, socke
     assert poller.closed
 
 
+def test_resting_for_a_moment(system: ModuleType, ends: tuple[socket.socket, socket.socket]) -> None:
+    """As for waiting, with a time that an epoll object would round up."""
+    ours, theirs = ends
+    with closing(system.Poller()) as poller:
+        poller.register(ours.fileno(), EPOLLIN)
+        assert poller.rest(0.00003) == 0
+        theirs.send(b"x")
+        assert poller.rest(0.00003) == 1
+        assert (poller.fd(0), poller.mask(0)) == (ours.fileno(), EPOLLIN)
+        poller.unregister(ours.fileno())
+        assert poller.rest(0) == 0
+
+
 def test_clocks(system: ModuleType) -> None:
     """The usual one, and any other."""
     before = time.monotonic()
