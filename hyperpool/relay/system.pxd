@@ -16,8 +16,13 @@ cdef class Poller:
     cdef object _epoll
     cdef int _descriptor
     cdef int _count
+    cdef int _timer
+    cdef bint _armed
+    cdef bint _stirred
     cdef epoll_event _events[256]
     cpdef int wait(self, double timeout) except -1
+    cdef int _arm(self, double timeout) except -1
+    cdef int _without_timer(self, int count) noexcept
     cpdef int rest(self, double timeout) except -1
     cpdef int fd(self, int number) except -2
     cpdef long mask(self, int number) except -2

@@ -2,14 +2,13 @@
 
 import socket
 import time
-from select import epoll
+from select import EPOLLET, EPOLLIN, epoll
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_CheckExact, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from libc.errno cimport EAGAIN, EINTR, ENOSYS, errno as c_errno
-from libc.math cimport ceil
 
 cdef extern from "Python.h":
     Py_buffer *PyMemoryView_GET_BUFFER(object view)
@@ -48,7 +47,17 @@ cdef extern from "time.h" nogil:
     cdef struct timespec:
         long tv_sec
         long tv_nsec
+    int CLOCK_MONOTONIC
     int nanosleep(const timespec *wanted, timespec *left)
+
+cdef extern from "sys/timerfd.h" nogil:
+    cdef struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    int TFD_CLOEXEC
+    int TFD_NONBLOCK
+    int timerfd_create(int clock, int flags)
+    int timerfd_settime(int fd, int flags, const itimerspec *wanted, itimerspec *before)
 
 cdef extern from *:
     """
@@ -219,6 +228,11 @@ cdef class Poller:
         self._epoll = epoll()
         self._descriptor = self._epoll.fileno()
         self._count = 0
+        self._armed = self._stirred = False
+        self._timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
+        if self._timer < 0:
+            PyErr_SetFromErrno(OSError)
+        self._epoll.register(self._timer, EPOLLIN | EPOLLET)
 
     @property
     def closed(self):
@@ -237,25 +251,57 @@ cdef class Poller:
         self._epoll.unregister(fd)
 
     def close(self):
+        if self._timer >= 0:
+            c_close(self._timer)
+            self._timer = -1
         self._epoll.close()
 
     cpdef int wait(self, double timeout) except -1:
+        # One timer for many waits: a wait with a timeout of its own would set the processor's clock to it, and back,
+        # each time, which takes longer than all that is done with an event.
         cdef int count
-        cdef int milliseconds = <int>ceil(timeout * 1000)
         self._count = 0
         while True:
-            if milliseconds:
-                with nogil:
-                    count = epoll_wait(self._descriptor, self._events, 256, milliseconds)
-            else:
+            if timeout <= 0:
                 count = epoll_wait(self._descriptor, self._events, 256, 0)
-            if count >= 0:
+            else:
+                if not self._armed:
+                    self._arm(timeout)
+                with nogil:
+                    count = epoll_wait(self._descriptor, self._events, 256, -1)
+            if count < 0:
+                if c_errno != EINTR:
+                    PyErr_SetFromErrno(OSError)
+                    return -1
+                PyErr_CheckSignals()
+                continue
+            if self._armed:
+                count = self._without_timer(count)
+            if count or timeout <= 0 or (not self._armed and not self._stirred):
+                self._stirred = True
                 self._count = count
                 return count
-            if c_errno != EINTR:
-                PyErr_SetFromErrno(OSError)
-                return -1
-            PyErr_CheckSignals()
+
+    cdef int _arm(self, double timeout) except -1:
+        cdef itimerspec span
+        span.it_interval.tv_sec = span.it_interval.tv_nsec = 0
+        span.it_value.tv_sec = <long>timeout
+        span.it_value.tv_nsec = <long>((timeout - span.it_value.tv_sec) * 1e9) or 1
+        if timerfd_settime(self._timer, 0, &span, NULL) < 0:
+            PyErr_SetFromErrno(OSError)
+        self._armed = True
+        self._stirred = False
+        return 0
+
+    cdef int _without_timer(self, int count) noexcept:
+        """Take the timer's event out of those that have come; returns how many are left."""
+        cdef int number
+        for number in range(count):
+            if self._events[number].data.fd == self._timer:
+                self._events[number] = self._events[count - 1]
+                self._armed = False
+                return count - 1
+        return count
 
     cpdef int rest(self, double timeout) except -1:
         cdef int count
@@ -270,6 +316,8 @@ cdef class Poller:
                 nanosleep(&span, NULL)
                 count = epoll_wait(self._descriptor, self._events, 256, 0)
         if count >= 0:
+            if self._armed:
+                count = self._without_timer(count)
             self._count = count
             return count
         if c_errno != EINTR:

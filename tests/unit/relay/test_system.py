@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from contextlib import closing
-from select import EPOLLIN, EPOLLOUT
+from select import EPOLLIN, EPOLLOUT, select
 from typing import TYPE_CHECKING
 
 import pytest
@@ -127,6 +127,32 @@ def test_waiting_for_events(system: ModuleType, ends: tuple[socket.socket, socke
         assert poller.wait(0) == 0
         assert not poller.closed
     assert poller.closed
+
+
+def test_the_time_of_a_wait_is_no_event(ends: tuple[socket.socket, socket.socket]) -> None:
+    """In C, one timer in the epoll object is for many waits: it is over once nothing has come for that long."""
+    ours, theirs = ends
+    system = compiled("relay/system")
+    with closing(system.Poller()) as poller:
+        poller.register(ours.fileno(), EPOLLIN)
+        for _ in range(3):
+            theirs.send(b"x")
+            assert poller.wait(0.05) == 1
+            assert poller.fd(0) == ours.fileno()
+            assert ours.recv(1) == b"x"
+        for look in (lambda: poller.wait(0), lambda: poller.rest(0)):
+            assert select([poller.fileno()], [], [], 5)[0], "the timer runs"
+            assert look() == 0
+            assert not select([poller.fileno()], [], [], 0)[0]
+            theirs.send(b"x")
+            assert poller.wait(0.05) == 1
+            ours.recv(1)
+        assert select([poller.fileno()], [], [], 5)[0]
+        theirs.send(b"x")
+        assert poller.wait(0.05) == 1
+        assert (poller.fd(0), poller.mask(0)) == (ours.fileno(), EPOLLIN)
+        ours.recv(1)
+        assert poller.wait(0.05) == 0
 
 
 def test_resting_for_a_moment(system: ModuleType, ends: tuple[socket.socket, socket.socket]) -> None:
