@@ -6,7 +6,6 @@ supervisor itself cannot fork once it runs Trio. It starts this process before, 
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 import signal
@@ -53,9 +52,6 @@ class Forks:
     def __init__(self, leave: Callable[[], None], memory: mmap) -> None:
         self.memory = memory
         self._wire, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        gc.collect()
-        # What is there now is never looked at again, so that its memory stays shared.
-        gc.freeze()
         self._pid = os.fork()
         if not self._pid:
             self._wire.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import closing, contextmanager
 from mmap import mmap
@@ -100,6 +101,10 @@ def _serve(
     configure_logging(settings.pooler)
     tell(settings.notes)
     raise_open_file_limit(settings)
+    # What is there by now stays. Otherwise every full collection of garbage looks at all of it, for more than 50 ms in
+    # which nobody is served, and where there are workers, each gets a copy of its own.
+    gc.collect()
+    gc.freeze()
     with _forks(settings, passed, daemon, predecessor) as forks:
         return _run(settings, config_path, manner, daemon, passed, predecessor, forks)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,10 @@ async def test_a_port_that_is_taken(service: Service, book: LogBook) -> None:
 
 
 def test_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It configures the log and the limits, runs, and returns the exit code."""
+    """It configures the log and the limits, runs, and returns the exit code.
+
+    The collector of garbage does not look at what was there before any client.
+    """
     calls: list[object] = []
     settings = Settings(pooler=PoolerSettings(listen_addr=("127.0.0.1",), listen_port=free_port()))
     monkeypatch.setattr(start, "configure_logging", calls.append)
@@ -77,11 +81,15 @@ def test_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     async def run(pooler: Pooler) -> int:
         calls.append(type(pooler))
+        assert len(gc.get_objects()) < gc.get_freeze_count() / 10
         await trio.lowlevel.checkpoint()
         return 42
 
     monkeypatch.setattr(Pooler, "run", run)
-    assert start.serve(settings, tmp_path / "pooler.yaml") == 42
+    try:
+        assert start.serve(settings, tmp_path / "pooler.yaml") == 42
+    finally:
+        gc.unfreeze()
     assert calls == [settings.pooler, settings, Pooler]
 
 
