@@ -42,7 +42,7 @@ cdef class EventLoop:
     cpdef bint turn(self) except -1
     @cython.locals(
         poller=Poller, connection=Connection, count=int, number=int, mask=long, end=double, timeout=double, now=double,
-        polled=dict
+        polled=dict, rests=bint
     )
     cpdef bint _turn(self) except -1
     @cython.locals(connection=Connection)

@@ -124,7 +124,8 @@ class EventLoop:
         end = read(clock) + (min(self._slice, _SHORT_SLICE) if self._attention else self._slice)
         timeout = 0.0
         while True:
-            count = poller.rest(self.beat) if polled and not again else poller.wait(timeout)
+            rests = bool(polled) and not again
+            count = poller.rest(self.beat) if rests else poller.wait(timeout)
             self.now = now = read(clock)
             for number in range(count):
                 connection = connections.get(poller.fd(number))
@@ -148,7 +149,7 @@ class EventLoop:
                 self._poll()
             if self._doomed:
                 self._bury()
-            if not count and not again and (self._attention or not polled):
+            if not count and not again and (self._attention or not (rests or polled)):
                 return bool(polled)
             if now >= end:
                 return True

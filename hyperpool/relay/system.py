@@ -150,7 +150,8 @@ class Poller:
         """Wait for events, for less than a millisecond.
 
         Args:
-            timeout: seconds. In Python, and with Linux before 5.11, an event may be seen only when they are over.
+            timeout: seconds. In Python, with Linux before 5.11, and behind a filter of system calls that does not know
+                what is newer, an event may be seen only when they are over.
 
         Returns:
             How many there are; 0 also when a signal has come.

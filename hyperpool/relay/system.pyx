@@ -8,7 +8,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_CheckExact, Py
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
-from libc.errno cimport EAGAIN, EINTR, ENOSYS, errno as c_errno
+from libc.errno cimport EAGAIN, EINTR, ENOSYS, EPERM, errno as c_errno
 
 cdef extern from "Python.h":
     Py_buffer *PyMemoryView_GET_BUFFER(object view)
@@ -82,7 +82,9 @@ cdef extern from *:
     hyperpool_epoll_pwait2(int epfd, struct epoll_event *events, int most, const struct timespec *timeout)
     {
     #ifdef SYS_epoll_pwait2
-        return (int)syscall(SYS_epoll_pwait2, epfd, events, most, timeout, NULL, (size_t)0);
+        /* As the kernel wants it also where `struct timespec` has fewer bits. */
+        long long span[2] = {timeout->tv_sec, timeout->tv_nsec};
+        return (int)syscall(SYS_epoll_pwait2, epfd, events, most, span, NULL, (size_t)0);
     #else
         errno = ENOSYS;
         return -1;
@@ -311,8 +313,8 @@ cdef class Poller:
         self._count = 0
         with nogil:
             count = epoll_pwait2(self._descriptor, self._events, 256, &span)
-            if count < 0 and c_errno == ENOSYS:
-                # Linux before 5.11: what comes meanwhile is seen a little later.
+            if count < 0 and (c_errno == ENOSYS or c_errno == EPERM):
+                # Linux before 5.11, or a filter of system calls that is as old: what comes is seen a little later.
                 nanosleep(&span, NULL)
                 count = epoll_wait(self._descriptor, self._events, 256, 0)
         if count >= 0:

@@ -272,6 +272,17 @@ def test_looks_are_a_beat_apart(world: World) -> None:
     assert client.received == expected + _PIECE
 
 
+def test_a_turn_goes_on_behind_a_stream(world: World) -> None:
+    """That it is over is no reason to wait in Trio at once: whoever has been answered may ask again."""
+    _, server = _ask(world)
+    _stream(world, server)
+    assert not _is_told(world, server.conn)
+    world.clock.now += world.relay.beat
+    assert world.relay.turn()
+    assert _is_told(world, server.conn)
+    assert not world.relay.turn()
+
+
 def test_the_control_plane_has_its_turn(world: World) -> None:
     """While it talks to somebody, a turn is one look, and another one may follow at once."""
     client, server = _ask(world)

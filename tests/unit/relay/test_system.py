@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import socket
+import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from select import EPOLLIN, EPOLLOUT, select
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -166,6 +170,49 @@ def test_resting_for_a_moment(system: ModuleType, ends: tuple[socket.socket, soc
         assert (poller.fd(0), poller.mask(0)) == (ours.fileno(), EPOLLIN)
         poller.unregister(ours.fileno())
         assert poller.rest(0) == 0
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+def test_resting_where_the_system_call_is_refused(
+    system: ModuleType, ends: tuple[socket.socket, socket.socket], number: int
+) -> None:
+    """By a Linux that does not have it, or by a filter that does not know it: what comes is seen when time is over."""
+    ours, theirs = ends
+
+    def rest() -> list[int]:
+        _refuse(_EPOLL_PWAIT2, number)
+        before = time.monotonic()
+        counts = [poller.rest(0.0009)]
+        assert time.monotonic() - before >= 0.0009
+        theirs.send(b"x")
+        return [*counts, poller.rest(0.0009)]
+
+    with closing(system.Poller()) as poller, ThreadPoolExecutor(1) as alone:
+        poller.register(ours.fileno(), EPOLLIN)
+        # The filter is the thread's own, and ends with it.
+        assert alone.submit(rest).result() == [0, 1]
+
+
+_EPOLL_PWAIT2: Final = 441
+_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 22, 38, 2
+_LOAD_NUMBER, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_ALLOW, _ERROR = 0x7FFF0000, 0x00050000
+
+
+def _refuse(call: int, number: int) -> None:
+    """From now on, a system call fails in this thread."""
+    steps = (
+        (_LOAD_NUMBER, 0, 0, 0),
+        (_JUMP_IF_EQUAL, 0, 1, call),
+        (_RETURN, 0, 0, _ERROR | number),
+        (_RETURN, 0, 0, _ALLOW),
+    )
+    filters = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(filters)))
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    assert prctl(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0))) == 0
+    if prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), program):
+        pytest.skip("this kernel filters no system calls")
 
 
 def test_clocks(system: ModuleType) -> None:
