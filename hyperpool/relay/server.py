@@ -119,6 +119,7 @@ class ServerConnection(Failures):
                 self._offer()
                 return
         if expected is not None:
+            self.flow = 0
             self.ledger.recount()
         self._scan(end)
 

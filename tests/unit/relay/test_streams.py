@@ -131,6 +131,26 @@ def test_a_small_piece_begins_anew(world: World) -> None:
     assert not _is_told(world, server.conn)
 
 
+def test_an_answer_begins_anew(world: World) -> None:
+    """Answers that are not long, one after the other, are no stream: nobody sends anything between them."""
+    client, server = _ask(world)
+    expected = b""
+    for _ in range(4):
+        expected += _stream(world, server, 2)
+        end = _ROW[-100:] + _ROW + _END[100:]
+        _say(world, server, end)
+        assert _is_told(world, server.conn)
+        client.pending += pp.query("rows 1 5 c1q1")
+        client.send()
+        world.turn()
+        server.pull()
+        server.out.clear()
+        _say(world, server, _BEGIN)
+        expected += end + _BEGIN
+    client.receive()
+    assert client.received == expected
+
+
 def test_a_copy_of_the_clients(world: World) -> None:
     """The same in the other direction."""
     client = world.connect()
