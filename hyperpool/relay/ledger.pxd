@@ -22,6 +22,9 @@ cdef class Ledger:
     cdef public bint skipping
     cdef public bint copying
     cdef public bint _ignored
+    cdef public bint _answering
+    cdef public bint lost
+    cdef public int surplus
     cdef public bint unsynced
     cdef public str doubt
 

@@ -14,7 +14,9 @@ Rules, from the PostgreSQL docs, chapter "Frontend/Backend Protocol", section "M
 4.  While the server reads COPY data it ignores Sync and Flush, until CopyDone or CopyFail. Copy messages outside of a
     copy are ignored. CopyDone and CopyFail are written down only to know where the copy ended.
     When a copy fails, nobody knows whether the server had read a Sync that it would ignore: it notices, for instance,
-    that the target is a view only after CopyInResponse, and then answers a Sync that came before the data.
+    that the target is a view only after CopyInResponse, and then answers a Sync that came before the data. Until
+    something else is answered, a ReadyForQuery may be one too many (`surplus`); and if it depends on that whether a
+    request was discarded, nothing is known any more (`lost`).
 5.  That, and what does not fit these rules, is a *doubt*: messages still pass, but the server connection is never
     given to another client.
 
@@ -33,6 +35,7 @@ error makes the server discard the request, the change comes back in `undone`, a
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -45,7 +48,11 @@ if TYPE_CHECKING:
 FORWARD: Final = 0
 SKIP: Final = 0x100
 FAKE: Final = 0x200
+_IGNORED: Final = 0x400
+"""A Sync that the server ignores if it reads it while it copies."""
 _KIND: Final = 0xFF
+LOST: Final = "which of the requests behind a COPY the server reads cannot be known"
+"""Why a client is ended when its ledger is `lost`."""
 
 ENDS_WITH_READY: Final = frozenset({wire.QUERY, wire.FUNCTION_CALL, wire.SYNC})
 _ENDS_COPY: Final = frozenset({wire.COPY_DONE, wire.COPY_FAIL})
@@ -96,6 +103,8 @@ class Ledger:
         asked: how many the client has asked for so far.
         awaited: how many of those are still to come.
         executes: how many Execute messages there have been so far.
+        surplus: how many ReadyForQuery messages may come for Syncs that a copy should have ignored (rule 4).
+        lost: nobody can tell which requests will be answered: what is translated must not go on.
         failed: the change of the newest request that has failed itself; None if it changes nothing.
         cycle: how many Syncs there have been so far.
         midway: since the newest one, and since a ReadyForQuery behind which nothing was outstanding, there has been a
@@ -106,6 +115,7 @@ class Ledger:
     """
 
     __slots__ = (
+        "_answering",
         "_entries",
         "_ignored",
         "_last_ready",
@@ -121,9 +131,11 @@ class Ledger:
         "doubt",
         "executes",
         "failed",
+        "lost",
         "midway",
         "owed",
         "skipping",
+        "surplus",
         "undone",
         "unnamed",
         "unsynced",
@@ -149,12 +161,16 @@ class Ledger:
         self.skipping = False
         self.copying = False
         self._ignored = False
+        self._answering = False
+        self.surplus = 0
+        self.lost = False
         self.unsynced = False
         self.doubt = ""
 
     def __repr__(self) -> str:
         names = {FORWARD: "", SKIP: "~", FAKE: "+"}
-        pipeline = " ".join(names[entry & ~_KIND] + chr(entry & _KIND) for entry in self.entries)
+        owed = (entry for entry in self.entries if not entry & _IGNORED)
+        pipeline = " ".join(names[entry & ~_KIND] + chr(entry & _KIND) for entry in owed)
         flags = [name for name in ("skipping", "copying", "unsynced") if getattr(self, name)]
         return f"<Ledger [{pipeline}] {' '.join(flags)}{self.doubt}>"
 
@@ -212,6 +228,11 @@ class Ledger:
         """Of what the client has asked so far, how many ReadyForQuery messages will not come any more."""
         return self.asked - self.awaited
 
+    def copies(self) -> bool:
+        """Whether a COPY is outstanding, or was: only the server knows whether what stands behind it is answered."""
+        entries = self.entries
+        return bool(self.copying or self.doubt or wire.COPY_DONE in entries or wire.COPY_FAIL in entries)
+
     def is_open(self, what: bytes | Statement) -> bool:
         """Whether it depends on the answers to an earlier pipeline what a name means, or if a statement is there."""
         positions = self._open.get(what)
@@ -239,6 +260,7 @@ class Ledger:
         """
         if self.skipping:
             if kind != wire.SYNC:
+                self.lost = self.lost or (self.surplus > 0 and kind not in _ENDS_COPY)
                 return
             self.skipping = False
         elif kind in _ENDS_COPY:
@@ -247,6 +269,7 @@ class Ledger:
             self.midway = True
         elif self.copying and kind == wire.SYNC and _ENDS_COPY.isdisjoint(self.entries):
             self._ignored = True
+            self.entries.append(kind | _IGNORED)
             return
         elif kind in _EXTENDED:
             self.unsynced = self.midway = True
@@ -285,8 +308,12 @@ class Ledger:
         entries = self.entries
         head = entries[0] if entries else 0
         self.copying = False
-        if head & _KIND not in ENDS_WITH_READY:
+        answered, self._answering = self._answering, False
+        surplus = self.surplus and head & _KIND != wire.SYNC and not answered
+        if surplus or head & _KIND not in ENDS_WITH_READY:
+            # Nothing but a Sync is answered by ReadyForQuery alone.
             self._doubt(wire.READY_FOR_QUERY)
+            self.surplus = max(self.surplus - 1, 0)
             self.skipping = False
             return FORWARD
         entries.popleft()
@@ -311,6 +338,8 @@ class Ledger:
         """
         head = self.entries[0] if self.entries else 0
         request = head & _KIND
+        self._answering = True
+        self.surplus = 0
         if kind == wire.ERROR_RESPONSE:
             return self._error(head)
         if _COMPLETES.get(kind) == request:
@@ -343,6 +372,7 @@ class Ledger:
     def _error(self, head: int) -> int:
         if self.copying and self._ignored:
             self._doubt(wire.ERROR_RESPONSE)
+            self._copy_failed()
         self.copying = False
         if head & _KIND in _EXTENDED:
             entries = self.entries
@@ -367,19 +397,50 @@ class Ledger:
         if self.copying:
             # The second copy of one Query: the first is over, and so is what ended it.
             while entries and entries[0] & _KIND not in _ENDS_COPY:
-                kept.append(entries.popleft())
+                entry = entries.popleft()
+                if not entry & _IGNORED:
+                    kept.append(entry)
             if entries:
                 entries.popleft()
         self.copying = True
-        before = len(kept) + len(entries)
+        self._ignored = False
         while entries and entries[0] & _KIND not in _ENDS_COPY:
             entry = entries.popleft()
-            if entry & _KIND != wire.SYNC:
-                kept.append(entry)
-            else:
-                self._struck(entry)
+            if entry & _KIND == wire.SYNC:
+                if not entry & _IGNORED:
+                    self._struck(entry)
+                    entry |= _IGNORED
+                self._ignored = True
+            elif entry & FAKE:
+                # The server would have ended the session.
+                self._doubt(wire.COPY_IN_RESPONSE)
+                self.lost = True
+            kept.append(entry)
         entries.extendleft(reversed(kept))
-        self._ignored = len(entries) < before
+
+    def _copy_failed(self) -> None:
+        """Find out which of the Syncs that a copy should have ignored the server may answer (rule 4)."""
+        entries = self.entries
+        kept = deque([entries.popleft()])
+        while entries and entries[0] & _KIND not in _ENDS_COPY:
+            entry = entries.popleft()
+            if entry & _IGNORED and len(kept) == 1:
+                self.surplus += 1
+                continue
+            if entry & _IGNORED:
+                # A copy does not get past another request: the server has not read this far.
+                entry &= ~_IGNORED
+                self.owed += 1
+                self.awaited += not entry & SKIP
+            kept.append(entry)
+        entries.extendleft(reversed(kept))
+        if self.surplus:
+            # What stands before the next Sync is discarded if all those before it have been read.
+            behind = itertools.takewhile(lambda entry: entry & _KIND != wire.SYNC, entries)
+            other = any(entry & _KIND not in _ENDS_COPY for entry in itertools.islice(behind, 1, None))
+            self.lost = (other and entries[0] & _KIND == wire.EXECUTE) or any(
+                entry & FAKE for entry in entries
+            )
 
     def _next_change(self) -> Change | None:
         """The change of the Parse or Close that is struck out."""
@@ -397,7 +458,7 @@ class Ledger:
 
     def _strike_copy_ends(self) -> None:
         entries = self.entries
-        while entries and entries[0] & _KIND in _ENDS_COPY:
+        while entries and (entries[0] & _KIND in _ENDS_COPY or entries[0] & _IGNORED):
             entries.popleft()
 
     def _doubt(self, kind: int) -> None:

@@ -11,7 +11,7 @@ from hyperpool.relay import caching
 from hyperpool.relay import replay as replays
 from hyperpool.relay.connection import HANG_UP
 from hyperpool.relay.failures import Failures
-from hyperpool.relay.ledger import FAKE, SKIP
+from hyperpool.relay.ledger import FAKE, LOST, SKIP
 from hyperpool.relay.session import Pinned
 from hyperpool.relay.system import receive
 from hyperpool.relay.tables import (
@@ -198,7 +198,13 @@ class ServerConnection(Failures):
                 buffer,
                 at,
                 end,
-                simple if head == wire.QUERY else EXTENDED if head == wire.EXECUTE else NOTHING,
+                NOTHING
+                if ledger.surplus
+                else simple
+                if head == wire.QUERY
+                else EXTENDED
+                if head == wire.EXECUTE
+                else NOTHING,
             )
             if end - at < 5:
                 break
@@ -219,7 +225,9 @@ class ServerConnection(Failures):
                 start = at
                 self.described = b""
                 self.replay = None
-            if kind == wire.READY_FOR_QUERY and self.status != IDLE and self._refuse_block(pieces, start, at):
+            if (ledger.lost and self._give_up(pieces, start, stop, end)) or (
+                kind == wire.READY_FOR_QUERY and self.status != IDLE and self._refuse_block(pieces, start, at)
+            ):
                 return
             if verdict:
                 pieces.append(relay.view[start:at])
@@ -311,7 +319,9 @@ class ServerConnection(Failures):
         """ReadyForQuery. Returns what to do with it: 0 to forward, SKIP to drop, or what to send instead."""
         self.status = status
         ledger = self.ledger
+        surplus = ledger.surplus
         verdict = ledger.ready()
+        head = head if ledger.surplus == surplus else 0
         # In doubt, nobody can tell which answer is the last one: the server stays with its client for good.
         self.settled = status == IDLE and not ledger.entries and not ledger.doubt
         pool = self.pool
@@ -370,6 +380,14 @@ class ServerConnection(Failures):
             return False
         self._pass_on(pieces, start, at, at)
         client.refuse("transaction blocks not allowed in statement pooling mode", "08P01")
+        return True
+
+    def _give_up(self, pieces: list[bytes | memoryview], start: int, stop: int, end: int) -> bool:
+        """End a client of which nobody can tell what will be answered; it is told first why its COPY has failed."""
+        if not self.pool.translates:
+            return False
+        self._pass_on(pieces, start, stop, min(stop, end))
+        self.lost(LOST)
         return True
 
     def _asynchronous(self, kind: int, head: int, at: int, stop: int) -> int:

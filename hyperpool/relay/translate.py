@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from hyperpool.pool.statements import LONGEST_NAME, MARK, PREFIX, Change, Statement
 from hyperpool.relay import caching
-from hyperpool.relay.ledger import FAKE, FORWARD, SKIP
+from hyperpool.relay.ledger import FAKE, FORWARD, LOST, SKIP
 from hyperpool.relay.placement import Placement
 from hyperpool.relay.rewriting import REFUSAL, with_deallocated
 from hyperpool.relay.session import Pinned
@@ -38,6 +38,8 @@ _COPYING: Final = frozenset({wire.COPY_DATA, wire.COPY_DONE, wire.COPY_FAIL})
 _STATEMENT: Final = ord("S")
 _NO_PARAMETERS: Final = bytes(4)
 """In a Bind: no formats of parameters, and no parameters."""
+_CLOSE_NOTHING: Final = extended.close_statement(PREFIX + b"closed")
+"""A Close of a statement that no server has."""
 _SHORTEST: Final = 7
 """Bytes of the shortest Describe or Close: header, kind, and an empty name."""
 
@@ -88,7 +90,7 @@ class Translator(Placement):
         # Only a pipeline at whose beginning nothing is outstanding and no transaction is open can be sent once more.
         fresh = (
             server.status == IDLE
-            and not (ledger.unsynced or client.skip)
+            and not (ledger.unsynced or client.skip or ledger.doubt)
             and (not ledger.entries or all(entry & SKIP for entry in ledger.entries))
         )
         server.replay = None
@@ -101,6 +103,10 @@ class Translator(Placement):
         at, kind = self._walk(at + client.skip)
         if client.closed:
             self._pieces.clear()
+            return False
+        if ledger.lost:
+            self._pieces.clear()
+            server.lost(LOST)
             return False
         self._pass_on(at, kind, before)
         if kind == wire.TERMINATE:
@@ -460,8 +466,13 @@ class Translator(Placement):
             own.put(name, None)
             if server.suspicion is not None:
                 server.suspicion.deallocations.closed(name)
-            ledger.request(wire.CLOSE, FAKE, Change(name, statement, None))
-            self._replace(at, stop, b"")
+            if self._first or not ledger.copies():
+                ledger.request(wire.CLOSE, FAKE, Change(name, statement, None))
+                self._replace(at, stop, b"")
+            else:
+                # Only the server knows whether, and when, it is answered.
+                ledger.request(wire.CLOSE, FORWARD, Change(name, statement, None))
+                self._replace(at, stop, _CLOSE_NOTHING)
         elif name:
             if name.startswith(PREFIX):
                 self._replace(at, stop, extended.close_statement(name + MARK))

@@ -347,6 +347,7 @@ def test_every_client_receives_exactly_its_own_answers() -> None:
 
 
 _SHARED = st.lists(st.sampled_from(pp.SHARED), min_size=1, max_size=3)
+_COPIES = st.lists(st.one_of(st.sampled_from(pp.SHARED), pp.copies()), min_size=1, max_size=4)
 _TURNS = st.lists(
     st.tuples(st.integers(0, 2), _SHARED, _CHUNK, st.integers(0, 2)),
     min_size=4,
@@ -368,6 +369,32 @@ def test_clients_that_share_statements_receive_exactly_their_own_answers(
             client = world.clients[index]
             client.pending += pp.render(pipeline, client.tag)
             world.flow(chunk, rounds)
+            world.check()
+        world.finish()
+    finally:
+        world.close()
+
+
+@settings(max_examples=2 * settings().max_examples)
+@given(
+    turns=st.lists(
+        st.tuples(st.integers(0, 1), _COPIES, _CHUNK, _CHUNK, st.integers(0, 2)), min_size=1, max_size=6
+    ),
+    limit=st.integers(1, 2),
+    buffer=st.sampled_from((512, 2048)),
+)
+def test_what_stands_behind_a_copy_that_may_fail_is_answered_at_its_place(
+    turns: list[tuple[int, list[pp.Unit], int, int, int]], limit: int, buffer: int
+) -> None:
+    """Syncs that a copy has read, or has not, and statements that are shared behind them."""
+    world = World(attrs.evolve(POOL, pool_size=1, max_prepared_statements=limit), buffer)
+    try:
+        for _ in range(2):
+            world.connect()
+        for index, pipeline, chunk, served, rounds in turns:
+            client = world.clients[index]
+            client.pending += pp.render(pipeline, client.tag)
+            world.flow(chunk, rounds, served=served)
             world.check()
         world.finish()
     finally:

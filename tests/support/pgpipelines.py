@@ -167,6 +167,24 @@ def _extended(draw: st.DrawFn) -> Unit:
     return (*batch, *("S" * early), *_copies(draw, statements), draw(st.sampled_from("SSSSSH")))
 
 
+@st.composite
+def copies(draw: st.DrawFn) -> Unit:
+    """A COPY that may fail, with Syncs before and behind its data, or without some of it; but with an end."""
+    begun = draw(st.sampled_from(_BEGUN))
+    messages = draw(st.lists(st.sampled_from(("S", "S", "S", "d1", "c", "c", "f$", "H")), max_size=5))
+    return (*begun, *messages, *(() if {"c", "f$"} & set(messages) else ("c",)))
+
+
+_BEGUN: Final[tuple[Unit, ...]] = (
+    ("P:copyin-early $", "B", "E"),
+    ("P:copyin-late $", "B", "E"),
+    ("P:copyin $", "B", "E"),
+    ("P:rows 1 5 $", "B", "E", "P:copyin-early $", "B", "E"),
+    ("Qcopyin-early $",),
+    ("Qcopyin-late $",),
+    ("Qcopyin $;copyin-early $",),
+)
+
 _RUNS: Final = (
     ("E",),
     ("E",),

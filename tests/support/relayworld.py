@@ -18,6 +18,7 @@ from hyperpool.pool import statements
 from hyperpool.pool.handover import ServerFailed, ServerReady
 from hyperpool.pool.state import Pool
 from hyperpool.relay.handover import ClientReady
+from hyperpool.relay.ledger import LOST
 from hyperpool.relay.loop import Relay
 from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
@@ -562,6 +563,8 @@ class World:
             return
         if self.pool.settings.pool_mode is PoolMode.STATEMENT and reason.startswith("transaction blocks"):
             assert any(one[:1] == b"Z" and one != WELCOME for one in expected)
+            return
+        if reason == LOST and b"copyin" in client.sent:
             return
         bad = any(value.startswith("bad") for value in client.parameters.values())
         if bad and "invalid value" in reason:
