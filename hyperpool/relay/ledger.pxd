@@ -21,7 +21,7 @@ cdef class Ledger:
     cdef public bint midway
     cdef public bint skipping
     cdef public bint copying
-    cdef public bint _ignored
+    cdef public Py_ssize_t _ignored
     cdef public bint _answering
     cdef public bint lost
     cdef public int surplus

@@ -50,6 +50,8 @@ SKIP: Final = 0x100
 FAKE: Final = 0x200
 _IGNORED: Final = 0x400
 """A Sync that the server ignores if it reads it while it copies."""
+_MAX_IGNORED: Final = 16
+"""So many of those are kept in mind: a client that sends more of them in a copy that fails is ended."""
 _KIND: Final = 0xFF
 LOST: Final = "which of the requests behind a COPY the server reads cannot be known"
 """Why a client is ended when its ledger is `lost`."""
@@ -160,7 +162,7 @@ class Ledger:
         self.midway = False
         self.skipping = False
         self.copying = False
-        self._ignored = False
+        self._ignored = 0
         self._answering = False
         self.surplus = 0
         self.lost = False
@@ -268,8 +270,9 @@ class Ledger:
                 return
             self.midway = True
         elif self.copying and kind == wire.SYNC and _ENDS_COPY.isdisjoint(self.entries):
-            self._ignored = True
-            self.entries.append(kind | _IGNORED)
+            self._ignored += 1
+            if self._ignored <= _MAX_IGNORED:
+                self.entries.append(kind | _IGNORED)
             return
         elif kind in _EXTENDED:
             self.unsynced = self.midway = True
@@ -403,14 +406,16 @@ class Ledger:
             if entries:
                 entries.popleft()
         self.copying = True
-        self._ignored = False
+        self._ignored = 0
         while entries and entries[0] & _KIND not in _ENDS_COPY:
             entry = entries.popleft()
             if entry & _KIND == wire.SYNC:
                 if not entry & _IGNORED:
                     self._struck(entry)
                     entry |= _IGNORED
-                self._ignored = True
+                self._ignored += 1
+                if self._ignored > _MAX_IGNORED:
+                    continue
             elif entry & FAKE:
                 # The server would have ended the session.
                 self._doubt(wire.COPY_IN_RESPONSE)
@@ -438,8 +443,10 @@ class Ledger:
             # What stands before the next Sync is discarded if all those before it have been read.
             behind = itertools.takewhile(lambda entry: entry & _KIND != wire.SYNC, entries)
             other = any(entry & _KIND not in _ENDS_COPY for entry in itertools.islice(behind, 1, None))
-            self.lost = (other and entries[0] & _KIND == wire.EXECUTE) or any(
-                entry & FAKE for entry in entries
+            self.lost = (
+                self._ignored > _MAX_IGNORED
+                or (other and entries[0] & _KIND == wire.EXECUTE)
+                or any(entry & FAKE for entry in entries)
             )
 
     def _next_change(self) -> Change | None:

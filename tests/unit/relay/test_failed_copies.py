@@ -96,3 +96,17 @@ def test_a_message_behind_a_failed_copy_is_lost_when_it_comes_later() -> None:
     assert not ledger.lost
     ledger.request(ord("P"))
     assert ledger.lost
+
+
+def test_a_copy_with_very_many_syncs_goes_on() -> None:
+    """All of them are ignored; they cost no memory, and hold nobody up."""
+    syncs = ["S"] * 20_000
+    kinds, why = _received([("P:copyin $", "B", "E", *syncs, "d5", "c", "S"), _MORE], ALL - 1, ALL)
+    assert (kinds, why) == ("12GCZ12DDDCZ", "")
+
+
+def test_a_copy_with_very_many_syncs_that_fails() -> None:
+    """How many of them are answered is not kept in mind: the client is ended."""
+    kinds, why = _received([("P:copyin-late $", "B", "E", *["S"] * 1000, "d5", "c", "S"), _MORE], ALL, ALL)
+    assert kinds.startswith("12GE")
+    assert why == LOST
