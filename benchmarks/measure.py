@@ -24,9 +24,10 @@ def family(pid: int) -> list[int]:
     """A process and all its descendants (proc(5), ``/proc/PID/task/TID/children``)."""
     pids = [pid]
     for parent in pids:
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
-                pids.extend(int(child) for child in children.read_text().split())
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            for thread in list(Path(f"/proc/{parent}/task").iterdir()):
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has
+                    pids.extend(map(int, (thread / "children").read_text().split()))
     return pids
 
 

@@ -26,6 +26,7 @@ def test_a_family() -> None:
     finally:
         child.communicate(b"\n")
     assert child.pid not in family(os.getpid())
+    assert family(child.pid) == [child.pid], "it has ended meanwhile"
     assert cpu_seconds(os.getpid()) > 0
 
 
