@@ -59,10 +59,19 @@ def resident_bytes(pid: int) -> int:
     """Resident memory of a process and its descendants, in bytes.
 
     ``smaps_rollup`` is exact; ``VmRSS`` of ``status`` may lag behind by some pages per thread (proc(5)).
+
+    Raises:
+        OSError: the process has ended; a descendant that has just counts for nothing.
     """
     total = 0
     for member in family(pid):
-        for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines():
+        try:
+            rollup = Path(f"/proc/{member}/smaps_rollup").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            if member == pid:
+                raise
+            continue
+        for line in rollup.splitlines():
             if line.startswith("Rss:"):
                 total += int(line.split()[1]) * 1024
     return total

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks.measure import Trace, cpu_seconds, family, interpolate, resident_bytes, ticks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
 
 
 def test_ticks() -> None:
@@ -28,6 +34,39 @@ def test_a_family() -> None:
     assert child.pid not in family(os.getpid())
     assert family(child.pid) == [child.pid], "it has ended meanwhile"
     assert cpu_seconds(os.getpid()) > 0
+
+
+@pytest.mark.parametrize(
+    ("owner", "calls"), [(os, ("listdir", "scandir")), (io, ("open",))], ids=["listed", "read"]
+)
+def test_a_process_that_ends_while_it_is_measured(
+    monkeypatch: pytest.MonkeyPatch, owner: ModuleType, calls: tuple[str, ...]
+) -> None:
+    """Just before its threads are listed, or their children read: that fails nothing, and it is in its family yet."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+
+        def ending(really: Callable[..., object]) -> Callable[..., object]:
+            def call(path: object, *args: object, **kwargs: object) -> object:
+                if f"/proc/{child.pid}/" in f"{path}/" and child.returncode is None:
+                    child.communicate(b"\n")
+                return really(path, *args, **kwargs)
+
+            return call
+
+        for name in calls:
+            monkeypatch.setattr(owner, name, ending(getattr(owner, name)))
+        assert family(child.pid) == [child.pid]
+        assert child.returncode == 0
+
+
+def test_the_memory_of_a_process_that_has_ended() -> None:
+    """It has none, though it is in its family until it is waited for; and there is none to tell of when it is alone."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert child.pid in family(os.getpid())
+        assert resident_bytes(os.getpid()) > 0
+        with pytest.raises(ProcessLookupError):
+            resident_bytes(child.pid)
 
 
 @pytest.mark.parametrize(
