@@ -11,6 +11,12 @@ from hyperpool.wire cimport constants as wire
 from hyperpool.wire.scan cimport hop, length_at
 
 cdef long _IN
+cdef bytes EXTENDED
+cdef bytes NOTHING
+cdef bytes SIMPLE
+cdef bytes WATCHED
+
+cdef bytes _passing(int head, bytes simple)
 
 
 cdef class ServerConnection(Failures):

@@ -194,18 +194,7 @@ class ServerConnection(Failures):
                 pieces += (relay.view[start:at], ledger.fakes())
                 start = at
             head = entries[0] if entries else 0
-            at = hop(
-                buffer,
-                at,
-                end,
-                NOTHING
-                if ledger.surplus
-                else simple
-                if head == wire.QUERY
-                else EXTENDED
-                if head == wire.EXECUTE
-                else NOTHING,
-            )
+            at = hop(buffer, at, end, NOTHING if ledger.surplus else _passing(head, simple))
             if end - at < 5:
                 break
             kind, length = buffer[at], length_at(buffer, at)
@@ -477,6 +466,13 @@ class ServerConnection(Failures):
             client.server = None
             told = self.failing or self.skip
             client.close(reason, b"" if told else messages.error_response(reason, "08006"))
+
+
+def _passing(head: int, simple: bytes) -> bytes:
+    """What passes uninspected while the request `head` is answered; `simple` if it is a Query."""
+    if head == wire.QUERY:
+        return simple
+    return EXTENDED if head == wire.EXECUTE else NOTHING
 
 
 def _end(sock: socket.socket) -> str:
