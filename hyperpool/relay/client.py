@@ -9,7 +9,7 @@ from hyperpool.relay import caching, hits, local, untranslated
 from hyperpool.relay.connection import HANG_UP
 from hyperpool.relay.frontend import Frontend
 from hyperpool.relay.system import receive
-from hyperpool.relay.tables import ANSWERED, IDLE
+from hyperpool.relay.tables import ANSWERED, IDLE, IGNORED
 from hyperpool.wire import constants as wire
 from hyperpool.wire.scan import length_at, part
 
@@ -144,8 +144,14 @@ class ClientConnection(Frontend):
 
     def _go_on_after_stall(self, server: ServerConnection | None) -> None:
         if server is not None and server.ledger.owed and not self.paused:
-            self.unread = True
-            return
+            if not server.ledger.wants_data:
+                self.unread = True
+                return
+            kind = self.rest[0]
+            if kind not in IGNORED:
+                # What it waits for would never come: the server waits, too, and would end the session for this.
+                self.violate(f"unexpected message type 0x{kind:02X} during COPY from stdin")
+                return
         self.stalled = self.paused = False
         held, self.rest = self.rest, b""
         if server is None:

@@ -223,7 +223,15 @@ class Ledger:
     @property
     def at_ready(self) -> bool:
         """Whether the newest request is outstanding, the client's, and ends with ReadyForQuery."""
-        return bool(self.entries) and self.entries[-1] in ENDS_WITH_READY
+        for entry in reversed(self.entries):
+            if entry & _KIND not in _ENDS_COPY and not entry & _IGNORED:
+                return entry in ENDS_WITH_READY
+        return False
+
+    @property
+    def wants_data(self) -> bool:
+        """Whether the server reads COPY data whose end has not been sent: it answers nothing before that comes."""
+        return self.copying and _ENDS_COPY.isdisjoint(self.entries)
 
     @property
     def settled(self) -> int:
@@ -269,7 +277,7 @@ class Ledger:
             if not self.entries:
                 return
             self.midway = True
-        elif self.copying and kind == wire.SYNC and _ENDS_COPY.isdisjoint(self.entries):
+        elif self.copying and kind == wire.SYNC and self.wants_data:
             self._ignored += 1
             if self._ignored <= _MAX_IGNORED:
                 self.entries.append(kind | _IGNORED)

@@ -33,6 +33,8 @@ ANSWERED: Final = frozenset(
 """Requests of clients that go into the ledger."""
 UNANSWERED: Final = frozenset({wire.COPY_DATA, wire.FLUSH})
 """The other messages that clients may send, but for Terminate."""
+IGNORED: Final = frozenset({wire.SYNC, wire.FLUSH})
+"""What means nothing to a server that reads COPY data; besides that data and its end, it takes nothing else."""
 
 IDLE: Final = ord("I")
 FAILED: Final = ord("E")

@@ -19,7 +19,7 @@ from hyperpool.relay.ledger import FAKE, FORWARD, LOST, SKIP
 from hyperpool.relay.placement import Placement
 from hyperpool.relay.rewriting import REFUSAL, with_deallocated
 from hyperpool.relay.session import Pinned
-from hyperpool.relay.tables import ANSWERED, IDLE, MAX_MESSAGE, UNANSWERED
+from hyperpool.relay.tables import ANSWERED, IDLE, IGNORED, MAX_MESSAGE, UNANSWERED
 from hyperpool.sql.effects import EVERYTHING
 from hyperpool.wire import constants as wire
 from hyperpool.wire import extended
@@ -132,7 +132,11 @@ class Translator(Placement):
                 break
             stop = at + 1 + length
             restores = server.suspicion is not None and server.suspicion.restores
-            if restores and ledger.at_ready and kind not in _COPYING:
+            if (
+                restores
+                and ledger.at_ready
+                and not (kind in _COPYING or (kind in IGNORED and ledger.wants_data))
+            ):
                 # Behind a reset, before its answer: the pooler has to set what the client's session began with.
                 client.stalled = True
                 break
