@@ -369,10 +369,13 @@ class ClientConnection(Frontend):
     # -- events from elsewhere -------------------------------------------------------------------------------------
 
     def flushed(self) -> None:
-        """The client has taken all: its server may be read again."""
+        """The client has taken all: its server may be read again, and what it has sent itself, too."""
         server = self.server
         if server is not None and server.unread:
             server.readable(0)
+        if self.unread and not self.closed:
+            # The answer that it was to wait for may have been the last that the server had to say.
+            self.relay.resume(self)
 
     def lost(self, reason: str) -> None:
         """The connection broke."""

@@ -85,6 +85,26 @@ def test_a_client_that_was_not_read_is_read_again_when_its_server_is_given_back(
     assert _kinds(client.received) == "ZTDCZEZTDCZ"
 
 
+def test_a_client_that_waits_for_an_answer_that_it_does_not_take(world: World) -> None:
+    """What it has sent goes on when it takes the answer, also if it keeps its server and that has no more to say."""
+    world.pool.configure(attrs.evolve(POOL, pool_size=1, max_prepared_statements=2))
+    for size in range(100, 9000, 100):
+        client = world.connect(small=True)
+        client.pending += pp.query("begin")
+        world.flow(rounds=4)
+        client.reading = False
+        waits = [("Pn1:rows 1 5 $", "S"), (f"Qrows 1 {size} $",), ("Bn1", "E", "S")]
+        client.pending += pp.render(waits, client.tag)
+        world.flow(rounds=4)
+        took_all = not world.relay.clients[client.pid].outbox
+        client.reading = True
+        world.flow(rounds=40)
+        assert _kinds(client.received) == "ZCZ1ZTDCZ2DCZ", (size, took_all)
+        world.leave(client, "terminate")
+        world.flow(rounds=4)
+    assert not took_all
+
+
 def test_a_server_is_not_given_back_while_a_notice_is_on_its_way(world: World) -> None:
     """The answer is complete, the client completes a message that is not answered, and half a notice has come."""
     client = world.connect()
