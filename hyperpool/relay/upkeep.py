@@ -160,7 +160,8 @@ class Upkeep(Following):
         if ready and self.ledger.clean:
             self.release(reset=self.pool.session or self.suspicion is not None)
         elif ready and self.errand is not None and len(self.ledger.entries) == 1 and self.suspicion is None:
-            self._condition(self.errand.purpose)
+            # Whatever it is asked, it is given back behind that, and what its client has kept it for must go.
+            self._condition("probe")
         elif self.cancels:
             self.retire("client disconnected while the server was not ready")
             self._condition("cancel", self.relay.cancel_wait_timeout)
@@ -258,7 +259,7 @@ class Upkeep(Following):
         del self.pool.conditioning[self]
         if purpose in {"cancel", "reset"}:
             self._reset()
-        elif purpose in {"probe", "adjust"}:
+        elif purpose == "probe":
             self.release()
         elif purpose == "connect_query" and self.pool.watched:
             self._ask_base()

@@ -8,7 +8,7 @@ import pytest
 
 from hyperpool.config import SessionState
 from tests.support.relaystage import Stage, play, play_in_pieces
-from tests.support.sessionscripts import FOLLOW_ON_TWO, FREE, LISTENING, NOTHING, OTHER
+from tests.support.sessionscripts import FOLLOW, FOLLOW_ON_TWO, FREE, LISTENING, LISTENS, NOTHING, OTHER
 
 _RESET: dict[str, Any] = {**FOLLOW_ON_TWO, "session_state": SessionState.RESET}
 
@@ -242,6 +242,27 @@ def test_the_client_leaves_meanwhile(left: bool) -> None:
         """,
         **FOLLOW_ON_TWO,
     )
+
+
+def test_the_client_leaves_while_its_server_is_asked_what_may_be_called() -> None:
+    """What it has kept the server for is cleaned all the same."""
+    with Stage(**FOLLOW) as stage:
+        stage.play(
+            f"""
+            {LISTENS}
+            c1 > Qcreate view v as select 1
+            s1 < Qcreate view v as select 1
+            s1 > CCREATE VIEW|Z
+            s1 < Q<catalog>
+            c1 < CCREATE VIEW|Z
+            c1 leaves
+            s1 > T|Dv,-|CSELECT 1|Z
+            s1 < QDISCARD ALL
+            s1 > CDISCARD ALL|Z
+            {FREE}
+            """
+        )
+        assert not stage.pool.pinned
 
 
 def test_the_client_leaves_with_requests_behind_the_question() -> None:
