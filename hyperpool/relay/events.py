@@ -301,5 +301,7 @@ class EventLoop:
 
     def _register(self, connection: Connection) -> None:
         if connection.fd not in self._connections:
+            # The number may have been another one's, of which there is still something to be told.
+            self._epoll.forget(connection.fd)
             self._epoll.register(connection.fd, _READ)
         self._connections[connection.fd] = connection

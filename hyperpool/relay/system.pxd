@@ -24,5 +24,6 @@ cdef class Poller:
     cdef int _arm(self, double timeout) except -1
     cdef int _without_timer(self, int count) noexcept
     cpdef int rest(self, double timeout) except -1
+    cpdef forget(self, int fd)
     cpdef int fd(self, int number) except -2
     cpdef long mask(self, int number) except -2

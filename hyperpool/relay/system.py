@@ -159,6 +159,10 @@ class Poller:
         time.sleep(timeout)
         return self.wait(0)
 
+    def forget(self, fd: int) -> None:
+        """What was told last of this file descriptor, which has been closed since, is of no connection: of -1."""
+        self._events = [(-1 if one == fd else one, mask) for one, mask in self._events]
+
     def fd(self, number: int) -> int:
         """The file descriptor of an event, counted from 0."""
         return self._events[number][0]

@@ -328,6 +328,12 @@ cdef class Poller:
         PyErr_CheckSignals()
         return 0
 
+    cpdef forget(self, int fd):
+        cdef int number
+        for number in range(self._count):
+            if self._events[number].data.fd == fd:
+                self._events[number].data.fd = -1
+
     cpdef int fd(self, int number) except -2:
         if not 0 <= number < self._count:
             raise IndexError("no such event")

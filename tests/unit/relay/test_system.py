@@ -127,6 +127,10 @@ def test_waiting_for_events(system: ModuleType, ends: tuple[socket.socket, socke
         poller.modify(ours.fileno(), EPOLLOUT)
         assert poller.wait(0) == 1
         assert poller.mask(0) == EPOLLOUT
+        poller.forget(theirs.fileno())
+        assert poller.fd(0) == ours.fileno()
+        poller.forget(ours.fileno())
+        assert poller.fd(0) == -1
         poller.unregister(ours.fileno())
         assert poller.wait(0) == 0
         assert not poller.closed
