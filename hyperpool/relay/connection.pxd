@@ -14,6 +14,7 @@ cdef class Connection:
     cdef public int fd
     cdef public int raw
     cdef public Py_ssize_t flow
+    cdef public bint polled
     cdef public object outbox
     cdef public Py_ssize_t skip
     cdef public bytes rest

@@ -27,8 +27,9 @@ class Connection:
 
     Attributes:
         fd: the socket's file descriptor.
-        flow: how many reads without a break have found much; see `EventLoop.poll`.
         raw: the same, if it is a plain socket that is open; else -1 (see `relay.system`).
+        flow: how many reads without a break have found much; see `EventLoop.poll`.
+        polled: it streams: nothing tells of what there is to read.
         outbox: bytes that the socket did not take; while there are any, the other side is not read.
         skip: how many of the next bytes belong to a message whose beginning has been handled.
         dropping: those bytes are dropped, not forwarded.
@@ -49,6 +50,7 @@ class Connection:
         "hung_up",
         "number",
         "outbox",
+        "polled",
         "queued",
         "raw",
         "relay",
@@ -65,6 +67,7 @@ class Connection:
         self.fd = sock.fileno()
         self.raw = raw_descriptor(sock)
         self.flow = 0
+        self.polled = False
         self.outbox: bytes | memoryview = b""
         self.skip = 0
         self.rest = b""
@@ -83,7 +86,8 @@ class Connection:
 
     def end(self) -> None:
         """Its socket is about to be closed, or somebody else's: the descriptor's number means another one soon."""
-        self.relay.listen(self)
+        if self.polled:
+            self.relay.listen(self)
         self.closed = True
         self.raw = -1
 

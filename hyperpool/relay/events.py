@@ -177,19 +177,21 @@ class EventLoop:
             connection.flow = 0
             return
         self._polled[connection] = None
+        connection.polled = True
         self._due = self.now + self.beat
         self._watch(connection)
 
     def listen(self, connection: Connection) -> None:
         """Tell the connection again whenever there is more, also of what is there already; nothing if it is told."""
         connection.flow = 0
-        if connection in self._polled:
+        if connection.polled:
+            connection.polled = False
             del self._polled[connection]
             self._watch(connection)
 
     def _poll(self) -> None:
         for connection in list(self._polled):
-            if connection in self._polled and not connection.queued:
+            if connection.polled and not connection.queued:
                 try:
                     connection.readable(0)
                 except Exception as error:  # noqa: BLE001 - rule 3
@@ -286,7 +288,7 @@ class EventLoop:
         self._epoll.modify(connection.fd, self._reading(connection))
 
     def _reading(self, connection: Connection) -> int:
-        return _QUIET if connection in self._polled or self._is_suspended(connection) else _READ
+        return _QUIET if connection.polled or self._is_suspended(connection) else _READ
 
     def _watch(self, connection: Connection) -> None:
         """Whether to tell of what can be read has changed."""
