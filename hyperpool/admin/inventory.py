@@ -129,7 +129,7 @@ def _database(
 
 def pools(around: Surroundings) -> Iterator[Row]:
     """SHOW POOLS."""
-    now = around.relay.clock()
+    now = around.relay.time()
     for pool in around.pools:
         settings = pool.settings
         states = Counter(server_state(around, server) for server in pool.servers)
@@ -242,7 +242,7 @@ def dns_zones(around: Surroundings) -> Iterator[Row]:
 
 def pins(around: Surroundings) -> Iterator[Row]:
     """SHOW PINS: the clients that keep their server connection, and why."""
-    now = around.relay.clock()
+    now = around.relay.time()
     for pool in around.pools:
         for server in pool.servers:
             client = server.client

@@ -142,7 +142,7 @@ class Operations:
         log.info("SUSPEND")
         self.mode = Mode.SUSPENDED
         self._pools.all_paused = True
-        self._suspended_at = self._relay.clock()
+        self._suspended_at = self._relay.time()
         for pool in self._pools:
             pool.paused = True
         self._relay.suspend(self._relay.established())
@@ -152,7 +152,7 @@ class Operations:
         if self._relay.flushed():
             return True
         timeout = self._settings().pooler.suspend_timeout
-        if timeout and self._relay.clock() - self._suspended_at >= timeout:
+        if timeout and self._relay.time() - self._suspended_at >= timeout:
             for connection in list(self._relay.established()):
                 if connection.outbox:
                     connection.lost("suspend_timeout")

@@ -86,7 +86,7 @@ def busy(around: Surroundings) -> Iterator[Row]:
 
     It costs little with many clients: those that are idle are not looked at.
     """
-    now = around.relay.clock()
+    now = around.relay.time()
     found = chain(_waiting(around), _linked(around))
     for since, _, client, state in heapq.nsmallest(BUSIEST, found, key=itemgetter(0, 1)):
         server = client.server
@@ -153,7 +153,7 @@ def server_state(around: Surroundings, server: ServerConnection) -> str:
         if server.purpose == "cancel":
             return "being_canceled"
         return "tested" if server.worked else "new"
-    return "idle" if around.relay.clock() - server.idle_since < pool.check_after else "used"
+    return "idle" if around.relay.time() - server.idle_since < pool.check_after else "used"
 
 
 def _servers(around: Surroundings) -> Iterator[ServerConnection]:
@@ -211,7 +211,7 @@ def _console(around: Surroundings, console: ConsoleConnection, state: str) -> Ro
 def _times(
     around: Surroundings, connection: Connection, requested: float, since: float | None
 ) -> tuple[str, str, int, int]:
-    waited = 0 if since is None else int((around.relay.clock() - since) * 1e6)
+    waited = 0 if since is None else int((around.relay.time() - since) * 1e6)
     return (around.wall(connection.since), around.wall(requested), *divmod(max(waited, 0), 1_000_000))
 
 

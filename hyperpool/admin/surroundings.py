@@ -73,5 +73,5 @@ class Surroundings:
 
     def wall(self, monotonic: float) -> str:
         """A moment of the relay's clock as pgbouncer shows it: to the second, in UTC."""
-        seconds = time.time() - (self.relay.clock() - monotonic)
+        seconds = time.time() - (self.relay.time() - monotonic)
         return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

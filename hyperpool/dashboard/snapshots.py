@@ -56,7 +56,7 @@ class Snapshots:
 
     async def newest(self) -> bytes:
         """A snapshot as JSON, not older than `PERIOD`, or a little older if it takes long to make one."""
-        now = self._around.relay.clock()
+        now = self._around.relay.time()
         if now >= self._good_until:
             if self._team is not None:
                 await self._gather(self._team)

@@ -8,7 +8,7 @@ has to wait for something else (a pool's first server, a cancel request on its w
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import structlog
@@ -19,7 +19,7 @@ from hyperpool.config.tls import TlsFault, client_tls
 from hyperpool.errors import ClientRefused, HyperpoolError, StartupError
 from hyperpool.frontdoor.access import Access
 from hyperpool.frontdoor.console import CONSOLE, is_owner
-from hyperpool.frontdoor.guest import Guest
+from hyperpool.frontdoor.doorstep import ALL, Doorstep
 from hyperpool.frontdoor.orders import CancelOrder, PeerOrder
 from hyperpool.frontdoor.precedents import Precedents
 from hyperpool.frontdoor.startup import (
@@ -34,11 +34,10 @@ from hyperpool.wire import cancelkeys, messages
 from hyperpool.workers.messages import SeatKey
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Mapping
 
     from hyperpool.config import Settings
-    from hyperpool.frontdoor.console import ConsoleDoor
+    from hyperpool.frontdoor.guest import Guest
     from hyperpool.frontdoor.inquiries import CheckInquiry, SecretInquiry
     from hyperpool.frontdoor.tls import TlsOffer
     from hyperpool.pool.pools import Pools
@@ -51,10 +50,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("login")
 
-_SPARE_LOGINS: Final = 256
-"""Connections that may be logging in beyond max_client_conn: cancel requests, and clients that will be refused."""
-
-_ALL: Final = SeatKey("all")
 _MAX_GREETINGS: Final = 1024
 _MAX_ACCEPTED: Final = 1024
 
@@ -76,22 +71,7 @@ class _Greeting:
     tracked: ParameterSet
 
 
-class Places(Protocol):
-    """What several processes agree on, so that they do not let in more clients together than one may."""
-
-    def free(self, seat: SeatKey) -> bool:
-        """Whether one more client may come in."""
-
-    def seek(self, seat: SeatKey, then: Callable[[bool], None]) -> None:
-        """Find out whether the other processes can spare a seat.
-
-        Args:
-            seat: of which kind.
-            then: called later, with whether one is free.
-        """
-
-
-class FrontDoor:
+class FrontDoor(Doorstep):
     """Lets clients in.
 
     Args:
@@ -102,16 +82,13 @@ class FrontDoor:
         inquire: takes what others must be asked about a client; must not block, nor answer at once.
 
     Attributes:
-        traced: called with each client's pool and address when it is let in, and the seconds that it took.
         access: how clients prove who they are.
         precedents: the clients that were let in before.
         ignored: the startup parameters that are ignored, in lower case.
         tls: what clients are offered; None for nothing.
-        console: where clients of the admin console go; None for nowhere.
         elsewhere: takes a cancel request that is for nobody here, and calls back when it cannot hit a later query any
             more; must not block. None for nobody.
         notice: what clients are told when they have logged in; empty for nothing.
-        places: what other processes leave for this one; None if there are none.
         known: called with a pool that no server has told about; learns of it what another process knows.
 
     Raises:
@@ -126,15 +103,10 @@ class FrontDoor:
         cancel: Callable[[CancelOrder | PeerOrder], None],
         inquire: Callable[[SecretInquiry | CheckInquiry], None],
     ) -> None:
-        self.relay = relay
-        self._pools = pools
+        super().__init__(relay, pools)
         self._cancel = cancel
         self.access = Access(settings, inquire, relay.time)
-        self.console: ConsoleDoor | None = None
-        self.traced: Callable[[RelayPool, str, float], None] = lambda _pool, _address, _seconds: None
         self.elsewhere: Callable[[int, bytes, Callable[[], None]], None] | None = None
-        self._closed_at = float("inf")
-        self.places: Places | None = None
         self.known: Callable[[RelayPool], None] = _nothing
         self.precedents = Precedents(self)
         self._greetings: dict[tuple[RelayPool, StartupMessage], _Greeting] = {}
@@ -167,22 +139,13 @@ class FrontDoor:
         self.tls = tls
         self.settings = settings
         self.access.configure(settings)
-        self._most = settings.pooler.max_client_conn + _SPARE_LOGINS
-        self._timeout = settings.pooler.client_login_timeout or float("inf")
+        self.most = settings.pooler.max_client_conn
+        self.timeout = settings.pooler.client_login_timeout or float("inf")
         self.log_errors = settings.pooler.log_pooler_errors
         self.notice = settings.pooler.login_notify_message
         self._greetings.clear()
         self.precedents.clear()
         self.ignored = frozenset(name.lower() for name in settings.pooler.ignore_startup_parameters)
-
-    def welcome(self, sock: socket.socket, address: str) -> None:
-        """Start to log in an accepted, non-blocking socket; turn it away when too many are at it already."""
-        relay = self.relay
-        if len(relay.transients) >= self._most:
-            log.warning("too many connections are logging in", client=address)
-            sock.close()
-            return
-        relay.welcome(Guest(self, sock, address, relay.now + self._timeout))
 
     def close(self, since: float = float("-inf")) -> None:
         """Let nobody in any more, but to the console: the pooler is shutting down.
@@ -190,11 +153,7 @@ class FrontDoor:
         Args:
             since: who has connected before, monotonic seconds, may still log in.
         """
-        self._closed_at = since
-
-    def lets_in(self, guest: Guest) -> bool:
-        """Whether a guest came before the door was closed."""
-        return guest.since <= self._closed_at
+        self.closed_at = since
 
     def admit(self, guest: Guest, message: StartupMessage) -> ClientAuthentication | None:
         """Decide whether a client may try to log in, and reserve its place.
@@ -241,24 +200,8 @@ class FrontDoor:
             return True
         if self.places is None:
             raise _too_many()
-        self.places.seek(_ALL, partial(self._seated, guest, message))
+        self.places.seek(ALL, partial(self._seated, guest, message))
         return False
-
-    def has_seat(self) -> bool:
-        """Whether there may be one more client, as far as this process knows."""
-        if self.places is not None:
-            return self.places.free(_ALL)
-        taken = self.relay.population + (0 if self.console is None else self.console.count())
-        return taken < self.settings.pooler.max_client_conn
-
-    def leads(self, guest: Guest, database: str, user: str, pool: RelayPool) -> bool:
-        """Whether a client still comes to a pool to which others with the same database and user came."""
-        pools = self._pools
-        return (
-            guest.since <= self._closed_at
-            and database not in pools.disabled
-            and pools.find(database, user) is pool
-        )
 
     def _seated(self, guest: Guest, message: StartupMessage, free: bool) -> None:
         """It is known whether there may be one more client."""
@@ -397,13 +340,13 @@ class FrontDoor:
     def _find_pool(self, guest: Guest, message: StartupMessage) -> RelayPool:
         database, user = message.database, message.user
         if guest.replication:
-            pool = self._pools.private(database, user, guest.replication, own_parameters(message))
+            pool = self.pools.private(database, user, guest.replication, own_parameters(message))
             guest.private = pool
         else:
-            pool = self._pools.find(database, user)
+            pool = self.pools.find(database, user)
         if pool is None:
             raise ClientRefused(f'database "{database}" does not exist', "3D000")
-        if database in self._pools.disabled:
+        if database in self.pools.disabled:
             raise ClientRefused(
                 f'database "{database}" is disabled', "08P01", "the console's ENABLE lets clients in"
             )

@@ -1,12 +1,23 @@
 cimport cython
 
 from hyperpool.auth.proof cimport ScramProof
+from hyperpool.frontdoor.doorstep cimport Doorstep
 from hyperpool.frontdoor.handshake cimport EncryptingConnection
 from hyperpool.frontdoor.precedents cimport Precedent, Precedents
+from hyperpool.pool.places cimport Places
+from hyperpool.relay.handover cimport ClientReady
+from hyperpool.relay.loop cimport Relay
+from hyperpool.relay.parameters cimport ParameterSet
+from hyperpool.wire.scan cimport part
+
+cdef long _UNIX
+
+@cython.locals(relay=Relay)
+cpdef start_login(Doorstep door, object sock, str address)
 
 
 cdef class Guest(EncryptingConnection):
-    cdef object _door
+    cdef Doorstep _door
     cdef object _login
     cdef Precedent _precedent
     cdef ScramProof _proof
@@ -28,14 +39,16 @@ cdef class Guest(EncryptingConnection):
     @cython.locals(precedents=Precedents, precedent=Precedent)
     cdef _take(self, bytes data)
 
+    @cython.locals(relay=Relay)
     cdef _enter_like(self, Precedent precedent)
 
     @cython.locals(precedents=Precedents, precedent=Precedent)
     cdef _prove(self, ScramProof proof, bytes data)
 
-    @cython.locals(key=tuple)
+    @cython.locals(key=tuple, place=tuple, pool=Places, relay=Relay)
     cdef _admitted_as(self, Precedent precedent, bytes pending)
 
+    @cython.locals(relay=Relay, place=tuple, counted=bint, ready=ClientReady)
     cdef _become(
-        self, object pool, object tracked, tuple key, bytes welcome, bytes received, object greet, str user
+        self, Places pool, ParameterSet tracked, tuple key, bytes welcome, bytes received, object greet, str user
     )

@@ -21,6 +21,7 @@ from hyperpool.relay.handover import ClientReady
 from hyperpool.transport.endpoint import tls_name
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
+from hyperpool.wire.scan import part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ log = structlog.get_logger("login")
 _family_of: Final = vars(socket.SocketType)["family"].__get__
 """The family as a plain number: `socket.socket.family` makes an `enum.IntEnum` of it, which takes as long as a send."""
 
+_UNIX: Final = int(socket.AF_UNIX)
+
 _LOGIN_TIMEOUT: Final = "client_login_timeout"
 
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
@@ -47,6 +50,9 @@ _READY: Final = messages.ready_for_query()
 
 _ASKS_FOR_TLS: Final = b"\0\0\0\x08" + wire.SSL_REQUEST.to_bytes(4)
 """An SSLRequest, whole."""
+
+_SPARE_LOGINS: Final = 256
+"""Connections that may be logging in beyond max_client_conn: cancel requests, and clients that will be refused."""
 
 _LOGGED: Final = 300
 """Characters of a text that the log gets from somebody who is not authenticated. PostgreSQL's names have 63 bytes."""
@@ -90,9 +96,9 @@ class Guest(EncryptingConnection):
     )
 
     def __init__(self, door: FrontDoor, sock: socket.socket, address: str, deadline: float) -> None:
-        local = _family_of(sock) == socket.AF_UNIX
+        local = _family_of(sock) == _UNIX
         # As in pgbouncer, a Unix socket has no TLS.
-        super().__init__(door.relay, sock, address, deadline, None if local else door.tls)
+        self._arrive(door.relay, sock, address, deadline, None if local else door.tls)
         self._door = door
         self.local = local
         self._login: Login | None = None
@@ -138,7 +144,7 @@ class Guest(EncryptingConnection):
         if end == 0:
             self.lost("client closed connection during login")
         elif end > 0:
-            self._take(bytes(relay.small_view[:end]))
+            self._take(part(relay.buffer, 0, end))
 
     def _take(self, data: bytes) -> None:
         """The client has sent something."""
@@ -169,7 +175,8 @@ class Guest(EncryptingConnection):
 
     def _enter_like(self, precedent: Precedent) -> None:
         """It begins like one before it, and is asked for the same."""
-        self.key = self.relay.reserve_key(precedent.secret_length)
+        relay = self.relay
+        self.key = relay.reserve_key(precedent.secret_length)
         self._precedent = precedent
         self._proof = precedent.proof()
         if self._proof is None:
@@ -361,12 +368,14 @@ class Guest(EncryptingConnection):
         pool, key = precedent.pool, self.key
         if key is None or pool is None:
             raise AssertionError("a client that is let in has a place")
-        # Who has proved to know the same password with SCRAM has shown the same keys.
-        pool.learn(precedent.user, precedent.shown)
-        self.place = precedent.database, precedent.user
-        self.relay.census.enter(*self.place)
-        welcome = pending + precedent.greeting + key[0].to_bytes(4) + key[1] + _READY
-        self._become(pool, precedent.tracked, key, welcome, b"", None, precedent.user)
+        relay, place = self.relay, precedent.place
+        if precedent.teaches:
+            # Who has proved to know the same password with SCRAM has shown the same keys.
+            pool.learn(place[1], precedent.shown)
+        self.place = place
+        relay.census.enter(place[0], place[1])
+        welcome = b"".join((pending, precedent.greeting, key[0].to_bytes(4, "big"), key[1], _READY))
+        self._become(pool, precedent.tracked, key, welcome, b"", None, place[1])
 
     def _let_in(self) -> tuple[Login, StartupMessage, tuple[int, bytes]]:
         """How it has logged in, what it asks for, and its cancel key."""
@@ -388,21 +397,25 @@ class Guest(EncryptingConnection):
         """Hand the socket over to the relay."""
         relay = self.relay
         self.key = None
-        counted = self.place == (pool.settings.database, user)
+        place = self.place
+        counted = place is not None and place[0] == pool.settings.database and place[1] == user
         if counted:
             self.place = None
         self._leave_place()
         self.end()
-        relay.transients.pop(self)
-        seconds = relay.clock() - self.since
+        del relay.transients[self]
+        seconds = relay.time() - self.since
         pool.stats.login_times.observe(seconds)
-        self._door.traced(pool, self.address, seconds)
+        if self._door.traced is not None:
+            self._door.traced(pool, self.address, seconds)
         if self.outbox:
             welcome = bytes(self.outbox) + welcome
         ready = ClientReady(
-            self.sock, pool, tracked, *key, welcome, received, self.address, greet, user, counted
+            self.sock, pool, tracked, key[0], key[1], welcome, received, self.address, greet, user, counted
         )
-        relay.adopt_client(ready, unread=self.unread, hung_up=self.hung_up)
+        ready.unread = self.unread
+        ready.hung_up = self.hung_up
+        relay.adopt_client(ready)
 
     def refuse(self, error: HyperpoolError) -> None:
         """Tell the client why it is not let in, and close."""
@@ -466,6 +479,22 @@ class Guest(EncryptingConnection):
         if self.place is not None:
             self.relay.census.leave(*self.place)
             self.place = None
+
+
+def start_login(door: FrontDoor, sock: socket.socket, address: str) -> None:
+    """Start to log a client in; turn it away when too many are at it already.
+
+    Args:
+        door: where it comes to.
+        sock: its accepted socket, which does not block.
+        address: where it comes from, for logs.
+    """
+    relay = door.relay
+    if len(relay.transients) >= door.most + _SPARE_LOGINS:
+        log.warning("too many connections are logging in", client=address)
+        sock.close()
+        return
+    relay.welcome(Guest(door, sock, address, relay.now + door.timeout))
 
 
 def _shortened(text: str) -> str:

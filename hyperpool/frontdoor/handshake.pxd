@@ -1,3 +1,4 @@
+from hyperpool.relay.events cimport EventLoop
 from hyperpool.relay.transient cimport TransientConnection
 
 
@@ -9,3 +10,5 @@ cdef class EncryptingConnection(TransientConnection):
     cdef public bint fresh
     cdef public object shaking
     cdef bint _direct
+
+    cdef _arrive(self, EventLoop relay, object sock, str address, double deadline, object offer)

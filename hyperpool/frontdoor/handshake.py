@@ -43,7 +43,14 @@ class EncryptingConnection(TransientConnection):
     def __init__(
         self, relay: Relay, sock: socket.socket, address: str, deadline: float, offer: TlsOffer | None
     ) -> None:
-        super().__init__(relay, sock, deadline)
+        self._arrive(relay, sock, address, deadline, offer)
+
+    def _arrive(
+        self, relay: Relay, sock: socket.socket, address: str, deadline: float, offer: TlsOffer | None
+    ) -> None:
+        """What `__init__` does; see `Connection._set_up`."""
+        self._set_up(relay, sock)
+        self.deadline = deadline
         self.address = address
         self.offer = offer
         self.encrypted = False

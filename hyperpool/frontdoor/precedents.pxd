@@ -1,6 +1,9 @@
 cimport cython
 
 from hyperpool.auth.proof cimport ScramProof
+from hyperpool.frontdoor.doorstep cimport Doorstep
+from hyperpool.pool.places cimport Places
+from hyperpool.relay.parameters cimport ParameterSet
 
 
 cdef class Precedent:
@@ -9,17 +12,17 @@ cdef class Precedent:
     cdef public Py_ssize_t age
     cdef public object base
     cdef public object claim
-    cdef public str database
     cdef public bytes greeting
     cdef public object message
     cdef public bytes offer
     cdef public bytes packet
-    cdef public object pool
+    cdef public tuple place
+    cdef public Places pool
     cdef public object reported
     cdef public Py_ssize_t secret_length
     cdef public object shown
-    cdef public object tracked
-    cdef public str user
+    cdef public bint teaches
+    cdef public ParameterSet tracked
 
     cpdef ScramProof proof(self)
 
@@ -27,7 +30,7 @@ cdef class Precedent:
 cdef class Precedents:
     cdef public Py_ssize_t age
     cdef dict _asked
-    cdef object _door
+    cdef Doorstep _door
     cdef dict _found
 
     @cython.locals(precedent=Precedent)

@@ -46,6 +46,7 @@ class Admission:
     Attributes:
         pool: where its servers come from.
         shown: what its login has brought to light.
+        teaches: that may be news for the pool.
         tracked: the session parameters that it expects.
         greeting: AuthenticationOk, and what follows up to its cancel key.
     """
@@ -71,8 +72,7 @@ class Precedent:
         pool: where its servers come from; None if nobody has been let in yet.
         shown: what its login has brought to light.
         tracked: the session parameters that it expects.
-        database: the name that it asked for.
-        user: as whom it has logged in.
+        place: the name of the database that it asked for, and as whom it has logged in.
         secret_length: bytes of the secret in its cancel key.
         reported: the pool's parameters that `greeting` was made of.
         base: what all sessions of the pool begin with, which it was made of, too.
@@ -88,17 +88,17 @@ class Precedent:
         "age",
         "base",
         "claim",
-        "database",
         "greeting",
         "message",
         "offer",
         "packet",
+        "place",
         "pool",
         "reported",
         "secret_length",
         "shown",
+        "teaches",
         "tracked",
-        "user",
     )
 
     def __init__(
@@ -112,8 +112,7 @@ class Precedent:
         self.packet = packet
         self.message = message
         self.claim = claim
-        self.database = message.database
-        self.user = message.user
+        self.place = message.database, message.user
         self.secret_length = message.secret_length
         self.age = 0
         if verifier is None and claim.method.kind not in _UNASKED:
@@ -125,6 +124,7 @@ class Precedent:
         self.pool = None if admission is None else admission.pool
         if admission is not None:
             self.shown = admission.shown
+            self.teaches = bool(admission.shown.secret or admission.shown.keys)
             self.tracked = admission.tracked
             self.reported = admission.pool.parameters
             self.base = admission.pool.base
@@ -215,5 +215,5 @@ class Precedents:
             and precedent.age == self.age
             and pool.parameters is precedent.reported
             and pool.base is precedent.base
-            and self._door.leads(guest, precedent.database, precedent.user, pool)
+            and self._door.leads(guest, precedent.place, pool)
         )

@@ -247,7 +247,7 @@ class Exporter:
         parts = [one.parts for one in series]
         for metric, count in COUNTERS.items():
             yield metric, write(metric, version, lambda: labels, [sum(map(count, some)) for some in parts])
-        now = around.relay.clock()
+        now = around.relay.time()
         looks = [_look_at_all(one, now) for one in series]
         for place, metric in enumerate(GAUGES):
             yield metric, write(metric, version, lambda: labels, [look[place] for look in looks])

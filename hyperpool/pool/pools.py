@@ -37,6 +37,7 @@ class Pools(Generic[S, C]):
         all_paused: every pool is paused (PAUSE), also those to come.
         paused: the databases whose pools are paused (PAUSE db, KILL db).
         disabled: the databases that take no new clients (DISABLE).
+        found: what `find` has found, by database and user; the same dictionary always.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Pools(Generic[S, C]):
         self.paused: set[str] = set()
         self.disabled: set[str] = set()
         self._pools: dict[tuple[str, str], Pool[S, C]] = {}
-        self._found: dict[tuple[str, str], Pool[S, C]] = {}
+        self.found: dict[tuple[str, str], Pool[S, C]] = {}
         self._private: dict[Pool[S, C], Mapping[str, str]] = {}
         self._quotas: dict[tuple[str, str], Quota[S, C]] = {}
 
@@ -62,12 +63,12 @@ class Pools(Generic[S, C]):
 
     def find(self, database: str, user: str) -> Pool[S, C] | None:
         """The pool for a client that asks for `database` as `user`; None when there is no such database."""
-        pool = self._found.get((database, user))
+        pool = self.found.get((database, user))
         if pool is None:
             settings = self._settings.pool_for(database, user)
             if settings is None:
                 return None
-            pool = self._found[database, user] = self._pool(settings)
+            pool = self.found[database, user] = self._pool(settings)
         return pool
 
     def private(
@@ -115,7 +116,7 @@ class Pools(Generic[S, C]):
             that are no longer there, because their database is gone.
         """
         self._settings = settings
-        self._found.clear()
+        self.found.clear()
         outdated = []
         removed = []
         for pool in self:
@@ -169,7 +170,7 @@ class Pools(Generic[S, C]):
     def _forget(self, gone: list[Pool[S, C]]) -> None:
         self._pools = {key: pool for key, pool in self._pools.items() if pool not in gone}
         self._private = {pool: own for pool, own in self._private.items() if pool not in gone}
-        self._found.clear()
+        self.found.clear()
         for pool in gone:
             if pool.cache is not None:
                 pool.cache.database.prepared.discard(pool.statements)

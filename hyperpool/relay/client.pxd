@@ -5,7 +5,7 @@ from hyperpool.relay cimport hits
 from hyperpool.relay.backend cimport Backend
 from hyperpool.relay.events cimport EventLoop
 from hyperpool.relay.frontend cimport Frontend
-from hyperpool.relay.system cimport receive
+from hyperpool.relay.system cimport close_socket, receive
 from hyperpool.wire cimport constants as wire
 from hyperpool.wire.scan cimport length_at, part
 
@@ -23,3 +23,6 @@ cdef class ClientConnection(Frontend):
     cpdef _wait(self, bytes request)
     @cython.locals(parked=bytes)
     cpdef serve(self, Backend server)
+    @cython.locals(server=Backend)
+    cpdef close(self, str reason, bytes farewell=*)
+    cpdef stop_waiting(self)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from hyperpool.relay import caching, hits, local, untranslated
 from hyperpool.relay.connection import HANG_UP
 from hyperpool.relay.frontend import Frontend
-from hyperpool.relay.system import receive
+from hyperpool.relay.system import close_socket, receive
 from hyperpool.relay.tables import ANSWERED, IDLE, IGNORED
 from hyperpool.wire import constants as wire
 from hyperpool.wire.scan import length_at, part
@@ -397,9 +397,9 @@ class ClientConnection(Frontend):
             self.statements.clear()
         self.pool.clients -= 1
         server = self.server
-        self.relay.forget_client(self, reason, told=bool(farewell))
+        self.relay.forget_client(self, reason, farewell)
         if farewell is None:
-            self.sock.close()
+            close_socket(self.sock)
         else:
             mid_answer = server is not None and server.skip > 0
             self.relay.see_off(self, b"" if mid_answer else farewell)

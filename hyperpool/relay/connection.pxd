@@ -26,6 +26,7 @@ cdef class Connection:
     cdef public double since
     cdef public object number
 
+    cdef _set_up(self, EventLoop relay, object sock)
     cpdef end(self)
     cpdef transmit(self, object data, int flags=*)
     @cython.locals(sent=Py_ssize_t)

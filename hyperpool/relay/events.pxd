@@ -39,6 +39,7 @@ cdef class EventLoop:
 
     @cython.locals(number=cython.longlong)
     cpdef unique(self)
+    cpdef double time(self) except *
     cpdef bint turn(self) except -1
     @cython.locals(
         poller=Poller, connection=Connection, count=int, number=int, mask=long, end=double, timeout=double, now=double,
@@ -53,3 +54,4 @@ cdef class EventLoop:
     @cython.locals(connection=Connection)
     cpdef _poll(self)
     cpdef resume(self, Connection connection)
+    cpdef _register(self, Connection connection)

@@ -87,7 +87,7 @@ class EventLoop:
 
     def time(self) -> float:
         """Monotonic seconds, as of now."""
-        return self._clock()
+        return read(self._clock)
 
     def unique(self) -> int:
         """A number that nobody else gets."""

@@ -32,3 +32,5 @@ cdef class Frontend(Connection):
     cdef public object secret
     cdef public str address
     cdef public str user
+
+    cpdef close(self, str reason, bytes farewell=*)

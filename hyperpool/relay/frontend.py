@@ -78,7 +78,7 @@ class Frontend(Connection):
     )
 
     def __init__(self, relay: Relay, ready: ClientReady) -> None:
-        super().__init__(relay, ready.sock)
+        self._set_up(relay, ready.sock)
         self.pool = ready.pool
         self.tracked: ParameterSet = ready.tracked
         self.initial = ready.tracked

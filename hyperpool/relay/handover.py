@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-import attrs
-
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
@@ -22,7 +20,6 @@ RelayPool: TypeAlias = "Pool[ServerConnection, ClientConnection]"
 RelayLane: TypeAlias = "Lane[ClientConnection, Request, Statement]"
 
 
-@attrs.define(eq=False)
 class ClientReady:
     """A client that is authenticated. Whoever holds this owns the socket.
 
@@ -39,16 +36,50 @@ class ClientReady:
         greet: if it asked for parameters that no server has taken yet: makes the rest of what is to be sent to it, from
             what a server made of them.
         counted: it is in the census already, as a client of its pool's database.
+        unread: the socket may hold bytes that no event will tell of.
+        hung_up: the client has shut down its side, and no event will tell of it again.
     """
 
-    sock: socket.socket
-    pool: RelayPool
-    tracked: ParameterSet
-    pid: int
-    secret: bytes
-    welcome: bytes
-    received: bytes
-    address: str
-    greet: Callable[[ParameterSet], bytes] | None = None
-    user: str = ""
-    counted: bool = False
+    __slots__ = (
+        "address",
+        "counted",
+        "greet",
+        "hung_up",
+        "pid",
+        "pool",
+        "received",
+        "secret",
+        "sock",
+        "tracked",
+        "unread",
+        "user",
+        "welcome",
+    )
+
+    def __init__(  # noqa: PLR0913, PLR0917 - it is what it is made of
+        self,
+        sock: socket.socket,
+        pool: RelayPool,
+        tracked: ParameterSet,
+        pid: int,
+        secret: bytes,
+        welcome: bytes,
+        received: bytes,
+        address: str,
+        greet: Callable[[ParameterSet], bytes] | None = None,
+        user: str = "",
+        counted: bool = False,
+    ) -> None:
+        self.sock = sock
+        self.pool = pool
+        self.tracked = tracked
+        self.pid = pid
+        self.secret = secret
+        self.welcome = welcome
+        self.received = received
+        self.address = address
+        self.greet = greet
+        self.user = user
+        self.counted = counted
+        self.unread = False
+        self.hung_up = False

@@ -1,7 +1,11 @@
 cimport cython
 
+from hyperpool.relay.census cimport Census
 from hyperpool.relay.connection cimport Connection
 from hyperpool.relay.events cimport EventLoop
+from hyperpool.relay.frontend cimport Frontend
+from hyperpool.relay.handover cimport ClientReady
+from hyperpool.pool.places cimport Places
 
 
 cdef class Relay(EventLoop):
@@ -21,7 +25,7 @@ cdef class Relay(EventLoop):
     cdef public object cancel
     cdef public object slow
     cdef public dict transients
-    cdef public object census
+    cdef public Census census
     cdef public object peer_id
     cdef public set _reserved
     cdef public dict _arrivals
@@ -29,8 +33,11 @@ cdef class Relay(EventLoop):
     cdef public bint _log_disconnections
     cdef public bint _log_errors
 
-    @cython.locals(drawn=bytes)
+    @cython.locals(drawn=bytes, pid=long, secret=bytes)
     cpdef tuple reserve_key(self, Py_ssize_t length=*)
     cpdef release_key(self, object pid)
+    @cython.locals(client=Frontend, pool=Places)
+    cpdef adopt_client(self, ClientReady ready)
+    cpdef forget_client(self, Frontend client, str reason, bytes farewell)
     cpdef welcome(self, Connection connection)
     cpdef forget(self, Connection connection)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import os
-import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -21,6 +20,7 @@ from hyperpool.relay.leaving import LeavingConnection, PartingConnection
 from hyperpool.relay.requests import cancel_waiting
 from hyperpool.relay.server import ServerConnection
 from hyperpool.relay.slow import SlowLog
+from hyperpool.relay.system import monotonic
 from hyperpool.relay.timeouts import sweep_clients, sweep_servers, sweep_waiting
 from hyperpool.relay.translate import Translator
 from hyperpool.transport.carried import WebSocketSocket
@@ -82,7 +82,7 @@ class Relay(EventLoop):
         self,
         options: RelayOptions,
         tracker: ParameterTracker,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
         numbers: tuple[int, int] = (1, 1),
     ) -> None:
         super().__init__(clock, numbers)
@@ -156,8 +156,8 @@ class Relay(EventLoop):
         """The client keeps its server for the first time, or for another reason than before."""
         log.info("client keeps its server", pool=client.pool.name, client=client.address, reasons=reasons)
 
-    def forget_client(self, client: ClientConnection, reason: str, *, told: bool) -> None:
-        """The client is about to be closed; `told` says whether it gets an error of the pooler's."""
+    def forget_client(self, client: ClientConnection, reason: str, farewell: bytes | None) -> None:
+        """The client is about to be closed; `farewell` is the pooler's error, if it gets one."""
         self._connections.pop(client.fd, None)
         if self.clients.pop(client.pid, None) is not None:
             self.census.leave(client.pool.settings.database, client.user)
@@ -169,7 +169,7 @@ class Relay(EventLoop):
                 reason=reason,
                 age=self.age(client),
             )
-        if told and self._log_errors:
+        if farewell and self._log_errors:
             log.warning("pooler error", **client.identity(), reason=reason)
 
     def forget_server(self, server: ServerConnection, reason: str) -> None:
@@ -210,9 +210,10 @@ class Relay(EventLoop):
     def reserve_key(self, length: int = 4) -> tuple[int, bytes]:
         """A cancel key (process id, secret of `length` bytes) of its own; it counts as a client until given back."""
         while True:
-            # A process id is positive: a client may print it, or keep it in a signed number.
             drawn = os.urandom(4 + length)
-            pid, secret = int.from_bytes(drawn[:4], "big") & 0x7FFFFFFF, drawn[4:]
+            # A process id is positive: a client may print it, or keep it in a signed number.
+            pid = (drawn[0] & 0x7F) << 24 | drawn[1] << 16 | drawn[2] << 8 | drawn[3]
+            secret = drawn[4:]
             if self.peer_id:
                 pid, secret = cancelkeys.mark(pid, secret, self.peer_id)
             if pid and pid not in self.clients and pid not in self._reserved:
@@ -248,30 +249,25 @@ class Relay(EventLoop):
         self._connections.pop(connection.fd, None)
         self.transients.pop(connection, None)
 
-    def adopt_client(self, ready: ClientReady, *, unread: bool = False, hung_up: bool = False) -> None:
-        """Take over a client's socket, greet it, and handle what it has sent already.
-
-        Args:
-            ready: the client.
-            unread: the socket may hold bytes that no event will tell of.
-            hung_up: the client has shut down its side, and no event will tell of it again.
-        """
+    def adopt_client(self, ready: ClientReady) -> None:
+        """Take over a client's socket, greet it, and handle what it has sent already."""
         client = ClientConnection(self, ready)
-        client.hung_up = hung_up
-        ready.pool.clients += 1
-        ready.pool.stats.logins += 1
+        pool = ready.pool
+        client.hung_up = ready.hung_up
+        pool.clients += 1
+        pool.stats.logins += 1
         self.clients[client.pid] = client
         if not ready.counted:
-            self.census.enter(client.pool.settings.database, client.user)
+            self.census.enter(pool.settings.database, client.user)
         self._reserved.discard(client.pid)
         self._register(client)
         if self._log_connections:
             log.info(
                 "client logged in",
-                pool=client.pool.name,
+                pool=pool.name,
                 **client.identity(),
                 tls=tls_name(client.sock),
-                replication=client.pool.settings.replication,
+                replication=pool.settings.replication,
             )
         if ready.welcome:
             client.transmit(ready.welcome)
@@ -282,7 +278,7 @@ class Relay(EventLoop):
             self._guard(
                 client, client.consume, ready.received, memoryview(ready.received), len(ready.received)
             )
-        if (unread or hung_up) and not client.closed:
+        if (ready.unread or ready.hung_up) and not client.closed:
             self.resume(client)
 
     def adopt_server(self, ready: ServerReady) -> None:
@@ -449,10 +445,6 @@ class Relay(EventLoop):
         for connection in self._connections.values():
             if isinstance(connection, ClientConnection | ServerConnection):
                 yield connection
-
-    def clock(self) -> float:
-        """Monotonic seconds."""
-        return self._clock()
 
     def scatter(self, pool: RelayPool) -> None:
         """A pool leads elsewhere: nobody waits for an answer of the result cache from where it led."""

@@ -7,6 +7,7 @@ cdef extern from "sys/epoll.h" nogil:
 
 cpdef int raw_descriptor(object sock) except -2
 cpdef tuple accept(object listening, int raw)
+cpdef close_socket(object sock)
 cpdef Py_ssize_t receive(object sock, int raw, memoryview view) except -2
 cpdef Py_ssize_t send(object sock, int raw, object data, Py_ssize_t end, int flags=*) except -2
 
@@ -20,6 +21,9 @@ cdef class Poller:
     cdef bint _armed
     cdef bint _stirred
     cdef epoll_event _events[256]
+    cpdef int register(self, int fd, unsigned int mask) except -1
+    cpdef int modify(self, int fd, unsigned int mask) except -1
+    cdef int _control(self, int operation, int fd, unsigned int mask) except -1
     cpdef int wait(self, double timeout) except -1
     cdef int _arm(self, double timeout) except -1
     cdef int _without_timer(self, int count) noexcept

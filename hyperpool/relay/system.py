@@ -14,6 +14,8 @@ import time
 from select import epoll
 from typing import TYPE_CHECKING, Final
 
+from hyperpool.transport.sockets import address_name
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -29,7 +31,7 @@ def raw_descriptor(sock: socket.socket) -> int:
     return sock.fileno() if type(sock) is socket.socket else -1
 
 
-def accept(listening: socket.socket, raw: int) -> tuple[socket.socket, object] | None:  # noqa: ARG001 - for the form in C
+def accept(listening: socket.socket, raw: int) -> tuple[socket.socket, str] | None:  # noqa: ARG001 - for the form in C
     """Accept a connection.
 
     Args:
@@ -37,7 +39,7 @@ def accept(listening: socket.socket, raw: int) -> tuple[socket.socket, object] |
         raw: its `raw_descriptor`.
 
     Returns:
-        The connection's socket, which does not block, and where it comes from; None if there is none.
+        The connection's socket, which does not block, and where it comes from, for people; None if there is none.
 
     Raises:
         OSError: the system is full, or the connection has gone already.
@@ -47,7 +49,12 @@ def accept(listening: socket.socket, raw: int) -> tuple[socket.socket, object] |
     except BlockingIOError:
         return None
     accepted.setblocking(False)
-    return accepted, address
+    return accepted, address_name(listening.family, address)
+
+
+def close_socket(sock: socket.socket) -> None:
+    """Close a socket that nobody has made a file of."""
+    sock.close()
 
 
 def receive(sock: socket.socket, raw: int, view: memoryview) -> int:  # noqa: ARG001 - for the form in C

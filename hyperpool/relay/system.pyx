@@ -4,10 +4,13 @@ import socket
 import time
 from select import EPOLLET, EPOLLIN, epoll
 
+from hyperpool.transport.sockets import address_name
+
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_CheckExact, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.errno cimport EAGAIN, EINTR, ENOSYS, EPERM, errno as c_errno
 
 cdef extern from "Python.h":
@@ -28,20 +31,20 @@ cdef extern from "sys/socket.h" nogil:
 
 cdef extern from "netinet/in.h" nogil:
     cdef struct in_addr:
-        pass
+        unsigned int s_addr
     cdef struct sockaddr_in:
         unsigned short sin_port
         in_addr sin_addr
     unsigned short ntohs(unsigned short port)
-
-cdef extern from "arpa/inet.h" nogil:
-    const char *inet_ntop(int family, const void *address, char *text, socklen_t size)
 
 cdef extern from "unistd.h" nogil:
     int c_close "close"(int fd)
 
 cdef extern from "sys/epoll.h" nogil:
     int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
+    int epoll_ctl(int epfd, int operation, int fd, epoll_event *event)
+    int EPOLL_CTL_ADD
+    int EPOLL_CTL_MOD
 
 cdef extern from "time.h" nogil:
     cdef struct timespec:
@@ -109,6 +112,7 @@ MAX_EVENTS = 256
 monotonic = time.monotonic
 
 cdef object _plain = socket.socket
+cdef object _close = socket.SocketType.close
 
 
 cpdef int raw_descriptor(object sock) except -2:
@@ -120,8 +124,6 @@ cpdef tuple accept(object listening, int raw):
     """See system.py."""
     cdef sockaddr_storage address
     cdef socklen_t size = sizeof(address)
-    cdef sockaddr_in *inet = <sockaddr_in *>&address
-    cdef char host[64]
     cdef int fd
     if raw < 0:
         try:
@@ -129,7 +131,7 @@ cpdef tuple accept(object listening, int raw):
         except BlockingIOError:
             return None
         accepted.setblocking(False)
-        return accepted, place
+        return accepted, address_name(listening.family, place)
     while True:
         fd = accept4(raw, <sockaddr *>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
         if fd >= 0:
@@ -145,13 +147,53 @@ cpdef tuple accept(object listening, int raw):
     except BaseException:
         c_close(fd)
         raise
-    if address.ss_family == AF_INET and inet_ntop(AF_INET, &inet.sin_addr, host, sizeof(host)) != NULL:
-        return accepted, (host.decode("ascii"), ntohs(inet.sin_port))
+    if address.ss_family == AF_INET:
+        return accepted, _inet_name(<sockaddr_in *>&address)
     try:
-        return accepted, accepted.getpeername()
+        return accepted, address_name(address.ss_family, accepted.getpeername())
     except BaseException:
         accepted.close()
         raise
+
+
+cdef str _inet_name(sockaddr_in *address):
+    """What `address_name` makes of it: ``host:port``."""
+    cdef unsigned char *host = <unsigned char *>&address.sin_addr
+    cdef char text[24]
+    cdef char *end = text
+    cdef int part
+    for part in range(4):
+        end = _decimal(end, host[part])
+        end[0] = c'.' if part < 3 else c':'
+        end += 1
+    end = _decimal(end, ntohs(address.sin_port))
+    return PyUnicode_DecodeASCII(text, end - text, NULL)
+
+
+cdef char *_decimal(char *end, unsigned int number) noexcept:
+    """Write a number of at most five digits; returns what is behind it."""
+    cdef char digits[5]
+    cdef int count = 0
+    while True:
+        digits[count] = <char>(c'0' + number % 10)
+        count += 1
+        number //= 10
+        if not number:
+            break
+    while count:
+        count -= 1
+        end[0] = digits[count]
+        end += 1
+    return end
+
+
+cpdef close_socket(object sock):
+    """See system.py."""
+    # What Python's own `close` does besides is for sockets that files have been made of.
+    if type(sock) is _plain:
+        _close(sock)
+    else:
+        sock.close()
 
 
 cpdef Py_ssize_t receive(object sock, int raw, memoryview view) except -2:
@@ -243,11 +285,19 @@ cdef class Poller:
     def fileno(self):
         return self._epoll.fileno()
 
-    def register(self, int fd, mask):
-        self._epoll.register(fd, mask)
+    cpdef int register(self, int fd, unsigned int mask) except -1:
+        return self._control(EPOLL_CTL_ADD, fd, mask)
 
-    def modify(self, int fd, mask):
-        self._epoll.modify(fd, mask)
+    cpdef int modify(self, int fd, unsigned int mask) except -1:
+        return self._control(EPOLL_CTL_MOD, fd, mask)
+
+    cdef int _control(self, int operation, int fd, unsigned int mask) except -1:
+        cdef epoll_event event
+        event.events = mask
+        event.data.fd = fd
+        if epoll_ctl(self._descriptor, operation, fd, &event) < 0:
+            PyErr_SetFromErrno(OSError)
+        return 0
 
     def unregister(self, int fd):
         self._epoll.unregister(fd)
@@ -256,6 +306,7 @@ cdef class Poller:
         if self._timer >= 0:
             c_close(self._timer)
             self._timer = -1
+        self._descriptor = -1
         self._epoll.close()
 
     cpdef int wait(self, double timeout) except -1:

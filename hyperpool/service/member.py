@@ -164,7 +164,7 @@ class Member:
     # -- what it is told -----------------------------------------------------------------------------------------------
 
     def _handle(self, message: Message) -> None:  # noqa: C901, PLR0912 - a table of messages
-        now = self._parts.around.relay.clock()
+        now = self._parts.around.relay.time()
         access = self._parts.door.access
         match message:
             case messages.Granted():

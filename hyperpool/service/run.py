@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from contextlib import AsyncExitStack, closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
@@ -31,9 +32,11 @@ from hyperpool.cache.results import ResultCache
 from hyperpool.config import load
 from hyperpool.config.tls import TlsFault
 from hyperpool.errors import ConfigError, StartupError
+from hyperpool.frontdoor.acceptor import Acceptor
 from hyperpool.frontdoor.door import FrontDoor
+from hyperpool.frontdoor.guest import start_login
 from hyperpool.frontdoor.inquiries import Inquiries
-from hyperpool.frontdoor.listener import Acceptor, open_listeners
+from hyperpool.frontdoor.listener import open_listeners
 from hyperpool.frontdoor.orders import CancelOrder, PeerOrder
 from hyperpool.frontdoor.peers import Peers
 from hyperpool.pool.authquery import AuthQueries
@@ -254,7 +257,8 @@ class Pooler:
                 for server in self._embedded.servers.values():
                     nursery.start_soon(server.keep_running)
                 acceptors = [
-                    Acceptor(self._relay, listener, self._door.welcome) for listener in self._listeners
+                    Acceptor(self._relay, listener, partial(start_login, self._door))
+                    for listener in self._listeners
                 ]
                 self._shutdown = Shutdown(self._relay, self._pools, self._door, self._operations, acceptors)
                 self._join(nursery, send_cancels.send_nowait)

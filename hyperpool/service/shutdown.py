@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from hyperpool.admin.operations import Operations
     from hyperpool.config import PoolerSettings
+    from hyperpool.frontdoor.acceptor import Acceptor
     from hyperpool.frontdoor.door import FrontDoor
-    from hyperpool.frontdoor.listener import Acceptor
     from hyperpool.pool.pools import Pools
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.loop import Relay

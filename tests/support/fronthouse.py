@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from hyperpool.config import AuthType, DatabaseSettings, PoolerSettings, Secret, Settings, UserSettings
 from hyperpool.frontdoor.door import FrontDoor
+from hyperpool.frontdoor.guest import start_login
 from hyperpool.frontdoor.orders import CancelOrder
 from hyperpool.pool.handover import ServerFailed, ServerReady
 from hyperpool.pool.pools import Pools
@@ -123,7 +124,7 @@ class House:
     def connect(self, *sent: bytes) -> socket.socket:
         """A client comes, and sends something."""
         ours, theirs = self.pair()
-        self.door.welcome(theirs, "192.0.2.7:4711")
+        start_login(self.door, theirs, "192.0.2.7:4711")
         if sent:
             ours.send(b"".join(sent))
         self.relay.turn()
@@ -139,7 +140,7 @@ class House:
         for sock in (ours, theirs):
             sock.setblocking(False)
         self._sockets += ours, theirs
-        self.door.welcome(theirs, "192.0.2.7:4711")
+        start_login(self.door, theirs, "192.0.2.7:4711")
         self.relay.turn()
         return ours
 

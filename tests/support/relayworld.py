@@ -111,9 +111,9 @@ class WatchedRelay(Relay):
         super().__init__(options, tracker, clock)
         self.translator = Translator(clock)
 
-    def forget_client(self, client: ClientConnection, reason: str, *, told: bool) -> None:
+    def forget_client(self, client: ClientConnection, reason: str, farewell: bytes | None) -> None:
         """Take note of the reason."""
-        super().forget_client(client, reason, told=told)
+        super().forget_client(client, reason, farewell)
         self.reasons[client.address] = reason
 
     reasons: dict[str, str]

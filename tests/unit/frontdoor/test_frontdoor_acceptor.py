@@ -11,7 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from hyperpool.config import PoolerSettings
-from hyperpool.frontdoor.listener import Acceptor, Listener, open_listeners
+from hyperpool.frontdoor.acceptor import Acceptor
+from hyperpool.frontdoor.listener import Listener, open_listeners
 from hyperpool.relay.loop import Relay
 from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker

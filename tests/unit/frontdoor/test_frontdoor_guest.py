@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from hyperpool.config import AuthType, DatabaseSettings, PoolMode, SessionState
 from hyperpool.errors import ConnectFailed, LoginFailed
+from hyperpool.frontdoor.guest import start_login
 from hyperpool.service.logform import render
 from hyperpool.wire import messages
 from tests.support.fronthouse import (
@@ -107,7 +108,7 @@ def test_a_client_that_does_not_read(house: House) -> None:
     with contextlib.suppress(BlockingIOError):
         while True:
             junk += theirs.send(bytes(4096))
-    house.door.welcome(theirs, "192.0.2.7:4711")
+    start_login(house.door, theirs, "192.0.2.7:4711")
     house.send(ours, SSL)
     house.send(ours, startup())
     assert house.relay.clients

@@ -11,6 +11,7 @@ import pytest
 
 from hyperpool.auth.scram import ScramClient
 from hyperpool.config import AuthType
+from hyperpool.frontdoor.guest import start_login
 from hyperpool.wire import messages
 from tests.support.fronthouse import READY, House, open_houses, received, startup
 
@@ -46,7 +47,7 @@ def _traced() -> Iterator[None]:
 def come(house: House, pair: tuple[socket.socket, socket.socket]) -> None:
     """A client logs in; with SCRAM, if that is what it is asked for."""
     ours, theirs = pair
-    house.door.welcome(theirs, "192.0.2.7:4711")
+    start_login(house.door, theirs, "192.0.2.7:4711")
     house.send(ours, startup(application_name="app"))
     answer = received(ours)
     if not answer.endswith(READY):

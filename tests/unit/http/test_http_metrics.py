@@ -119,7 +119,7 @@ async def test_everything_has_its_value(desk: Desk) -> None:
 async def test_the_oldest_wait(desk: Desk) -> None:
     """It is that of the first one in the queue."""
     pool = desk.house.pool()
-    now = desk.house.relay.clock()
+    now = desk.house.relay.time()
     for client, since in ((object(), now - 3), (object(), now - 1)):
         pool.waiting[cast("Any", client)] = since
     samples = await _scraped(_around(desk))
@@ -236,7 +236,7 @@ async def test_pools_of_the_same_name_are_one(desk: Desk) -> None:
     own.stats.received = 7
     before = _received(await _scraped(around, exporter))["ann"]
     assert before == desk.house.pool().stats.received + 7
-    desk.house.pools.prune(desk.house.relay.clock())
+    desk.house.pools.prune(desk.house.relay.time())
     assert own not in set(desk.house.pools)
     assert _received(await _scraped(around, exporter))["ann"] == before
 

@@ -246,7 +246,62 @@ def test_accepting(system: ModuleType, tmp_path: Path, family: int, raw: bool) -
             assert (accepted.family, accepted.type) == (family, socket.SOCK_STREAM)
             assert (accepted.gettimeout(), os.get_blocking(accepted.fileno())) == (0.0, False)
             assert not accepted.get_inheritable()
-            assert address_name(family, place) == address_name(family, client.getsockname())
+            assert place == address_name(family, client.getsockname())
+
+
+def test_waiting_for_what_is_not_there(system: ModuleType) -> None:
+    """The kernel's errors: a descriptor that is not open, one that is there already, and one that is not."""
+    near, far = socket.socketpair()
+    poller = system.Poller()
+    with near, far:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            poller.register(1 << 20, EPOLLIN)
+        with pytest.raises(FileNotFoundError):
+            poller.modify(near.fileno(), EPOLLIN)
+        poller.register(near.fileno(), EPOLLIN)
+        with pytest.raises(FileExistsError):
+            poller.register(near.fileno(), EPOLLIN)
+        poller.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.10.99", "127.100.200.255"])
+def test_the_names_of_those_that_are_accepted(system: ModuleType, host: str) -> None:
+    """In numbers, whatever they are."""
+    with socket.socket() as listening, socket.socket() as client:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        listening.setblocking(False)
+        client.bind((host, 0))
+        client.connect(listening.getsockname())
+        accepted, place = eventually(
+            lambda: system.accept(listening, listening.fileno()), what="a connection"
+        )
+        accepted.close()
+        assert place == f"{host}:{client.getsockname()[1]}"
+
+
+def test_closing_a_socket(system: ModuleType) -> None:
+    """As its own method does it; twice is once."""
+    near, far = socket.socketpair()
+    with far:
+        for _ in range(2):
+            system.close_socket(near)
+            assert near.fileno() == -1
+        assert far.recv(1) == b""
+
+
+def test_closing_what_only_looks_like_a_socket(system: ModuleType) -> None:
+    """It is asked to close itself."""
+
+    class Looks:
+        closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
+
+    asked = Looks()
+    system.close_socket(asked)
+    assert asked.closed == 1
 
 
 def test_accepting_from_what_does_not_listen(system: ModuleType) -> None:

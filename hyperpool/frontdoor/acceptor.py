@@ -1,0 +1,111 @@
+"""Accepting connections, whatever happens."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from hyperpool.relay.system import accept
+from hyperpool.relay.transient import TransientConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hyperpool.frontdoor.listener import Listener
+    from hyperpool.relay.loop import Relay
+
+log = structlog.get_logger("listener")
+
+_ACCEPT_BATCH: Final = 64
+_FULL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_GONE: Final = frozenset(
+    {
+        *(errno.ECONNABORTED, errno.ECONNRESET, errno.ENOTCONN, errno.EPERM, errno.EPROTO, errno.ENOPROTOOPT),
+        *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENONET),
+    }
+)
+"""What is wrong with one connection that was waiting (accept(2)); whatever else it is, the next one has it, too."""
+_MORE_FILES: Final = "raise the limit on open files (ulimit -n, LimitNOFILE=) or lower max_client_conn"
+
+
+class Acceptor(TransientConnection):
+    """Accepts a listener's connections in the relay's loop: a trip through Trio would cost more than a login.
+
+    When that cannot be done, as when the system has no descriptors or memory left, it says so and tries again at every
+    sweep.
+
+    Args:
+        relay: the data plane.
+        listener: closed with the acceptor.
+        handle: called with each accepted socket and the peer's address, and owns the socket.
+
+    Attributes:
+        local: it is a Unix socket.
+    """
+
+    __slots__ = ("_complained", "_handle", "_listener", "local")
+
+    def __init__(
+        self, relay: Relay, listener: Listener, handle: Callable[[socket.socket, str], None]
+    ) -> None:
+        super().__init__(relay, listener.sock, float("inf"))
+        self._listener = listener
+        self._handle = handle
+        self.local = listener.sock.family == socket.AF_UNIX
+        self._complained = False
+
+    def readable(self, mask: int) -> None:  # noqa: ARG002 - a listener has one kind of event
+        """Accept what is there, in batches so that others get their turn."""
+        sock, raw = self.sock, self.raw
+        for _ in range(_ACCEPT_BATCH):
+            try:
+                arrival = accept(sock, raw)
+            except OSError as error:
+                if error.errno in _GONE:
+                    continue
+                self._complain(error)
+                return
+            if arrival is None:
+                self._complained = False
+                return
+            accepted, address = arrival
+            try:
+                self._handle(accepted, address)
+            except Exception as error:
+                # The trouble of one connection is not the listener's.
+                log.error("cannot take a connection over", listener=self._listener.name, exc_info=error)
+                accepted.close()
+        self.relay.resume(self)
+
+    def timed_out(self) -> None:
+        """Try again."""
+        self.deadline = float("inf")
+        self.readable(0)
+
+    def flushed(self) -> None:
+        """A listener sends nothing."""
+
+    def lost(self, reason: str) -> None:
+        """Accept no more. Another process may hold the same socket, so closing it does not take it out of epoll."""
+        if not self.closed:
+            self.relay.unwatch(self)
+        TransientConnection.lost(self, reason)  # `super()` alone does not work in methods that C calls
+
+    def gone(self, reason: str) -> None:  # noqa: ARG002 - whatever it is
+        """No more connections."""
+        self._listener.close()
+
+    def _complain(self, error: OSError) -> None:
+        self.deadline = self.relay.now
+        if not self._complained:
+            self._complained = True
+            remedy = {"remedy": _MORE_FILES} if error.errno in _FULL else {}
+            log.error(
+                "cannot accept connections",
+                listener=self._listener.name,
+                error=error.strerror or str(error),
+                **remedy,
+            )
