@@ -57,7 +57,7 @@ def _member(
     parts: Any = SimpleNamespace(
         hold=lambda _: followed.clear(),
         around=SimpleNamespace(
-            relay=SimpleNamespace(clock=trio.current_time),
+            relay=SimpleNamespace(time=trio.current_time),
             cache=SimpleNamespace(databases={}, lane=followed.append),
             pools=SimpleNamespace(attach=lambda: None),
             settings=lambda: SimpleNamespace(pool_for=lambda *names: names),
