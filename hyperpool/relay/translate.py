@@ -205,6 +205,9 @@ class Translator(Placement):
             client.remembered().put_aside(end - at)
         if client.stalled:
             client.unread = True
+            if self._server.ledger.wants_data:
+                # No answer will wake it.
+                client.relay.resume(client)
 
     def _answer_fakes(self) -> None:
         """Answer what the server never sees, if it owes nothing that would come first."""

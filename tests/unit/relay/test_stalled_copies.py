@@ -33,6 +33,32 @@ def test_what_depends_on_an_answer_behind_a_copy_ends_the_client(before: str, ne
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "next_one"),
+    [("copy t from stdin; deallocate a", "Ba|E|S"), ("reset x.y; copy t from stdin", "Qx")],
+)
+def test_it_may_come_when_the_copy_has_begun(text: str, next_one: str) -> None:
+    """Nothing else that happens would remind of it."""
+    reset = "CRESET|" if text.startswith("reset") else ""
+    play(
+        f"""
+        {COMES}
+        c1 > Pa:select 1|S
+        s1 < P~1:select 1|S
+        s1 > 1|Z
+        c1 < 1|Z
+        c1 > Q{text}
+        s1 < Q{text.replace(" a", ' "~1"')}
+        s1 > {reset}G
+        c1 < {reset}G
+        c1 > {next_one}
+        c1 < {_ENDED.format(ord(next_one[0]))}
+        s1 < END
+        """,
+        **FOLLOW,
+    )
+
+
 def test_it_waits_while_the_end_of_the_copy_is_on_its_way() -> None:
     """Then the copy will end by itself."""
     play_in_pieces(
