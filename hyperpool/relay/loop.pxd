@@ -2,13 +2,13 @@ cimport cython
 
 from hyperpool.relay.census cimport Census
 from hyperpool.relay.connection cimport Connection
-from hyperpool.relay.events cimport EventLoop
 from hyperpool.relay.frontend cimport Frontend
 from hyperpool.relay.handover cimport ClientReady
 from hyperpool.pool.places cimport Places
+from hyperpool.relay.supply cimport Supply
 
 
-cdef class Relay(EventLoop):
+cdef class Relay(Supply):
     cdef public object tracker
     cdef public object translator
     cdef public object budget
@@ -19,16 +19,12 @@ cdef class Relay(EventLoop):
     cdef public Py_ssize_t max_packet_size
     cdef public bint extended_only
     cdef public double cancel_wait_timeout
-    cdef public object demand
-    cdef public object settled
-    cdef public object learned
     cdef public object cancel
     cdef public object slow
     cdef public dict transients
     cdef public Census census
     cdef public object peer_id
     cdef public set _reserved
-    cdef public dict _arrivals
     cdef public bint _log_connections
     cdef public bint _log_disconnections
     cdef public bint _log_errors

@@ -14,12 +14,12 @@ from hyperpool.relay import caching, refreshing
 from hyperpool.relay.census import Census
 from hyperpool.relay.client import ClientConnection
 from hyperpool.relay.connection import MAX_PARTIAL
-from hyperpool.relay.events import EventLoop
 from hyperpool.relay.following import MAX_SETTINGS
 from hyperpool.relay.leaving import LeavingConnection, PartingConnection
 from hyperpool.relay.requests import cancel_waiting
 from hyperpool.relay.server import ServerConnection
 from hyperpool.relay.slow import SlowLog
+from hyperpool.relay.supply import Supply
 from hyperpool.relay.system import monotonic
 from hyperpool.relay.timeouts import sweep_clients, sweep_servers, sweep_waiting
 from hyperpool.relay.translate import Translator
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from hyperpool.cache.lane import Plan
     from hyperpool.cache.store import Entry
-    from hyperpool.errors import UpstreamError
     from hyperpool.pool.handover import ServerFailed, ServerReady
     from hyperpool.relay.connection import Connection
     from hyperpool.relay.handover import ClientReady, RelayLane, RelayPool
@@ -48,7 +47,7 @@ _UNLINKED_READ: Final = 8192
 """Bytes read from a client before a server is linked: what it may make the pooler hold while it waits."""
 
 
-class Relay(EventLoop):
+class Relay(Supply):
     """The data plane.
 
     Args:
@@ -58,9 +57,6 @@ class Relay(EventLoop):
         numbers: the first number of a connection, and the step to the next one.
 
     Attributes:
-        settled: called with a pool that has a server connection less; must not block.
-        learned: called with a pool that knows what its newest server has told; must not block.
-        demand: called with a pool that should open server connections; must not block.
         cancel: called with a server connection whose query should be canceled; must not block. When the request has
             been sent, or cannot be, the server's `end_cancel` is called.
         translator: translates what clients send.
@@ -97,16 +93,12 @@ class Relay(EventLoop):
         self.max_partial = min(MAX_PARTIAL, options.buffer)
         self.max_settings = MAX_SETTINGS
         self.max_whole = options.buffer
-        self.demand: Callable[[RelayPool], None] = _ignore
-        self.settled: Callable[[RelayPool], None] = _ignore
-        self.learned: Callable[[RelayPool], None] = _ignore
         self.cancel: Callable[[ServerConnection], None] = ServerConnection.end_cancel
         self.slow = SlowLog()
         self.transients: dict[TransientConnection, None] = {}
         self.census = Census()
         self.peer_id = options.peer_id
         self._reserved: set[int] = set()
-        self._arrivals: dict[RelayPool, dict[Callable[[UpstreamError | None], None], None]] = {}
         self.configure(options)
 
     def configure(self, options: RelayOptions) -> None:
@@ -131,20 +123,6 @@ class Relay(EventLoop):
         for connection in list(self.transients):
             connection.lost("the pooler ends")
         super().close()
-
-    def want(self, pool: RelayPool) -> None:
-        """Ask for server connections, if the pool should have more."""
-        while (server := pool.victim(self.now)) is not None:
-            server.close("evicted")
-        if pool.missing(self.now):
-            self.demand(pool)
-
-    def client_waits(self, pool: RelayPool) -> None:
-        """A client has begun to wait: get a server for it, or tell it at once that there is none to be had."""
-        self.want(pool)
-        error = pool.hopeless(self.now)
-        if error is not None:
-            self._fail_waiting(pool, error)
 
     def refresh(
         self, client: ClientConnection, lane: RelayLane, plan: Plan, request: Request, entry: Entry
@@ -319,59 +297,6 @@ class Relay(EventLoop):
         self.want(pool)
         self.settled(pool)
 
-    def server_works(self, pool: RelayPool, parameters: dict[str, str]) -> None:
-        """A new server connection is ready for clients."""
-        pool.backoff.succeeded(self.now)
-        pool.starting.clear()
-        if pool.parameters != parameters:
-            # What was made of the ones that are known is good for as long as they are the same object.
-            pool.parameters = parameters
-        self.learned(pool)
-        self.arrived(pool, None)
-
-    def _failed(self, pool: RelayPool, error: UpstreamError) -> None:
-        pool.backoff.failed(error, self.now)
-        log.warning("cannot connect to the server", pool=pool.name, error=str(error))
-        if pool.hopeless(self.now):
-            self._fail_waiting(pool, error)
-            self.arrived(pool, error)
-
-    def _fail_waiting(self, pool: RelayPool, error: UpstreamError) -> None:
-        reason = f"no server connection: {error}"
-        for client in list(pool.waiting):
-            if error.response:
-                client.close(reason, error.response)
-            else:
-                client.refuse(reason, error.sqlstate)
-
-    def arrived(self, pool: RelayPool, error: UpstreamError | None) -> None:
-        """The pool's `parameters` are known, or cannot be had now: logins that have waited for them go on."""
-        for then in self._arrivals.pop(pool, ()):
-            pool.logins -= 1
-            then(error)
-
-    def await_parameters(self, pool: RelayPool, then: Callable[[UpstreamError | None], None]) -> None:
-        """Call back when the pool's `parameters` are known, or when it is known that they cannot be had now.
-
-        Opens a first server connection if there is none.
-        """
-        self._arrivals.setdefault(pool, {})[then] = None
-        pool.logins += 1
-        self.want(pool)
-        error = pool.hopeless(self.now)
-        if error is not None:
-            self.arrived(pool, error)
-
-    def await_no_longer(self, pool: RelayPool, then: Callable[[UpstreamError | None], None]) -> None:
-        """Do not call back: the login that has waited is over."""
-        waiting = self._arrivals.get(pool)
-        if waiting is None or then not in waiting:
-            return
-        del waiting[then]
-        pool.logins -= 1
-        if not waiting:
-            del self._arrivals[pool]
-
     # -- cancel ------------------------------------------------------------------------------------------------------
 
     def cancel_target(self, pid: int, secret: bytes) -> ServerConnection | None:
@@ -504,7 +429,3 @@ def _ask_for_beginning(pool: RelayPool) -> None:
         if server.client is not None:
             server.held = True
             return
-
-
-def _ignore(pool: RelayPool) -> None:
-    """What a relay has that nobody warms, and that is alone."""
