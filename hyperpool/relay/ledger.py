@@ -210,6 +210,11 @@ class Ledger:
         self.unsynced = False
 
     @property
+    def busy(self) -> bool:
+        """Whether, as far as is known, the server owes something, or its client a Sync or the end of a COPY."""
+        return bool(self.entries or self.unsynced or self.skipping or self.copying)
+
+    @property
     def clean(self) -> bool:
         """Whether the server owes nothing and there is no doubt about it."""
         return not (self.entries or self.unsynced or self.skipping or self.copying or self.doubt)
@@ -326,6 +331,7 @@ class Ledger:
             self._doubt(wire.READY_FOR_QUERY)
             self.surplus = max(self.surplus - 1, 0)
             self.skipping = False
+            self.unsynced = bool(entries)
             return FORWARD
         entries.popleft()
         self._struck(head)

@@ -94,7 +94,7 @@ def sweep_clients(clients: Iterable[ClientConnection], now: float) -> None:
         if not timeout:
             continue
         server = client.server
-        linked = server is not None and (server.status != IDLE or not server.ledger.clean)
+        linked = server is not None and (server.status != IDLE or server.ledger.busy)
         if client.parked is None and not linked and now - client.active >= timeout:
             _end(client, "client_idle_timeout", "57P05", f"the client sent nothing for {timeout:g} s")
 

@@ -95,6 +95,13 @@ _PIPELINE = """
     s1 > 1|2|CSELECT 1|Z
     c1 < 1|2|CSELECT 1|Z
 """
+_AFTER_A_COPY_IN_DOUBT = """
+    c1 > P:copy|B|E|S
+    s1 < P:copy|B|E|S
+    s1 > 1|2|G|E42809 a view|Z
+    c1 < 1|2|G|E42809 a view|Z
+"""
+"""It keeps its server: nobody knows which Sync has been answered."""
 _WAITING = """
     c2 > P:select 1|H
     s1 < P:select 1|H
@@ -205,6 +212,7 @@ def _play(script: str, limit: str, after: float, end: str, **pool: Any) -> None:
         ("client_idle_timeout", _AFTER_A_QUERY, 10.0),
         ("client_idle_timeout", _AFTER_A_BLOCK, 10.0),
         ("client_idle_timeout", _AFTER_A_LONG_QUERY, 10.0),
+        ("client_idle_timeout", _AFTER_A_COPY_IN_DOUBT, 10.0),
         ("query_wait_timeout", _WAITING, 10.0),
     ],
     ids=_name,
