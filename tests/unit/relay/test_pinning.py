@@ -135,6 +135,15 @@ def test_notifications_in_the_transaction_that_listens() -> None:
 
 _REFUSED = "E53400 too many clients of this pool keep their server connection (max_pinned)"
 
+_CALLS = """
+    c2 > Qselect f()
+    s2 < Qselect f()
+    s2 > CSELECT 1|Z
+    s2 < Q<begin>;<no timeout>;<pins>;<settings>
+    c2 < CSELECT 1|Z
+"""
+"""A function is called, and the server is asked what it has changed."""
+
 _REFUSED_AFTERWARDS = (
     "!53400 too many clients of this pool keep their server connection (temporary objects) {end this state in other"
     " clients, or raise max_pinned and the pool's size, or use session pooling}"
@@ -256,11 +265,7 @@ def test_what_cannot_be_told_beforehand_is_refused_afterwards() -> None:
     play(
         f"""
         {LISTENS}
-        c2 > Qselect f()
-        s2 < Qselect f()
-        s2 > CSELECT 1|Z
-        s2 < Q<begin>;<no timeout>;<pins>;<settings>
-        c2 < CSELECT 1|Z
+        {_CALLS}
         s2 > T|Dstatement_timeout,0,-|CSELECT 1|CSET|T|Dt,f,f,f,f|CSELECT 1|T|Drole,none,-|CSELECT 1|Z
         c2 < {_REFUSED_AFTERWARDS}|END
         s2 < QDISCARD ALL
@@ -281,11 +286,7 @@ def test_who_was_let_keep_a_server_is_not_refused_for_another() -> None:
         s1 > CLISTEN|Z
         s1 < Q<pins>
         c1 < CLISTEN|Z
-        c2 > Qselect f()
-        s2 < Qselect f()
-        s2 > CSELECT 1|Z
-        s2 < Q<begin>;<no timeout>;<pins>;<settings>
-        c2 < CSELECT 1|Z
+        {_CALLS}
         s2 > T|Dstatement_timeout,0,-|CSELECT 1|CSET|T|Dt,f,f,f,f|CSELECT 1|T|Drole,none,-|CSELECT 1|Z
         c2 < {_REFUSED_AFTERWARDS}|END
         s2 < QDISCARD ALL
@@ -320,11 +321,7 @@ def test_who_has_kept_a_server_before_is_refused_like_others() -> None:
         c2 < CUNLISTEN|Z
         s1 > {NOTHING}
         {LISTENS}
-        c2 > Qselect f()
-        s2 < Qselect f()
-        s2 > CSELECT 1|Z
-        s2 < Q<begin>;<no timeout>;<pins>;<settings>
-        c2 < CSELECT 1|Z
+        {_CALLS}
         s2 > T|Dstatement_timeout,0,-|CSELECT 1|CSET|T|Df,t,f,f,f|CSELECT 1|T|Drole,none,-|CSELECT 1|Z
         c2 < {_REFUSED_AFTERWARDS.replace("temporary objects", "LISTEN")}|END
         s2 < QDISCARD ALL
