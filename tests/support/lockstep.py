@@ -144,7 +144,6 @@ class _Side:
         )
         self.relay = _Relay(options, ParameterTracker(), self.clock)
         self.relay.made = made
-        self.relay.reasons = {}
         self.relay.cancel = self._cancel
         self.canceled: list[str] = []
         self.pool: RelayPool = Pool(attrs.evolve(POOL, **pool), lambda: 0.5)

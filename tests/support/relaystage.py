@@ -350,7 +350,6 @@ class Stage:
             log_disconnections=False,
         )
         self.relay = WatchedRelay(options, ParameterTracker(), self.clock)
-        self.relay.reasons = {}
         self.pool: RelayPool = Pool(attrs.evolve(POOL, **{"pool_size": 1, **pool}), lambda: 0.5)
         self.split: Callable[[bytes], list[bytes]] = whole
         self._functions = functions

@@ -110,13 +110,12 @@ class WatchedRelay(Relay):
     def __init__(self, options: RelayOptions, tracker: ParameterTracker, clock: Clock) -> None:
         super().__init__(options, tracker, clock)
         self.translator = Translator(clock)
+        self.reasons: dict[str, str] = {}
 
     def forget_client(self, client: ClientConnection, reason: str, farewell: bytes | None) -> None:
         """Take note of the reason."""
         super().forget_client(client, reason, farewell)
         self.reasons[client.address] = reason
-
-    reasons: dict[str, str]
 
     def _crashed(self, connection: Connection, error: Exception) -> None:
         raise AssertionError(f"the handler of {connection!r} failed") from error
@@ -147,7 +146,6 @@ class World:
             log_disconnections=False,
         )
         self.relay = WatchedRelay(options, ParameterTracker(), self.clock)
-        self.relay.reasons = {}
         # Many an answer is a stream, and it is looked at about as often as the clock is.
         self.relay.much, self.relay.stream, self.relay.beat = 100, 2, 2e-6
         self._wanted: set[RelayPool] = set()
