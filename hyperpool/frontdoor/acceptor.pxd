@@ -8,7 +8,12 @@ cdef class Acceptor(TransientConnection):
     cdef object _handle
     cdef object _listener
     cdef bint _complained
+    cdef bint _attends
+    cdef int _batch
+    cdef long long _wakeup
     cdef public bint local
 
-    @cython.locals(arrival=tuple)
+    @cython.locals(wakeup=cython.longlong)
     cpdef readable(self, long mask)
+    @cython.locals(arrival=tuple)
+    cdef bint _accept(self, int most) except -1

@@ -34,8 +34,12 @@ _MORE_FILES: Final = "raise the limit on open files (ulimit -n, LimitNOFILE=) or
 class Acceptor(TransientConnection):
     """Accepts a listener's connections in the relay's loop: a trip through Trio would cost more than a login.
 
-    When that cannot be done, as when the system has no descriptors or memory left, it says so and tries again at every
-    sweep.
+    It is told for as long as somebody waits, and does not try to find out whether anybody else does: the kernel makes a
+    file for each accept(2), also for one that finds nobody. While it is told in every wakeup, since more come than it
+    takes, it takes twice as many each time.
+
+    When that cannot be done, as when the system has no descriptors or memory left, it says so, is told no more, and
+    tries again at every sweep.
 
     Args:
         relay: the data plane.
@@ -46,7 +50,7 @@ class Acceptor(TransientConnection):
         local: it is a Unix socket.
     """
 
-    __slots__ = ("_complained", "_handle", "_listener", "local")
+    __slots__ = ("_attends", "_batch", "_complained", "_handle", "_listener", "_wakeup", "local")
 
     def __init__(
         self, relay: Relay, listener: Listener, handle: Callable[[socket.socket, str], None]
@@ -56,21 +60,53 @@ class Acceptor(TransientConnection):
         self._handle = handle
         self.local = listener.sock.family == socket.AF_UNIX
         self._complained = False
+        self._attends = False
+        self._batch = 1
+        self._wakeup = 0
+
+    def start(self) -> None:
+        """Begin to accept connections."""
+        self.relay.transients[self] = None
+        self._attend()
 
     def readable(self, mask: int) -> None:  # noqa: ARG002 - a listener has one kind of event
-        """Accept what is there, in batches so that others get their turn."""
+        """Accept some of those that wait; the relay tells again if there are more."""
+        wakeup = self.relay.wakeups
+        if self._complained:
+            # The trouble is over when nobody waits any more, which has to be seen.
+            self._batch = _ACCEPT_BATCH
+        elif wakeup != self._wakeup + 1:
+            self._batch = 1
+        self._wakeup = wakeup
+        if self._accept(self._batch):
+            self._batch = min(self._batch * 2, _ACCEPT_BATCH)
+
+    def accept_all(self) -> None:
+        """Accept everybody that waits."""
+        while self._accept(_ACCEPT_BATCH):
+            pass
+
+    def _accept(self, most: int) -> bool:
+        """Accept some connections.
+
+        Args:
+            most: how many.
+
+        Returns:
+            Whether there may be more.
+        """
         sock, raw = self.sock, self.raw
-        for _ in range(_ACCEPT_BATCH):
+        for _ in range(most):
             try:
                 arrival = accept(sock, raw)
             except OSError as error:
                 if error.errno in _GONE:
                     continue
                 self._complain(error)
-                return
+                return False
             if arrival is None:
                 self._complained = False
-                return
+                return False
             accepted, address = arrival
             try:
                 self._handle(accepted, address)
@@ -78,20 +114,30 @@ class Acceptor(TransientConnection):
                 # The trouble of one connection is not the listener's.
                 log.error("cannot take a connection over", listener=self._listener.name, exc_info=error)
                 accepted.close()
-        self.relay.resume(self)
+        return True
 
     def timed_out(self) -> None:
         """Try again."""
         self.deadline = float("inf")
-        self.readable(0)
+        self._accept(_ACCEPT_BATCH)
+        if self.deadline == float("inf"):
+            self._attend()
+
+    def _attend(self) -> None:
+        self.relay.attend(self)
+        self._attends = True
+
+    def _ignore(self) -> None:
+        if self._attends:
+            self.relay.unwatch(self)
+            self._attends = False
 
     def flushed(self) -> None:
         """A listener sends nothing."""
 
     def lost(self, reason: str) -> None:
         """Accept no more. Another process may hold the same socket, so closing it does not take it out of epoll."""
-        if not self.closed:
-            self.relay.unwatch(self)
+        self._ignore()
         TransientConnection.lost(self, reason)  # `super()` alone does not work in methods that C calls
 
     def gone(self, reason: str) -> None:  # noqa: ARG002 - whatever it is
@@ -99,6 +145,7 @@ class Acceptor(TransientConnection):
         self._listener.close()
 
     def _complain(self, error: OSError) -> None:
+        self._ignore()
         self.deadline = self.relay.now
         if not self._complained:
             self._complained = True

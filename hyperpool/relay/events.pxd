@@ -16,6 +16,7 @@ cdef class EventLoop:
     cdef long long _number
     cdef long long _step
     cdef public double now
+    cdef public long long wakeups
     cdef public Py_ssize_t much
     cdef public Py_ssize_t stream
     cdef public double beat

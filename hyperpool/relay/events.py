@@ -50,6 +50,7 @@ class EventLoop:
 
     Attributes:
         now: the time of the newest wakeup, monotonic seconds.
+        wakeups: how many there have been.
         much: bytes that a read finds in the middle of a long answer, or of a COPY, at least.
         stream: so many reads in a row that have found much make a stream, which is polled; see `poll`.
         beat: seconds between two looks at streams, less than a millisecond.
@@ -61,6 +62,7 @@ class EventLoop:
         self._clock = clock
         self._number, self._step = numbers
         self.now = clock()
+        self.wakeups = 0
         self.much = 4096
         self.stream = 32
         self.beat = 0.00003
@@ -127,6 +129,7 @@ class EventLoop:
             rests = bool(polled) and not again
             count = poller.rest(self.beat) if rests else poller.wait(timeout)
             self.now = now = read(clock)
+            self.wakeups += 1
             for number in range(count):
                 connection = connections.get(poller.fd(number))
                 if connection is None:
@@ -296,6 +299,12 @@ class EventLoop:
             self.watch_writable(connection)
         else:
             self.unwatch_writable(connection)
+
+    def attend(self, listener: Connection) -> None:
+        """Tell a listening socket in each wakeup in which somebody waits to be accepted (level-triggered)."""
+        self._epoll.forget(listener.fd)
+        self._epoll.register(listener.fd, _IN)
+        self._connections[listener.fd] = listener
 
     def unwatch(self, connection: Connection) -> None:
         """Tell the connection nothing more: its socket is about to be closed, and may be open elsewhere."""

@@ -264,7 +264,7 @@ class Pooler:
                 self._join(nursery, send_cancels.send_nowait)
                 self._herald = self._fill_pools(nursery)
                 for acceptor in acceptors:
-                    self._relay.welcome(acceptor)
+                    acceptor.start()
                 self._announce()
                 self._place.settle(self._parts(send_cancels.send_nowait))
                 self._serving()

@@ -109,7 +109,7 @@ class Shutdown:
             if succeeded or not acceptor.local:
                 if self.mode is ShutdownMode.WAIT_FOR_CLIENTS and not (succeeded or acceptor.closed):
                     # Those in the queue have connected, and would be cut off.
-                    acceptor.readable(0)
+                    acceptor.accept_all()
                 acceptor.lost("shutting down")
 
     def _wait_for_clients(self, settings: PoolerSettings) -> None:

@@ -73,7 +73,7 @@ class House:
         sock.listen(200)
         sock.setblocking(False)
         acceptor = Acceptor(self.relay, Listener(sock, name), lambda *arrival: self.take(name, *arrival))
-        self.relay.welcome(acceptor)
+        acceptor.start()
         return sock, acceptor
 
     def take(self, name: str, accepted: socket.socket, address: str) -> None:
@@ -128,6 +128,36 @@ def test_a_crowd_does_not_keep_others_waiting(house: House) -> None:
     house.relay.turn()
     assert house.visits.count("first") == 150
     assert house.visits.index("second") <= 64
+
+
+def test_nobody_is_looked_for_in_vain(house: House) -> None:
+    """An accept(2) that finds nobody costs more than one wakeup: one client at a time is one try each."""
+    listener, _ = house.listen()
+    for _ in range(5):
+        house.come(listener)
+        house.relay.turn()
+    assert (len(house.arrived), listener.tries) == (5, 5)
+
+
+def test_more_come_than_are_accepted(house: House) -> None:
+    """Twice as many are taken in each wakeup that follows: a crowd takes few, however much else there is to do."""
+    listener, _ = house.listen()
+    house.come(listener, 127)
+    before = house.relay.wakeups
+    house.relay.turn()
+    assert len(house.arrived) == 127
+    assert house.relay.wakeups - before == len((1, 2, 4, 8, 16, 32, 64)) + 1
+    house.come(listener)
+    house.relay.turn()
+    assert listener.tries == 128
+
+
+def test_all_who_wait(house: House) -> None:
+    """As before the listener is closed: they have connected, and would be cut off."""
+    listener, acceptor = house.listen()
+    house.come(listener, 150)
+    acceptor.accept_all()
+    assert len(house.arrived) == 150
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
@@ -237,7 +267,7 @@ def test_a_closed_acceptor_removes_its_unix_socket(house: House, directory: Path
     """So that the next pooler can have the place while this one drains."""
     (listener,) = open_listeners(PoolerSettings(unix_socket_dir=str(directory)))
     acceptor = Acceptor(house.relay, listener, lambda *_: None)
-    house.relay.welcome(acceptor)
+    acceptor.start()
     acceptor.lost("shutting down")
     assert list(directory.iterdir()) == []
 
