@@ -70,7 +70,7 @@ help:  ## Show this list
 # What is compiled (hyperpool/form.py says which): a change asks for a new installation, unless nothing is compiled.
 ifndef FORM
 HOT := setup.py hyperpool/form.py $(shell find hyperpool -name '*.pxd' -o -name '*.pyx') \
-  $(patsubst %.pxd,%.py,$(shell find hyperpool -name '*.pxd'))
+  $(wildcard $(shell sed -n 's|^    "\(.*\)",$$|hyperpool/\1.py|p' hyperpool/form.py))
 endif
 
 # A stamp is as old as the last installation; a change of pyproject.toml asks for a new one.

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from hyperpool import form
+
 ROOT = Path(__file__).parents[2]
 _LONG_AGO = (0, 0)
+_COMPILED = ("hyperpool/stats.py", "hyperpool/relay/parses.py")
+"""Of the modules that are compiled, one that has C types for what it names, and one that has none."""
 _TOOL = "#!/bin/sh\n"
 _PYTHON = f"""{_TOOL}case "$*" in *--editable*) echo "${{HYPERPOOL_PURE:-0}}" >> installed;; esac\n"""
 
@@ -22,9 +26,9 @@ class Checkout:
         self._path = path
         for name in ("Makefile", "pyproject.toml", "setup.py"):
             shutil.copy(ROOT / name, path)
-        for name in ("form.py", "stats.py", "stats.pxd", "cli.py"):
-            (path / "hyperpool").mkdir(exist_ok=True)
-            shutil.copy(ROOT / "hyperpool" / name, path / "hyperpool")
+        for name in ("form.py", "stats.py", "stats.pxd", "cli.py", "relay/parses.py"):
+            (path / "hyperpool" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / "hyperpool" / name, path / "hyperpool" / name)
         programs = path / ".venv" / "bin"
         programs.mkdir(parents=True)
         for name in ("python", "ruff", "hyperpool"):
@@ -81,13 +85,24 @@ def test_what_serves_development_serves_a_run(checkout: Checkout) -> None:
     assert checkout.make("run", "0") == []
 
 
-@pytest.mark.parametrize("changed", ["hyperpool/stats.py", "hyperpool/stats.pxd", "setup.py"])
+@pytest.mark.parametrize("changed", [*_COMPILED, "hyperpool/stats.pxd", "setup.py"])
 def test_what_is_compiled_has_changed(checkout: Checkout, changed: str) -> None:
     """It is compiled again, but not before it is wanted compiled."""
     assert checkout.make("lint", "0") == ["0"]
     checkout.change(changed)
     assert checkout.make("lint", "1") == []
     assert checkout.make("lint", "0") == ["0"]
+
+
+def test_every_module_that_is_compiled_counts() -> None:
+    """The Makefile knows all that the compiled form is made of: else it would be out of date, and not run."""
+    command = ["make", "--silent", "--print-data-base", "--question", "help"]
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "HYPERPOOL_"))
+    }
+    told = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False).stdout
+    (line,) = (line for line in told.splitlines() if line.startswith("HOT := "))
+    assert {str(path.relative_to(ROOT)) for path in form.sources()} <= set(line.split())
 
 
 def test_what_is_installed_has_changed(checkout: Checkout) -> None:
