@@ -43,7 +43,7 @@ class Failures(Shortcut):
             self.described = b""
             self.transmit(replays.prepare(replay, self))
             return SKIP
-        if self.suspicion is not None and self.suspicion.resetting == self.ledger.settled + 1:
+        if self.suspicion is not None and self.suspicion.resetting <= self.ledger.settled + 1:
             self.suspicion.not_reset()
         verdict = self.ledger.response(wire.ERROR_RESPONSE)
         if self.ledger.undone:

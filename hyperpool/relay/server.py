@@ -356,7 +356,8 @@ class ServerConnection(Failures):
     ) -> int | bytes:
         """ReadyForQuery behind texts that may have changed the session. Returns as `_ready` does."""
         suspicion.deallocations.ready(self.ledger.settled)
-        if suspicion.restores and suspicion.resetting == self.ledger.settled:
+        # A COPY behind them ignores the Sync that came with them: then it is a later one.
+        if suspicion.restores and suspicion.resetting <= self.ledger.settled:
             if client is not None and suspicion.has_reset and status != FAILED:
                 return self.restore(client, suspicion) + messages.ready_for_query(bytes((status,)))
             suspicion.not_reset()

@@ -71,6 +71,50 @@ def test_reset_and_set_in_one_pipeline() -> None:
     )
 
 
+def test_reset_and_copy_in_one_pipeline() -> None:
+    """The Sync that came with them is ignored by the copy: they end with the one behind its data."""
+    play_in_pieces(
+        f"""
+        {COMES}
+        c1 > P:reset x.y|B|E|P:copy t from stdin|B|E|S
+        s1 < P:reset x.y|B|E|P:copy t from stdin|B|E|S
+        s1 > 1|2|CRESET|1|2|G
+        c1 < 1|2|CRESET|1|2|G
+        c1 > d5|c|S
+        s1 < d5|c|S
+        s1 > CCOPY 1|Z
+        c1 < CCOPY 1|Z
+        {SETS_AGAIN}
+        {ASKS}
+        {HAS}
+        """,
+        **FOLLOW,
+    )
+
+
+def test_reset_and_a_copy_that_fails_in_one_pipeline() -> None:
+    """The reset is undone with it, and what the client has set since its login is still there."""
+    play_in_pieces(
+        f"""
+        {COMES}
+        c1 > Qset x.y = 5
+        s1 < Qset x.y = 5
+        s1 > CSET|Z
+        c1 < CSET|Z
+        {asks("x.y", "5")}
+        c1 > P:reset x.y|B|E|P:copy t from stdin|B|E|S
+        s1 < P:reset x.y|B|E|P:copy t from stdin|B|E|S
+        s1 > 1|2|CRESET|1|2|G
+        c1 < 1|2|CRESET|1|2|G
+        c1 > d5|c|S
+        s1 < d5|c|S
+        s1 > E22P04 wrong data|Z
+        c1 < E22P04 wrong data|Z
+        """,
+        **FOLLOW,
+    )
+
+
 def test_set_and_reset_in_one_pipeline() -> None:
     """The same, the other way round."""
     play_in_pieces(
