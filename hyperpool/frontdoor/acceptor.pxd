@@ -8,7 +8,7 @@ cdef class Acceptor(TransientConnection):
     cdef object _handle
     cdef object _listener
     cdef bint _complained
-    cdef bint _attends
+    cdef bint _watched
     cdef int _batch
     cdef long long _wakeup
     cdef public bint local

@@ -50,7 +50,7 @@ class Acceptor(TransientConnection):
         local: it is a Unix socket.
     """
 
-    __slots__ = ("_attends", "_batch", "_complained", "_handle", "_listener", "_wakeup", "local")
+    __slots__ = ("_batch", "_complained", "_handle", "_listener", "_wakeup", "_watched", "local")
 
     def __init__(
         self, relay: Relay, listener: Listener, handle: Callable[[socket.socket, str], None]
@@ -60,14 +60,15 @@ class Acceptor(TransientConnection):
         self._handle = handle
         self.local = listener.sock.family == socket.AF_UNIX
         self._complained = False
-        self._attends = False
+        self._watched = False
         self._batch = 1
         self._wakeup = 0
 
     def start(self) -> None:
         """Begin to accept connections."""
         self.relay.transients[self] = None
-        self._attend()
+        self.relay.attend(self)
+        self._watched = True
 
     def readable(self, mask: int) -> None:  # noqa: ARG002 - a listener has one kind of event
         """Accept some of those that wait; the relay tells again if there are more."""
@@ -81,10 +82,13 @@ class Acceptor(TransientConnection):
         if self._accept(self._batch):
             self._batch = min(self._batch * 2, _ACCEPT_BATCH)
 
-    def accept_all(self) -> None:
-        """Accept everybody that waits."""
-        while self._accept(_ACCEPT_BATCH):
-            pass
+    def accept_all(self, backlog: int) -> None:
+        """Accept everybody that waits, but not all who come meanwhile: who is sent away may come again at once.
+
+        Args:
+            backlog: of the listener; the kernel keeps one more.
+        """
+        self._accept(backlog + 1)
 
     def _accept(self, most: int) -> bool:
         """Accept some connections.
@@ -121,23 +125,16 @@ class Acceptor(TransientConnection):
         self.deadline = float("inf")
         self._accept(_ACCEPT_BATCH)
         if self.deadline == float("inf"):
-            self._attend()
-
-    def _attend(self) -> None:
-        self.relay.attend(self)
-        self._attends = True
-
-    def _ignore(self) -> None:
-        if self._attends:
-            self.relay.unwatch(self)
-            self._attends = False
+            self.relay.attend(self)
 
     def flushed(self) -> None:
         """A listener sends nothing."""
 
     def lost(self, reason: str) -> None:
         """Accept no more. Another process may hold the same socket, so closing it does not take it out of epoll."""
-        self._ignore()
+        if self._watched:
+            self.relay.unwatch(self)
+            self._watched = False
         TransientConnection.lost(self, reason)  # `super()` alone does not work in methods that C calls
 
     def gone(self, reason: str) -> None:  # noqa: ARG002 - whatever it is
@@ -145,7 +142,7 @@ class Acceptor(TransientConnection):
         self._listener.close()
 
     def _complain(self, error: OSError) -> None:
-        self._ignore()
+        self.relay.neglect(self)
         self.deadline = self.relay.now
         if not self._complained:
             self._complained = True

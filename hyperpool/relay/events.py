@@ -302,9 +302,16 @@ class EventLoop:
 
     def attend(self, listener: Connection) -> None:
         """Tell a listening socket in each wakeup in which somebody waits to be accepted (level-triggered)."""
+        if self._connections.get(listener.fd) is listener:
+            self._epoll.modify(listener.fd, _IN)
+            return
         self._epoll.forget(listener.fd)
         self._epoll.register(listener.fd, _IN)
         self._connections[listener.fd] = listener
+
+    def neglect(self, listener: Connection) -> None:
+        """Tell it nothing, until `attend`: to be told again takes no memory, of which there may be none."""
+        self._epoll.modify(listener.fd, _QUIET)
 
     def unwatch(self, connection: Connection) -> None:
         """Tell the connection nothing more: its socket is about to be closed, and may be open elsewhere."""

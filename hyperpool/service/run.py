@@ -398,9 +398,16 @@ class Pooler:
         self._shutdown.begin(mode, self._ending_settings())
 
     def _ending_settings(self) -> PoolerSettings:
-        """What holds for the end: a process closes its portion of the clients that are closed in a second."""
+        """What holds for the end: a process closes its portion of the clients that are closed in a second.
+
+        Its listeners are as they were opened.
+        """
         pooler = self._settings.pooler
-        return attrs.evolve(pooler, drain_rate=self._settings.portion.at_least_one(pooler.drain_rate))
+        return attrs.evolve(
+            pooler,
+            drain_rate=self._settings.portion.at_least_one(pooler.drain_rate),
+            listen_backlog=self._at_start.pooler.listen_backlog,
+        )
 
     def set(self, key: str, value: str) -> None:
         """Change a setting until the next reload, as `admin.console.Process`."""

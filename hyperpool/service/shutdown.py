@@ -97,19 +97,19 @@ class Shutdown:
             self.over.set()
         elif mode is not self.mode:
             self.mode = mode
-            self._stop_listening(succeeded=succeeded)
+            self._stop_listening(settings, succeeded=succeeded)
             if mode is ShutdownMode.WAIT_FOR_CLIENTS:
                 self._wait_for_clients(settings)
             else:
                 self._wait_for_servers(settings)
             self.look()
 
-    def _stop_listening(self, *, succeeded: bool) -> None:
+    def _stop_listening(self, settings: PoolerSettings, *, succeeded: bool) -> None:
         for acceptor in self._acceptors:
             if succeeded or not acceptor.local:
                 if self.mode is ShutdownMode.WAIT_FOR_CLIENTS and not (succeeded or acceptor.closed):
                     # Those in the queue have connected, and would be cut off.
-                    acceptor.accept_all()
+                    acceptor.accept_all(settings.listen_backlog)
                 acceptor.lost("shutting down")
 
     def _wait_for_clients(self, settings: PoolerSettings) -> None:

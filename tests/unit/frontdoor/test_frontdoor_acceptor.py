@@ -16,6 +16,7 @@ from hyperpool.frontdoor.listener import Listener, open_listeners
 from hyperpool.relay.loop import Relay
 from hyperpool.relay.options import RelayOptions
 from hyperpool.relay.parameters import ParameterTracker
+from hyperpool.relay.system import Poller
 from tests.support.relayworld import Clock
 
 if TYPE_CHECKING:
@@ -48,6 +49,22 @@ class Troubled(socket.socket):
         if code:
             raise OSError(code, os.strerror(code))
         return super().accept()
+
+
+class Short(Poller):
+    """An epoll object that may be full.
+
+    Attributes:
+        is_full: it is.
+    """
+
+    is_full = False
+
+    def register(self, fd: int, mask: int) -> Any:
+        """Watch one more, if there is room."""
+        if self.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().register(fd, mask)
 
 
 class House:
@@ -156,8 +173,24 @@ def test_all_who_wait(house: House) -> None:
     """As before the listener is closed: they have connected, and would be cut off."""
     listener, acceptor = house.listen()
     house.come(listener, 150)
-    acceptor.accept_all()
+    acceptor.accept_all(200)
     assert len(house.arrived) == 150
+
+
+def test_all_who_wait_and_come_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is sent away may come again at once, and for ever: there is an end to it."""
+    listener, acceptor = house.listen()
+
+    def send_away(name: str, accepted: socket.socket, address: str) -> None:
+        house.visits.append(name)
+        accepted.close()
+        assert len(house.visits) < 1000, "and so on"
+        house.come(listener)
+
+    monkeypatch.setattr(house, "take", send_away)
+    house.come(listener, 3)
+    acceptor.accept_all(200)
+    assert len(house.visits) == 201
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
@@ -188,6 +221,24 @@ def test_no_descriptor_left(house: House, code: int) -> None:
     house.come(listener)
     house.relay.turn()
     assert len(house.arrived) == 4
+
+
+def test_nothing_is_left_to_watch_it_with(house: House) -> None:
+    """What was short may be memory, and an epoll object needs some for each socket that it begins to watch."""
+    house.relay._epoll.close()
+    house.relay._epoll = poller = Short()
+    listener, _ = house.listen()
+    poller.is_full = True
+    listener.errors = [errno.ENOMEM]
+    house.come(listener)
+    with capture_logs() as logs:
+        house.relay.turn()
+        house.sweep()
+    assert [entry["event"] for entry in logs] == ["cannot accept connections"]
+    assert len(house.arrived) == 1
+    house.come(listener)
+    house.relay.turn()
+    assert len(house.arrived) == 2
 
 
 def test_no_descriptor_left_again(house: House) -> None:
