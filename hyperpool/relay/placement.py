@@ -149,7 +149,13 @@ class Placement:
         client, server = self._client, self._server
         ledger, before = server.ledger, client.unnamed
         newest = ledger.unnamed[-1] if ledger.unnamed else None
-        same = before is not None and server.unnamed is before and not (newest and newest.unsure)
+        same = (
+            before is not None
+            and server.unnamed is before
+            and not (newest and newest.unsure)
+            # What a Bind behind it executes must be known, if it may do anything to the session.
+            and client.pool.statements.effects(before) is None
+        )
         client.unnamed = server.unnamed = statement
         # If an error makes the server discard it, both keep what they have.
         ledger.request(wire.PARSE, FORWARD, Change(b"", before, None, unsure=ledger.midway and not same))

@@ -331,3 +331,19 @@ def test_who_has_kept_a_server_before_is_refused_like_others() -> None:
         functions=("f",),
         **FOLLOW_ON_TWO,
     )
+
+
+def test_a_statement_without_a_name_that_was_refused_is_refused_again() -> None:
+    """What the client prepared behind it has been discarded: the Bind in its next pipeline means the first one."""
+    play(
+        """
+        c1 > P:listen x|B|E|P:select 1|B|E|S|B|E|S
+        s1 < P:listen x|P~1:<refusal>|B~1|E|P:select 1|B|E|S
+        s1 > 1|1|2|E53400 too many|Z
+        c1 < 1|2|E53400 too many|Z
+        s1 < P:listen x|B~1|E|S
+        s1 > 1|2|E53400 too many|Z
+        c1 < 2|E53400 too many|Z
+        """,
+        **{**FOLLOW_ON_TWO, "max_pinned": 0},
+    )
