@@ -85,6 +85,7 @@ class Pool(Places, Generic[S, C]):
         statements: the prepared statements of clients that share servers.
         translates: what clients send is looked into: statements have other names on servers, or state is watched.
         catalog_due: when to ask again which functions change session state, monotonic seconds; 0 for at once.
+        told: a server has told that, or could not, since the pool leads where it does.
         pinned: how many servers their clients keep, or may have to keep.
         max_pinned: how many may be.
         clients: how many clients are logged in to this pool.
@@ -133,6 +134,7 @@ class Pool(Places, Generic[S, C]):
         self.accepted: dict[tuple[str, str], str] = {}
         self.statements = StatementStore(None)
         self.stateful: frozenset[str] = frozenset()
+        self.told = False
         self.pinned = 0
         self.shown = Shown()
         self.route: Any = None
@@ -202,6 +204,7 @@ class Pool(Places, Generic[S, C]):
     def renew(self) -> None:
         """What is being dialed is void, the next attempt need not wait, and it may lead to another database."""
         self.give_up()
+        self.told = False
         self.backoff.reset()
         if self.cache is not None:
             self.cache.database.renew("reconnect")

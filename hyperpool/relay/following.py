@@ -277,10 +277,16 @@ class Following(Backend):
         self.pool.catalog_due = self.relay.now + catalog.INTERVAL
         self.converse("catalog", catalog.CATALOG_QUERY, self._catalog_told)
 
+    def _catalog_untold(self) -> None:
+        """It could not be told: clients are served nevertheless."""
+        self.pool.told = True
+        self.pool.catalog_due = self.relay.now + catalog.RETRY
+
     def _catalog_told(self, errand: Errand) -> None:
         pool = self.pool
+        pool.told = True
         if errand.error:
-            pool.catalog_due = self.relay.now + catalog.RETRY
+            self._catalog_untold()
             log.warning(
                 "the database cannot tell which functions change session state",
                 pool=pool.name,

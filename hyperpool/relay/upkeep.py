@@ -49,8 +49,8 @@ class Upkeep(Following):
             self.retire(str(self.refusal))
 
     def _prepare_to_work(self) -> None:
-        """The first server of a pool that watches session state tells which functions change it."""
-        if self.pool.watched and not self.pool.catalog_due:
+        """Nobody is served in a pool that watches session state before a server has told which functions change it."""
+        if self.pool.watched and not (self.pool.catalog_due and self.pool.told):
             self.ask_catalog()
         else:
             self._work()

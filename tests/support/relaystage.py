@@ -439,18 +439,23 @@ class Stage:
                 return
 
     def _arrive(self) -> None:
-        inner, outer = make_pair(small=False)
-        number = next(self._numbers)
-        self._actors[f"s{number}"] = Actor(outer)
-        self.pool.dialing += 1
-        ready = ServerReady(inner, self.pool, self.pool.generation, dict(REPORTED), number, b"secret", 0.0)
-        asks = self.pool.reader is not None and not self.pool.catalog_due
-        self.relay.adopt_server(ready)
+        asks = self.pool.reader is not None and not (self.pool.catalog_due and self.pool.told)
+        outer = self.arrive()
         if asks and self.pool.settings.session_state is not SessionState.KEEP:
             data = outer.recv(1 << 20)
             assert spell_requests(data) == "Q<catalog>"
             rows = "".join(f"D{name},-|" for name in self._functions)
             outer.sendall(answers(f"T|{rows}CSELECT {len(self._functions)}|Z"))
+
+    def arrive(self) -> socket.socket:
+        """A server comes, and answers nothing yet. Returns the test's end of its connection."""
+        inner, outer = make_pair(small=False)
+        number = next(self._numbers)
+        self._actors[f"s{number}"] = Actor(outer)
+        self.pool.dialing += 1
+        ready = ServerReady(inner, self.pool, self.pool.generation, dict(REPORTED), number, b"secret", 0.0)
+        self.relay.adopt_server(ready)
+        return outer
 
     # -- what must be true -------------------------------------------------------------------------------------------
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from hyperpool.relay import session
 from tests.support.relaystage import Stage, play, play_in_pieces
-from tests.support.sessionscripts import FOLLOW, SETS_WORK_MEM, WELCOME, defaults_and_values, rows, values
+from tests.support.sessionscripts import (
+    FOLLOW,
+    NOTHING,
+    SETS_WORK_MEM,
+    WELCOME,
+    defaults_and_values,
+    rows,
+    values,
+)
 
 _ALL = "s1 < Q<begin>;<no timeout>;<settings>"
 _ALL_DEFAULT = (
@@ -396,6 +404,47 @@ def test_the_catalogue_is_asked_again() -> None:
         """,
         **FOLLOW,
     )
+
+
+def test_nobody_is_served_before_the_catalogue_is_known() -> None:
+    """Servers that come while the first one has not answered ask, too: what a function leaves would not be found."""
+    with Stage(**{**FOLLOW, "pool_size": 2}) as stage:
+        stage.arrive()
+        stage.arrive()
+        stage.play(
+            f"""
+            s1 < Q<catalog>
+            c1 > Qselect g()
+            s2 < Q<catalog>
+            s2 > T|Dg,-|CSELECT 1|Z
+            s2 < Qselect g()
+            s2 > CSELECT 1|Z
+            s2 < Q<begin>;<no timeout>;<pins>;<settings>
+            c1 < CSELECT 1|Z
+            s2 > {rows("statement_timeout,0,-")}|CSET|{NOTHING.removesuffix("|Z")}|{_ALL_DEFAULT.split("CSET|")[1]}
+            s2 < QRESET ALL
+            s2 > CRESET|Z
+            """
+        )
+
+
+def test_the_catalogue_cannot_be_told() -> None:
+    """The server that was to tell it has gone: clients are served, and another one is asked soon."""
+    with Stage(**FOLLOW) as stage:
+        stage.arrive()
+        stage.play("s1 < Q<catalog>\ns1 dies")
+        stage.arrive()
+        stage.play(
+            """
+            c1 > Qselect 1
+            s2 < Qselect 1
+            s2 > CSELECT 1|Z
+            c1 < CSELECT 1|Z
+            """
+        )
+        stage.clock.now += 5.0
+        stage.relay.maintain(iter([stage.pool]))
+        stage.play("s2 < Q<catalog>\ns2 > T|CSELECT 0|Z")
 
 
 def test_the_catalogue_is_asked_again_now_and_then() -> None:
