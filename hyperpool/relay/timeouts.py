@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hyperpool.relay.ledger import SKIP
 from hyperpool.relay.tables import IDLE
 from hyperpool.wire import messages
 
@@ -68,13 +69,14 @@ def _sweep_linked(pool: RelayPool, server: ServerConnection, client: ClientConne
                 f"a server connection has waited {_MESSAGE_TIME:g} s for the rest of it",
             )
         return
-    if settings.query_timeout and busy and now - max(server.asked, server.linked) >= settings.query_timeout:
+    since = server.linked
+    if busy and server.status == IDLE and all(entry & SKIP for entry in server.ledger.entries):
+        # The client has been answered, and the pooler asks what that has left.
+        since = max(since, server.answered)
+    if settings.query_timeout and busy and now - max(server.asked, since) >= settings.query_timeout:
         _interrupt(server)
         _end(client, "query_timeout", "57014", f"a query took {settings.query_timeout:g} s")
-    elif (
-        settings.transaction_timeout
-        and now - max(server.began, server.linked) >= settings.transaction_timeout
-    ):
+    elif settings.transaction_timeout and now - max(server.began, since) >= settings.transaction_timeout:
         if busy:
             _interrupt(server)
         _end(client, "transaction_timeout", "25P04", f"a transaction took {settings.transaction_timeout:g} s")

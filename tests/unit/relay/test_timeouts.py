@@ -12,6 +12,7 @@ import pytest
 
 from hyperpool.config import PoolMode
 from tests.support.relaystage import Stage
+from tests.support.sessionscripts import FOLLOW, defaults_and_values
 
 _LIMITS = (
     "query_timeout",
@@ -425,3 +426,22 @@ def test_a_client_that_waits_to_be_let_in_is_told_when_its_time_is_over() -> Non
 def test_a_client_whose_server_is_being_adjusted_is_not_meant(limit: str) -> None:
     """It has asked nothing yet."""
     _play(_ADJUSTING, limit, 14.0, "")
+
+
+@pytest.mark.parametrize("limit", ["query_timeout", "transaction_timeout"])
+def test_what_the_pooler_asks_behind_an_answer_is_a_time_of_its_own(limit: str) -> None:
+    """The client has its answer in time, and is not ended for the question behind it, unless that takes as long."""
+    with _stage(limit, **FOLLOW) as stage:
+        stage.play(
+            f"""
+            c1 > Qset work_mem = '7MB'
+            s1 < Qset work_mem = '7MB'
+            wait 9.9
+            s1 > CSET|Z
+            s1 < Q{defaults_and_values("work_mem")}
+            c1 < CSET|Z
+            wait 9.9
+            """
+        )
+        stage.wait(0.1)
+        assert stage.take("c1") == _ended(limit)
