@@ -86,6 +86,7 @@ class Pool(Places, Generic[S, C]):
         translates: what clients send is looked into: statements have other names on servers, or state is watched.
         catalog_due: when to ask again which functions change session state, monotonic seconds; 0 for at once.
         told: a server has told that, or could not, since the pool leads where it does.
+        queued: servers that wait until another one has.
         pinned: how many servers their clients keep, or may have to keep.
         max_pinned: how many may be.
         clients: how many clients are logged in to this pool.
@@ -135,6 +136,7 @@ class Pool(Places, Generic[S, C]):
         self.statements = StatementStore(None)
         self.stateful: frozenset[str] = frozenset()
         self.told = False
+        self.queued: dict[S, None] = {}
         self.pinned = 0
         self.shown = Shown()
         self.route: Any = None
@@ -205,6 +207,7 @@ class Pool(Places, Generic[S, C]):
         """What is being dialed is void, the next attempt need not wait, and it may lead to another database."""
         self.give_up()
         self.told = False
+        self.catalog_due = 0.0
         self.backoff.reset()
         if self.cache is not None:
             self.cache.database.renew("reconnect")
@@ -258,6 +261,7 @@ class Pool(Places, Generic[S, C]):
         self.servers.discard(server)
         self.starting.discard(server)
         self.conditioning.pop(server, None)
+        self.queued.pop(server, None)
         if server in self.idle:
             self.idle.remove(server)
 

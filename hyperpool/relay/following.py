@@ -284,6 +284,9 @@ class Following(Backend):
 
     def _catalog_told(self, errand: Errand) -> None:
         pool = self.pool
+        if self.outdated:
+            # It tells of a database to which the pool leads no more.
+            return
         pool.told = True
         if errand.error:
             self._catalog_untold()

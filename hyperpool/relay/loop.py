@@ -333,6 +333,8 @@ class Relay(Supply):
             elif pool.logins:
                 self.want(pool)
             sweep_servers(pool, now)
+            if pool.queued and pool.told:
+                self.let_work(pool)
             if pool.cache is not None and pool.cache.flights:
                 for client in caching.overdue(pool.cache, now):
                     self._guard(client, caching.reconsider, client)
@@ -364,6 +366,11 @@ class Relay(Supply):
             for server in [server for server in pool.servers if server.expires and now >= server.expires]:
                 server.retire("server lifetime over")
             self.want(pool)
+
+    def let_work(self, pool: RelayPool) -> None:
+        """It is known which functions change session state: the servers that have waited for that may work."""
+        for server in list(pool.queued):
+            self._guard(server, server.take_turn)
 
     def established(self) -> Iterator[Connection]:
         """The connections of clients and servers that are logged in."""

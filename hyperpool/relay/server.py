@@ -454,7 +454,7 @@ class ServerConnection(Failures):
         written = caching.parted(self)
         self._pin(Pinned(0))
         self.pool.forget(self)
-        if self.errand is not None and self.errand.purpose == "catalog":
+        if self.errand is not None and self.errand.purpose == "catalog" and not self.outdated:
             self._catalog_untold()
         if self.ledger.clean and not self.outbox and self.status == IDLE:
             with suppress(OSError):

@@ -50,10 +50,20 @@ class Upkeep(Following):
 
     def _prepare_to_work(self) -> None:
         """Nobody is served in a pool that watches session state before a server has told which functions change it."""
-        if self.pool.watched and not (self.pool.catalog_due and self.pool.told):
-            self.ask_catalog()
-        else:
+        pool = self.pool
+        if not pool.watched or (pool.catalog_due and pool.told):
             self._work()
+        elif pool.catalog_due:
+            # Another one is being asked, and what it tells holds for all.
+            pool.queued[self] = None
+            self._condition("turn", 0.0)
+        else:
+            self.ask_catalog()
+
+    def take_turn(self) -> None:
+        """Another server has told what it was asked, or cannot."""
+        self.pool.queued.pop(self)
+        self.finish()
 
     def _work(self) -> None:
         self.worked = True
@@ -263,10 +273,11 @@ class Upkeep(Following):
             self.release()
         elif purpose == "connect_query" and self.pool.watched:
             self._ask_base()
-        elif purpose in {"connect_query", "base"}:
+        elif purpose in {"connect_query", "base", "turn"}:
             self._prepare_to_work()
         elif purpose == "catalog" and not self.worked:
             self._work()
+            self.relay.let_work(self.pool)
         elif purpose == "beginning":
             self._begin()
         else:

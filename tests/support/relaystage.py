@@ -439,7 +439,7 @@ class Stage:
                 return
 
     def _arrive(self) -> None:
-        asks = self.pool.reader is not None and not (self.pool.catalog_due and self.pool.told)
+        asks = self.pool.reader is not None and not self.pool.catalog_due
         outer = self.arrive()
         if asks and self.pool.settings.session_state is not SessionState.KEEP:
             data = outer.recv(1 << 20)

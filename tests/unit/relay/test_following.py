@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hyperpool.relay import session
 from tests.support.relaystage import Stage, play, play_in_pieces
 from tests.support.sessionscripts import (
@@ -407,7 +409,7 @@ def test_the_catalogue_is_asked_again() -> None:
 
 
 def test_nobody_is_served_before_the_catalogue_is_known() -> None:
-    """Servers that come while the first one has not answered ask, too: what a function leaves would not be found."""
+    """Servers that come while the first one has not answered wait: what a function leaves would not be found."""
     with Stage(**{**FOLLOW, "pool_size": 2}) as stage:
         stage.arrive()
         stage.arrive()
@@ -415,17 +417,79 @@ def test_nobody_is_served_before_the_catalogue_is_known() -> None:
             f"""
             s1 < Q<catalog>
             c1 > Qselect g()
-            s2 < Q<catalog>
-            s2 > T|Dg,-|CSELECT 1|Z
+            c2 > Qselect g()
+            s1 > T|Dg,-|CSELECT 1|Z
+            s1 < Qselect g()
             s2 < Qselect g()
             s2 > CSELECT 1|Z
             s2 < Q<begin>;<no timeout>;<pins>;<settings>
-            c1 < CSELECT 1|Z
+            c2 < CSELECT 1|Z
             s2 > {rows("statement_timeout,0,-")}|CSET|{NOTHING.removesuffix("|Z")}|{_ALL_DEFAULT.split("CSET|")[1]}
             s2 < QRESET ALL
             s2 > CRESET|Z
             """
         )
+
+
+@pytest.mark.parametrize("end", ["s1 > E42501 permission denied|Z", "s1 dies"])
+def test_those_who_wait_for_the_catalogue_that_cannot_be_told(end: str) -> None:
+    """They serve nevertheless, at the next sweep at the latest."""
+    with Stage(**{**FOLLOW, "pool_size": 2}) as stage:
+        stage.arrive()
+        stage.arrive()
+        stage.play(
+            f"""
+            s1 < Q<catalog>
+            {end}
+            wait 0.1
+            """
+        )
+        assert (stage.server("s2").purpose, stage.pool.queued) == ("", {})
+        assert stage.server("s2") in stage.pool.idle
+
+
+def test_who_waits_for_the_catalogue_dies() -> None:
+    """Nobody thinks of it any more."""
+    with Stage(**{**FOLLOW, "pool_size": 2}) as stage:
+        stage.arrive()
+        stage.arrive()
+        stage.play(
+            """
+            s1 < Q<catalog>
+            s2 dies
+            s1 > T|CSELECT 0|Z
+            """
+        )
+        assert len(stage.pool.idle) == 1
+
+
+def test_the_pool_leads_elsewhere_while_the_catalogue_is_asked() -> None:
+    """What the old database tells is of no use: the first server of the new one is asked, and others wait for it."""
+    with Stage(**{**FOLLOW, "pool_size": 4}) as stage:
+        stage.arrive()
+        stage.arrive()
+        stage.play("s1 < Q<catalog>")
+        stage.pool.renew()
+        for server in list(stage.pool.servers):
+            server.retire("elsewhere", outdated=True)
+        stage.arrive()
+        stage.arrive()
+        stage.play(
+            """
+            s3 < Q<catalog>
+            s1 > T|Dg,-|CSELECT 1|Z
+            s1 < X|END
+            """
+        )
+        assert (stage.pool.stateful, stage.pool.told) == (frozenset(), False)
+        stage.play(
+            """
+            s3 > T|Dh,-|CSELECT 1|Z
+            s2 < X|END
+            """
+        )
+        assert stage.pool.stateful == {"h"}
+        assert stage.pool.idle == [stage.server("s3"), stage.server("s4")]
 
 
 def test_the_catalogue_cannot_be_told() -> None:
