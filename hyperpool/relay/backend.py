@@ -260,7 +260,7 @@ class Backend(Connection):
         return settings.server_reset_query_always or not settings.server_lifetime
 
     def retire(self, reason: str, *, outdated: bool = False) -> None:
-        """Close it now if it is idle, else as soon as it is given back.
+        """Close it now if it is idle, or waits for its turn, else as soon as it is given back.
 
         Args:
             reason: for the log, and for a client that goes with it.
@@ -270,8 +270,10 @@ class Backend(Connection):
         self.retiring = reason
         self.outdated = self.outdated or outdated
         self.held = True
-        if self in self.pool.idle or (
-            self.outdated and self.pool.fast_close and self.client is not None and self._between()
+        if (
+            self in self.pool.idle
+            or self in self.pool.queued
+            or (self.outdated and self.pool.fast_close and self.client is not None and self._between())
         ):
             self.close(reason)
 

@@ -55,4 +55,4 @@ cdef class EventLoop:
     @cython.locals(connection=Connection)
     cpdef _poll(self)
     cpdef resume(self, Connection connection)
-    cpdef _register(self, Connection connection)
+    cpdef _register(self, Connection connection, unsigned int mask=*)

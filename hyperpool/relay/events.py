@@ -304,10 +304,8 @@ class EventLoop:
         """Tell a listening socket in each wakeup in which somebody waits to be accepted (level-triggered)."""
         if self._connections.get(listener.fd) is listener:
             self._epoll.modify(listener.fd, _IN)
-            return
-        self._epoll.forget(listener.fd)
-        self._epoll.register(listener.fd, _IN)
-        self._connections[listener.fd] = listener
+        else:
+            self._register(listener, _IN)
 
     def neglect(self, listener: Connection) -> None:
         """Tell it nothing, until `attend`: to be told again takes no memory, of which there may be none."""
@@ -317,9 +315,9 @@ class EventLoop:
         """Tell the connection nothing more: its socket is about to be closed, and may be open elsewhere."""
         self._epoll.unregister(connection.fd)
 
-    def _register(self, connection: Connection) -> None:
+    def _register(self, connection: Connection, mask: int = _READ) -> None:
         if connection.fd not in self._connections:
             # The number may have been another one's, of which there is still something to be told.
             self._epoll.forget(connection.fd)
-            self._epoll.register(connection.fd, _READ)
+            self._epoll.register(connection.fd, mask)
         self._connections[connection.fd] = connection

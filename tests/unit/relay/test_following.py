@@ -476,18 +476,14 @@ def test_the_pool_leads_elsewhere_while_the_catalogue_is_asked() -> None:
         stage.arrive()
         stage.play(
             """
+            s2 < X|END
             s3 < Q<catalog>
             s1 > T|Dg,-|CSELECT 1|Z
             s1 < X|END
             """
         )
         assert (stage.pool.stateful, stage.pool.told) == (frozenset(), False)
-        stage.play(
-            """
-            s3 > T|Dh,-|CSELECT 1|Z
-            s2 < X|END
-            """
-        )
+        stage.play("s3 > T|Dh,-|CSELECT 1|Z")
         assert stage.pool.stateful == {"h"}
         assert stage.pool.idle == [stage.server("s3"), stage.server("s4")]
 
