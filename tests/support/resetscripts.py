@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.support.exchanges import exchange
 from tests.support.sessionscripts import defaults_and_values, rows
 
 SETS_AGAIN = """
@@ -16,13 +17,11 @@ SETS_AGAIN_IN_BLOCK = """
 """
 """The same within a transaction block."""
 
-BEGINS = """
-    c1 > Qbegin
-    s1 < Qbegin
-    s1 > CBEGIN|ZT
-    c1 < CBEGIN|ZT
-"""
-"""The client c1 opens a transaction block."""
+RESETS = exchange("Qreset x.y", "CRESET|Z")
+"""The client c1 resets what it has asked for."""
+
+RESETS_IN_BLOCK = exchange("Qreset x.y", "CRESET|ZT")
+"""The same within a transaction block."""
 
 
 def asks(name: str, value: str) -> str:
@@ -36,15 +35,26 @@ def asks(name: str, value: str) -> str:
 ASKS = asks("x.y", "1")
 """The server is asked for ``x.y``, and has what the client has asked for."""
 
-HAS = """
-    c1 > Qselect 1
-    s1 < Qselect 1
-    s1 > CSELECT 1|Z
-    c1 < CSELECT 1|Z
+SHOWS = f"""
+    {SETS_AGAIN}
+    {ASKS}
+    s1 < Qshow x.y
+    s1 > T|D1|CSHOW|Z
+    c1 < T|D1|CSHOW|Z
+"""
+"""What the client c1 has sent behind its reset finds the parameter."""
+
+ALONE_HAS = f"""
+    {exchange("Qselect 1", "CSELECT 1|Z")}
     c2 > Qselect 2
     s1 < QRESET "x"."y";
     s1 > CRESET|Z
     s1 < Qselect 2
+"""
+"""The client c1 goes on with its parameter, which c2 does not find."""
+
+HAS = f"""
+    {ALONE_HAS}
     s1 > CSELECT 2|Z
     c2 < CSELECT 2|Z
     c1 > Qselect 1

@@ -60,12 +60,17 @@ NOTHING = "T|Df,f,f,f,f|CSELECT 1|Z"
 LISTENING = "T|Df,t,f,f,f|CSELECT 1|Z"
 """The same: the session listens."""
 
-LISTENS = f"""
+IS_ASKED = """
     c1 > Qlisten x
     s1 < Qlisten x
     s1 > CLISTEN|Z
     s1 < Q<pins>
     c1 < CLISTEN|Z
+"""
+"""The client c1 has listened, and the server s1 is asked whether it does."""
+
+LISTENS = f"""
+    {IS_ASKED}
     s1 > {LISTENING}
 """
 """The client c1 keeps the server s1."""

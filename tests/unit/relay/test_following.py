@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
 import pytest
 
 from hyperpool.relay import session
+from tests.support.exchanges import BEGINS
 from tests.support.relaystage import Stage, play, play_in_pieces
 from tests.support.sessionscripts import (
     FOLLOW,
+    FOLLOW_ON_TWO,
     NOTHING,
     SETS_WORK_MEM,
     WELCOME,
@@ -15,6 +20,9 @@ from tests.support.sessionscripts import (
     rows,
     values,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _ALL = "s1 < Q<begin>;<no timeout>;<settings>"
 _ALL_DEFAULT = (
@@ -81,10 +89,7 @@ def test_a_parameter_that_was_rolled_back_is_not_set() -> None:
     """It is the server's word that counts."""
     play(
         f"""
-        c1 > Qbegin
-        s1 < Qbegin
-        s1 > CBEGIN|ZT
-        c1 < CBEGIN|ZT
+        {BEGINS}
         c1 > Qset work_mem = '7MB'
         s1 < Qset work_mem = '7MB'
         s1 > CSET|ZT
@@ -321,18 +326,23 @@ _BECOMES = f"""
     s1 > {rows("role,r,-")}|Z
 """
 
+_IS_NOBODY = """
+    c2 > Qselect 2
+    s1 < QRESET ROLE;RESET SESSION AUTHORIZATION;
+    s1 > CRESET|CRESET|Z
+    s1 < Qselect 2
+    s1 > CSELECT 1|Z
+    c2 < CSELECT 1|Z
+"""
+"""The client c2, which has no role, uses the server."""
+
 
 def test_a_role_is_taken_before_anything_is_sent() -> None:
     """Without a role, or with another's, a request could do what it must not: the answer is waited for."""
     play(
         f"""
         {_BECOMES}
-        c2 > Qselect 2
-        s1 < QRESET ROLE;RESET SESSION AUTHORIZATION;
-        s1 > CRESET|CRESET|Z
-        s1 < Qselect 2
-        s1 > CSELECT 1|Z
-        c2 < CSELECT 1|Z
+        {_IS_NOBODY}
         c1 > Pa:select 1|Ba|E|S
         s1 < QSET ROLE 'r';
         s1 > CSET|Z
@@ -349,12 +359,7 @@ def test_a_role_that_is_no_longer_granted() -> None:
     play(
         f"""
         {_BECOMES}
-        c2 > Qselect 2
-        s1 < QRESET ROLE;RESET SESSION AUTHORIZATION;
-        s1 > CRESET|CRESET|Z
-        s1 < Qselect 2
-        s1 > CSELECT 1|Z
-        c2 < CSELECT 1|Z
+        {_IS_NOBODY}
         c1 > Qdelete from t
         s1 < QSET ROLE 'r';
         s1 > E22023 role "r" does not exist|Z
@@ -387,6 +392,15 @@ def test_more_is_not_read_while_a_role_is_taken() -> None:
 # -- what may be called ------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _two_servers() -> Iterator[Stage]:
+    """A pool whose servers have come before any client."""
+    with Stage(**FOLLOW_ON_TWO) as stage:
+        stage.arrive()
+        stage.arrive()
+        yield stage
+
+
 def test_the_catalogue_is_asked_again() -> None:
     """When a client has changed what may be called, before anybody calls it."""
     play(
@@ -410,9 +424,7 @@ def test_the_catalogue_is_asked_again() -> None:
 
 def test_nobody_is_served_before_the_catalogue_is_known() -> None:
     """Servers that come while the first one has not answered wait: what a function leaves would not be found."""
-    with Stage(**{**FOLLOW, "pool_size": 2}) as stage:
-        stage.arrive()
-        stage.arrive()
+    with _two_servers() as stage:
         stage.play(
             f"""
             s1 < Q<catalog>
@@ -434,9 +446,7 @@ def test_nobody_is_served_before_the_catalogue_is_known() -> None:
 @pytest.mark.parametrize("end", ["s1 > E42501 permission denied|Z", "s1 dies"])
 def test_those_who_wait_for_the_catalogue_that_cannot_be_told(end: str) -> None:
     """They serve nevertheless, at the next sweep at the latest."""
-    with Stage(**{**FOLLOW, "pool_size": 2}) as stage:
-        stage.arrive()
-        stage.arrive()
+    with _two_servers() as stage:
         stage.play(
             f"""
             s1 < Q<catalog>
@@ -450,9 +460,7 @@ def test_those_who_wait_for_the_catalogue_that_cannot_be_told(end: str) -> None:
 
 def test_who_waits_for_the_catalogue_dies() -> None:
     """Nobody thinks of it any more."""
-    with Stage(**{**FOLLOW, "pool_size": 2}) as stage:
-        stage.arrive()
-        stage.arrive()
+    with _two_servers() as stage:
         stage.play(
             """
             s1 < Q<catalog>

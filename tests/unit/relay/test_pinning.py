@@ -6,8 +6,19 @@ from typing import Any
 
 import pytest
 
+from tests.support.exchanges import SELECTS, exchange
 from tests.support.relaystage import play, play_in_pieces
-from tests.support.sessionscripts import FOLLOW_ON_TWO, FREE, LISTENING, LISTENS, NOTHING, OTHER
+from tests.support.sessionscripts import FOLLOW_ON_TWO, FREE, IS_ASKED, LISTENING, LISTENS, NOTHING, OTHER
+
+_UNLISTENS = f"""
+    c1 > Qunlisten x
+    s1 < Qunlisten x
+    s1 > CUNLISTEN|Z
+    s1 < Q<pins>
+    c1 < CUNLISTEN|Z
+    s1 > {NOTHING}
+"""
+"""Nothing keeps the server s1 any more."""
 
 
 def test_a_server_is_kept_until_nothing_is_left() -> None:
@@ -16,16 +27,8 @@ def test_a_server_is_kept_until_nothing_is_left() -> None:
         f"""
         {LISTENS}
         {OTHER}
-        c1 > Qselect 1
-        s1 < Qselect 1
-        s1 > CSELECT 1|Z
-        c1 < CSELECT 1|Z
-        c1 > Qunlisten x
-        s1 < Qunlisten x
-        s1 > CUNLISTEN|Z
-        s1 < Q<pins>
-        c1 < CUNLISTEN|Z
-        s1 > {NOTHING}
+        {SELECTS}
+        {_UNLISTENS}
         {FREE}
         """,
         **FOLLOW_ON_TWO,
@@ -77,15 +80,9 @@ def test_what_only_the_end_of_a_connection_undoes(text: str, pool: dict[str, Any
     """No question is asked: the client keeps its server, which is closed when it leaves."""
     play(
         f"""
-        c1 > Q{text}
-        s1 < Q{text}
-        s1 > CDONE|Z
-        c1 < CDONE|Z
+        {exchange(f"Q{text}", "CDONE|Z")}
         {OTHER}
-        c1 > Qselect 1
-        s1 < Qselect 1
-        s1 > CSELECT 1|Z
-        c1 < CSELECT 1|Z
+        {SELECTS}
         c1 leaves
         s1 < X|END
         """,
@@ -144,10 +141,21 @@ _CALLS = """
 """
 """A function is called, and the server is asked what it has changed."""
 
-_REFUSED_AFTERWARDS = (
-    "!53400 too many clients of this pool keep their server connection (temporary objects) {end this state in other"
-    " clients, or raise max_pinned and the pool's size, or use session pooling}"
-)
+
+def _refused_afterwards(what: str) -> str:
+    return (
+        f"!53400 too many clients of this pool keep their server connection ({what}) {{end this state in other"
+        " clients, or raise max_pinned and the pool's size, or use session pooling}"
+    )
+
+
+def _must_go(has: str, what: str) -> str:
+    """The server tells what the function has left there, and the client hears that there is no room for it."""
+    return f"""
+        s2 > T|Dstatement_timeout,0,-|CSELECT 1|CSET|T|D{has}|CSELECT 1|T|Drole,none,-|CSELECT 1|Z
+        c2 < {_refused_afterwards(what)}|END
+        s2 < QDISCARD ALL
+    """
 
 
 @pytest.mark.parametrize(
@@ -201,7 +209,7 @@ def test_too_many_and_a_bind_that_is_too_long_to_be_held_back() -> None:
         s2 < Q<pins>
         c2 < 2|CSELECT 1|Z
         s2 > T|Df,f,t,f,f|CSELECT 1|Z
-        c2 < {_REFUSED_AFTERWARDS.replace("temporary objects", "session advisory locks")}|END
+        c2 < {_refused_afterwards("session advisory locks")}|END
         s2 < QDISCARD ALL
         s2 > CDISCARD ALL|Z
         {OTHER}
@@ -266,9 +274,7 @@ def test_what_cannot_be_told_beforehand_is_refused_afterwards() -> None:
         f"""
         {LISTENS}
         {_CALLS}
-        s2 > T|Dstatement_timeout,0,-|CSELECT 1|CSET|T|Dt,f,f,f,f|CSELECT 1|T|Drole,none,-|CSELECT 1|Z
-        c2 < {_REFUSED_AFTERWARDS}|END
-        s2 < QDISCARD ALL
+        {_must_go("t,f,f,f,f", "temporary objects")}
         s2 > CDISCARD ALL|Z
         {OTHER}
         """,
@@ -281,21 +287,12 @@ def test_who_was_let_keep_a_server_is_not_refused_for_another() -> None:
     """Of two clients where one may keep its server, one alone goes, whichever server tells first."""
     play(
         f"""
-        c1 > Qlisten x
-        s1 < Qlisten x
-        s1 > CLISTEN|Z
-        s1 < Q<pins>
-        c1 < CLISTEN|Z
+        {IS_ASKED}
         {_CALLS}
-        s2 > T|Dstatement_timeout,0,-|CSELECT 1|CSET|T|Dt,f,f,f,f|CSELECT 1|T|Drole,none,-|CSELECT 1|Z
-        c2 < {_REFUSED_AFTERWARDS}|END
-        s2 < QDISCARD ALL
+        {_must_go("t,f,f,f,f", "temporary objects")}
         s1 > {LISTENING}
         s2 > CDISCARD ALL|Z
-        c1 > Qselect 1
-        s1 < Qselect 1
-        s1 > CSELECT 1|Z
-        c1 < CSELECT 1|Z
+        {SELECTS}
         {OTHER}
         """,
         functions=("f",),
@@ -307,24 +304,12 @@ def test_who_has_kept_a_server_before_is_refused_like_others() -> None:
     """What counts is who keeps a server now."""
     play(
         f"""
-        c2 > Qlisten x
-        s1 < Qlisten x
-        s1 > CLISTEN|Z
-        s1 < Q<pins>
-        c2 < CLISTEN|Z
-        s1 > {LISTENING}
+        {LISTENS.replace("c1", "c2")}
         {OTHER.replace("c9", "c8")}
-        c2 > Qunlisten x
-        s1 < Qunlisten x
-        s1 > CUNLISTEN|Z
-        s1 < Q<pins>
-        c2 < CUNLISTEN|Z
-        s1 > {NOTHING}
+        {_UNLISTENS.replace("c1", "c2")}
         {LISTENS}
         {_CALLS}
-        s2 > T|Dstatement_timeout,0,-|CSELECT 1|CSET|T|Df,t,f,f,f|CSELECT 1|T|Drole,none,-|CSELECT 1|Z
-        c2 < {_REFUSED_AFTERWARDS.replace("temporary objects", "LISTEN")}|END
-        s2 < QDISCARD ALL
+        {_must_go("f,t,f,f,f", "LISTEN")}
         s2 > CDISCARD ALL|Z
         {OTHER}
         """,

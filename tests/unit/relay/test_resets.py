@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.exchanges import BEGINS
 from tests.support.relaystage import play, play_in_pieces
-from tests.support.resetscripts import ASKS, BEGINS, HAS, SETS_AGAIN, SETS_AGAIN_IN_BLOCK, asks, everything
+from tests.support.resetscripts import (
+    ALONE_HAS,
+    ASKS,
+    HAS,
+    RESETS_IN_BLOCK,
+    SETS_AGAIN,
+    SETS_AGAIN_IN_BLOCK,
+    asks,
+    everything,
+)
 from tests.support.sessionscripts import COMES, FOLLOW, WELCOME
 
 # -- outside of a transaction block ------------------------------------------------------------------------------------
@@ -172,10 +182,7 @@ def test_in_a_block(end: str, value: str) -> None:
         f"""
         {COMES}
         {BEGINS}
-        c1 > Qreset x.y
-        s1 < Qreset x.y
-        s1 > CRESET|ZT
-        c1 < CRESET|ZT
+        {RESETS_IN_BLOCK}
         {SETS_AGAIN_IN_BLOCK}
         c1 > Qselect 1
         s1 < Qselect 1
@@ -216,10 +223,7 @@ def test_set_again_in_a_block() -> None:
         f"""
         {COMES}
         {BEGINS}
-        c1 > Qreset x.y
-        s1 < Qreset x.y
-        s1 > CRESET|ZT
-        c1 < CRESET|ZT
+        {RESETS_IN_BLOCK}
         {SETS_AGAIN_IN_BLOCK}
         c1 > Qset x.y = 5
         s1 < Qset x.y = 5
@@ -230,14 +234,7 @@ def test_set_again_in_a_block() -> None:
         s1 > CCOMMIT|Z
         c1 < CCOMMIT|Z
         {asks("x.y", "5")}
-        c1 > Qselect 1
-        s1 < Qselect 1
-        s1 > CSELECT 1|Z
-        c1 < CSELECT 1|Z
-        c2 > Qselect 2
-        s1 < QRESET "x"."y";
-        s1 > CRESET|Z
-        s1 < Qselect 2
+        {ALONE_HAS}
         """,
         **FOLLOW,
     )
@@ -246,10 +243,7 @@ def test_set_again_in_a_block() -> None:
 def test_twice_in_a_block() -> None:
     """Each time."""
     once = f"""
-        c1 > Qreset x.y
-        s1 < Qreset x.y
-        s1 > CRESET|ZT
-        c1 < CRESET|ZT
+        {RESETS_IN_BLOCK}
         {SETS_AGAIN_IN_BLOCK}
     """
     play(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from hyperpool.relay import session
+from tests.support.exchanges import BEGINS
 from tests.support.relaystage import play, play_in_pieces
-from tests.support.resetscripts import ASKS, BEGINS, HAS, SETS_AGAIN, SETS_AGAIN_IN_BLOCK, asks
+from tests.support.resetscripts import ASKS, HAS, RESETS, SETS_AGAIN, SETS_AGAIN_IN_BLOCK, SHOWS, asks
 from tests.support.sessionscripts import COMES, FOLLOW, rows
 
 # -- with the extended protocol ----------------------------------------------------------------------------------------
@@ -144,11 +145,7 @@ def test_what_is_sent_behind_it_waits() -> None:
         s1 < Qreset x.y
         s1 > CRESET|Z
         c1 < CRESET|Z
-        {SETS_AGAIN}
-        {ASKS}
-        s1 < Qshow x.y
-        s1 > T|D1|CSHOW|Z
-        c1 < T|D1|CSHOW|Z
+        {SHOWS}
         {HAS}
         """,
         **FOLLOW,
@@ -244,10 +241,7 @@ def test_the_client_leaves_while_the_parameter_is_set() -> None:
     play(
         f"""
         {COMES}
-        c1 > Qreset x.y
-        s1 < Qreset x.y
-        s1 > CRESET|Z
-        c1 < CRESET|Z
+        {RESETS}
         s1 < QSET "x"."y" = '1';
         c1 leaves
         s1 < END
@@ -261,10 +255,7 @@ def test_the_client_leaves_while_it_is_asked_for() -> None:
     play(
         f"""
         {COMES}
-        c1 > Qreset x.y
-        s1 < Qreset x.y
-        s1 > CRESET|Z
-        c1 < CRESET|Z
+        {RESETS}
         {SETS_AGAIN}
         c1 leaves
         c2 > Qselect 2
@@ -282,10 +273,7 @@ def test_the_server_refuses_what_is_set() -> None:
     play(
         f"""
         {COMES}
-        c1 > Qreset x.y
-        s1 < Qreset x.y
-        s1 > CRESET|Z
-        c1 < CRESET|Z
+        {RESETS}
         s1 < QSET "x"."y" = '1';
         s1 > E42501 permission denied|Z
         c1 < !42501 permission denied|END
@@ -300,10 +288,7 @@ def test_the_server_dies_meanwhile() -> None:
     play(
         f"""
         {COMES}
-        c1 > Qreset x.y
-        s1 < Qreset x.y
-        s1 > CRESET|Z
-        c1 < CRESET|Z
+        {RESETS}
         s1 < QSET "x"."y" = '1';
         s1 dies
         c1 < !08006 server closed the connection|END

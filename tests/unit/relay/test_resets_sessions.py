@@ -8,6 +8,7 @@ import pytest
 
 from hyperpool.config import PoolMode, SessionState
 from hyperpool.relay.parameters import reassignment
+from tests.support.exchanges import BEGINS
 from tests.support.relaystage import play, play_in_pieces
 
 _SESSION: Final[dict[str, Any]] = {"pool_mode": PoolMode.SESSION, "session_state": SessionState.FOLLOW}
@@ -105,10 +106,7 @@ def test_a_block_that_fails_behind_the_reset() -> None:
     play(
         f"""
         {_COMES}
-        c1 > Qbegin
-        s1 < Qbegin
-        s1 > CBEGIN|ZT
-        c1 < CBEGIN|ZT
+        {BEGINS}
         c1 > Qreset all; select 1/0
         s1 < Qreset all; select 1/0
         s1 > CRESET|E22012 division by zero|ZE

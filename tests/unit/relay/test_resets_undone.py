@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tests.support.exchanges import BEGINS, PREPARES
 from tests.support.relaystage import play
-from tests.support.resetscripts import ASKS, BEGINS, HAS, SETS_AGAIN, everything
+from tests.support.resetscripts import ASKS, HAS, RESETS_IN_BLOCK, SETS_AGAIN, everything
 from tests.support.sessionscripts import COMES, FOLLOW, WELCOME
 
 
@@ -12,10 +13,7 @@ def test_discard_all() -> None:
     play(
         f"""
         {COMES}
-        c1 > Pa:select 1|S
-        s1 < P~1:select 1|S
-        s1 > 1|Z
-        c1 < 1|Z
+        {PREPARES}
         c1 > Qdiscard all
         s1 < Qdiscard all
         s1 > CDISCARD ALL|Z
@@ -141,10 +139,7 @@ def test_the_encoding_in_which_the_client_has_asked_for_it() -> None:
         s1 < Qset client_encoding = 'LATIN1'
         s1 > CSET|Sclient_encoding=LATIN1|ZT
         c1 < CSET|Sclient_encoding=LATIN1|ZT
-        c1 > Qreset x.y
-        s1 < Qreset x.y
-        s1 > CRESET|ZT
-        c1 < CRESET|ZT
+        {RESETS_IN_BLOCK}
         s1 < QSELECT pg_catalog.set_config('x.y',pg_catalog.convert_from(pg_catalog.decode('c3a9','hex'),'UTF8'),false);
         """,
         **FOLLOW,

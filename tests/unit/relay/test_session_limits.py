@@ -9,7 +9,9 @@ import pytest
 from hyperpool.relay import following, session
 from hyperpool.relay.session import Pinned, Suspicion
 from hyperpool.sql.effects import EVERYTHING, Effects
+from tests.support.exchanges import BEGINS
 from tests.support.relaystage import Stage, play, play_in_pieces
+from tests.support.resetscripts import ALONE_HAS, ASKS, RESETS, RESETS_IN_BLOCK, SETS_AGAIN
 from tests.support.sessionscripts import COMES, FOLLOW, SETS_WORK_MEM, defaults_and_values, rows, values
 
 # -- COPY --------------------------------------------------------------------------------------------------------------
@@ -24,10 +26,8 @@ def test_the_data_of_a_copy_behind_a_reset_in_one_text() -> None:
         s1 < Qreset x.y; copy t from stdin|d3|d4|c
         s1 > CRESET|G|CCOPY 2|Z
         c1 < CRESET|G|CCOPY 2|Z
-        s1 < QSET "x"."y" = '1';
-        s1 > CSET|Z
-        s1 < Q{defaults_and_values("x.y")}
-        s1 > {rows()}|{rows("x.y,1,-")}|Z
+        {SETS_AGAIN}
+        {ASKS}
         """,
         **FOLLOW,
     )
@@ -95,16 +95,11 @@ def test_a_late_cancel_hits_what_is_set_behind_a_reset() -> None:
     play(
         f"""
         {COMES}
-        c1 > Qreset x.y
-        s1 < Qreset x.y
-        s1 > CRESET|Z
-        c1 < CRESET|Z
+        {RESETS}
         s1 < QSET "x"."y" = '1';
         s1 > E57014 canceling statement due to user request|Z
-        s1 < QSET "x"."y" = '1';
-        s1 > CSET|Z
-        s1 < Q{defaults_and_values("x.y")}
-        s1 > {rows()}|{rows("x.y,1,-")}|Z
+        {SETS_AGAIN}
+        {ASKS}
         c1 > Qselect 1
         s1 < Qselect 1
         """,
@@ -117,14 +112,8 @@ def test_a_late_cancel_hits_what_is_set_behind_a_reset_in_a_block() -> None:
     play(
         f"""
         {COMES}
-        c1 > Qbegin
-        s1 < Qbegin
-        s1 > CBEGIN|ZT
-        c1 < CBEGIN|ZT
-        c1 > Qreset x.y
-        s1 < Qreset x.y
-        s1 > CRESET|ZT
-        c1 < CRESET|ZT
+        {BEGINS}
+        {RESETS_IN_BLOCK}
         s1 < QSET "x"."y" = '1';
         s1 > E57014 canceling statement due to user request|ZE
         s1 < QSET "x"."y" = '1';
@@ -226,14 +215,7 @@ def test_values_that_are_not_too_long() -> None:
     _play_with_limit(
         f"""
         {_is_told("v" * (_LIMIT - len("x.y")))}
-        c1 > Qselect 1
-        s1 < Qselect 1
-        s1 > CSELECT 1|Z
-        c1 < CSELECT 1|Z
-        c2 > Qselect 2
-        s1 < QRESET "x"."y";
-        s1 > CRESET|Z
-        s1 < Qselect 2
+        {ALONE_HAS}
         """
     )
 

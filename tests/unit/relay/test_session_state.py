@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from hyperpool.config import SessionState
+from tests.support.exchanges import BEGINS, PREPARES, exchange
 from tests.support.relaystage import Stage, play, play_in_pieces
 from tests.support.sessionscripts import FOLLOW, FOLLOW_ON_TWO, FREE, LISTENING, LISTENS, NOTHING, OTHER
 
@@ -23,10 +24,7 @@ def test_what_changes_nothing_costs_nothing(text: str) -> None:
     """No question is asked."""
     play_in_pieces(
         f"""
-        c1 > Q{text}
-        s1 < Q{text}
-        s1 > CDONE|Z
-        c1 < CDONE|Z
+        {exchange(f"Q{text}", "CDONE|Z")}
         {FREE}
         """,
         **FOLLOW_ON_TWO,
@@ -69,10 +67,7 @@ def test_the_question_is_asked_when_the_transaction_has_ended() -> None:
     """It may roll back."""
     play(
         f"""
-        c1 > Qbegin
-        s1 < Qbegin
-        s1 > CBEGIN|ZT
-        c1 < CBEGIN|ZT
+        {BEGINS}
         c1 > Qcreate temp table t ()
         s1 < Qcreate temp table t ()
         s1 > CCREATE TABLE|ZT
@@ -357,11 +352,8 @@ def test_state_lasts_as_long_as_its_transaction(text: str) -> None:
 def test_a_reset_forgets_what_is_prepared() -> None:
     """DISCARD ALL deallocates all statements."""
     play(
-        """
-        c1 > Pa:select 1|S
-        s1 < P~1:select 1|S
-        s1 > 1|Z
-        c1 < 1|Z
+        f"""
+        {PREPARES}
         c2 > Qlisten x
         s1 < Qlisten x
         s1 > CLISTEN|Z
@@ -397,10 +389,7 @@ def test_state_is_left_where_it_is(text: str) -> None:
     """``session_state`` keep, as in pgbouncer: the next client finds it."""
     play(
         f"""
-        c1 > Q{text}
-        s1 < Q{text}
-        s1 > CDONE|Z
-        c1 < CDONE|Z
+        {exchange(f"Q{text}", "CDONE|Z")}
         {FREE}
         """,
         **{**FOLLOW_ON_TWO, "session_state": SessionState.KEEP},

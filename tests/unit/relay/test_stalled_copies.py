@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.exchanges import PREPARES
 from tests.support.relaystage import play, play_in_pieces
-from tests.support.resetscripts import ASKS, HAS, SETS_AGAIN
+from tests.support.resetscripts import ASKS, HAS, SETS_AGAIN, SHOWS
 from tests.support.sessionscripts import COMES, FOLLOW
 
 _COPIES = "Pa:selct|S|Qcopy|{}"
@@ -43,10 +44,7 @@ def test_it_may_come_when_the_copy_has_begun(text: str, next_one: str) -> None:
     play(
         f"""
         {COMES}
-        c1 > Pa:select 1|S
-        s1 < P~1:select 1|S
-        s1 > 1|Z
-        c1 < 1|Z
+        {PREPARES}
         c1 > Q{text}
         s1 < Q{text.replace(" a", ' "~1"')}
         s1 > {reset}G
@@ -109,11 +107,7 @@ def test_what_is_behind_a_copy_waits_for_a_reset(text: str) -> None:
         s1 < Q{text}|c
         s1 > CRESET|{"G|CCOPY 0|" if copies else ""}Z
         c1 < CRESET|{"G|CCOPY 0|" if copies else ""}Z
-        {SETS_AGAIN}
-        {ASKS}
-        s1 < Qshow x.y
-        s1 > T|D1|CSHOW|Z
-        c1 < T|D1|CSHOW|Z
+        {SHOWS}
         {HAS}
         """,
         **FOLLOW,
