@@ -167,12 +167,13 @@ def _check_cache(path: KeyPath, database: DatabaseSettings, settings: Settings, 
     here = (*path, "cache")
     if cache is None:
         return
-    if (database.pool_mode or pooler.pool_mode) is PoolMode.SESSION and report.is_sound((*path, "pool_mode")):
+    mode = database.pool_mode or pooler.pool_mode
+    if mode is PoolMode.SESSION and _is_sound(path, database, "pool_mode", report):
         report.add(
             here, "found with pool_mode session, in which nothing is cached; set transaction or statement"
         )
     state = database.session_state or pooler.session_state
-    if state is not SessionState.FOLLOW and report.is_sound((*path, "session_state")):
+    if state is not SessionState.FOLLOW and _is_sound(path, database, "session_state", report):
         report.add(
             here,
             f"found with session_state {state.value}, in which nobody knows a client's settings; set follow",
@@ -187,6 +188,13 @@ def _check_cache(path: KeyPath, database: DatabaseSettings, settings: Settings, 
             (*here, "max_entry"),
             f"found more than 1/{MIN_ENTRIES} of pooler.cache_size; make that larger, or this smaller",
         )
+
+
+def _is_sound(path: KeyPath, database: DatabaseSettings, name: str, report: Report) -> bool:
+    """Whether a setting of a database is what the file says, there or, where it has none, for the pooler."""
+    if getattr(database, name) is not None:
+        return report.is_sound((*path, name))
+    return report.is_sound((*path, name), ("pooler", name))
 
 
 def _compare(minimum_path: KeyPath, minimum: int, limit_path: KeyPath, limit: int, report: Report) -> None:

@@ -107,7 +107,7 @@ def _with_secret_file(path: KeyPath, entry: Entry, source: Source, report: Repor
     if not entry.password_file:
         return entry
     here = (*path, "password_file")
-    if entry.password is not None or not report.is_sound((*path, "password")):
+    if entry.password is not None or report.is_broken((*path, "password")):
         report.add(here, "found together with password, expected one of the two; remove the other")
         return entry
     try:

@@ -169,6 +169,8 @@ class _Reader:
             close = difflib.get_close_matches(key, fields, n=1)
             hint = f"; did you mean {close[0]}?" if close else "; remove it"
             self._report.add(path, f"found an unknown setting{hint}")
+            if close:
+                self._report.suppose((*path[:-1], close[0]))
         else:
             try:
                 value = _value(fields[key], text)

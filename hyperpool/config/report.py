@@ -36,6 +36,7 @@ class Report:
         self.lenient = False
         self.places: dict[KeyPath, str] = {}
         self._broken: set[KeyPath] = set()
+        self._meant: set[KeyPath] = set()
 
     def add(self, path: KeyPath, problem: str) -> None:
         """Note a problem.
@@ -89,11 +90,25 @@ class Report:
         """The problems, those of a file of lines in the order of its lines."""
         return sorted(self.problems, key=_line)
 
+    def suppose(self, path: KeyPath) -> None:
+        """Take this setting for the one that is meant by something unknown: its default is not what is wanted.
+
+        Args:
+            path: as for `add`.
+        """
+        self._meant.add(path)
+
     def is_sound(self, *paths: KeyPath) -> bool:
         """Whether nothing was found at, above or below any of these settings: then they can be compared."""
-        return not any(
-            broken[: len(path)] == path[: len(broken)] for path in paths for broken in self._broken
-        )
+        return not any(_touches(path, self._broken) or _touches(path, self._meant) for path in paths)
+
+    def is_broken(self, path: KeyPath) -> bool:
+        """Whether this setting, or something above or below it, stands in the file and cannot be used."""
+        return _touches(path, self._broken)
+
+
+def _touches(path: KeyPath, others: set[KeyPath]) -> bool:
+    return any(other[: len(path)] == path[: len(other)] for other in others)
 
 
 def _line(problem: str) -> tuple[str, int]:

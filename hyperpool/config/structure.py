@@ -79,8 +79,11 @@ def structure(raw: Mapping[object, object], source: Source, report: Report) -> D
     try:
         return converter.structure(remaining, Document)
     except BaseValidationError as errors:
-        for path, problem in _flatten(errors, ()):
+        for path, problem, meant in _flatten(errors, ()):
             report.add(tuple(map(key_text, path)), problem)
+            for one in meant:
+                if not _stands(raw, one):
+                    report.suppose(tuple(map(key_text, one)))
             remaining = _without(remaining, path[: 1 if path[0] in _WHOLE else _DEPTH])
     return converter.structure(remaining, Document)
 
@@ -172,8 +175,8 @@ def _leaf(field: attrs.Attribute[Any], source: Source) -> Callable[[Any, Any], A
     return structure_leaf
 
 
-def _flatten(error: BaseValidationError, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """The problems below `error` with their paths."""
+def _flatten(error: BaseValidationError, path: KeyPath) -> Iterator[tuple[KeyPath, str, list[KeyPath]]]:
+    """The problems below `error` with their paths, and those of what an unknown setting may mean."""
     for one in error.exceptions:
         below = (*path, *_step(one))
         if isinstance(one, BaseValidationError):
@@ -181,11 +184,12 @@ def _flatten(error: BaseValidationError, path: KeyPath) -> Iterator[tuple[KeyPat
         elif isinstance(one, ForbiddenExtraKeysError):
             known = [field.name for field in attrs.fields(one.cl)]
             for key in sorted(one.extra_fields, key=key_text):
-                yield (*below, key), _unknown(key, known, one.cl)
+                problem, meant = _unknown(key, known, one.cl)
+                yield (*below, key), problem, [(*below, *one) for one in meant]
         elif isinstance(one, Problems):
-            yield from (((*below, *inside), problem) for inside, problem in one.found)
+            yield from (((*below, *inside), problem, []) for inside, problem in one.found)
         else:
-            yield below, str(one)
+            yield below, str(one), []
 
 
 def _step(error: Exception) -> tuple[Any, ...]:
@@ -196,17 +200,26 @@ def _step(error: Exception) -> tuple[Any, ...]:
     return tuple((names + keys)[:1])
 
 
-def _unknown(key: object, known: list[str], cls: type[Any]) -> str:
+def _unknown(key: object, known: list[str], cls: type[Any]) -> tuple[str, list[KeyPath]]:
+    """What is wrong with a key, and where that would stand which it may mean."""
     if not isinstance(key, str):
-        return f"found {describe_type(key)} as a key, expected one of {', '.join(known)}"
+        return f"found {describe_type(key)} as a key, expected one of {', '.join(known)}", []
     if cls is Document and key in attrs.fields_dict(PoolerSettings):
-        return "found at the top, expected below pooler; indent it there"
+        return "found at the top, expected below pooler; indent it there", [("pooler", key)]
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.85) or difflib.get_close_matches(key, known)
     if key in UNSUPPORTED and cls is not Document:
-        return f"found a setting of pgbouncer that does nothing here: {UNSUPPORTED[key]}; remove it"
+        return f"found a setting of pgbouncer that does nothing here: {UNSUPPORTED[key]}; remove it", []
     if close:
-        return f"found an unknown setting; did you mean {' or '.join(close)}?"
-    return f"found an unknown setting, expected one of {', '.join(known)}"
+        return f"found an unknown setting; did you mean {' or '.join(close)}?", [(one,) for one in close]
+    return f"found an unknown setting, expected one of {', '.join(known)}", []
+
+
+def _stands(raw: object, path: KeyPath) -> bool:
+    for key in path:
+        if not isinstance(raw, Mapping) or key not in raw:
+            return False
+        raw = raw[key]
+    return True
 
 
 def _without(mapping: dict[object, Any], path: KeyPath) -> dict[object, Any]:

@@ -292,6 +292,13 @@ def test_all_problems_are_told_at_once_with_their_lines(problems_of: Callable[[s
     ]
 
 
+def test_what_follows_from_a_misspelt_name_is_no_problem(problems_of: Callable[[str], list[str]]) -> None:
+    """Here, that there is no key."""
+    tls = "client_tls_sslmode = require\nclient_tls_cert_file = /cert\nclient_tls_key_fil = /key\n"
+    (problem,) = problems_of(f"{_HEAD}{tls}")
+    assert problem.endswith(": client_tls_key_fil: found an unknown setting; did you mean client_tls_key_file?")
+
+
 def test_a_password_is_never_shown(problems_of: Callable[[str], list[str]]) -> None:
     """Whatever is wrong around it."""
     for broken in (
