@@ -296,7 +296,9 @@ def test_what_follows_from_a_misspelt_name_is_no_problem(problems_of: Callable[[
     """Here, that there is no key."""
     tls = "client_tls_sslmode = require\nclient_tls_cert_file = /cert\nclient_tls_key_fil = /key\n"
     (problem,) = problems_of(f"{_HEAD}{tls}")
-    assert problem.endswith(": client_tls_key_fil: found an unknown setting; did you mean client_tls_key_file?")
+    assert problem.endswith(
+        ": client_tls_key_fil: found an unknown setting; did you mean client_tls_key_file?"
+    )
 
 
 def test_a_password_is_never_shown(problems_of: Callable[[str], list[str]]) -> None:
