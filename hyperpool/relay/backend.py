@@ -272,7 +272,7 @@ class Backend(Connection):
         self.held = True
         if (
             self in self.pool.idle
-            or self in self.pool.queued
+            or (self in self.pool.queued and not self.failing)
             or (self.outdated and self.pool.fast_close and self.client is not None and self._between())
         ):
             self.close(reason)

@@ -282,6 +282,14 @@ class Following(Backend):
         self.pool.told = True
         self.pool.catalog_due = self.relay.now + catalog.RETRY
 
+    def _catalog_unanswered(self) -> None:
+        """It has gone without an answer."""
+        if self.pool.paused:
+            # Nobody waits to be served: the next one is asked.
+            self.pool.catalog_due = 0.0
+        else:
+            self._catalog_untold()
+
     def _catalog_told(self, errand: Errand) -> None:
         pool = self.pool
         if self.outdated:

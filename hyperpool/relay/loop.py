@@ -333,7 +333,7 @@ class Relay(Supply):
             elif pool.logins:
                 self.want(pool)
             sweep_servers(pool, now)
-            if pool.queued and pool.told:
+            if pool.queued and (pool.told or not pool.catalog_due):
                 self.let_work(pool)
             if pool.cache is not None and pool.cache.flights:
                 for client in caching.overdue(pool.cache, now):

@@ -455,7 +455,7 @@ class ServerConnection(Failures):
         self._pin(Pinned(0))
         self.pool.forget(self)
         if self.errand is not None and self.errand.purpose == "catalog" and not self.outdated:
-            self._catalog_untold()
+            self._catalog_unanswered()
         if self.ledger.clean and not self.outbox and self.status == IDLE:
             with suppress(OSError):
                 self.sock.send(messages.TERMINATE)

@@ -496,6 +496,62 @@ def test_the_pool_leads_elsewhere_while_the_catalogue_is_asked() -> None:
         assert stage.pool.idle == [stage.server("s3"), stage.server("s4")]
 
 
+def test_who_waits_for_the_catalogue_is_ended() -> None:
+    """It has served nobody: the next one is not opened at once."""
+    with Stage(**{**FOLLOW, "pool_size": 2}) as stage:
+        stage.arrive()
+        stage.arrive()
+        stage.play(
+            """
+            s1 < Q<catalog>
+            s2 > !57P05 idle-session timeout
+            s2 < END
+            """
+        )
+        assert stage.pool.backoff.holds(stage.clock())
+
+
+def test_a_pool_is_killed_while_the_catalogue_is_asked() -> None:
+    """That is no reason to serve anybody without knowing it."""
+    with Stage(**FOLLOW) as stage:
+        stage.arrive()
+        stage.play("s1 < Q<catalog>")
+        stage.relay.kill(stage.pool, "killed")
+        stage.pool.paused = False
+        stage.arrive()
+        stage.play(
+            """
+            s1 < END
+            s2 < Q<catalog>
+            c1 > Qselect g()
+            s2 > T|Dg,-|CSELECT 1|Z
+            s2 < Qselect g()
+            s2 > CSELECT 1|Z
+            s2 < Q<begin>;<no timeout>;<pins>;<settings>
+            c1 < CSELECT 1|Z
+            """
+        )
+
+
+def test_who_is_asked_for_the_catalogue_dies_while_the_pool_is_paused() -> None:
+    """The next one of those that wait is asked."""
+    with Stage(**{**FOLLOW, "pool_size": 3}) as stage:
+        for _ in range(3):
+            stage.arrive()
+        stage.pool.paused = True
+        stage.play(
+            """
+            s1 < Q<catalog>
+            s1 dies
+            wait 0.1
+            s2 < Q<catalog>
+            s2 > T|Dg,-|CSELECT 1|Z
+            """
+        )
+        assert stage.pool.stateful == {"g"}
+        assert stage.pool.idle == [stage.server("s2"), stage.server("s3")]
+
+
 def test_the_catalogue_cannot_be_told() -> None:
     """The server that was to tell it has gone: clients are served, and another one is asked soon."""
     with Stage(**FOLLOW) as stage:
