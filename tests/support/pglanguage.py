@@ -93,6 +93,13 @@ def split_frames(data: bytes) -> tuple[list[bytes], bytes]:
     return frames, data[at:]
 
 
+def kinds_of(received: bytes | bytearray) -> str:
+    """The types of the messages that somebody has received, all of them whole."""
+    frames, rest = split_frames(bytes(received))
+    assert not rest
+    return "".join(chr(one[0]) for one in frames)
+
+
 def fill(tag: str, size: int) -> bytes:
     """A value of `size` bytes, or more: the tag in angle brackets, repeated."""
     mark = f"<{tag}>".encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.exchanges import exchange
+from tests.support.exchanges import SELECTS, exchange
 from tests.support.sessionscripts import defaults_and_values, rows
 
 SETS_AGAIN = """
@@ -45,7 +45,7 @@ SHOWS = f"""
 """What the client c1 has sent behind its reset finds the parameter."""
 
 ALONE_HAS = f"""
-    {exchange("Qselect 1", "CSELECT 1|Z")}
+    {SELECTS}
     c2 > Qselect 2
     s1 < QRESET "x"."y";
     s1 > CRESET|Z

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
 import pytest
 
 from hyperpool.stats import BOUNDS
 from tests.support import pgpipelines as pp
-from tests.support.relayworld import POOL, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from hyperpool.stats import Histogram
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """With a single server."""
-    made = World(attrs.evolve(POOL, pool_size=1))
-    yield made
-    made.close()
+    from tests.support.relayworld import World
 
 
 def _holds(times: Histogram, *seconds: float) -> bool:

@@ -8,24 +8,11 @@ import pytest
 
 from hyperpool.config import PoolMode, SessionState
 from hyperpool.relay.translate import Translator
+from tests.support.exchanges import BEGINS, COMMITS, PREPARES, ROLLS_BACK, SELECTS_IN_BLOCK
 from tests.support.relaystage import Stage, pieces_of
 
 if TYPE_CHECKING:
     from hyperpool.relay.client import ClientConnection
-
-_BEGIN = """
-    c1 > Qbegin
-    s1 < Qbegin
-    s1 > CBEGIN|ZT
-    c1 < CBEGIN|ZT
-"""
-
-_PREPARED = """
-    c1 > Pa:select 1|S
-    s1 < P~1:select 1|S
-    s1 > 1|Z
-    c1 < 1|Z
-"""
 
 
 class _Counting(Translator):
@@ -43,18 +30,15 @@ class _Counting(Translator):
 
 
 def _long_ways(stage: Stage, script: str) -> int:
-    """How many requests of a script, which comes behind `_PREPARED`, have gone the long way."""
-    stage.play(_PREPARED)
+    """How many requests of a script, which comes behind `PREPARES`, have gone the long way."""
+    stage.play(PREPARES)
     stage.relay.translator = counting = _Counting()
     stage.play(script)
     return counting.count
 
 
-_BLOCK = """
-    c1 > Qbegin
-    s1 < Qbegin
-    s1 > CBEGIN|ZT
-    c1 < CBEGIN|ZT
+_BLOCK = f"""
+    {BEGINS}
     c1 > Qupdate t set a = 1
     s1 < Qupdate t set a = 1
     s1 > CUPDATE 1|ZT
@@ -67,10 +51,7 @@ _BLOCK = """
     s1 < P:select 2|B|DP|E|S
     s1 > 1|2|T|D2|CSELECT 1|ZT
     c1 < 1|2|T|D2|CSELECT 1|ZT
-    c1 > Qcommit
-    s1 < Qcommit
-    s1 > CCOMMIT|Z
-    c1 < CCOMMIT|Z
+    {COMMITS}
 """
 
 
@@ -94,7 +75,7 @@ def test_a_whole_block() -> None:
 def test_a_block_in_pieces(size: int) -> None:
     """However its messages come, it is the same."""
     with Stage(max_prepared_statements=3) as stage:
-        stage.play(_PREPARED)
+        stage.play(PREPARES)
         stage.split = pieces_of(size)
         stage.play(_BLOCK)
         assert list(stage.pool.idle) == [stage.server("s1")]
@@ -103,18 +84,12 @@ def test_a_block_in_pieces(size: int) -> None:
 def test_nobody_else_gets_the_server_in_between() -> None:
     """Whatever is answered within the block, the others wait for its end."""
     with Stage(max_prepared_statements=3) as stage:
-        stage.play(_BEGIN)
+        stage.play(BEGINS)
         stage.play(
-            """
+            f"""
             c2 > Qselect 2
-            c1 > Qselect 1
-            s1 < Qselect 1
-            s1 > CSELECT 1|ZT
-            c1 < CSELECT 1|ZT
-            c1 > Qrollback
-            s1 < Qrollback
-            s1 > CROLLBACK|Z
-            c1 < CROLLBACK|Z
+            {SELECTS_IN_BLOCK}
+            {ROLLS_BACK}
             s1 < Qselect 2
             s1 > CSELECT 1|Z
             c2 < CSELECT 1|Z
@@ -125,9 +100,9 @@ def test_nobody_else_gets_the_server_in_between() -> None:
 def test_an_error_within_a_block() -> None:
     """It fails the block; ROLLBACK ends it, and the server is given back."""
     with Stage(max_prepared_statements=3) as stage:
-        stage.play(_BEGIN)
+        stage.play(BEGINS)
         stage.play(
-            """
+            f"""
             c1 > Qselect 1/0
             s1 < Qselect 1/0
             s1 > E22012 division by zero|ZE
@@ -136,10 +111,7 @@ def test_an_error_within_a_block() -> None:
             s1 < P:select 2|B|E|S
             s1 > E25P02 aborted|ZE
             c1 < E25P02 aborted|ZE
-            c1 > Qrollback
-            s1 < Qrollback
-            s1 > CROLLBACK|Z
-            c1 < CROLLBACK|Z
+            {ROLLS_BACK}
             """
         )
         assert list(stage.pool.idle) == [stage.server("s1")]
@@ -148,18 +120,15 @@ def test_an_error_within_a_block() -> None:
 def test_a_statement_that_is_out_of_date_within_a_block() -> None:
     """It cannot be sent once more: the error is the client's."""
     with Stage(max_prepared_statements=3) as stage:
-        stage.play(_PREPARED)
-        stage.play(_BEGIN)
+        stage.play(PREPARES)
+        stage.play(BEGINS)
         stage.play(
-            """
+            f"""
             c1 > Ba|E|S
             s1 < B~1|E|S
             s1 > E0A000 cached plan must not change result type @RevalidateCachedQuery|ZE
             c1 < E0A000 cached plan must not change result type @RevalidateCachedQuery|ZE
-            c1 > Qrollback
-            s1 < Qrollback
-            s1 > CROLLBACK|Z
-            c1 < CROLLBACK|Z
+            {ROLLS_BACK}
             """
         )
 
@@ -167,17 +136,14 @@ def test_a_statement_that_is_out_of_date_within_a_block() -> None:
 def test_the_unnamed_statement_is_gone_behind_a_query() -> None:
     """Within a block as elsewhere, and what another one has prepared is not taken for it."""
     with Stage(max_prepared_statements=3) as stage:
-        stage.play(_BEGIN)
+        stage.play(BEGINS)
         stage.play(
-            """
+            f"""
             c1 > P:select 2|S
             s1 < P:select 2|S
             s1 > 1|ZT
             c1 < 1|ZT
-            c1 > Qselect 1
-            s1 < Qselect 1
-            s1 > CSELECT 1|ZT
-            c1 < CSELECT 1|ZT
+            {SELECTS_IN_BLOCK}
             """
         )
         assert stage.client("c1").unnamed is None
@@ -190,19 +156,13 @@ def test_what_changes_the_session_goes_the_long_way() -> None:
         assert (
             _long_ways(
                 stage,
-                """
-                c1 > Qbegin
-                s1 < Qbegin
-                s1 > CBEGIN|ZT
-                c1 < CBEGIN|ZT
+                f"""
+                {BEGINS}
                 c1 > Qset work_mem = '1MB'
                 s1 < Qset work_mem = '1MB'
                 s1 > CSET|ZT
                 c1 < CSET|ZT
-                c1 > Qselect 1
-                s1 < Qselect 1
-                s1 > CSELECT 1|ZT
-                c1 < CSELECT 1|ZT
+                {SELECTS_IN_BLOCK}
                 """,
             )
             == 2
@@ -212,18 +172,12 @@ def test_what_changes_the_session_goes_the_long_way() -> None:
 def test_a_server_that_is_to_be_closed_is_closed_behind_the_block() -> None:
     """RECONNECT within it."""
     with Stage(max_prepared_statements=3) as stage:
-        stage.play(_BEGIN)
+        stage.play(BEGINS)
         stage.server("s1").retire("reconnect")
         stage.play(
-            """
-            c1 > Qselect 1
-            s1 < Qselect 1
-            s1 > CSELECT 1|ZT
-            c1 < CSELECT 1|ZT
-            c1 > Qcommit
-            s1 < Qcommit
-            s1 > CCOMMIT|Z
-            c1 < CCOMMIT|Z
+            f"""
+            {SELECTS_IN_BLOCK}
+            {COMMITS}
             s1 < X|END
             """
         )
@@ -247,7 +201,7 @@ def test_a_block_in_statement_mode_is_refused() -> None:
 def test_the_unnamed_statement_is_used_again() -> None:
     """The server has it: it is not parsed once more."""
     with Stage(max_prepared_statements=3) as stage:
-        stage.play(_BEGIN)
+        stage.play(BEGINS)
         stage.play(
             """
             c1 > P:select 2|B|E|S
@@ -273,7 +227,7 @@ def test_the_unnamed_statement_keeps_what_its_literals_meant() -> None:
             c1 < 1|Z
             """
         )
-        stage.play(_BEGIN)
+        stage.play(BEGINS)
         stage.play(
             r"""
             c1 > P:select 'a\\b'|B|E|S
@@ -295,7 +249,7 @@ def test_the_unnamed_statement_keeps_what_its_literals_meant() -> None:
 def test_the_unnamed_statement_is_there_for_a_pipeline_behind() -> None:
     """What uses it need not wait for the answer."""
     with Stage(max_prepared_statements=3) as stage:
-        stage.play(_BEGIN)
+        stage.play(BEGINS)
         stage.play(
             """
             c1 > P:select 2|B|E|S
@@ -314,11 +268,8 @@ def test_behind_a_copy_in_a_block() -> None:
         assert (
             _long_ways(
                 stage,
-                """
-                c1 > Qbegin
-                s1 < Qbegin
-                s1 > CBEGIN|ZT
-                c1 < CBEGIN|ZT
+                f"""
+                {BEGINS}
                 c1 > Qcopy t from stdin
                 s1 < Qcopy t from stdin
                 s1 > G
@@ -327,10 +278,7 @@ def test_behind_a_copy_in_a_block() -> None:
                 s1 < d5|c
                 s1 > CCOPY 1|ZT
                 c1 < CCOPY 1|ZT
-                c1 > Qselect 1
-                s1 < Qselect 1
-                s1 > CSELECT 1|ZT
-                c1 < CSELECT 1|ZT
+                {SELECTS_IN_BLOCK}
                 """,
             )
             == 1

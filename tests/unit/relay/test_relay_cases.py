@@ -9,7 +9,7 @@ import pytest
 
 from hyperpool.config import PoolMode
 from tests.support import pgpipelines as pp
-from tests.support.pglanguage import split_frames
+from tests.support.pglanguage import kinds_of
 from tests.support.relayworld import POOL, World
 
 if TYPE_CHECKING:
@@ -17,18 +17,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    """A relay in transaction mode with one server at most; in the end everybody must have his own answers."""
-    made = World(attrs.evolve(POOL, pool_size=1))
-    try:
-        yield made
-        made.finish()
-    finally:
-        made.close()
-
-
-def _kinds(received: bytearray) -> str:
-    return "".join(chr(one[0]) for one in split_frames(bytes(received))[0])
+def world(world: World) -> Iterator[World]:
+    """In the end everybody must have his own answers."""
+    yield world
+    world.finish()
 
 
 def test_the_end_of_a_notice_that_began_on_an_idle_server_is_for_nobody(world: World) -> None:
@@ -43,7 +35,7 @@ def test_the_end_of_a_notice_that_began_on_an_idle_server_is_for_nobody(world: W
     world.turn()
     first.pending += pp.query("rows 1 5 c1q2")
     world.flow(rounds=3)
-    assert _kinds(first.received) == "ZTDCZTDCZ"
+    assert kinds_of(first.received) == "ZTDCZTDCZ"
 
 
 def test_a_dropped_message_longer_than_two_buffers_is_dropped_to_its_end() -> None:
@@ -58,7 +50,7 @@ def test_a_dropped_message_longer_than_two_buffers_is_dropped_to_its_end() -> No
         (server,) = world.servers
         world.say_unasked(server, "notice")
         world.flow(rounds=5)
-        assert _kinds(client.received) == "ZTDCZ"
+        assert kinds_of(client.received) == "ZTDCZ"
         world.finish()
     finally:
         world.close()
@@ -82,7 +74,7 @@ def test_a_client_that_was_not_read_is_read_again_when_its_server_is_given_back(
     server.push()
     world.turn()
     world.flow(rounds=200)
-    assert _kinds(client.received) == "ZTDCZEZTDCZ"
+    assert kinds_of(client.received) == "ZTDCZEZTDCZ"
 
 
 def test_a_client_that_waits_for_an_answer_that_it_does_not_take(world: World) -> None:
@@ -99,7 +91,7 @@ def test_a_client_that_waits_for_an_answer_that_it_does_not_take(world: World) -
         took_all = not world.relay.clients[client.pid].outbox
         client.reading = True
         world.flow(rounds=40)
-        assert _kinds(client.received) == "ZCZ1ZTDCZ2DCZ", (size, took_all)
+        assert kinds_of(client.received) == "ZCZ1ZTDCZ2DCZ", (size, took_all)
         world.leave(client, "terminate")
         world.flow(rounds=4)
     assert not took_all
@@ -119,8 +111,8 @@ def test_a_server_is_not_given_back_while_a_notice_is_on_its_way(world: World) -
     client.pending += pp.copy_data(100)[50:]
     other.pending += pp.query("rows 1 5 c2q1")
     world.flow(rounds=3)
-    assert _kinds(client.received) == "ZTDCZN"
-    assert _kinds(other.received) == "ZTDCZ"
+    assert kinds_of(client.received) == "ZTDCZN"
+    assert kinds_of(other.received) == "ZTDCZ"
 
 
 def test_a_copy_that_fails_in_doubt_keeps_its_server_and_its_answers(world: World) -> None:
@@ -141,13 +133,13 @@ def test_a_copy_that_fails_in_doubt_keeps_its_server_and_its_answers(world: Worl
     while server.push(6):
         world.turn()
         client.receive()
-    assert _kinds(client.received) == "Z12GEZZTDCZ"
+    assert kinds_of(client.received) == "Z12GEZZTDCZ"
     assert server.conn.ledger.doubt
     world.leave(client, "close")
     world.turn()
     assert server.conn.closed
     world.flow(rounds=3)
-    assert _kinds(other.received) == "ZTDCZ"
+    assert kinds_of(other.received) == "ZTDCZ"
 
 
 @pytest.mark.parametrize("size", [250, 300, 1000, 5000])
@@ -158,7 +150,7 @@ def test_an_error_longer_than_the_buffer_reaches_the_client(size: int) -> None:
         client = world.connect()
         client.pending += pp.query("error c1q1" + "x" * size)
         world.flow(rounds=300)
-        assert _kinds(client.received) == "ZEZ"
+        assert kinds_of(client.received) == "ZEZ"
         world.finish()
     finally:
         world.close()
@@ -172,7 +164,7 @@ def test_statement_mode_ends_at_the_beginning_of_a_transaction_block(behind: str
         client = world.connect()
         client.pending += pp.query("begin") + pp.query(behind)
         world.flow(rounds=3)
-        assert _kinds(client.received) == "ZCE"
+        assert kinds_of(client.received) == "ZCE"
         assert client.eof
         world.finish()
     finally:

@@ -23,7 +23,7 @@ from hyperpool.relay.transient import TransientConnection
 from hyperpool.wire import constants as wire
 from hyperpool.wire import messages
 from tests.support import pgpipelines as pp
-from tests.support.pglanguage import frame, report, split_frames
+from tests.support.pglanguage import frame, kinds_of, report
 from tests.support.relaypeers import make_pair
 from tests.support.relayworld import POOL, WELCOME, World
 
@@ -34,22 +34,6 @@ if TYPE_CHECKING:
     from hyperpool.relay.client import ClientConnection
     from hyperpool.relay.server import ServerConnection
     from tests.support.relaypeers import SimClient, SimServer
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """A relay in transaction mode with one server at most."""
-    made = World(attrs.evolve(POOL, pool_size=1))
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-def _kinds(received: bytearray) -> str:
-    frames, rest = split_frames(bytes(received))
-    assert not rest
-    return "".join(chr(one[0]) for one in frames)
 
 
 def _stirs(world: World) -> bool:
@@ -128,7 +112,7 @@ def test_a_long_query_whose_server_is_just_opened_is_read_to_its_end(world: Worl
     assert _stirs(world)
     world.turn()
     world.flow(rounds=3)
-    assert _kinds(client.received) == "ZTDCZ"
+    assert kinds_of(client.received) == "ZTDCZ"
 
 
 def test_a_client_with_unread_bytes_behind_its_login_is_read(world: World) -> None:
@@ -236,7 +220,7 @@ def test_answers_of_a_copy_in_doubt_are_for_nobody_else(world: World) -> None:
         world.turn()
         client.receive()
         other.receive()
-    assert _kinds(client.received) == "ZGEZZTDCZ"
+    assert kinds_of(client.received) == "ZGEZZTDCZ"
     assert bytes(other.received) == WELCOME
     world.leave(client, "close")
     world.turn()
@@ -259,7 +243,7 @@ def test_a_session_that_ends_within_a_message_ends_its_server() -> None:
         other = world.connect()
         other.pending += pp.query("rows 1 5 c2q1")
         world.flow(rounds=5)
-        assert _kinds(other.received) == "ZTDCZ"
+        assert kinds_of(other.received) == "ZTDCZ"
         world.finish()
     finally:
         world.close()
@@ -307,7 +291,7 @@ class TestReload:
         assert world.pool.backoff.error is None
         assert world._wanted == {world.pool}
         world.flow(rounds=3)
-        assert _kinds(client.received) == "ZTDCZ"
+        assert kinds_of(client.received) == "ZTDCZ"
 
     def test_a_server_of_the_past_is_closed(
         self, world: World, pools: Pools[ServerConnection, ClientConnection]
@@ -323,7 +307,7 @@ class TestReload:
         assert not world.pool.servers
         assert world.pool.parameters is None
         world.flow(rounds=3)
-        assert _kinds(client.received) == "ZTDCZ"
+        assert kinds_of(client.received) == "ZTDCZ"
 
 
 class TestConnectQuery:
@@ -371,5 +355,5 @@ class TestConnectQuery:
             "rows 1 5 c1q1",
         ]
         assert world.pool.parameters is not None
-        assert _kinds(client.received) == "ZTDCZ"
+        assert kinds_of(client.received) == "ZTDCZ"
         world.finish()

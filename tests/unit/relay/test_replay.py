@@ -7,6 +7,7 @@ import pytest
 from hyperpool.config import SessionState
 from hyperpool.relay.ledger import FAKE, SKIP, Ledger
 from hyperpool.relay.replay import fits, is_stale
+from tests.support.exchanges import BEGINS, ROLLS_BACK, exchange
 from tests.support.pglanguage import frame
 from tests.support.relaystage import cut_at, play
 
@@ -56,12 +57,21 @@ def test_what_is_asked_in_front_does_not_fit() -> None:
     assert not fits((b"", 3, ()), ledger)
 
 
-_PREPARE = """
-    c1 > Pa:select * from t|S
-    s1 < P~1:select * from t|S
-    s1 > 1|Z
-    c1 < 1|Z
+_PREPARE = exchange("Pa:select * from t|S", "1|Z", sent="P~1:select * from t|S")
+
+_MEETS = f"""
+    c1 > Ba|E|S
+    s1 < B~1|E|S
+    s1 > {_STALE}|Z
 """
+"""The client c1 uses the statement, which is out of date."""
+
+_ANEW = """
+    s1 < CS~1|P~1:select * from t|B~1|E|S
+    s1 > 3|1|2|CSELECT 1|Z
+    c1 < 2|CSELECT 1|Z
+"""
+"""It is prepared anew and executed; the client c1 does not see that."""
 
 
 @pytest.mark.parametrize(
@@ -181,16 +191,12 @@ def test_the_table_is_gone() -> None:
     play(
         f"""
         {_PREPARE}
-        c1 > Ba|E|S
-        s1 < B~1|E|S
-        s1 > {_STALE}|Z
+        {_MEETS}
         s1 < CS~1|P~1:select * from t|B~1|E|S
         s1 > 3|E42P01 relation "t" does not exist|Z
         c1 < E42P01 relation "t" does not exist|Z
         c1 > Ba|E|S
-        s1 < CS~1|P~1:select * from t|B~1|E|S
-        s1 > 3|1|2|CSELECT 1|Z
-        c1 < 2|CSELECT 1|Z
+        {_ANEW}
         """,
         max_prepared_statements=3,
     )
@@ -201,9 +207,7 @@ def test_it_is_out_of_date_again() -> None:
     play(
         f"""
         {_PREPARE}
-        c1 > Ba|E|S
-        s1 < B~1|E|S
-        s1 > {_STALE}|Z
+        {_MEETS}
         s1 < CS~1|P~1:select * from t|B~1|E|S
         s1 > 3|1|{_STALE}|Z
         c1 < {_STALE}|Z
@@ -217,10 +221,7 @@ def test_other_servers_prepare_anew_what_they_prepared_before() -> None:
     play(
         f"""
         {_PREPARE}
-        c1 > Qbegin
-        s1 < Qbegin
-        s1 > CBEGIN|ZT
-        c1 < CBEGIN|ZT
+        {BEGINS}
         c2 > Pb:select * from t|Bb|E|S
         s2 < P~1:select * from t|B~1|E|S
         s2 > 1|2|CSELECT 1|Z
@@ -278,9 +279,7 @@ def test_a_pipeline_that_came_in_pieces_is_not_sent_once_more() -> None:
         play(
             f"""
             {_PREPARE}
-            c1 > Ba|E|S
-            s1 < B~1|E|S
-            s1 > {_STALE}|Z
+            {_MEETS}
             c1 < {_STALE}|Z
             c1 > Ba|E|S
             s1 < CS~1|P~1:select * from t|B~1|E|S
@@ -295,22 +294,14 @@ def test_in_a_transaction_block_it_happens_once() -> None:
     play(
         f"""
         {_PREPARE}
-        c1 > Qbegin
-        s1 < Qbegin
-        s1 > CBEGIN|ZT
-        c1 < CBEGIN|ZT
+        {BEGINS}
         c1 > Ba|E|S
         s1 < B~1|E|S
         s1 > {_STALE}|ZE
         c1 < {_STALE}|ZE
-        c1 > Qrollback
-        s1 < Qrollback
-        s1 > CROLLBACK|Z
-        c1 < CROLLBACK|Z
+        {ROLLS_BACK}
         c1 > Ba|E|S
-        s1 < CS~1|P~1:select * from t|B~1|E|S
-        s1 > 3|1|2|CSELECT 1|Z
-        c1 < 2|CSELECT 1|Z
+        {_ANEW}
         """,
         max_prepared_statements=3,
     )
@@ -343,9 +334,7 @@ def test_a_change_of_the_schema_by_a_client(schema: str) -> None:
         s1 > CDONE|Z
         c2 < CDONE|Z
         c1 > Ba|E|S
-        s1 < CS~1|P~1:select * from t|B~1|E|S
-        s1 > 3|1|2|CSELECT 1|Z
-        c1 < 2|CSELECT 1|Z
+        {_ANEW}
         """,
         max_prepared_statements=3,
         session_state=SessionState.RESET,
@@ -366,9 +355,7 @@ def test_behind_the_adjusting() -> None:
         s1 < QSET TimeZone = 'UTC';|B~1|E|S
         s1 > STimeZone=UTC|CSET|Z
         s1 > {_STALE}|Z
-        s1 < CS~1|P~1:select * from t|B~1|E|S
-        s1 > 3|1|2|CSELECT 1|Z
-        c1 < 2|CSELECT 1|Z
+        {_ANEW}
         """,
         max_prepared_statements=3,
     )

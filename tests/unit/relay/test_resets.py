@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.exchanges import BEGINS
+from tests.support.exchanges import BEGINS, COMMITS, ROLLS_BACK, SELECTS, SELECTS_IN_BLOCK
 from tests.support.relaystage import play, play_in_pieces
 from tests.support.resetscripts import (
     ALONE_HAS,
@@ -104,10 +104,7 @@ def test_what_the_server_reports(text: str, tag: str) -> None:
         s1 < QSET timezone = 'Asia/Tokyo';
         s1 > STimeZone=Asia/Tokyo|CSET|Z
         {everything()}
-        c1 > Qselect 1
-        s1 < Qselect 1
-        s1 > CSELECT 1|Z
-        c1 < CSELECT 1|Z
+        {SELECTS}
         c2 > Qselect 2
         s1 < QSET TimeZone = 'UTC';|Qselect 2
         """,
@@ -184,10 +181,7 @@ def test_in_a_block(end: str, value: str) -> None:
         {BEGINS}
         {RESETS_IN_BLOCK}
         {SETS_AGAIN_IN_BLOCK}
-        c1 > Qselect 1
-        s1 < Qselect 1
-        s1 > CSELECT 1|ZT
-        c1 < CSELECT 1|ZT
+        {SELECTS_IN_BLOCK}
         c1 > Q{end}
         s1 < Q{end}
         s1 > C{end.upper()}|Z
@@ -229,10 +223,7 @@ def test_set_again_in_a_block() -> None:
         s1 < Qset x.y = 5
         s1 > CSET|ZT
         c1 < CSET|ZT
-        c1 > Qcommit
-        s1 < Qcommit
-        s1 > CCOMMIT|Z
-        c1 < CCOMMIT|Z
+        {COMMITS}
         {asks("x.y", "5")}
         {ALONE_HAS}
         """,
@@ -252,10 +243,7 @@ def test_twice_in_a_block() -> None:
         {BEGINS}
         {once}
         {once}
-        c1 > Qcommit
-        s1 < Qcommit
-        s1 > CCOMMIT|Z
-        c1 < CCOMMIT|Z
+        {COMMITS}
         {ASKS}
         {HAS}
         """,
@@ -281,10 +269,7 @@ def test_a_text_that_fails(text: str) -> None:
         s1 < Q{text}
         s1 > E25P02 current transaction is aborted|ZE
         c1 < E25P02 current transaction is aborted|ZE
-        c1 > Qrollback
-        s1 < Qrollback
-        s1 > CROLLBACK|Z
-        c1 < CROLLBACK|Z
+        {ROLLS_BACK}
         {ASKS if "all" not in text else everything("x.y,1,-")}
         {HAS}
         """,

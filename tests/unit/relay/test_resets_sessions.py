@@ -8,7 +8,7 @@ import pytest
 
 from hyperpool.config import PoolMode, SessionState
 from hyperpool.relay.parameters import reassignment
-from tests.support.exchanges import BEGINS
+from tests.support.exchanges import BEGINS, ROLLS_BACK
 from tests.support.relaystage import play, play_in_pieces
 
 _SESSION: Final[dict[str, Any]] = {"pool_mode": PoolMode.SESSION, "session_state": SessionState.FOLLOW}
@@ -112,10 +112,7 @@ def test_a_block_that_fails_behind_the_reset() -> None:
         s1 > CRESET|E22012 division by zero|ZE
         c1 < CRESET|E22012 division by zero|ZE
         s1 <
-        c1 > Qrollback
-        s1 < Qrollback
-        s1 > CROLLBACK|Z
-        c1 < CROLLBACK|Z
+        {ROLLS_BACK}
         s1 < Q{_BEGUN}
         s1 > T|CSELECT 0|Z
         c1 <

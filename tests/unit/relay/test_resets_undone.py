@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.exchanges import BEGINS, PREPARES
+from tests.support.exchanges import BEGINS, PREPARES, ROLLS_BACK
 from tests.support.relaystage import play
 from tests.support.resetscripts import ASKS, HAS, RESETS_IN_BLOCK, SETS_AGAIN, everything
 from tests.support.sessionscripts import COMES, FOLLOW, WELCOME
@@ -54,10 +54,7 @@ def test_a_block_that_fails_behind_the_reset() -> None:
         s1 < Qreset x.y; select 1/0
         s1 > CRESET|E22012 division by zero|ZE
         c1 < CRESET|E22012 division by zero|ZE
-        c1 > Qrollback
-        s1 < Qrollback
-        s1 > CROLLBACK|Z
-        c1 < CROLLBACK|Z
+        {ROLLS_BACK}
         {ASKS}
         {HAS}
         """,

@@ -14,8 +14,6 @@ from tests.support.pglanguage import frame
 from tests.support.relayworld import POOL, WELCOME, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from hyperpool.relay.connection import Connection
     from tests.support.relaypeers import SimClient, SimServer
 
@@ -27,14 +25,10 @@ _END = _ROW[-100:] + frame(b"C", b"SELECT 1\0") + WELCOME
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    """A relay with one server at most, that has seen a stream with the fourth read."""
-    made = World(attrs.evolve(POOL, pool_size=1))
-    made.relay.much, made.relay.stream = 256, 4
-    try:
-        yield made
-    finally:
-        made.close()
+def world(world: World) -> World:
+    """A relay that has seen a stream with the fourth read."""
+    world.relay.much, world.relay.stream = 256, 4
+    return world
 
 
 def _is_told(world: World, connection: Connection) -> bool:
