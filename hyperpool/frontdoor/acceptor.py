@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -23,11 +24,14 @@ _ACCEPT_BATCH: Final = 64
 _FULL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _GONE: Final = frozenset(
     {
-        *(errno.ECONNABORTED, errno.ECONNRESET, errno.ENOTCONN, errno.EPERM, errno.EPROTO, errno.ENOPROTOOPT),
+        *(errno.ECONNABORTED, errno.ECONNRESET, errno.ENOTCONN, errno.EPROTO, errno.ENOPROTOOPT),
         *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENONET),
     }
 )
-"""What is wrong with one connection that was waiting (accept(2)); whatever else it is, the next one has it, too."""
+"""What is wrong with one connection that was waiting (accept(2)); whatever else it is, the next one has it, too.
+
+So has EPERM: what filters system calls, or asks a security module, does so before a connection leaves the queue.
+"""
 _MORE_FILES: Final = "raise the limit on open files (ulimit -n, LimitNOFILE=) or lower max_client_conn"
 
 
@@ -107,6 +111,9 @@ class Acceptor(TransientConnection):
                 if error.errno in _GONE:
                     continue
                 self._complain(error)
+                return False
+            except MemoryError:
+                self._complain(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
                 return False
             if arrival is None:
                 self._complained = False

@@ -33,6 +33,7 @@ class Troubled(socket.socket):
     Attributes:
         errors: with which errors, one per call, the first one first.
         stuck: with which error, always; 0 for none.
+        starved: Python has no memory for what is accepted.
         tries: how often it was called.
     """
 
@@ -40,6 +41,7 @@ class Troubled(socket.socket):
         super().__init__(*args)
         self.errors: list[int] = []
         self.stuck = 0
+        self.starved = False
         self.tries = 0
 
     def accept(self) -> Any:
@@ -48,6 +50,8 @@ class Troubled(socket.socket):
         code = self.errors.pop(0) if self.errors else self.stuck
         if code:
             raise OSError(code, os.strerror(code))
+        if self.starved:
+            raise MemoryError
         return super().accept()
 
 
@@ -263,15 +267,37 @@ def test_a_client_that_is_gone_already(house: House) -> None:
     assert len(house.arrived) == 2
 
 
-def test_a_socket_that_listens_no_more(house: House) -> None:
-    """As when another process that has it shuts it down: that is said once, and does not keep the relay busy."""
+def test_no_memory_left_for_python(house: House) -> None:
+    """That is no reason either to listen no more."""
+    listener, acceptor = house.listen()
+    listener.starved = True
+    with capture_logs() as logs:
+        house.come(listener, 2)
+        house.relay.turn()
+        house.sweep()
+    assert [(entry["event"], entry["error"]) for entry in logs] == [
+        ("cannot accept connections", os.strerror(errno.ENOMEM))
+    ]
+    assert not acceptor.closed
+    listener.starved = False
+    house.sweep()
+    assert len(house.arrived) == 2
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EPERM])
+def test_a_socket_that_gives_nobody(house: House, code: int) -> None:
+    """As when another process that has it shuts it down, or a filter of system calls forbids to accept.
+
+    That is said once, and does not keep the relay busy.
+    """
     listener, _ = house.listen()
-    listener.stuck = errno.EINVAL
+    listener.stuck = code
+    house.relay._slice = 0.0001
     with capture_logs() as logs:
         house.come(listener)
         assert not house.relay.turn()
         house.sweep()
-    assert [(entry["log_level"], entry["error"]) for entry in logs] == [("error", os.strerror(errno.EINVAL))]
+    assert [(entry["log_level"], entry["error"]) for entry in logs] == [("error", os.strerror(code))]
     assert "remedy" not in logs[0]
     assert listener.tries == 2
     listener.stuck = 0
