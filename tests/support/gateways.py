@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import urllib.request
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -53,7 +54,7 @@ TOKEN: Final = Token("4f1c2b.access", "51a8d0-not-for-logs-97be")
 OTHER_TOKEN: Final = Token("0d9e77.access", "e2460c-not-for-logs-1b3f")
 
 
-class _Program:
+class _Program(ABC):
     """A program that listens on a port of its own, with a directory of its own."""
 
     def __init__(self, name: str) -> None:
@@ -80,8 +81,9 @@ class _Program:
     ) -> None:
         self.destroy()
 
+    @abstractmethod
     def _command(self) -> list[str]:
-        raise NotImplementedError
+        """What starts it."""
 
     def start(self) -> None:
         """Start it and wait until it takes connections."""

@@ -20,6 +20,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
@@ -77,8 +78,10 @@ class PrivatePostgres(PostgresCluster):
         return f"{self.socket_dir}/.s.PGSQL.{self.port}"
 
 
-class Path:
+class Path(ABC):
     """A way to the private PostgreSQL. A context manager: leaving it ends its processes.
+
+    What not every far end can do raises NotImplementedError where it cannot.
 
     Args:
         pg: the server.
@@ -117,11 +120,13 @@ class Path:
     ) -> None:
         self._stack.close()
 
+    @abstractmethod
     def _start(self) -> None:
-        raise NotImplementedError
+        """Start the far end, and the proxy in front of it."""
 
+    @abstractmethod
     def _transport(self) -> list[dict[str, Any]]:
-        raise NotImplementedError
+        """The steps that lead to it."""
 
     def config(self, **pooler: object) -> Config:
         """Settings of a pooler whose databases `app` and `drivers` are at the far end."""
@@ -159,9 +164,9 @@ class Path:
         """Give whoever listens in the open network another certificate, for the same name."""
         raise NotImplementedError
 
+    @abstractmethod
     def log_text(self) -> str:
         """All that the far end has logged."""
-        raise NotImplementedError
 
 
 class TcpPath(Path):
@@ -259,8 +264,9 @@ class GatewayPath(Path):
 class _TunnelPath(Path):
     """With ``hyperpool tunnel`` at the far end."""
 
+    @abstractmethod
     def _settings(self) -> Mapping[str, object]:
-        raise NotImplementedError
+        """Who connects to whom: the section that makes it a far end of its kind."""
 
     def _document(self) -> dict[str, Any]:
         """All settings of the far end."""
