@@ -329,6 +329,7 @@ class Relay(Supply):
             if pool.waiting:
                 sweep_waiting(pool, now)
                 if pool.waiting:
+                    self._share_out(pool)
                     self.client_waits(pool)
             elif pool.logins:
                 self.want(pool)
@@ -366,6 +367,12 @@ class Relay(Supply):
             for server in [server for server in pool.servers if server.expires and now >= server.expires]:
                 server.retire("server lifetime over")
             self.want(pool)
+
+    def _share_out(self, pool: RelayPool) -> None:
+        """What became free while the pool was paused is for those who have waited since."""
+        while pool.idle and not pool.paused and len(pool.waiting) > len(pool.conditioning):
+            server = pool.idle.pop()
+            self._guard(server, server.reuse)
 
     def let_work(self, pool: RelayPool) -> None:
         """It is known which functions change session state: the servers that have waited for that may work."""

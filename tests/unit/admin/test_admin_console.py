@@ -306,6 +306,26 @@ def test_suspend_ends_when_the_last_console_leaves(desk: Desk) -> None:
     assert client.server is None
 
 
+def test_who_waits_gets_a_server_that_became_free_in_a_suspended_pooler(desk: Desk) -> None:
+    """It was held back for a cancel request, which the server has taken meanwhile."""
+    client, server = begin_query(desk.house)
+    desk.house.connect(startup(), QUERY)
+    pool = desk.house.pool()
+    pool.configure(attrs.evolve(pool.settings, pool_size=1))
+    (connection,) = pool.servers
+    connection.begin_cancel()
+    server.send(ANSWER)
+    desk.house.relay.turn()
+    assert client.server is None
+    assert len(pool.waiting) == 1
+    admin = desk.open()
+    desk.ask(admin, "SUSPEND")
+    connection.end_cancel()
+    desk.ask(admin, "RESUME")
+    desk.house.relay.sweep(iter([pool]))
+    assert received(server) == QUERY
+
+
 def test_who_only_waits_undoes_nothing(desk: Desk) -> None:
     """WAIT_CLOSE is canceled while another has paused the pooler."""
     begin_query(desk.house)
