@@ -272,10 +272,14 @@ class Following(Backend):
 
     # -- what the database tells ---------------------------------------------------------------------------------------
 
-    def ask_catalog(self) -> None:
-        """Ask for the functions that may change session state."""
+    def ask_catalog(self, tries: int = 3) -> None:
+        """Ask for the functions that may change session state.
+
+        Args:
+            tries: how often, if the question is canceled.
+        """
         self.pool.catalog_due = self.relay.now + catalog.INTERVAL
-        self.converse("catalog", catalog.CATALOG_QUERY, self._catalog_told)
+        self.converse("catalog", catalog.CATALOG_QUERY, lambda errand: self._catalog_told(errand, tries - 1))
 
     def _catalog_untold(self) -> None:
         """It could not be told: clients are served nevertheless."""
@@ -290,10 +294,15 @@ class Following(Backend):
         else:
             self._catalog_untold()
 
-    def _catalog_told(self, errand: Errand) -> None:
+    def _catalog_told(self, errand: Errand, tries: int) -> None:
         pool = self.pool
         if self.outdated:
             # It tells of a database to which the pool leads no more.
+            return
+        if errand.error.get("C") == "57014" and self.client is not None and tries:
+            # A cancel request for the client's query may have come late.
+            self.settled = False
+            self.ask_catalog(tries)
             return
         pool.told = True
         if errand.error:

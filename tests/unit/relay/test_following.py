@@ -422,6 +422,40 @@ def test_the_catalogue_is_asked_again() -> None:
     )
 
 
+def test_a_late_cancel_request_hits_the_question_for_the_catalogue() -> None:
+    """It was meant for the client's query: the pooler asks again. Not for ever, whatever cancels it."""
+    asked = "s1 < Q<catalog>\n"
+    canceled = "s1 > E57014 canceling statement due to user request|Z\n"
+    begins = """
+        c1 > Qcreate view v as select 1
+        s1 < Qcreate view v as select 1
+        s1 > CCREATE VIEW|Z
+        c1 < CCREATE VIEW|Z
+    """
+    play(
+        f"""
+        {begins}
+        {asked + canceled + asked}
+        c2 > Qselect * from v
+        s1 > T|Dv,-|CSELECT 1|Z
+        s1 < Qselect * from v
+        s1 > CSELECT 1|Z
+        s1 < Q<begin>;<no timeout>;<pins>;<settings>
+        c2 < CSELECT 1|Z
+        """,
+        **FOLLOW,
+    )
+    play(
+        f"""
+        {begins}
+        {(asked + canceled) * 3}
+        c2 > Qselect 1
+        s1 < Qselect 1
+        """,
+        **FOLLOW,
+    )
+
+
 def test_nobody_is_served_before_the_catalogue_is_known() -> None:
     """Servers that come while the first one has not answered wait: what a function leaves would not be found."""
     with _two_servers() as stage:
