@@ -337,7 +337,8 @@ class ClientConnection(Frontend):
         if server.expected is not None:
             server.expected = None
             ledger.recount()
-        if not ledger.entries:
+        # The pooler may ask behind an answer, and a client that has been answered begins anew.
+        if not ledger.entries or (server.errand is not None and ledger.own):
             server.asked = self.relay.now
             if server.status == IDLE and not ledger.unsynced:
                 server.began = server.asked

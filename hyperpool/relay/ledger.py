@@ -215,6 +215,11 @@ class Ledger:
         return bool(self.entries or self.unsynced or self.skipping or self.copying)
 
     @property
+    def own(self) -> bool:
+        """Whether whatever is outstanding is the pooler's own: the client has been answered."""
+        return all(entry & SKIP for entry in self.entries)
+
+    @property
     def clean(self) -> bool:
         """Whether the server owes nothing and there is no doubt about it."""
         return not (self.entries or self.unsynced or self.skipping or self.copying or self.doubt)

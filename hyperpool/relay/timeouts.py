@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hyperpool.relay.ledger import SKIP
 from hyperpool.relay.tables import IDLE
 from hyperpool.wire import messages
 
@@ -70,7 +69,7 @@ def _sweep_linked(pool: RelayPool, server: ServerConnection, client: ClientConne
             )
         return
     since = server.linked
-    if busy and server.status == IDLE and all(entry & SKIP for entry in server.ledger.entries):
+    if busy and server.status == IDLE and server.ledger.own:
         # The client has been answered, and the pooler asks what that has left.
         since = max(since, server.answered)
     if settings.query_timeout and busy and now - max(server.asked, since) >= settings.query_timeout:

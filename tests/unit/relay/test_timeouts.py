@@ -445,3 +445,24 @@ def test_what_the_pooler_asks_behind_an_answer_is_a_time_of_its_own(limit: str) 
         )
         stage.wait(0.1)
         assert stage.take("c1") == _ended(limit)
+
+
+@pytest.mark.parametrize("limit", ["query_timeout", "transaction_timeout"])
+def test_what_comes_before_the_pooler_has_been_answered_has_its_own_time(limit: str) -> None:
+    """A client that goes on while the server is asked what its last query has left is not ended for that one."""
+    with _stage(limit, **FOLLOW) as stage:
+        stage.play(
+            f"""
+            c1 > Qset work_mem = '7MB'
+            s1 < Qset work_mem = '7MB'
+            wait 9.9
+            s1 > CSET|Z
+            s1 < Q{defaults_and_values("work_mem")}
+            c1 < CSET|Z
+            c1 > QSELECT 1
+            s1 < QSELECT 1
+            wait 9.9
+            """
+        )
+        stage.wait(0.1)
+        assert stage.take("c1") == _ended(limit)
