@@ -103,6 +103,9 @@ class Shutdown:
             else:
                 self._wait_for_servers(settings)
             self.look()
+        elif succeeded:
+            # It has been told to end between its last words with the one that follows and this.
+            self._stop_listening(settings, succeeded=True)
 
     def _stop_listening(self, settings: PoolerSettings, *, succeeded: bool) -> None:
         for acceptor in self._acceptors:
