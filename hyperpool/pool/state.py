@@ -51,6 +51,7 @@ class ServerLike(Protocol):
     """What the policy must know of a server connection."""
 
     idle_since: float
+    outdated: bool
 
     def becomes_cached(self) -> None:
         """From now on, what it writes is taken down."""
@@ -305,7 +306,8 @@ class Pool(Places, Generic[S, C]):
 
     def _urgent(self) -> int:
         """How many server connections somebody waits for that nobody is opening or preparing yet."""
-        urgent = len(self.waiting) - self.dialing - len(self.conditioning)
+        preparing = sum(not server.outdated for server in self.conditioning)
+        urgent = len(self.waiting) - self.dialing - preparing
         # Servers that are there for longer tell logins nothing: they were opened with settings of the past.
         return max(urgent, 1 - self.dialing - len(self.starting)) if self.logins else urgent
 

@@ -23,6 +23,7 @@ class _Server:
     """A server connection as far as the policy cares."""
 
     idle_since: float = _NOW
+    outdated: bool = False
 
     def becomes_cached(self) -> None:
         """It has written nothing."""

@@ -24,6 +24,7 @@ class _Server:
     """A server connection as far as the policy cares."""
 
     idle_since: float = 0.0
+    outdated: bool = False
 
     def becomes_cached(self) -> None:
         """It has written nothing."""

@@ -586,6 +586,30 @@ def test_who_is_asked_for_the_catalogue_dies_while_the_pool_is_paused() -> None:
         assert stage.pool.idle == [stage.server("s2"), stage.server("s3")]
 
 
+def test_nobody_waits_for_the_old_database_to_tell_its_catalogue() -> None:
+    """However long that takes: the server that is asked will serve nobody, so another one is opened."""
+    with _two_servers() as stage:
+        stage.play(
+            """
+            s1 < Q<catalog>
+            c1 > Qselect 1
+            """
+        )
+        stage.pool.renew()
+        for server in list(stage.pool.servers):
+            server.retire("elsewhere", outdated=True)
+        stage.relay.want(stage.pool)
+        stage.turn()
+        stage.play(
+            """
+            s2 < X|END
+            s3 < Qselect 1
+            s3 > CSELECT 1|Z
+            c1 < CSELECT 1|Z
+            """
+        )
+
+
 def test_the_catalogue_cannot_be_told() -> None:
     """The server that was to tell it has gone: clients are served, and another one is asked soon."""
     with Stage(**FOLLOW) as stage:
