@@ -88,6 +88,7 @@ class Pool(Places, Generic[S, C]):
         catalog_due: when to ask again which functions change session state, monotonic seconds; 0 for at once.
         told: a server has told that, or could not, since the pool leads where it does.
         queued: servers that wait until another one has.
+        unanswered: how many have been asked for that in succession, and have gone without an answer.
         pinned: how many servers their clients keep, or may have to keep.
         max_pinned: how many may be.
         clients: how many clients are logged in to this pool.
@@ -138,6 +139,7 @@ class Pool(Places, Generic[S, C]):
         self.stateful: frozenset[str] = frozenset()
         self.told = False
         self.queued: dict[S, None] = {}
+        self.unanswered = 0
         self.pinned = 0
         self.shown = Shown()
         self.route: Any = None
@@ -208,6 +210,7 @@ class Pool(Places, Generic[S, C]):
         """What is being dialed is void, the next attempt need not wait, and it may lead to another database."""
         self.give_up()
         self.told = False
+        self.unanswered = 0
         self.catalog_due = 0.0
         self.backoff.reset()
         if self.cache is not None:

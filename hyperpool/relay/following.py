@@ -46,6 +46,9 @@ _MSG_MORE: Final = 0x8000
 _TIMEOUT: Final = "statement_timeout"
 _IDLE_TIMEOUT: Final = "idle_session_timeout"
 _MAX_DEFAULTS: Final = 1000
+_UNANSWERED: Final = 2
+"""How many servers of a new pool may go instead of telling the catalog before clients are served without it."""
+
 _KNOWN_TIME: Final = 60.0
 """Seconds for which the default of a setting is taken to be what the server has told: ALTER SYSTEM may change it."""
 
@@ -281,18 +284,25 @@ class Following(Backend):
         self.pool.catalog_due = self.relay.now + catalog.INTERVAL
         self.converse("catalog", catalog.CATALOG_QUERY, lambda errand: self._catalog_told(errand, tries - 1))
 
-    def _catalog_untold(self) -> None:
+    def _catalog_untold(self, error: str) -> None:
         """It could not be told: clients are served nevertheless."""
-        self.pool.told = True
-        self.pool.catalog_due = self.relay.now + catalog.RETRY
+        pool = self.pool
+        pool.told = True
+        pool.catalog_due = self.relay.now + catalog.RETRY
+        log.warning(
+            "the database cannot tell which functions change session state", pool=pool.name, error=error
+        )
 
     def _catalog_unanswered(self) -> None:
-        """It has gone without an answer."""
-        if self.pool.paused:
-            # Nobody waits to be served: the next one is asked.
-            self.pool.catalog_due = 0.0
+        """It has gone without an answer: the next one is asked, unless that has become of many while somebody waits."""
+        pool = self.pool
+        if pool.paused:
+            pool.catalog_due = 0.0
+        elif not pool.told and pool.unanswered < _UNANSWERED:
+            pool.unanswered += 1
+            pool.catalog_due = 0.0
         else:
-            self._catalog_untold()
+            self._catalog_untold("the server connection was lost")
 
     def _catalog_told(self, errand: Errand, tries: int) -> None:
         pool = self.pool
@@ -305,13 +315,9 @@ class Following(Backend):
             self.ask_catalog(tries)
             return
         pool.told = True
+        pool.unanswered = 0
         if errand.error:
-            self._catalog_untold()
-            log.warning(
-                "the database cannot tell which functions change session state",
-                pool=pool.name,
-                error=errand.error.get("M"),
-            )
+            self._catalog_untold(errand.error.get("M", ""))
         elif pool.reader is not None:
             pool.custom = catalog.parameters(errand.rows)
             stateful = frozenset(catalog.names(errand.rows))

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from hyperpool.relay import session
 from tests.support.exchanges import BEGINS
@@ -477,19 +478,36 @@ def test_nobody_is_served_before_the_catalogue_is_known() -> None:
         )
 
 
-@pytest.mark.parametrize("end", ["s1 > E42501 permission denied|Z", "s1 dies"])
-def test_those_who_wait_for_the_catalogue_that_cannot_be_told(end: str) -> None:
-    """They serve nevertheless, at the next sweep at the latest."""
+def test_those_who_wait_for_the_catalogue_that_cannot_be_told() -> None:
+    """They serve nevertheless."""
     with _two_servers() as stage:
         stage.play(
-            f"""
+            """
             s1 < Q<catalog>
-            {end}
-            wait 0.1
+            s1 > E42501 permission denied|Z
             """
         )
-        assert (stage.server("s2").purpose, stage.pool.queued) == ("", {})
-        assert stage.server("s2") in stage.pool.idle
+        assert stage.pool.idle == [stage.server("s1"), stage.server("s2")]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_who_is_asked_for_the_catalogue_dies(*, paused: bool) -> None:
+    """The next one of those that wait is asked, at the next sweep at the latest."""
+    with Stage(**{**FOLLOW, "pool_size": 3}) as stage:
+        for _ in range(3):
+            stage.arrive()
+        stage.pool.paused = paused
+        stage.play(
+            """
+            s1 < Q<catalog>
+            s1 dies
+            wait 0.1
+            s2 < Q<catalog>
+            s2 > T|Dg,-|CSELECT 1|Z
+            """
+        )
+        assert stage.pool.stateful == {"g"}
+        assert stage.pool.idle == [stage.server("s2"), stage.server("s3")]
 
 
 def test_who_waits_for_the_catalogue_dies() -> None:
@@ -567,25 +585,6 @@ def test_a_pool_is_killed_while_the_catalogue_is_asked() -> None:
         )
 
 
-def test_who_is_asked_for_the_catalogue_dies_while_the_pool_is_paused() -> None:
-    """The next one of those that wait is asked."""
-    with Stage(**{**FOLLOW, "pool_size": 3}) as stage:
-        for _ in range(3):
-            stage.arrive()
-        stage.pool.paused = True
-        stage.play(
-            """
-            s1 < Q<catalog>
-            s1 dies
-            wait 0.1
-            s2 < Q<catalog>
-            s2 > T|Dg,-|CSELECT 1|Z
-            """
-        )
-        assert stage.pool.stateful == {"g"}
-        assert stage.pool.idle == [stage.server("s2"), stage.server("s3")]
-
-
 def test_nobody_waits_for_the_old_database_to_tell_its_catalogue() -> None:
     """However long that takes: the server that is asked will serve nobody, so another one is opened."""
     with _two_servers() as stage:
@@ -611,22 +610,25 @@ def test_nobody_waits_for_the_old_database_to_tell_its_catalogue() -> None:
 
 
 def test_the_catalogue_cannot_be_told() -> None:
-    """The server that was to tell it has gone: clients are served, and another one is asked soon."""
-    with Stage(**FOLLOW) as stage:
-        stage.arrive()
-        stage.play("s1 < Q<catalog>\ns1 dies")
+    """Whoever is to tell it goes: at the third time clients are served without it, and another one is asked soon."""
+    with capture_logs() as logs, Stage(**FOLLOW) as stage:
+        for name in ("s1", "s2", "s3"):
+            stage.arrive()
+            stage.play(f"{name} < Q<catalog>\n{name} dies")
         stage.arrive()
         stage.play(
             """
             c1 > Qselect 1
-            s2 < Qselect 1
-            s2 > CSELECT 1|Z
+            s4 < Qselect 1
+            s4 > CSELECT 1|Z
             c1 < CSELECT 1|Z
             """
         )
         stage.clock.now += 5.0
         stage.relay.maintain(iter([stage.pool]))
-        stage.play("s2 < Q<catalog>\ns2 > T|CSELECT 0|Z")
+        stage.play("s4 < Q<catalog>\ns4 > T|CSELECT 0|Z")
+    untold = [entry["error"] for entry in logs if "cannot tell which functions" in entry["event"]]
+    assert untold == ["the server connection was lost"]
 
 
 def test_the_catalogue_is_asked_again_now_and_then() -> None:
