@@ -311,8 +311,13 @@ class Following(Backend):
             return
         if errand.error.get("C") == "57014" and self.client is not None and tries:
             # A cancel request for the client's query may have come late.
-            self.settled = False
-            self.ask_catalog(tries)
+            if self.settled and not self.client.skip:
+                self.settled = False
+                self.ask_catalog(tries)
+            else:
+                # What the client has sent since may be half a message, or begin a transaction: `finish` has it ask.
+                pool.catalog_due = 0.0
+                self.held = True
             return
         pool.told = True
         pool.unanswered = 0

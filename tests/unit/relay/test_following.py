@@ -457,6 +457,82 @@ def test_a_late_cancel_request_hits_the_question_for_the_catalogue() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "behind",
+    [
+        """
+        c1 > Qbegin
+        s1 < Qbegin
+        {canceled}
+        s1 <
+        s1 > CBEGIN|ZT
+        c1 < CBEGIN|ZT
+        c1 > Qset transaction isolation level serializable
+        s1 < Qset transaction isolation level serializable
+        s1 > CSET|ZT
+        c1 < CSET|ZT
+        c1 > Qcommit
+        s1 < Qcommit
+        s1 > CCOMMIT|Z
+        s1 < Q<catalog>
+        c1 < CCOMMIT|Z
+        """,
+        """
+        c1 > P:select 1|B|E|H
+        s1 < P:select 1|B|E|H
+        {canceled}
+        s1 <
+        s1 > 1|2|D1|CSELECT 1
+        c1 < 1|2|D1|CSELECT 1
+        c1 > S
+        s1 < S
+        s1 > Z
+        s1 < Q<catalog>
+        c1 < Z
+        """,
+        """
+        c1 > Qcopy t from stdin
+        s1 < Qcopy t from stdin
+        {canceled}
+        s1 > G
+        c1 < G
+        c1 > d5|c
+        s1 < d5|c
+        s1 > CCOPY 1|Z
+        s1 < Q<catalog>
+        c1 < CCOPY 1|Z
+        """,
+        r"""
+        c1 > \x640000000a0000
+        {canceled}
+        c1 > \x00000000
+        s1 < \x640000000a000000000000|Q<catalog>
+        """,
+    ],
+    ids=["block", "unsynced", "copy", "half a message"],
+)
+def test_the_catalogue_is_not_asked_again_amid_what_the_client_sends(behind: str) -> None:
+    """The question would be part of the client's transaction, or of its message: it waits until that is over."""
+    canceled = "s1 > E57014 canceling statement due to user request|Z"
+    play(
+        f"""
+        c1 > Qcreate view v as select 1
+        s1 < Qcreate view v as select 1
+        s1 > CCREATE VIEW|Z
+        s1 < Q<catalog>
+        c1 < CCREATE VIEW|Z
+        {behind.format(canceled=canceled)}
+        s1 > T|Dv,-|CSELECT 1|Z
+        c2 > Qselect * from v
+        s1 < Qselect * from v
+        s1 > CSELECT 1|Z
+        s1 < Q<begin>;<no timeout>;<pins>;<settings>
+        c2 < CSELECT 1|Z
+        """,
+        **FOLLOW,
+    )
+
+
 def test_nobody_is_served_before_the_catalogue_is_known() -> None:
     """Servers that come while the first one has not answered wait: what a function leaves would not be found."""
     with _two_servers() as stage:
