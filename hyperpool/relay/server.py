@@ -346,7 +346,12 @@ class ServerConnection(Failures):
             client.active = self.answered
             if client.fill is not None:
                 client.fill.ended = True
-        if self.has_reset and status != FAILED:
+        if (
+            self.has_reset
+            and status != FAILED
+            and not (ledger.entries or (client is not None and client.skip))
+        ):
+            # What the client has sent since may be a COPY, or half a message: then it is behind that.
             self.begin_again()
             return 0
         return 0 if self.suspicion is None else self._suspects_answered(self.suspicion, client, status)

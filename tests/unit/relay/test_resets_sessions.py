@@ -55,6 +55,40 @@ def test_set_again(requests: str, answer: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("sent", "rest", "together", "answer"),
+    [
+        (r"\x510000000d73656c", r"\x656374203100", "Qselect 1", "CSELECT 1|Z"),
+        ("Qcopy t from stdin|d5", "d5|c", "Qcopy t from stdin|d5|d5|c", "G|CCOPY 2|Z"),
+        ("P:select 1|B|E", "S", "P:select 1|B|E|S", "1|2|CSELECT 1|Z"),
+    ],
+    ids=["half a message", "copy", "unsynced"],
+)
+def test_not_amid_what_the_client_has_sent_meanwhile(
+    sent: str, rest: str, together: str, answer: str
+) -> None:
+    """It would be part of the client's message, or of its COPY, or end its transaction: it comes behind that."""
+    play(
+        f"""
+        {_COMES}
+        c1 > Qreset all
+        s1 < Qreset all
+        c1 > {sent}
+        s1 > CRESET|Z
+        c1 < CRESET|Z
+        c1 > {rest}
+        s1 < {together}
+        s1 > {answer}
+        c1 < {answer}
+        s1 < Q{_BEGUN}
+        s1 > T|CSELECT 2|Z
+        c1 > Qselect 2
+        s1 < Qselect 2
+        """,
+        **_SESSION,
+    )
+
+
 @pytest.mark.parametrize("parameters", ["TimeZone=Asia/Tokyo", "application_name=mine", ""])
 def test_what_servers_report_alone(parameters: str) -> None:
     """A client that has asked for nothing else costs nothing, and is at the server's values, as with pgbouncer."""
