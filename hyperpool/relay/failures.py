@@ -62,6 +62,11 @@ class Failures(Shortcut):
             return SKIP
         if self.restoring and fields.get("C") == "57014" and self.tries < _MAX_TRIES:
             # A late cancel request was meant for what is over. Or it is a timeout of the client's, which may be short.
+            client = self.client
+            if self.begun and (len(self.ledger.entries) > 1 or (client is not None and client.skip)):
+                # Not amid what the client has sent since: `_ready` has it sent again behind that.
+                self.has_reset = True
+                return SKIP
             self.tries += 1
             self.ledger.request(wire.QUERY, SKIP)
             self.transmit(self.restoring)

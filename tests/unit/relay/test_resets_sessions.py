@@ -55,6 +55,7 @@ def test_set_again(requests: str, answer: str) -> None:
     )
 
 
+@pytest.mark.parametrize("canceled", [False, True], ids=["first", "again"])
 @pytest.mark.parametrize(
     ("sent", "rest", "together", "answer"),
     [
@@ -65,17 +66,26 @@ def test_set_again(requests: str, answer: str) -> None:
     ids=["half a message", "copy", "unsynced"],
 )
 def test_not_amid_what_the_client_has_sent_meanwhile(
-    sent: str, rest: str, together: str, answer: str
+    sent: str, rest: str, together: str, answer: str, *, canceled: bool
 ) -> None:
-    """It would be part of the client's message, or of its COPY, or end its transaction: it comes behind that."""
+    """It would be part of the client's message, or of its COPY, or end its transaction: it comes behind that.
+
+    So it does if it has been sent before, and a late cancel request has hit it.
+    """
+    too_late = f"""
+        s1 < Q{_BEGUN}
+        c1 > {sent}
+        s1 > E57014 canceling statement due to user request|Z
+    """
     play(
         f"""
         {_COMES}
         c1 > Qreset all
         s1 < Qreset all
-        c1 > {sent}
+        {"" if canceled else f"c1 > {sent}"}
         s1 > CRESET|Z
         c1 < CRESET|Z
+        {too_late if canceled else ""}
         c1 > {rest}
         s1 < {together}
         s1 > {answer}
