@@ -63,14 +63,15 @@ class Failures(Shortcut):
         if self.restoring and fields.get("C") == "57014" and self.tries < _MAX_TRIES:
             # A late cancel request was meant for what is over. Or it is a timeout of the client's, which may be short.
             client = self.client
-            if self.begun and (len(self.ledger.entries) > 1 or (client is not None and client.skip)):
-                # Not amid what the client has sent since: `_ready` has it sent again behind that.
-                self.has_reset = True
+            if len(self.ledger.entries) == 1 and not (client is not None and client.skip):
+                self.tries += 1
+                self.ledger.request(wire.QUERY, SKIP)
+                self.transmit(self.restoring)
                 return SKIP
-            self.tries += 1
-            self.ledger.request(wire.QUERY, SKIP)
-            self.transmit(self.restoring)
-            return SKIP
+            # Not amid what the client has sent since, which may be a COPY, or half a message.
+            if self.begun:
+                self.has_reset = True  # `_ready` has it sent again behind that.
+                return SKIP
         if self.restoring and fields.get("C") == "25P02":
             # It has hit a transaction block, and the client will hear of that.
             return SKIP

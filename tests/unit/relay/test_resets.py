@@ -18,6 +18,17 @@ from tests.support.resetscripts import (
 )
 from tests.support.sessionscripts import COMES, FOLLOW, WELCOME
 
+_RESET_CANCELED = """
+    c1 > Qreset x.y
+    s1 < Qreset x.y
+    s1 > CRESET|Z
+    s1 < QSET "x"."y" = '1';
+    c1 < CRESET|Z
+    {sent}
+    s1 > E57014 canceling statement due to user request|Z
+"""
+"""A late cancel request hits the pooler's own query, behind which the client may have `sent` something."""
+
 # -- outside of a transaction block ------------------------------------------------------------------------------------
 
 
@@ -130,6 +141,36 @@ def test_one_that_the_server_reports() -> None:
         c2 < CSELECT 2|Z
         c1 > Qselect 1
         s1 < QSET TimeZone = 'Asia/Tokyo';|Qselect 1
+        """,
+        **FOLLOW,
+    )
+
+
+def test_a_late_cancel() -> None:
+    """A cancel request that hits the pooler's own query is not for that: it is sent again."""
+    play(
+        f"""
+        {COMES}
+        {_RESET_CANCELED.format(sent="")}
+        {SETS_AGAIN}
+        {ASKS}
+        {HAS}
+        """,
+        **FOLLOW,
+    )
+
+
+@pytest.mark.parametrize(
+    "sent", ["Qcopy t from stdin|d5", "P:select 1|B|E", "Qselect 1"], ids=["copy", "unsynced", "query"]
+)
+def test_a_late_cancel_behind_which_the_client_has_gone_on(sent: str) -> None:
+    """It would be sent again amid that, or too late for it: the client is ended instead."""
+    play(
+        f"""
+        {COMES}
+        {_RESET_CANCELED.format(sent=f"c1 > {sent}")}
+        c1 < !57014 canceling statement due to user request|END
+        s1 < {sent}|END
         """,
         **FOLLOW,
     )
