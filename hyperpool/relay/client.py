@@ -407,7 +407,7 @@ class ClientConnection(Frontend):
         if server is not None:
             self.server = None
             server.client = None
-            server.abandoned(mid_message=self.skip > 0 and self.gathered is None)
+            server.abandoned(mid_message=self.mid_message)
 
     def stop_waiting(self) -> None:
         """It waits for nobody any more: neither for a server, nor for another client's answer."""

@@ -63,7 +63,7 @@ class Failures(Shortcut):
         if self.restoring and fields.get("C") == "57014" and self.tries < _MAX_TRIES:
             # A late cancel request was meant for what is over. Or it is a timeout of the client's, which may be short.
             client = self.client
-            if len(self.ledger.entries) == 1 and not (client is not None and client.skip):
+            if len(self.ledger.entries) == 1 and not (client is not None and client.mid_message):
                 self.tries += 1
                 self.ledger.request(wire.QUERY, SKIP)
                 self.transmit(self.restoring)

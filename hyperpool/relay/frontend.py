@@ -115,6 +115,11 @@ class Frontend(Connection):
             "user": self.user,
         }
 
+    @property
+    def mid_message(self) -> bool:
+        """Whether a server has got the beginning of a message, and not its end: nothing may be sent amid that."""
+        return self.skip > 0 and self.gathered is None
+
     def remembered(self) -> ClientStatements:
         """What it has prepared."""
         if self.statements is None:

@@ -349,7 +349,7 @@ class ServerConnection(Failures):
         if (
             self.has_reset
             and status != FAILED
-            and not (ledger.entries or (client is not None and client.skip))
+            and not (ledger.entries or (client is not None and client.mid_message))
         ):
             # What the client has sent since may be a COPY, or half a message: then it is behind that.
             self.begin_again()
@@ -364,6 +364,10 @@ class ServerConnection(Failures):
         # A COPY behind them ignores the Sync that came with them: then it is a later one.
         if suspicion.restores and suspicion.resetting <= self.ledger.settled:
             if client is not None and suspicion.has_reset and status != FAILED:
+                if client.mid_message:
+                    # All other messages would have waited; this one PostgreSQL reads to its end, and ignores.
+                    client.violate("unexpected CopyData message outside of COPY")
+                    return SKIP
                 return self.restore(client, suspicion) + messages.ready_for_query(bytes((status,)))
             suspicion.not_reset()
         return 0

@@ -8,6 +8,25 @@ from tests.support.relaystage import play, play_in_pieces
 from tests.support.resetscripts import ASKS, HAS, RESETS, SETS_AGAIN, SETS_AGAIN_IN_BLOCK, SHOWS, asks
 from tests.support.sessionscripts import COMES, FOLLOW, rows
 
+# -- with the simple protocol ------------------------------------------------------------------------------------------
+
+
+def test_amid_a_message() -> None:
+    """PostgreSQL ignores COPY data where nothing is copied: but there is no room for the pooler's query within it."""
+    play(
+        rf"""
+        {COMES}
+        c1 > Qreset x.y
+        s1 < Qreset x.y
+        c1 > \x640000000a0000
+        s1 > CRESET|Z
+        c1 < !08P01 unexpected CopyData message outside of COPY|END
+        s1 < \x640000000a000058000000|\x04|END
+        """,
+        **FOLLOW,
+    )
+
+
 # -- with the extended protocol ----------------------------------------------------------------------------------------
 
 
