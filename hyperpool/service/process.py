@@ -130,10 +130,20 @@ def _is_there(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except PermissionError:
-        return True
+        pass
     except OSError:
         return False
-    return True
+    return not _has_ended(pid)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether it is a zombie: it has ended, and has its number until its parent asks how."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    # The name before the state may hold what it likes.
+    return text.rpartition(b")")[2].split()[:1] in ([b"Z"], [b"X"])
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 import pwd
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,13 +19,20 @@ from hyperpool.service.process import Manner, become, check_manner, check_ports,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
 def other() -> Iterator[int]:
     """Another process."""
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        yield process.pid
+
+
+@pytest.fixture
+def zombie() -> Iterator[int]:
+    """A process that has ended, and that nobody has waited for; its name looks like a state."""
+    with subprocess.Popen(["sh", "-c", "printf ') S 1' >/proc/$$/comm"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         yield process.pid
 
 
@@ -114,6 +122,42 @@ def test_a_pid_file_goes_back_to_a_process_that_stays(tmp_path: Path, other: int
     with pid_file(str(file), take_over=True):
         assert file.read_text() == f"{os.getpid()}\n"
     assert file.read_text() == f"{other}\n"
+
+
+def test_a_pid_file_that_names_a_zombie(tmp_path: Path, zombie: int) -> None:
+    """It has ended, although its parent has not noticed: it is in nobody's way."""
+    os.kill(zombie, 0)
+    file = tmp_path / "pid"
+    file.write_text(f"{zombie}\n")
+    assert running(str(file)) == 0
+    with pid_file(str(file), take_over=False):
+        assert file.read_text() == f"{os.getpid()}\n"
+    assert not file.exists()
+
+
+def test_a_pid_file_does_not_go_back_to_a_zombie(tmp_path: Path) -> None:
+    """The process that it named has ended meanwhile."""
+    file = tmp_path / "pid"
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as before:
+        file.write_text(f"{before.pid}\n")
+        with pid_file(str(file), take_over=True):
+            before.kill()
+            os.waitid(os.P_PID, before.pid, os.WEXITED | os.WNOWAIT)
+        assert not file.exists()
+
+
+def test_without_proc_a_process_that_takes_signals_is_there(
+    tmp_path: Path, other: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing says whether it has ended."""
+    file = tmp_path / "pid"
+    file.write_text(f"{other}\n")
+
+    def refuse(path: Path) -> bytes:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert running(str(file)) == other
 
 
 def test_a_pid_file_that_cannot_be_written(tmp_path: Path) -> None:
