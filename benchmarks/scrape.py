@@ -5,7 +5,7 @@ for each database, serves their metrics as the pooler does, and asks for them ov
 Before each scrape, every pool has been busy, and one in twenty has had a new client and a new server.
 
 CPU time does not depend on what else the machine does. With one scrape a second, a hundredth of a second of it is one
-per cent of the pooler's thread, and so of its throughput.
+per cent of the pooler's thread, and so of its throughput. The exit code is 1 if a scrape fails.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
@@ -40,9 +40,16 @@ import http.client, sys
 connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]))
 for line in sys.stdin:
     connection.request("GET", "/metrics")
-    print(len(connection.getresponse().read()), flush=True)
+    answer = connection.getresponse()
+    print(answer.status, len(answer.read()), flush=True)
 """
 """Scrapes once for each line that it reads, over one connection, as Prometheus does."""
+
+_GOOD: Final = 200
+
+
+class ScrapeFailed(Exception):
+    """There were no metrics: what was measured is something else."""
 
 
 def _surroundings(count: int, users: int) -> Surroundings:
@@ -54,7 +61,7 @@ def _surroundings(count: int, users: int) -> Surroundings:
     pools: Pools[Any, Any] = Pools(settings, lambda: 0.5, cache)
     for number in range(count):
         pools.find(f"database_{number // users}", f"application_{number % users}")
-    relay = SimpleNamespace(clock=time.monotonic, population=0)
+    relay = SimpleNamespace(clock=time.monotonic, time=time.monotonic, population=0)
     around = SimpleNamespace(
         relay=relay, pools=pools, cache=cache, settings=lambda: settings, agents=None, entries={}
     )
@@ -91,13 +98,17 @@ async def measure(pools: int, users: int, named: int, scrapes: int) -> tuple[lis
 
     Returns:
         The CPU seconds of each scrape, the first one excepted, which makes what the others use again; and its size.
+
+    Raises:
+        ScrapeFailed: one was not answered with metrics.
     """
     around = _surroundings(pools, users)
     settings = HttpSettings(max_pools=named)
     site = Site(lambda: settings, nullcontext)
     add_metrics(site, Exporter(around).scrape, lambda: settings)
     random = Random(1)  # noqa: S311 - no secret
-    seconds, size = [], 0
+    seconds: list[float] = []
+    status, size = _GOOD, 0
     with socket.create_server(("127.0.0.1", 0)) as sock:
         command = [sys.executable, "-c", _CLIENT, str(sock.getsockname()[1])]
         async with trio.open_nursery() as nursery:
@@ -112,9 +123,16 @@ async def measure(pools: int, users: int, named: int, scrapes: int) -> tuple[lis
                     client.stdin.flush()
                     await trio.lowlevel.wait_readable(client.stdout)
                     seconds.append(time.process_time() - began)
-                    size = int(client.stdout.readline())
+                    # A client that has ended says nothing.
+                    status, size = map(int, client.stdout.readline().split() or (0, 0))
+                    if status != _GOOD:
+                        break
                 client.stdin.close()
             nursery.cancel_scope.cancel()
+    if status != _GOOD:
+        raise ScrapeFailed(
+            f"a scrape was answered with HTTP status {status}" if status else "the client has ended"
+        )
     return seconds[1:], size
 
 
@@ -126,7 +144,10 @@ def main() -> None:
     parser.add_argument("--named", type=int, default=HttpSettings().max_pools, help="http.max_pools")
     parser.add_argument("--scrapes", type=int, default=20)
     options = parser.parse_args()
-    seconds, size = trio.run(measure, options.pools, options.users, options.named, options.scrapes)
+    try:
+        seconds, size = trio.run(measure, options.pools, options.users, options.named, options.scrapes)
+    except ScrapeFailed as error:
+        sys.exit(f"{parser.prog}: nothing is measured: {error}")
     middle = statistics.median(seconds)
     own = min(options.named, options.pools)
     print(
