@@ -160,7 +160,7 @@ def _refusal(step: WebSocketStep, answer: Answer) -> str:
         )
     if status == 403:
         remedy = (
-            "check its expiry, and that the policy there lets it in"
+            "check token_id and token_secret, the token's expiry, and that the policy there lets it in"
             if with_token
             else "add token_id and token_secret"
         )

@@ -30,7 +30,7 @@ _CUT_OFF: Final = {
 
 _REFUSED: Final = {
     "gateway": "refused the service token (302 to an Access login): check token_id and token_secret",
-    "ingress": "refused the service token (403 Forbidden): check its expiry",
+    "ingress": "refused the service token (403 Forbidden): check token_id and token_secret",
     "agent": "agent site is not connected",
 }
 """What clients are told, by the way."""

@@ -194,7 +194,10 @@ async def test_host_names_in_other_scripts() -> None:
         ("204 No Content", "refused (204 No Content)"),
         ("400 Bad Request", "refused (400 Bad Request): if it wants TLS use wss://"),
         ("401 Unauthorized", "refused (401 Unauthorized): it wants other credentials; check token_id"),
-        ("403 Forbidden", "refused the service token (403 Forbidden): check its expiry"),
+        (
+            "403 Forbidden",
+            "refused the service token (403 Forbidden): check token_id and token_secret, the token's expiry, and",
+        ),
         ("404 Not Found", "no WebSocket service at this path, or no such target for this token"),
         ("405 Method Not Allowed", "that a reverse proxy there passes on Upgrade and Connection"),
         ("407 Proxy Authentication Required", "use a proxy step"),
