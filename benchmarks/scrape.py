@@ -61,7 +61,7 @@ def _surroundings(count: int, users: int) -> Surroundings:
     pools: Pools[Any, Any] = Pools(settings, lambda: 0.5, cache)
     for number in range(count):
         pools.find(f"database_{number // users}", f"application_{number % users}")
-    relay = SimpleNamespace(clock=time.monotonic, time=time.monotonic, population=0)
+    relay = SimpleNamespace(time=time.monotonic, population=0)
     around = SimpleNamespace(
         relay=relay, pools=pools, cache=cache, settings=lambda: settings, agents=None, entries={}
     )
