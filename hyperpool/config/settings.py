@@ -202,7 +202,7 @@ class Settings:
         http: the section ``http``; None if there is none.
         notes: what was accepted and does not what it says, one line each.
         hba: what the ``auth_hba_file`` says, with ``auth_type`` hba.
-        portion: of ``min_pool_size`` and ``max_pinned``, what pools of this process get.
+        portion: of what is divided, such as ``min_pool_size``, what this process gets.
         ident: the maps of the ``auth_ident_file`` by name, with ``auth_type`` hba.
         credentials: what is stored about each known user. An entry of `users` goes before one of `userlist`; a user
             that has no secret at all is known with an empty one, which is enough for ``auth_type`` trust alone. Beside
@@ -351,7 +351,7 @@ class Settings:
             embedded=entry.embedded,
             learns=entry.password is None,
             session_state=_first(entry.session_state, pooler.session_state),
-            max_pinned=self.portion.at_least_one(_first(entry.max_pinned, pooler.max_pinned)),
+            max_pinned=_first(entry.max_pinned, pooler.max_pinned),
             pin_functions=_first(entry.pin_functions, pooler.pin_functions),
             max_prepared_statements=pooler.max_prepared_statements,
             query_wait_notify=pooler.query_wait_notify,

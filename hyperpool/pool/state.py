@@ -57,6 +57,18 @@ class ServerLike(Protocol):
         """From now on, what it writes is taken down."""
 
 
+class Tally(Protocol):
+    """A count of a pool's that other processes have, too."""
+
+    slot: int
+
+    def add(self, change: int) -> None:
+        """This process's count has changed."""
+
+    def count(self) -> int:
+        """What all processes have counted, this one included."""
+
+
 S = TypeVar("S", bound=ServerLike)
 C = TypeVar("C")
 
@@ -90,6 +102,7 @@ class Pool(Places, Generic[S, C]):
         queued: servers that wait until another one has.
         unanswered: how many have been asked for that in succession, and have gone without an answer.
         pinned: how many servers their clients keep, or may have to keep.
+        tally: the same with those in other workers; None if there are none.
         max_pinned: how many may be.
         clients: how many clients are logged in to this pool.
         logins: how many client logins wait for `parameters`.
@@ -141,6 +154,7 @@ class Pool(Places, Generic[S, C]):
         self.queued: dict[S, None] = {}
         self.unanswered = 0
         self.pinned = 0
+        self.tally: Tally | None = None
         self.shown = Shown()
         self.route: Any = None
         self.backoff = Backoff(settings.server_login_retry, random)
@@ -174,6 +188,17 @@ class Pool(Places, Generic[S, C]):
         if settings.pool_size:
             # Somebody must be able to go on without state.
             self.max_pinned = min(settings.max_pinned, max(settings.pool_size - 1, 1))
+
+    def count_pinned(self, change: int) -> None:
+        """So many more servers are kept, or may have to be."""
+        self.pinned += change
+        if self.tally is not None:
+            self.tally.add(change)
+
+    @property
+    def pinned_everywhere(self) -> int:
+        """How many are in all workers, to compare with `max_pinned`."""
+        return self.pinned if self.tally is None else self.tally.count()
 
     def __repr__(self) -> str:
         return (

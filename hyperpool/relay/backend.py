@@ -242,8 +242,8 @@ class Backend(Connection):
     def _pin(self, pinned: Pinned) -> None:
         pool = self.pool
         if bool(pinned) is not bool(self.pinned):
-            pool.pinned += 1 if pinned else -1
-            self.granted = bool(pinned) and pool.pinned <= pool.max_pinned
+            pool.count_pinned(1 if pinned else -1)
+            self.granted = bool(pinned) and pool.pinned_everywhere <= pool.max_pinned
         self.pinned = pinned
 
     def reconfigured(self) -> None:

@@ -22,7 +22,7 @@ def pin(client: ClientConnection, server: Backend) -> None:
     pool = client.pool
     reasons = server.pinned
     follows = pool.settings.session_state is SessionState.FOLLOW
-    if follows and not server.granted and pool.pinned > pool.max_pinned:
+    if follows and not server.granted and pool.pinned_everywhere > pool.max_pinned:
         client.refuse(
             f"too many clients of this pool keep their server connection ({names_of(reasons)})",
             "53400",

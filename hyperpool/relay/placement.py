@@ -225,7 +225,7 @@ class Placement:
 
     def _may_pin(self) -> bool:
         pool = self._client.pool
-        return bool(self._server.pinned) or pool.pinned < pool.max_pinned
+        return bool(self._server.pinned) or pool.pinned_everywhere < pool.max_pinned
 
     def _note(self, effects: Effects, text: bytes, at: int, *, replaceable: bool = True) -> bytes | None:
         """A text with effects is about to be sent.

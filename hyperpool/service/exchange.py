@@ -19,6 +19,7 @@ from hyperpool.workers.messages import Deed, Outcome, PoolKey
 from hyperpool.workers.permits import Grant, Limits, Permits
 from hyperpool.workers.questions import Journal, Questions
 from hyperpool.workers.seats import Seats
+from hyperpool.workers.tally import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from hyperpool.workers.link import Link
     from hyperpool.workers.messages import Fact, Message, SeatKey
     from hyperpool.workers.questions import Entry
+    from hyperpool.workers.tally import Tally
 
 log = structlog.get_logger("supervisor")
 
@@ -59,6 +61,7 @@ class Exchange:
         command: does what concerns the pooler as a whole (``reload``, ``set``, ``shutdown``), and calls back with what
             came of it; returns False for everything else.
         notes: what workers tell each other of writes.
+        tally: how many clients keep their server connections, in all workers.
 
     Attributes:
         journal: what operators have done that still holds.
@@ -73,12 +76,15 @@ class Exchange:
         workers: int,
         command: Callable[[Deed, Callable[[Outcome], None]], bool],
         notes: Board,
+        tally: Tally,
     ) -> None:
         self._settings = settings
         self._command = command
         self._board = notes
+        self._tally = tally
         self._links: dict[int, Link] = {}
         self._permits = Permits(self._limits)
+        self._slots = Slots(self._permits.granted)
         self._seats = Seats(self._seat_limit, workers)
         self._questions = Questions(self._post)
         self._asked: dict[tuple[int, int], _Asked] = {}
@@ -126,6 +132,7 @@ class Exchange:
     def gone(self, worker: int) -> None:
         """A worker has died: what it had is free, and what it has written nobody knows."""
         self._board.bury(worker)
+        self._tally.clear(worker)
         if self._links.pop(worker, None) is None:
             return
         self._clients.pop(worker, None)
@@ -134,6 +141,7 @@ class Exchange:
         totals = joined([self._past, figures.values()]).totals
         self._past = packed(Counts(totals, {name: PoolStats() for name in totals}, 0.0))
         self._permits.gone(worker)
+        self._slots.look_at_all()
         self._tell(self._seats.gone(worker))
         # What it has asked for is done by the others, but there is nobody to tell of it.
         self._asked = {asked: one for asked, one in self._asked.items() if asked[0] != worker}
@@ -161,6 +169,7 @@ class Exchange:
                 self.decide()
             case messages.Returned():
                 self._permits.give_back(worker, message.pool, message.count)
+                self._slots.look(message.pool)
                 self._forget_facts([message.pool])
                 self.decide()
             case messages.PartsWith():
@@ -259,7 +268,9 @@ class Exchange:
         """Tell workers what the accounts say."""
         for order in self._permits.decide(time.monotonic()):
             if isinstance(order, Grant):
-                self._post(order.worker, messages.Granted(order.pool, order.count))
+                self._post(
+                    order.worker, messages.Granted(order.pool, order.count, self._slots.of(order.pool))
+                )
             else:
                 self._post(order.worker, messages.PartWith(order.pool, order.force))
         if not self._permits.waiting:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 from base64 import b64decode
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ from hyperpool.frontdoor.orders import CancelOrder
 from hyperpool.workers import messages
 from hyperpool.workers.holdings import Holdings, Places
 from hyperpool.workers.messages import RESUME, Deed, Outcome, PoolKey
+from hyperpool.workers.tally import PoolTally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from hyperpool.relay.handover import RelayPool
     from hyperpool.workers.link import Link
     from hyperpool.workers.messages import Fact, Message, SeatKey, Welcome
+    from hyperpool.workers.tally import Tally
 
 log = structlog.get_logger("worker")
 
@@ -66,6 +69,7 @@ class Parts:
         end: ends the worker.
         cancel: sends a cancel request to a server.
         notes: what workers tell each other of writes.
+        tally: how many clients keep their server connections, in all workers.
         hold: has nothing answered from the result cache for now, or lets it again.
         leave: leaves the place to another pooler, and ends when all clients have left.
     """
@@ -78,6 +82,7 @@ class Parts:
     end: Callable[[ShutdownMode], None]
     cancel: Callable[[CancelOrder], None]
     notes: Board
+    tally: Tally
     hold: Callable[[bool], None]
     leave: Callable[[], None]
 
@@ -103,7 +108,9 @@ class Member:
         self._doing: dict[int, trio.CancelScope] = {}
         self._facts: dict[PoolKey, Fact] = {}
         self._cached_elsewhere: dict[tuple[str, str], None] = {}
-        self._holdings = Holdings(link.post, parts.warmer.demand)
+        self._holdings = Holdings(
+            link.post, parts.warmer.demand, partial(PoolTally, parts.tally, welcome.number)
+        )
         self._places = Places(link.post, self._used)
         self._nudged = trio.Event()
         self.alone = False
@@ -168,7 +175,7 @@ class Member:
         access = self._parts.door.access
         match message:
             case messages.Granted():
-                self._holdings.granted(message.pool, message.count)
+                self._holdings.granted(message.pool, message.count, message.slot)
             case messages.PartWith():
                 self._holdings.part_with(message.pool, now, force=message.force)
             case messages.Lent():

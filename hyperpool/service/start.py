@@ -32,6 +32,7 @@ from hyperpool.service.process import (
 from hyperpool.service.run import Pooler, tell
 from hyperpool.service.supervisor import Supervisor
 from hyperpool.service.systemd import Notifier, ServiceManager, activated
+from hyperpool.workers.tally import tally_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +115,8 @@ def _forks(
     settings: Settings, passed: PassedSockets, daemon: Daemon, predecessor: Predecessor | None
 ) -> Iterator[Forks | None]:
     """Where workers come from; None if there are none. It is made before there is an event loop."""
-    if settings.pooler.workers == 1:
+    workers = settings.pooler.workers
+    if workers == 1:
         yield None
         return
 
@@ -125,7 +127,7 @@ def _forks(
         daemon.leave()
         let_go()
 
-    forks = Forks(leave, mmap(-1, board_size(settings.pooler.workers)))
+    forks = Forks(leave, mmap(-1, board_size(workers) + tally_size(workers)))
     try:
         yield forks
     finally:

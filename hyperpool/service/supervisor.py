@@ -22,7 +22,7 @@ import trio
 from hyperpool import __version__
 from hyperpool.admin.console import ShutdownMode
 from hyperpool.admin.outcomes import ConsoleError
-from hyperpool.cache.board import Board
+from hyperpool.cache.board import Board, board_size
 from hyperpool.config import load
 from hyperpool.errors import ConfigError, StartupError
 from hyperpool.frontdoor.door import FrontDoor
@@ -41,6 +41,7 @@ from hyperpool.service.shutdown import SIGNALS, counted
 from hyperpool.service.signals import drop
 from hyperpool.workers import messages
 from hyperpool.workers.messages import Deed, Outcome
+from hyperpool.workers.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -106,7 +107,8 @@ class Supervisor:
         self._listeners: list[list[Listener]] = []
         self.http: list[socket.socket] = []
         notes = Board(forks.memory, self._count, self._count)
-        self._exchange = Exchange(lambda: self._settings, self._count, self._command, notes)
+        tally = Tally(forks.memory, board_size(self._count), self._count)
+        self._exchange = Exchange(lambda: self._settings, self._count, self._command, notes, tally)
         self._exchange.held = place.follows
         self._keeper = Keeper(forks, self._count, self)
         self._serve_it: set[int] = set()

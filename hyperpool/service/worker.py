@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from hyperpool.admin.statistics import counts, packed
-from hyperpool.cache.board import Board
+from hyperpool.cache.board import Board, board_size
 from hyperpool.config.settings import Portion
 from hyperpool.errors import StartupError
 from hyperpool.frontdoor.listener import open_listeners
@@ -21,6 +21,7 @@ from hyperpool.service.run import Pooler
 from hyperpool.transport.passed import CLIENTS, HTTP, PassedSocket, PassedSockets
 from hyperpool.workers import messages
 from hyperpool.workers.link import Link, receive_one
+from hyperpool.workers.tally import Tally
 
 if TYPE_CHECKING:
     import socket
@@ -44,7 +45,7 @@ class WorkerPooler(Pooler):
         welcome: what it begins with.
         link: to the supervisor.
         listening: sockets on which clients come in; handed over.
-        memory: for what workers tell each other of writes.
+        memory: what workers share.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class WorkerPooler(Pooler):
         )
         self._welcome = welcome
         self._board = Board(memory, welcome.workers, welcome.number)
+        self._tally = Tally(memory, board_size(welcome.workers), welcome.workers)
         self._link = link
         self._member: Member
 
@@ -89,6 +91,7 @@ class WorkerPooler(Pooler):
             self.shut_down,
             cancel,
             self._board,
+            self._tally,
             lambda held: self._pools.hold_cache(held=held),
             self._place.leave,
         )
@@ -136,7 +139,7 @@ def work(sock: socket.socket, listening: Sequence[socket.socket], memory: mmap) 
     Args:
         sock: one end of a socket pair; the supervisor has the other one.
         listening: sockets on which clients come in. All are handed over.
-        memory: for what workers tell each other of writes.
+        memory: what workers share.
 
     Returns:
         The exit code.

@@ -10,7 +10,7 @@ from hyperpool.workers import messages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hyperpool.pool.state import Pool
+    from hyperpool.pool.state import Pool, Tally
     from hyperpool.workers.messages import Message, PoolKey, SeatKey
 
 AnyPool: TypeAlias = "Pool[Any, Any]"
@@ -27,11 +27,18 @@ class Holdings:
     Args:
         post: sends a message to the supervisor; must not block.
         look: has the warmer look at a pool soon.
+        tally: counts in a place that is given.
     """
 
-    def __init__(self, post: Callable[[Message], None], look: Callable[[AnyPool], None]) -> None:
+    def __init__(
+        self,
+        post: Callable[[Message], None],
+        look: Callable[[AnyPool], None],
+        tally: Callable[[int], Tally],
+    ) -> None:
         self._post = post
         self._look = look
+        self._tally = tally
         self._names = 0
         self._keys: dict[AnyPool, PoolKey] = {}
         self._pools: dict[PoolKey, AnyPool] = {}
@@ -70,12 +77,14 @@ class Holdings:
             self._pools[key] = pool
         return key
 
-    def granted(self, key: PoolKey, count: int) -> None:
-        """The supervisor has granted so many more."""
+    def granted(self, key: PoolKey, count: int, slot: int) -> None:
+        """The supervisor has granted so many more; the pool's place in the tally stays while it has any."""
         pool = self._pools.get(key)
         if pool is None:
             self._post(messages.Returned(key, count))
             return
+        if pool.tally is None or pool.tally.slot != slot:
+            pool.tally = self._tally(slot)
         self._held[pool] = self._held.get(pool, 0) + count
         asked, urgent, late = self._wanted.pop(pool, (0, False, False))
         if asked > count:

@@ -136,10 +136,17 @@ class Welcome:
 
 @attrs.frozen
 class Granted:
-    """The worker may have so many more server connections."""
+    """The worker may have so many more server connections.
+
+    Attributes:
+        pool: of this pool.
+        count: how many.
+        slot: where the pool's clients are counted that keep theirs; see `tally`.
+    """
 
     pool: PoolKey
     count: int
+    slot: int
 
 
 @attrs.frozen

@@ -83,6 +83,27 @@ class TestLimits:
             watcher.join()
         assert max(most) == _POOL_SIZE
 
+    @pytest.mark.parametrize(("most", "kept"), [(1, 1), (2, 2), (10, _POOL_SIZE - 1)])
+    def test_max_pinned(self, make_pooler: PoolerFactory, pg: PostgresCluster, most: int, kept: int) -> None:
+        """So many keep their server connection, wherever they land; one connection is left for all others."""
+        own = config(config_for(pg), default_pool_size=_POOL_SIZE, max_pinned=most)
+        with Team(make_pooler(own)) as team:
+            clients = [client for _ in range(3) for client in team.clients()]
+            answers = [raw.kinds(client.ask("LISTEN news")) for client in clients]
+            assert answers == [b"CZ"] * kept + [b"EZ"] * (len(clients) - kept)
+            assert [client.value("SELECT 'served'") for client in clients] == ["served"] * len(clients)
+            clients[0].ask("UNLISTEN *")
+            assert [raw.kinds(client.ask("LISTEN news")) for client in clients[-2:]] == [b"CZ", b"EZ"]
+
+    def test_who_dies_keeps_nothing(self, make_pooler: PoolerFactory, pg: PostgresCluster) -> None:
+        """What its clients have kept, others may."""
+        with Team(make_pooler(config(config_for(pg), max_pinned=1))) as team:
+            one, other = team.clients()
+            assert raw.kinds(one.ask("LISTEN news")) == b"CZ"
+            assert raw.kinds(other.ask("LISTEN news")) == b"EZ"
+            os.kill(team.pids()[0], signal.SIGKILL)
+            eventually(lambda: raw.kinds(other.ask("LISTEN news")) == b"CZ", what="somebody else may listen")
+
     def test_one_worker_may_have_all(self, team: Team) -> None:
         """Where nobody else needs them; and parts with them for somebody who waits at the other one."""
         clients = [client for _ in range(_POOL_SIZE) for client in team.clients()]

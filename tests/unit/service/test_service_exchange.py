@@ -12,7 +12,8 @@ from hyperpool.errors import ProtocolError
 from hyperpool.service.exchange import Exchange
 from hyperpool.stats import PoolStats
 from hyperpool.workers import messages
-from hyperpool.workers.messages import RESUME, Deed, Outcome
+from hyperpool.workers.messages import RESUME, Deed, Outcome, PoolKey
+from hyperpool.workers.tally import Tally, tally_size
 from tests.support.inbox import Inbox
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ class Team:
         path.write_text(_SETTINGS)
         settings = load(path)
         self.commands: list[Callable[[Outcome], None]] = []
-        self.memory = bytearray(board_size(2))
-        self.exchange = Exchange(lambda: settings, 2, self._command, Board(self.memory, 2, 2))
+        self.memory = bytearray(board_size(2) + tally_size(2))
+        self.tally = Tally(self.memory, board_size(2), 2)
+        self.exchange = Exchange(lambda: settings, 2, self._command, Board(self.memory, 2, 2), self.tally)
         self.workers: dict[int, Inbox] = {}
         self._numbers = 0
         for number in range(2):
@@ -280,3 +282,31 @@ def test_nothing_is_answered_from_memory_from_the_very_moment_that_it_is_to_be_h
     team.exchange.hold_cache(held=False)
     assert list(notes.hear()) == []
     assert team.workers[0].inbox[-1] == messages.HoldCache(False)
+
+
+class TestPinned:
+    """Clients that keep their server connections."""
+
+    def test_they_are_counted_in_the_same_place_until_no_worker_has_a_connection(self, team: Team) -> None:
+        """And who dies counts no more."""
+        app, other = PoolKey("app", "ann"), PoolKey("app", "bob")
+        for worker, pool in ((0, app), (1, app), (1, other)):
+            team.exchange.handle(worker, messages.Wanted(pool, 1, urgent=True, late=False))
+        granted = [
+            [one for one in inbox.inbox if isinstance(one, messages.Granted)]
+            for inbox in team.workers.values()
+        ]
+        assert granted == [
+            [messages.Granted(app, 1, 0)],
+            [messages.Granted(app, 1, 0), messages.Granted(other, 1, 1)],
+        ]
+        for worker, slot in ((0, 0), (1, 0), (1, 1)):
+            team.tally.add(worker, slot, 1)
+        team.exchange.gone(1)
+        assert (team.tally.count(0), team.tally.count(1)) == (1, 0)
+        team.exchange.handle(0, messages.Wanted(other, 1, urgent=True, late=False))
+        assert team.workers[0].inbox[-1] == messages.Granted(other, 1, 1)
+        team.tally.add(0, 0, -1)
+        team.exchange.handle(0, messages.Returned(app, 1))
+        team.exchange.handle(0, messages.Wanted(PoolKey("app", "eve"), 1, urgent=True, late=False))
+        assert team.workers[0].inbox[-1] == messages.Granted(PoolKey("app", "eve"), 1, 0)

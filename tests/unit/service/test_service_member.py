@@ -67,6 +67,7 @@ def _member(
         warmer=SimpleNamespace(demand=None),
         consoles=SimpleNamespace(views=None, process=None),
         notes=Board(bytearray(board_size(1)), 1, 0),
+        tally=None,
     )
     welcome = messages.Welcome(0, 1, "", "", False, 0, [], [], list(cached), False)
     return Member(cast("Link", link), welcome, cast("Parts", parts))

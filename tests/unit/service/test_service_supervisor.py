@@ -17,6 +17,7 @@ from hyperpool.service.supervisor import Supervisor
 from hyperpool.service.systemd import Notifier, ServiceManager
 from hyperpool.transport.passed import PassedSockets
 from hyperpool.workers import messages
+from hyperpool.workers.tally import tally_size
 from tests.support.inbox import Inbox
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ users: {ann: {}}
 class _Forks:
     """Starts nobody."""
 
-    memory = bytearray(board_size(2))
+    memory = bytearray(board_size(2) + tally_size(2))
 
 
 class _Predecessor:

@@ -14,6 +14,7 @@ from hyperpool.workers import messages
 from hyperpool.workers.holdings import Holdings
 from hyperpool.workers.messages import PoolKey
 from hyperpool.workers.permits import Grant, Limits, Permits, Reduce
+from hyperpool.workers.tally import PoolTally, Tally, tally_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,8 +77,11 @@ class _Pool:
         self.logins = 0
         self.waiting: list[object] = [object() for _ in range(clients)]
         self.done = 0
+        self.tally: object = None
         self.holdings = Holdings(
-            lambda message: world.to_supervisor(number, message), lambda _: world.soon(self.look)
+            lambda message: world.to_supervisor(number, message),
+            lambda _: world.soon(self.look),
+            partial(PoolTally, world.tally, number),
         )
 
     @property
@@ -130,6 +134,7 @@ class _World:
     def __init__(self, size: int, clients: list[int], query: float) -> None:
         self.size = size
         self.now = 0.0
+        self.tally = Tally(bytearray(tally_size(len(clients))), 0, len(clients))
         self._order = count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._permits = Permits(lambda _: Limits(pool=size))
@@ -166,7 +171,7 @@ class _World:
     def _obey(self, order: Grant | Reduce) -> None:
         holdings = self.pools[order.worker].holdings
         if isinstance(order, Grant):
-            holdings.granted(order.pool, order.count)
+            holdings.granted(order.pool, order.count, 0)
         else:
             holdings.part_with(order.pool, self.now, force=order.force)
 

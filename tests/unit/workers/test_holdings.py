@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.config import DatabaseSettings, PoolerSettings, Settings
@@ -9,6 +10,7 @@ from hyperpool.pool.pools import Pools
 from hyperpool.workers import messages
 from hyperpool.workers.holdings import Holdings
 from hyperpool.workers.messages import PoolKey
+from hyperpool.workers.tally import PoolTally, Tally, tally_size
 
 if TYPE_CHECKING:
     from hyperpool.pool.state import Pool
@@ -22,7 +24,8 @@ class _Worker:
     def __init__(self) -> None:
         self.pools: Pools[Any, Any] = Pools(self._settings(there=True), lambda: 0.5)
         self.outbox: list[messages.Message] = []
-        self.holdings = Holdings(self.outbox.append, lambda _: None)
+        self.tally = Tally(bytearray(tally_size(2)), 0, 2)
+        self.holdings = Holdings(self.outbox.append, lambda _: None, partial(PoolTally, self.tally, 0))
 
     @staticmethod
     def _settings(*, there: bool) -> Settings:
@@ -44,7 +47,7 @@ class _Worker:
         assert self.holdings.take(pool, count, 0.0) == 0
         assert self.outbox == [messages.Wanted(_KEY, count, urgent=False, late=False)]
         self.outbox.clear()
-        self.holdings.granted(_KEY, count)
+        self.holdings.granted(_KEY, count, 7)
         pool.dialing = self.holdings.take(pool, count, 0.0)
         assert pool.dialing == count
         assert self.outbox == []
@@ -76,13 +79,30 @@ def test_a_pool_that_comes_again_gets_its_own() -> None:
     pool = worker.pool()
     assert pool is not before
     assert worker.holdings.take(pool, 2, 0.0) == 0
-    worker.holdings.granted(_KEY, 1)
+    worker.holdings.granted(_KEY, 1, 7)
     assert worker.holdings.take(pool, 2, 0.0) == 1
     pool.dialing = 1
     worker.outbox.clear()
     before.arrived(generation)
     worker.holdings.take(before, 0, 0.0)
     assert worker.outbox == [messages.Returned(_KEY, 1)]
-    worker.holdings.granted(_KEY, 1)
+    worker.holdings.granted(_KEY, 1, 7)
     assert worker.outbox == [messages.Returned(_KEY, 1)]
     assert worker.holdings.take(pool, 1, 0.0) == 1
+
+
+def test_who_keeps_a_server_is_counted_where_the_supervisor_says() -> None:
+    """In the same place for as long as the pool has a permit, and so a server."""
+    worker = _Worker()
+    pool = worker.pool()
+    worker.dial(pool, 1)
+    pool.count_pinned(1)
+    worker.tally.add(1, 7, 2)
+    first = pool.tally
+    worker.holdings.granted(_KEY, 1, 7)
+    assert pool.tally is first
+    assert (pool.pinned, pool.pinned_everywhere, worker.tally.count(7)) == (1, 3, 3)
+    pool.count_pinned(-1)
+    worker.holdings.granted(_KEY, 1, 8)
+    pool.count_pinned(1)
+    assert (pool.pinned_everywhere, worker.tally.count(7), worker.tally.count(8)) == (1, 2, 1)

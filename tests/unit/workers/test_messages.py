@@ -17,7 +17,7 @@ _FACT = Fact(_POOL, {"TimeZone": "UTC"}, {"search_path": "a, b"})
 _OUTCOME = Outcome("SHOW", [["é\0", 1, None, 2.5]], "error", "57014", "detail", "hint")
 EXAMPLES: list[messages.Message] = [
     messages.Welcome(0, 2, "c2V0", "/pooler.yaml", True, 1, [Deed("pause", "app")], [_FACT], ["[]"], True),
-    messages.Granted(_POOL, 1),
+    messages.Granted(_POOL, 1, 2),
     messages.PartWith(_POOL, True),
     messages.Lent(_SEAT, 3),
     messages.GiveBack(_SEAT),
