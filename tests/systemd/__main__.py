@@ -5,6 +5,7 @@ It needs root, and changes nothing on the machine that it runs on: see `tests.sy
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 import threading
@@ -266,6 +267,7 @@ TRIED: Final[tuple[Callable[[Trial], str], ...]] = (
 
 def main() -> int:
     """Try everything, and print a table."""
+    argparse.ArgumentParser(prog="python -m tests.systemd", description=__doc__).parse_args()
     console = Console(width=_WIDTH)
     why, binaries = obstacle(), find_binaries()
     if why or binaries is None:
