@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AsyncExitStack
 
-    from hyperpool.config import PoolerSettings
+    from hyperpool.config import PoolerSettings, Settings
     from hyperpool.frontdoor.door import FrontDoor
     from hyperpool.frontdoor.listener import Listener
     from hyperpool.relay.loop import Relay
@@ -35,6 +35,11 @@ log = structlog.get_logger("pooler")
 
 EMBEDDED: Final = "embedded databases cannot change hands: stop the one process, then start the other"
 """Why a pooler cannot make way."""
+
+
+def keeps_answers(settings: Settings) -> bool:
+    """Whether a database has a cache."""
+    return any(database.cache is not None for database in settings.databases.values())
 
 
 class Incumbent(Protocol):
@@ -163,6 +168,7 @@ class Place:
         predecessor: the process that this one follows; None for none.
         command: how to start one that follows; empty for a process that others look after: it takes no commands.
         beside: the number of a process that is told to end without a word in between; 0 for none.
+        caches: answers are kept, so that the log says when.
 
     Attributes:
         follows: a process before this one may serve clients still: nothing is to be answered from the result cache.
@@ -175,11 +181,14 @@ class Place:
         predecessor: Predecessor | None,
         command: tuple[str, ...],
         beside: int = 0,
+        *,
+        caches: bool,
     ) -> None:
         self._notifier = notifier
         self._predecessor = predecessor
         self._command = command
         self._beside = beside
+        self._caches = caches
         self._succession = Succession(self, command, notifier.manager.environment)
         self._control: Control | None = None
         self._parts: Incumbent
@@ -265,14 +274,18 @@ class Place:
         """Have nothing answered from memory as long as clients of the process before may write."""
         if not self.follows:
             return
-        log.info("the result cache is held until the process before has ended")
+        if self._caches:
+            log.info("the result cache is held until the process before has ended")
         if self._predecessor is not None:
             await self._predecessor.run()
         else:
             await _end_of(self._beside)
         self.follows = False
         if not (self._parts.ending or self._successor):
-            log.info("the process before has ended: answers are cached from now on")
+            if self._caches:
+                log.info("the process before has ended: answers are cached from now on")
+            else:
+                log.info("the process before has ended")
             self._parts.hold_cache(False)
 
     async def _step_in(self, predecessor: Predecessor) -> None:

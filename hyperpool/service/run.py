@@ -52,7 +52,7 @@ from hyperpool.service.changes import log_set, set_failed, warn_of_restarts, wit
 from hyperpool.service.embedded import EmbeddedDatabases
 from hyperpool.service.herald import Herald
 from hyperpool.service.logs import FAULTS, REPEATS, configure_logging
-from hyperpool.service.place import Parts, Place
+from hyperpool.service.place import Parts, Place, keeps_answers
 from hyperpool.service.process import Manner
 from hyperpool.service.report import Periods, log_stats
 from hyperpool.service.shutdown import SIGNALS, Shutdown
@@ -120,7 +120,8 @@ class Pooler:
         self._settings = settings
         self._passed = passed or PassedSockets()
         self._notifier = notifier or Notifier(ServiceManager())
-        self._place = Place(self._notifier, predecessor, manner.command, beside)
+        caches = keeps_answers(settings)
+        self._place = Place(self._notifier, predecessor, manner.command, beside, caches=caches)
         self._serving = serving
         self._manner = manner
         self._at_start = settings

@@ -18,7 +18,7 @@ from hyperpool.service.forks import Forks
 from hyperpool.service.handover import follow
 from hyperpool.service.limits import raise_open_file_limit
 from hyperpool.service.logs import be_quiet, configure_logging, let_go
-from hyperpool.service.place import Place
+from hyperpool.service.place import Place, keeps_answers
 from hyperpool.service.process import (
     Daemon,
     Manner,
@@ -158,6 +158,6 @@ def _run(
         if forks is None:
             pooler = Pooler(settings, config_path, manner, serving, passed, notifier, predecessor, beside)
         else:
-            place = Place(notifier, predecessor, manner.command, beside)
+            place = Place(notifier, predecessor, manner.command, beside, caches=keeps_answers(settings))
             pooler = Supervisor(settings, config_path, manner, serving, passed, notifier, place, forks)
         return trio.run(pooler.run)

@@ -11,7 +11,7 @@ from hyperpool.admin.console import ShutdownMode
 from hyperpool.cache.board import board_size
 from hyperpool.config import load
 from hyperpool.service.control import Control
-from hyperpool.service.place import Place
+from hyperpool.service.place import Place, keeps_answers
 from hyperpool.service.process import Manner
 from hyperpool.service.supervisor import Supervisor
 from hyperpool.service.systemd import Notifier, ServiceManager
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from hyperpool.service.forks import Forks
     from hyperpool.service.handover import Predecessor
+    from tests.support.logbook import LogBook
 
 _SETTINGS = """
 pooler: {listen_addr: 127.0.0.1, auth_type: trust, workers: 2}
@@ -71,10 +72,17 @@ class _Predecessor:
 class _Stage:
     """A supervisor and one worker."""
 
-    def __init__(self, path: Path, *, beside: int = 0, predecessor: _Predecessor | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        beside: int = 0,
+        predecessor: _Predecessor | None = None,
+        caches: bool = True,
+    ) -> None:
         path.write_text(_SETTINGS)
         notifier = Notifier(ServiceManager())
-        self.place = Place(notifier, cast("Predecessor | None", predecessor), (), beside)
+        self.place = Place(notifier, cast("Predecessor | None", predecessor), (), beside, caches=caches)
         self.serves: list[bool] = []
         self.supervisor = Supervisor(
             load(path),
@@ -158,3 +166,39 @@ async def test_one_that_has_taken_a_place_goes_on_without_commands(tmp_path: Pat
     assert stage.place.failure is None
     assert not stage.supervisor.ending
     assert stage.supervisor._exchange.elsewhere is not None
+
+
+@pytest.mark.parametrize(
+    ("caches", "told"),
+    [
+        (
+            True,
+            [
+                "the result cache is held until the process before has ended",
+                "the process before has ended: answers are cached from now on",
+            ],
+        ),
+        (False, ["the process before has ended"]),
+    ],
+)
+async def test_what_is_said_of_the_cache_beside_another_pooler(
+    tmp_path: Path, book: LogBook, caches: bool, told: list[str]
+) -> None:
+    """Nothing where nothing is cached; workers are told in any case, as a reload may bring a cache."""
+    stage = _Stage(tmp_path / "pooler.yaml", predecessor=_Predecessor(), caches=caches)
+    async with trio.open_nursery() as nursery:
+        await stage.place.take(nursery)
+    assert [entry["event"] for entry in book.entries if "process before" in entry["event"]] == told
+    assert stage.worker.held[-1] is False
+
+
+@pytest.mark.parametrize("cache", ["true", "false", "{max_age: 1s}"])
+def test_settings_with_which_answers_are_kept(tmp_path: Path, cache: str) -> None:
+    """One database with a cache is enough."""
+    path = tmp_path / "pooler.yaml"
+    path.write_text(f"""
+pooler: {{listen_addr: 127.0.0.1, pool_mode: transaction}}
+databases: {{app: {{host: 127.0.0.1}}, shop: {{host: 127.0.0.1, cache: {cache}}}}}
+users: {{ann: {{password: secret}}}}
+""")
+    assert keeps_answers(load(path)) == (cache != "false")
