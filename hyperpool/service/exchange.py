@@ -83,7 +83,7 @@ class Exchange:
         self._board = notes
         self._tally = tally
         self._links: dict[int, Link] = {}
-        self._permits = Permits(self._limits)
+        self._permits = Permits(self._limits, self._kept)
         self._slots = Slots(self._permits.granted)
         self._seats = Seats(self._seat_limit, workers)
         self._questions = Questions(self._post)
@@ -296,6 +296,10 @@ class Exchange:
             database=settings.max_db_connections or _NO_LIMIT,
             user=settings.max_user_connections or _NO_LIMIT,
         )
+
+    def _kept(self, worker: int, pool: PoolKey) -> int:
+        slot = self._slots.known(pool)
+        return 0 if slot is None else self._tally.own(worker, slot)
 
     def _seat_limit(self, seat: SeatKey) -> float:
         settings = self._settings()

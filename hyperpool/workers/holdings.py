@@ -119,7 +119,12 @@ class Holdings:
         if not force:
             return 0
         # One that changes hands often is free soon: that is one that was linked just now.
-        linked = [server for server in pool.servers if server.client is not None and not server.retiring]
+        # One that its client keeps is not free before that client says so.
+        linked = [
+            server
+            for server in pool.servers
+            if server.client is not None and not server.retiring and not server.pinned
+        ]
         if not linked:
             return 0
         max(linked, key=lambda server: server.linked).retire(_REASON)

@@ -11,6 +11,8 @@ When a limit leaves nothing for somebody who waits, another worker is asked:
 - one that has one more than the other: the same, once it has had its turn, so that what cannot be divided goes round.
   A turn is short where the other has none (`_TURN`), and else long (`_LONG_TURN`), since each costs a new connection;
 - any that has connections under the same limit: to close one that nobody uses.
+
+What its clients keep for session state serves nobody else, and is no part of a worker's share.
 """
 
 from __future__ import annotations
@@ -131,10 +133,12 @@ class Permits:
 
     Args:
         limits: gives the limits of a pool, as they are now.
+        kept: how many of a worker's connections of a pool its clients keep.
     """
 
-    def __init__(self, limits: Callable[[PoolKey], Limits]) -> None:
+    def __init__(self, limits: Callable[[PoolKey], Limits], kept: Callable[[int, PoolKey], int]) -> None:
         self._limits = limits
+        self._kept = kept
         self._shares: dict[PoolKey, dict[int, _Share]] = {}
         self._wants: dict[PoolKey, dict[int, _Want]] = {}
         self._databases: dict[str, set[PoolKey]] = {}
@@ -169,6 +173,11 @@ class Permits:
             return
         share.granted = max(share.granted - count, 0)
         share.leaving = min(max(share.leaving - count, 0), share.granted)
+        want = self._wants.get(pool, {}).get(worker)
+        if want is not None:
+            # It has had its turn: others have waited longer.
+            self._clock += 1
+            want.since = self._clock
         self._clean(pool, worker)
 
     def answered(self, worker: int, pool: PoolKey, count: int, now: float) -> None:
@@ -238,13 +247,19 @@ class Permits:
             able = [item for item in wants if self._room(pool, limits, late=item[1].late) >= 1]
             if not able or not (urgent or self._is_for_minimum(pool)):
                 break
-            worker, want = min(able, key=lambda item: (*_had(shares, item[0]), item[1].since))
+            worker, want = min(able, key=lambda item: (*self._had(shares, pool, item[0]), item[1].since))
             share = self._share(pool, worker)
             share.granted += 1
             share.since = now
             counts[worker] = counts.get(worker, 0) + 1
             self.want(worker, pool, want.count - 1, urgent=want.urgent, late=want.late)
         orders.extend(Grant(worker, pool, count) for worker, count in counts.items())
+
+    def _had(self, shares: dict[int, _Share], pool: PoolKey, worker: int) -> tuple[int, float]:
+        """How many permits a worker has that are of use to all its clients, and since when."""
+        share = shares.get(worker)
+        free = 0 if share is None else share.granted - self._kept(worker, pool)
+        return (0, 0.0) if share is None or free <= 0 else (free, share.since)
 
     def _is_for_minimum(self, pool: PoolKey) -> bool:
         """Whether nobody waits for what is wanted to keep ``min_pool_size``."""
@@ -309,18 +324,22 @@ class Permits:
     def _richest(self, worker: int, pool: PoolKey, now: float) -> int | None:
         """Who has so much of a pool that its share is to be made smaller for the sake of a worker."""
         shares = {
-            holder: share
+            holder: (self._free(pool, holder), share)
             for holder, share in self._shares.get(pool, {}).items()
             if holder != worker and not share.asked and now >= share.busy_until
         }
         if not shares:
             return None
-        own = self._shares.get(pool, {}).get(worker)
-        has = 0 if own is None else own.staying
-        holder, share = max(shares.items(), key=lambda item: (item[1].staying, -item[1].since))
-        more = share.staying - has
+        has = self._free(pool, worker)
+        holder, (most, share) = max(shares.items(), key=lambda item: (item[1][0], -item[1][1].since))
+        more = most - has
         had_its_turn = now - share.since >= (_LONG_TURN if has else _TURN)
         return holder if more > 1 or (more == 1 and had_its_turn) else None
+
+    def _free(self, pool: PoolKey, worker: int) -> int:
+        """Permits of a pool that a worker has for longer and for all its clients."""
+        share = self._shares.get(pool, {}).get(worker)
+        return 0 if share is None else max(share.staying - self._kept(worker, pool), 0)
 
     def _perhaps_idle(
         self, worker: int, pool: PoolKey, pools: set[PoolKey], now: float
@@ -345,9 +364,3 @@ class Permits:
         """Whether clients of a worker wait for a pool, so that it has nothing unused."""
         want = self._wants.get(pool, {}).get(worker)
         return want is not None and want.urgent
-
-
-def _had(shares: dict[int, _Share], worker: int) -> tuple[int, float]:
-    """How many permits a worker has, and since when."""
-    share = shares.get(worker)
-    return (0, 0.0) if share is None else (share.granted, share.since)

@@ -51,6 +51,10 @@ class Tally:
         """What all workers have counted there."""
         return sum(self._words[slot::_SLOTS])
 
+    def own(self, worker: int, slot: int) -> int:
+        """What one worker has counted there."""
+        return self._words[worker * _SLOTS + slot]
+
     def clear(self, worker: int) -> None:
         """A worker has died, or begins: it has counted nothing."""
         self._words[worker * _SLOTS : (worker + 1) * _SLOTS] = memoryview(bytes(_SLOTS * _WORD)).cast("I")
@@ -103,6 +107,11 @@ class Slots:
             self._next = max(self._next, slot + 1)
             self._slots[pool] = slot
         return slot % _SLOTS
+
+    def known(self, pool: PoolKey) -> int | None:
+        """The place of a pool, if it has one."""
+        slot = self._slots.get(pool)
+        return None if slot is None else slot % _SLOTS
 
     def look(self, pool: PoolKey) -> None:
         """Permits have come back."""

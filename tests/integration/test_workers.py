@@ -108,6 +108,30 @@ class TestLimits:
             os.kill(team.pids()[0], signal.SIGKILL)
             eventually(lambda: raw.kinds(other.ask("LISTEN news")) == b"CZ", what="somebody else may listen")
 
+    def test_what_a_client_keeps_is_of_no_use_to_others_of_its_worker(
+        self, make_pooler: PoolerFactory, pg: PostgresCluster
+    ) -> None:
+        """They get their turn at what is left, however much the other worker could do with it."""
+        over = threading.Event()
+        done: list[str] = []
+
+        def work(client: raw.RawClient) -> None:
+            while not over.is_set():
+                done.append(client.value("SELECT 'done', pg_sleep(0.002)"))
+
+        own = config(config_for(pg), default_pool_size=2, max_pinned=1)
+        with Team(make_pooler(own)) as team, ThreadPoolExecutor(3) as threads:
+            clients = [client for _ in range(3) for client in team.clients()]
+            assert raw.kinds(clients[0].ask("LISTEN news")) == b"CZ"
+            busy = [threads.submit(work, client) for client in clients[1::2]]
+            try:
+                eventually(lambda: len(done) > 100, what="the other worker has what is left")
+                assert clients[2].value("SELECT 'served'") == "served"
+            finally:
+                over.set()
+            for one in busy:
+                one.result()
+
     def test_one_worker_may_have_all(self, team: Team) -> None:
         """Where nobody else needs them; and parts with them for somebody who waits at the other one."""
         clients = [client for _ in range(_POOL_SIZE) for client in team.clients()]

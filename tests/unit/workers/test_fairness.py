@@ -48,6 +48,7 @@ class _Server:
     linked: float = 0.0
     idle_since: float = 0.0
     retiring: bool = False
+    pinned: bool = False
 
     def close(self, reason: str) -> None:
         """Close it."""
@@ -65,10 +66,20 @@ class _Server:
 
 
 class _Pool:
-    """A pool of one worker, whose clients ask again as soon as they have their answer."""
+    """A pool of one worker, whose clients ask again as soon as they have their answer.
 
-    def __init__(self, world: _World, number: int, clients: int, query: float) -> None:
+    Args:
+        world: what it is part of.
+        number: of the worker.
+        clients: how many there are.
+        query: seconds that one takes.
+        kept: how many of them keep their server connection from their first query on.
+    """
+
+    def __init__(self, world: _World, number: int, clients: int, query: float, kept: int) -> None:
         self.world = world
+        self.number = number
+        self.kept = kept
         self.settings = _Settings()
         self.query = query
         self.servers: set[_Server] = set()
@@ -114,6 +125,11 @@ class _Pool:
 
     def _serve(self, server: _Server) -> None:
         server.client, server.linked = self.waiting.pop(0), self.world.now
+        if self.kept:
+            self.kept -= 1
+            server.pinned = True
+            self.world.tally.add(self.number, 0, 1)
+            return
         self.world.after(self.query, lambda: self._answered(server))
 
     def _answered(self, server: _Server) -> None:
@@ -131,14 +147,17 @@ class _Pool:
 class _World:
     """A supervisor, its workers, and time."""
 
-    def __init__(self, size: int, clients: list[int], query: float) -> None:
+    def __init__(self, size: int, clients: list[int], query: float, kept: list[int] | None = None) -> None:
         self.size = size
         self.now = 0.0
         self.tally = Tally(bytearray(tally_size(len(clients))), 0, len(clients))
         self._order = count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._permits = Permits(lambda _: Limits(pool=size))
-        self.pools = [_Pool(self, number, some, query) for number, some in enumerate(clients)]
+        self._permits = Permits(lambda _: Limits(pool=size), lambda worker, _: self.tally.own(worker, 0))
+        self.pools = [
+            _Pool(self, number, some, query, kept[number] if kept else 0)
+            for number, some in enumerate(clients)
+        ]
 
     def after(self, seconds: float, what: Callable[[], None]) -> None:
         """Have something happen."""
@@ -217,3 +236,24 @@ def test_equal_loads_get_equal_parts(size: int, clients: list[int], query: float
     assert min(done) >= 0.85 * max(done), done
     # Taking turns costs connections, and these time.
     assert sum(done) * query / size >= 0.95 * _SECONDS
+
+
+@pytest.mark.parametrize(
+    ("size", "clients", "kept"),
+    [
+        (2, [5, 4], [1, 0]),
+        (3, [6, 4], [2, 0]),
+        (3, [5, 5], [1, 1]),
+        (4, [6, 4], [2, 0]),
+        (5, [7, 4, 4], [3, 0, 0]),
+    ],
+)
+def test_what_clients_keep_is_nobody_elses_part(size: int, clients: list[int], kept: list[int]) -> None:
+    """What is left is divided among those who wait for it, wherever the others are."""
+    world = _World(size, clients, 0.005, kept)
+    done = world.run()
+    assert min(done) >= 0.8 * max(done), done
+    pinned = [[server for server in pool.servers if server.pinned] for pool in world.pools]
+    assert list(map(len, pinned)) == kept
+    # Nobody waits for one that is not given back.
+    assert not any(server.retiring for servers in pinned for server in servers)

@@ -19,8 +19,13 @@ ELSEWHERE = PoolKey("shop", "ann")
 POOLS = (APP, OTHER, ELSEWHERE)
 
 
+def _nothing_kept(worker: int, pool: PoolKey) -> int:
+    del worker, pool
+    return 0
+
+
 def _permits(**limits: Any) -> Permits:
-    return Permits(lambda _: Limits(**limits))
+    return Permits(lambda _: Limits(**limits), _nothing_kept)
 
 
 def _want(permits: Permits, worker: int, count: int = 1, pool: PoolKey = APP, **how: bool) -> None:
@@ -221,7 +226,7 @@ class Exchange(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.permits = Permits(lambda _: self.limits)
+        self.permits = Permits(lambda _: self.limits, _nothing_kept)
         self.workers = [_Worker() for _ in range(3)]
         self.now = 0.0
 

@@ -45,6 +45,7 @@ def test_who_has_died_counts_no_more() -> None:
             one.add(worker, slot, 1 + worker)
     other.clear(1)
     assert [one.count(slot) for slot in (0, 1, _MOST - 1)] == [4, 0, 4]
+    assert [one.own(worker, _MOST - 1) for worker in range(_WORKERS)] == [1, 0, 3]
 
 
 class TestSlots:
