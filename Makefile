@@ -33,6 +33,7 @@ DEV := $(VENV)/.stamp-dev$(FORM)
 .DELETE_ON_ERROR:
 
 run: $(RUN)  ## Serve pooler.yaml with its embedded PostgreSQL, until Ctrl-C
+	@[ '$(CONFIG)' != pooler.yaml ] || echo 'once it is ready: psql postgres://demo:demo@127.0.0.1:6432/demo'
 	@exec env STATE_DIRECTORY='$(STATE_DIRECTORY)' $(BIN)/hyperpool serve '$(CONFIG)'
 
 test: $(DEV)  ## Run all tests

@@ -95,20 +95,14 @@ class EmbeddedDatabases:
         """
         for name, server in self.servers.items():
             if address is not None:
-                login = _login(settings, settings.databases[name].user or "")
-                log.info("embedded database is served", connect=f"psql postgres://{login}@{address}/{name}")
+                user = settings.databases[name].user
+                log.info("embedded database is served", connect=f"psql postgres://{user}@{address}/{name}")
             if shutil.which("psql") is None:
                 log.info(
                     "psql and pgbench come with it",
                     psql=str(server.psql_path),
                     pgbench=str(server.pgbench_path),
                 )
-
-
-def _login(settings: Settings, user: str) -> str:
-    """A user in a URL; with the password if it is the name, as an example's is. The log is no place for any other."""
-    password = settings.users[user].password if user in settings.users else None
-    return f"{user}:{user}" if password is not None and password.reveal() == user else user
 
 
 async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

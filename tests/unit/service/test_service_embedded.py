@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, ClassVar
 
-import attrs
 import pytest
 import structlog
 import trio
@@ -92,19 +91,6 @@ async def test_an_embedded_database(
     signal.raise_signal(signal.SIGTERM)
     await book.wait_for("stopped")
     assert FakeEmbedded.events[2:] == ["stop"]
-
-
-@pytest.mark.parametrize(("password", "login"), [("demo", "demo:demo"), ("secret", "demo")])
-async def test_the_password_of_an_example_is_told(
-    service: Service, embedded: Settings, book: LogBook, nursery: trio.Nursery, password: str, login: str
-) -> None:
-    """It is the user's name, so no secret; any other one is not in the log."""
-    settings = attrs.evolve(embedded, users={"demo": UserSettings(password=Secret(password))})
-    nursery.start_soon(Pooler(settings, service.path).run)
-    entry = await book.wait_for("embedded database is served")
-    assert entry["connect"] == f"psql postgres://{login}@127.0.0.1:{service.port}/demo"
-    signal.raise_signal(signal.SIGTERM)
-    await book.wait_for("stopped")
 
 
 async def test_a_signal_while_an_embedded_database_stops(
