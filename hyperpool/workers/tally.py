@@ -10,15 +10,13 @@ has one (`Slots`). So it means the same pool to all who count there.
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from mmap import mmap
 
+    from hyperpool.cache.board import Memory
     from hyperpool.workers.messages import PoolKey
-
-    Memory: TypeAlias = "mmap | bytearray"
 
 _SLOTS: Final = 4096
 """Pools that have server connections at a time; more of them share places, and then their limits."""
@@ -56,7 +54,7 @@ class Tally:
         return self._words[worker * _SLOTS + slot]
 
     def clear(self, worker: int) -> None:
-        """A worker has died, or begins: it has counted nothing."""
+        """A worker has died: what it has counted is nobody's."""
         self._words[worker * _SLOTS : (worker + 1) * _SLOTS] = memoryview(bytes(_SLOTS * _WORD)).cast("I")
 
 

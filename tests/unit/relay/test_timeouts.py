@@ -428,18 +428,24 @@ def test_a_client_whose_server_is_being_adjusted_is_not_meant(limit: str) -> Non
     _play(_ADJUSTING, limit, 14.0, "")
 
 
+_ASKS_BEHIND = f"""
+    c1 > Qset work_mem = '7MB'
+    s1 < Qset work_mem = '7MB'
+    wait 9.9
+    s1 > CSET|Z
+    s1 < Q{defaults_and_values("work_mem")}
+    c1 < CSET|Z
+"""
+"""The client c1 has its answer just in time, and the pooler asks the server what it has left."""
+
+
 @pytest.mark.parametrize("limit", ["query_timeout", "transaction_timeout"])
 def test_what_the_pooler_asks_behind_an_answer_is_a_time_of_its_own(limit: str) -> None:
     """The client has its answer in time, and is not ended for the question behind it, unless that takes as long."""
     with _stage(limit, **FOLLOW) as stage:
         stage.play(
             f"""
-            c1 > Qset work_mem = '7MB'
-            s1 < Qset work_mem = '7MB'
-            wait 9.9
-            s1 > CSET|Z
-            s1 < Q{defaults_and_values("work_mem")}
-            c1 < CSET|Z
+            {_ASKS_BEHIND}
             wait 9.9
             """
         )
@@ -453,12 +459,7 @@ def test_what_comes_before_the_pooler_has_been_answered_has_its_own_time(limit: 
     with _stage(limit, **FOLLOW) as stage:
         stage.play(
             f"""
-            c1 > Qset work_mem = '7MB'
-            s1 < Qset work_mem = '7MB'
-            wait 9.9
-            s1 > CSET|Z
-            s1 < Q{defaults_and_values("work_mem")}
-            c1 < CSET|Z
+            {_ASKS_BEHIND}
             c1 > QSELECT 1
             s1 < QSELECT 1
             wait 9.9
